@@ -1,0 +1,331 @@
+"""sgcl.features: the embeddings of one slide, or of one folder of class folders, in one HDF5 file.
+
+``FeatureWriter`` keeps unfinished work as raw rows and a row count under ``.part/`` and turns it into HDF5 at the end, so an
+interrupted slide goes on where it stopped. ``open_features`` also reads what CLAM, TRIDENT and STAMP write, and .pt and .npy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.store import TEXT, Attribute, Column, Schema
+from sgcl_cli.errors import ArtefactError
+
+SCHEMA = Schema(
+    name="sgcl.features",
+    version=1,
+    columns=(
+        Column("features", ("float16", "float32"), ("N", "D"), "one embedding a patch"),
+        Column("coords", ("int64",), ("N", 2), "x, y of the top-left corner at level 0, pixels", required=False),
+        Column("grid", ("int32",), ("N", 2), "column, row in the slide's lattice", required=False),
+        Column(
+            "name",
+            (TEXT,),
+            ("N",),
+            "relative path of the image, where the source is a folder of images",
+            required=False,
+        ),
+        Column("label", ("int16",), ("N",), "class of the patch, -1 unknown; names in label_names", required=False),
+        Column("group", (TEXT,), ("N",), "group of the image (a patient, say), where known", required=False),
+    ),
+    attributes=(
+        Attribute("id", str, "hash of the format, the settings, the encoder and the patches"),
+        Attribute("slide_id", str, "the slide's or the folder's name"),
+        Attribute("encoder", str, "name of the encoder"),
+        Attribute("encoder_sha256", str, "SHA-256 of the encoder's weights"),
+        Attribute("dim", np.integer, "D"),
+        Attribute("patches_id", str, "id of the patches"),
+        Attribute("patches_path", str, "path of the patches, relative to this folder", required=False),
+        Attribute(
+            "pretrain_slides",
+            str,
+            "identities of the slides that the encoder was trained on, JSON list",
+            required=False,
+        ),
+        Attribute("source_identity", str, "identity of the slide", required=False),
+        Attribute("label_names", str, "names of the classes, JSON list", required=False),
+        Attribute("config", str, "the settings that affect the result, JSON"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """The embeddings of one slide or folder, in memory.
+
+    features float16 or float32 (N, D); coords int64 (N, 2) level-0 pixels; grid int32 (N, 2); label int16 (N,), -1 unknown.
+    Columns that a file does not have are None. ``attributes`` are those of SCHEMA; a peer's file has few of them.
+    """
+
+    path: Path
+    slide_id: str
+    features: NDArray[Any]
+    coords: NDArray[np.int64] | None = None
+    grid: NDArray[np.int32] | None = None
+    name: tuple[str, ...] | None = None
+    label: NDArray[np.int16] | None = None
+    group: tuple[str, ...] | None = None
+    label_names: tuple[str, ...] = ()
+    attributes: Mapping[str, Any] | None = None
+    geometry: Mapping[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def id(self) -> str:
+        """The file's identity; for a peer's file the hash of its content."""
+        if self.attributes and "id" in self.attributes:
+            return str(self.attributes["id"])
+        return store.artefact_id("foreign features", {}, [store.file_sha256(self.path)])
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """The feature files of a folder, sorted by slide id."""
+
+    folder: Path
+    files: tuple[FeatureFile, ...]
+
+    @property
+    def id(self) -> str:
+        """The folder's identity: a hash of its files' ids."""
+        return store.artefact_id("folder", {}, sorted(file.id for file in self.files))
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of an embedding."""
+        return int(self.files[0].features.shape[1])
+
+    def by_slide(self) -> dict[str, FeatureFile]:
+        """The files by slide id."""
+        return {file.slide_id: file for file in self.files}
+
+
+def open_features(path: str | Path) -> FeatureSet:
+    """Open a folder of features: ours, CLAM's h5_files or pt_files, TRIDENT's features_<encoder>, STAMP's, plain .pt or .npy.
+
+    :raises ArtefactError: no such folder, no features, unequal dimensions, two encoders in one folder, damaged files.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        return FeatureSet(folder.parent, (open_file(folder),))
+    if not folder.is_dir():
+        raise ArtefactError(f"no such folder: {folder}", "give the folder that sgcl embed wrote")
+    nested = [inner for inner in (folder / "h5_files", folder / "pt_files") if inner.is_dir()]
+    inner = nested[0] if nested else folder
+    paths = sorted(
+        (p for p in inner.iterdir() if p.suffix in (".h5", ".pt", ".npy") and not p.name.startswith(".")),
+        key=lambda p: (p.stem, p.suffix),
+    )
+    names = [p.stem for p in paths]
+    paths = [p for i, p in enumerate(paths) if i == 0 or names[i - 1] != p.stem]
+    if not paths:
+        raise ArtefactError(f"no features in {inner}", "run sgcl embed first, and give the folder that it wrote")
+    files = tuple(open_file(p) for p in paths)
+    for file in files[1:]:
+        if file.features.shape[1] != files[0].features.shape[1]:
+            raise ArtefactError(
+                f"{file.path.name} has {file.features.shape[1]} dimensions, {files[0].path.name} {files[0].features.shape[1]}",
+                "a folder holds the features of one encoder",
+            )
+        ours, first = (f.attributes or {} for f in (file, files[0]))
+        if ours.get("encoder_sha256") != first.get("encoder_sha256"):
+            raise ArtefactError(
+                f"{file.path.name} and {files[0].path.name} come from different encoders",
+                "embed all slides with one encoder",
+            )
+    return FeatureSet(folder, files)
+
+
+def open_file(path: str | Path) -> FeatureFile:
+    """Open one feature file of any of the known kinds.
+
+    :raises ArtefactError: missing, damaged, or without an array of two dimensions of finite numbers.
+    """
+    path = Path(path)
+    if path.suffix == ".h5":
+        return _open_h5(path)
+    if path.suffix == ".npy":
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ArtefactError(
+                f"{path} is not a plain .npy array: {error}", "arrays of Python objects are refused"
+            ) from error
+        return FeatureFile(path, path.stem, _features(array, path))
+    return _open_pt(path)
+
+
+def _open_h5(path: Path) -> FeatureFile:
+    with store.opened(path) as file:
+        if "format" in file.attrs:
+            SCHEMA.check(file, path)
+        name = next((key for key in ("features", "feats") if key in file), None)
+        if name is None:
+            raise ArtefactError(f"{path} has neither 'features' nor 'feats'", "give a folder of feature files")
+        array = file[name][:]
+        if array.ndim == 3 and array.shape[0] == 1:
+            array = array[0]
+        array = _features(array, path)
+        columns: dict[str, Any] = {}
+        for key in ("coords", "grid", "label"):
+            if (
+                key in file
+                and file[key].shape[:1] == array.shape[:1]
+                and file[key].ndim == (1 if key == "label" else 2)
+            ):
+                columns[key] = file[key][:]
+        for key in ("name", "group"):
+            if key in file:
+                columns[key] = tuple(file[key].asstr()[:])
+        geometry = dict(file["coords"].attrs) if "coords" in file else None
+        attributes = dict(file.attrs)
+    return FeatureFile(
+        path=path,
+        slide_id=str(attributes.get("slide_id", path.stem)),
+        features=array,
+        label_names=tuple(json.loads(attributes.get("label_names", "[]"))),
+        attributes=attributes,
+        geometry=geometry,
+        **columns,
+    )
+
+
+def _open_pt(path: Path) -> FeatureFile:
+    import pickle
+
+    import torch
+
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ArtefactError(f"no such file: {path}", "check the path") from error
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise ArtefactError(
+            f"{path} is not a plain tensor file", "files that hold Python objects are refused"
+        ) from error
+    if isinstance(value, dict):
+        value = value.get("features", value.get("feats"))
+    if not isinstance(value, torch.Tensor):
+        raise ArtefactError(f"{path} holds no tensor of features", "expected a tensor (N, D)")
+    if value.dtype == torch.bfloat16:
+        value = value.float()
+    return FeatureFile(path, path.stem, _features(value.numpy(), path))
+
+
+def _features(array: NDArray[Any], path: Path) -> NDArray[Any]:
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise ArtefactError(
+            f"{path}: features are {array.dtype} {array.shape}, not numbers (N, D)", "give one row a patch"
+        )
+    if not np.isfinite(array).all():
+        raise ArtefactError(f"{path} has features that are not finite", "embed this slide again, with --precision fp32")
+    return array
+
+
+class FeatureWriter:
+    """Write one feature file row by row; what was written before an interruption is kept, if it has the same id.
+
+    :param path: final name of the file.
+    :param identity: the id that the finished file will carry; unfinished rows of another id are discarded.
+    """
+
+    def __init__(self, path: str | Path, identity: str, dim: int, dtype: str) -> None:
+        self.path = Path(path)
+        self.identity = identity
+        self.dim = dim
+        self.dtype = np.dtype(dtype)
+        part = self.path.parent / ".part"
+        self._rows_path = part / f"{self.path.stem}.rows"
+        self._count_path = part / f"{self.path.stem}.json"
+        self.done = 0
+
+    def __enter__(self) -> Self:
+        with store.writing(self.path):
+            self._rows_path.parent.mkdir(parents=True, exist_ok=True)
+            self.done = self._kept_rows()
+            self._rows = self._rows_path.open("r+b" if self.done else "w+b")
+            self._rows.truncate(self.done * self.dim * self.dtype.itemsize)
+            self._rows.seek(0, os.SEEK_END)
+        return self
+
+    def _kept_rows(self) -> int:
+        try:
+            count = json.loads(self._count_path.read_text())
+            stored = self._rows_path.stat().st_size // (self.dim * self.dtype.itemsize)
+        except (OSError, json.JSONDecodeError):
+            return 0
+        if count.get("id") != self.identity or count.get("dtype") != self.dtype.name or count.get("dim") != self.dim:
+            return 0
+        return min(int(count.get("rows", 0)), stored)
+
+    def append(self, features: NDArray[Any]) -> None:
+        """Add rows (n, D).
+
+        :raises ArtefactError: a value that is not finite after conversion to the stored dtype, or a disk that is full.
+        """
+        rows = features.astype(self.dtype)
+        if not np.isfinite(rows).all():
+            remedy = (
+                "use --dtype float32" if np.isfinite(features).all() else "use --precision fp32, or check the encoder"
+            )
+            raise ArtefactError(f"features of {self.path.stem} are not finite as {self.dtype.name}", remedy)
+        with store.writing(self.path):
+            self._rows.write(rows.tobytes())
+        self.done += len(rows)
+
+    def checkpoint(self) -> None:
+        """Make sure that the rows so far survive a crash."""
+        with store.writing(self.path):
+            self._rows.flush()
+            os.fsync(self._rows.fileno())
+        count = {"id": self.identity, "rows": self.done, "dim": self.dim, "dtype": self.dtype.name}
+        store.write_text(self._count_path, json.dumps(count))
+
+    def finish(
+        self, columns: Mapping[str, Any], attributes: Mapping[str, Any], geometry: Mapping[str, Any] | None = None
+    ) -> None:
+        """Turn the rows into the HDF5 file and remove them.
+
+        :param geometry: attributes of ``coords``, as the patches file has them.
+        """
+        with store.writing(self.path):
+            self._rows.flush()
+        values = {"id": self.identity, "dim": self.dim, **attributes}
+        with store.atomic(self.path) as temporary:
+            with h5py.File(temporary, "w") as file:
+                store.fill(file, SCHEMA, columns, values)
+                target = file.create_dataset("features", shape=(self.done, self.dim), dtype=self.dtype)
+                self._copy_rows(target)
+                if geometry and "coords" in file:
+                    for key, value in geometry.items():
+                        file["coords"].attrs[key] = value
+            store.verify(temporary, SCHEMA)
+        self._rows.close()
+        self._rows_path.unlink(missing_ok=True)
+        self._count_path.unlink(missing_ok=True)
+
+    def _copy_rows(self, target: Any, block: int = 8192) -> None:
+        self._rows.seek(0)
+        for start in range(0, self.done, block):
+            count = min(block, self.done - start)
+            data = self._rows.read(count * self.dim * self.dtype.itemsize)
+            target[start : start + count] = np.frombuffer(data, self.dtype).reshape(count, self.dim)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._rows.closed:
+            self._rows.close()

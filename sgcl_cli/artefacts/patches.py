@@ -1,0 +1,323 @@
+"""sgcl.patches: the patches of one slide in one HDF5 file, and a folder of such files as one indexed value.
+
+``PatchWriter`` streams the JPEG files of a slide through a temporary file, so its memory does not grow with the slide.
+``PatchIndex`` gives every patch of a folder a global index, in order of slide id, and reads JPEG bytes by memory map.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.store import Attribute, Column, Schema
+from sgcl_cli.errors import ArtefactError
+
+__all__ = ["SCHEMA", "PatchFile", "PatchIndex", "PatchWriter", "folder_id"]
+
+SCHEMA = Schema(
+    name="sgcl.patches",
+    version=1,
+    columns=(
+        Column("coords", ("int64",), ("N", 2), "x, y of the top-left corner at level 0, pixels"),
+        Column("grid", ("int32",), ("N", 2), "column, row in the slide's lattice; one step is one stride"),
+        Column("tissue", ("float32",), ("N",), "share of the patch that is tissue"),
+        Column("jpeg", ("uint8",), ("bytes",), "all patches' JPEG files end to end", required=False),
+        Column("jpeg_offsets", ("int64",), ("N+1",), "patch i is jpeg[offsets[i]:offsets[i + 1]]", required=False),
+        Column("label", ("int16",), ("N",), "class of the patch, -1 unknown; names in label_names", required=False),
+    ),
+    attributes=(
+        Attribute("id", str, "hash of the format, the settings and the slide's identity"),
+        Attribute("slide_id", str, "the slide's name"),
+        Attribute("config", str, "the settings that affect the result, JSON"),
+        Attribute("source", str, "the slide's size, modification time and identity, JSON"),
+        Attribute("label_names", str, "names of the classes, JSON list", required=False),
+        Attribute("reason", str, "why there are no patches", required=False),
+    ),
+)
+
+_BLOCK = 16 * 2**20
+
+
+class PatchWriter:
+    """Write one patches file: ``append`` JPEG files one by one, then ``finish`` with the columns.
+
+    Leaving the ``with`` block without ``finish`` leaves nothing behind.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lengths: list[int] = []
+        self._blob_path = store.temporary_name(self.path.with_name(self.path.name + ".jpeg"))
+
+    def __enter__(self) -> Self:
+        with store.writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._blob = self._blob_path.open("wb")
+        return self
+
+    def append(self, jpeg: bytes) -> None:
+        """Add the next patch's JPEG file."""
+        with store.writing(self.path):
+            self._blob.write(jpeg)
+        self._lengths.append(len(jpeg))
+
+    def finish(
+        self,
+        *,
+        coords: NDArray[np.int64],
+        grid: NDArray[np.int32],
+        tissue: NDArray[np.float32],
+        attributes: Mapping[str, Any],
+        coords_attributes: Mapping[str, Any],
+        pixels: bool,
+        label: NDArray[np.int16] | None = None,
+    ) -> None:
+        """Assemble the file and give it its name.
+
+        :param attributes: the root attributes of ``SCHEMA``; ``config``, ``source`` and ``label_names`` as plain values.
+        :param coords_attributes: the attributes that CLAM's and TRIDENT's readers look for, and the resolution.
+        :param pixels: whether patches are stored; without them the jpeg columns are absent.
+        """
+        with store.writing(self.path):
+            self._blob.close()
+        offsets = np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)]).astype(np.int64)
+        assert not pixels or len(self._lengths) == len(coords)
+        texts = {
+            key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            for key, value in attributes.items()
+        }
+        columns: dict[str, Any] = {"coords": coords, "grid": grid, "tissue": tissue, "label": label}
+        if pixels:
+            columns["jpeg_offsets"] = offsets
+        with store.atomic(self.path) as temporary:
+            with h5py.File(temporary, "w") as file:
+                store.fill(file, SCHEMA, columns, texts)
+                for name, value in coords_attributes.items():
+                    file["coords"].attrs[name] = value
+                if pixels:
+                    self._copy_blob(file.create_dataset("jpeg", shape=(int(offsets[-1]),), dtype=np.uint8))
+            store.verify(temporary, SCHEMA)
+
+    def _copy_blob(self, target: Any) -> None:
+        done = 0
+        with self._blob_path.open("rb") as blob:
+            while block := blob.read(_BLOCK):
+                target[done : done + len(block)] = np.frombuffer(block, np.uint8)
+                done += len(block)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._blob.close()
+        self._blob_path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class PatchFile:
+    """The patches of one slide; columns in memory, JPEG bytes on disk.
+
+    coords int64 (N, 2) level-0 pixels; grid int32 (N, 2); tissue float32 (N,); label int16 (N,) or None.
+    """
+
+    path: Path
+    id: str
+    slide_id: str
+    coords: NDArray[np.int64]
+    grid: NDArray[np.int32]
+    tissue: NDArray[np.float32]
+    label: NDArray[np.int16] | None
+    label_names: tuple[str, ...]
+    config: dict[str, Any]
+    source: dict[str, Any]
+    reason: str
+    geometry: dict[str, Any]
+    jpeg_offsets: NDArray[np.int64] | None
+    jpeg_start: int = field(repr=False, default=0)
+
+    @classmethod
+    def open(cls, path: str | Path) -> PatchFile:
+        """Read and check one file.
+
+        :raises ArtefactError: missing, damaged, another format, or with offsets that are not monotone and in range.
+        """
+        path = Path(path)
+        with store.opened(path, SCHEMA) as file:
+            columns = {c.name: file[c.name][:] for c in SCHEMA.columns if c.name in file and c.name != "jpeg"}
+            offsets, start = columns.get("jpeg_offsets"), 0
+            if (offsets is None) != ("jpeg" not in file):
+                raise ArtefactError(f"{path} has only one of 'jpeg' and 'jpeg_offsets'", "make the file again")
+            if offsets is not None:
+                jpeg = file["jpeg"]
+                if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != jpeg.size or (np.diff(offsets) < 0).any():
+                    raise ArtefactError(
+                        f"{path}: 'jpeg_offsets' does not fit 'jpeg'", "the file is damaged; make it again"
+                    )
+                if jpeg.chunks is not None:
+                    raise ArtefactError(f"{path}: 'jpeg' is not stored contiguously", "make the file again")
+                start = (jpeg.id.get_offset() or 0) if jpeg.size else 0
+            try:
+                return cls(
+                    path=path,
+                    id=file.attrs["id"],
+                    slide_id=file.attrs["slide_id"],
+                    coords=columns["coords"],
+                    grid=columns["grid"],
+                    tissue=columns["tissue"],
+                    label=columns.get("label"),
+                    label_names=tuple(json.loads(file.attrs.get("label_names", "[]"))),
+                    config=json.loads(file.attrs["config"]),
+                    source=json.loads(file.attrs["source"]),
+                    reason=file.attrs.get("reason", ""),
+                    geometry={key: _value(value) for key, value in file["coords"].attrs.items()},
+                    jpeg_offsets=offsets,
+                    jpeg_start=start,
+                )
+            except (json.JSONDecodeError, TypeError) as error:
+                raise ArtefactError(
+                    f"{path}: an attribute is not valid JSON", "the file is damaged; make it again"
+                ) from error
+
+    def __len__(self) -> int:
+        return len(self.coords)
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether JPEG files are stored, not coordinates alone."""
+        return self.jpeg_offsets is not None
+
+    @cached_property
+    def jpeg(self) -> NDArray[np.uint8]:
+        """All JPEG bytes, uint8 (bytes,), memory-mapped."""
+        assert self.jpeg_offsets is not None
+        size = int(self.jpeg_offsets[-1])
+        if size == 0:
+            return np.zeros(0, np.uint8)
+        return np.memmap(self.path, np.uint8, "r", self.jpeg_start, (size,))
+
+    def read(self, row: int) -> bytes:
+        """The JPEG file of a patch."""
+        assert self.jpeg_offsets is not None
+        return self.jpeg[self.jpeg_offsets[row] : self.jpeg_offsets[row + 1]].tobytes()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "jpeg"}
+
+
+@dataclass(frozen=True)
+class PatchIndex:
+    """Every patch of a folder under one global index, slides in order of their ids; slides without patches are kept."""
+
+    folder: Path
+    files: tuple[PatchFile, ...]
+
+    @classmethod
+    def open(cls, folder: str | Path, *, pixels: bool = False) -> PatchIndex:
+        """Open what ``sgcl tile`` wrote; ``folder`` is its output or the patches folder inside.
+
+        :param pixels: whether JPEG files are needed.
+        :raises ArtefactError: no such folder, no patches, mixed settings, or coordinates alone where pixels are needed.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ArtefactError(f"no such folder: {folder}", "give the folder that sgcl tile wrote")
+        inner = folder / "patches" if (folder / "patches").is_dir() else folder
+        paths = sorted((p for p in inner.glob("*.h5") if not p.name.startswith(".")), key=lambda p: p.stem)
+        if not paths:
+            raise ArtefactError(f"no patches in {inner}", "run sgcl tile first, and give the folder that it wrote")
+        files = tuple(PatchFile.open(path) for path in paths)
+        for file in files[1:]:
+            for key in ("mpp", "patch_size", "overlap"):
+                if file.config.get(key) != files[0].config.get(key):
+                    raise ArtefactError(
+                        f"{file.path} was made with {key} {file.config.get(key)}, {files[0].path.name} with {files[0].config.get(key)}",
+                        "tile all slides under the same settings",
+                    )
+        if sum(map(len, files)) == 0:
+            raise ArtefactError(f"every slide in {inner} is without patches", "see slides.csv for the reasons")
+        if pixels:
+            bare = [file.path.name for file in files if not file.has_pixels and len(file)]
+            if bare:
+                raise ArtefactError(
+                    f"{len(bare)} of {len(files)} files in {inner} hold coordinates without pixels, first {bare[0]}",
+                    "run sgcl tile without --coords-only",
+                )
+        return cls(folder, files)
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Global index of each slide's first patch, int64 (slides + 1,); the last entry is N."""
+        return np.concatenate([[0], np.cumsum([len(file) for file in self.files])]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def id(self) -> str:
+        """The folder's identity: a hash of its files' ids."""
+        return folder_id([file.id for file in self.files])
+
+    @property
+    def slide_ids(self) -> tuple[str, ...]:
+        """Names of the slides, in index order."""
+        return tuple(file.slide_id for file in self.files)
+
+    @cached_property
+    def slide_of(self) -> NDArray[np.int64]:
+        """Position of each patch's slide in ``files``, int64 (N,)."""
+        return np.repeat(np.arange(len(self.files)), np.diff(self.starts)).astype(np.int64)
+
+    @cached_property
+    def grid(self) -> NDArray[np.int32]:
+        """Lattice cells of all patches, int32 (N, 2) as column, row."""
+        return np.concatenate([file.grid for file in self.files])
+
+    @cached_property
+    def coords(self) -> NDArray[np.int64]:
+        """Level-0 corners of all patches, int64 (N, 2) as x, y."""
+        return np.concatenate([file.coords for file in self.files])
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a stored patch in pixels."""
+        return int(self.files[0].config["patch_size"])
+
+    @property
+    def mpp(self) -> float:
+        """Resolution of a stored patch, um per pixel."""
+        return float(self.files[0].config["mpp"])
+
+    @property
+    def stride(self) -> int:
+        """Step of the lattice in pixels of a stored patch."""
+        return self.patch_size - int(self.files[0].config.get("overlap", 0))
+
+    def locate(self, index: int) -> tuple[PatchFile, int]:
+        """The file and the row of a global index."""
+        slide = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.files[slide], index - int(self.starts[slide])
+
+    def read(self, index: int) -> bytes:
+        """The JPEG file of a patch by global index."""
+        file, row = self.locate(index)
+        return file.read(row)
+
+
+def folder_id(file_ids: Sequence[str]) -> str:
+    """A folder's identity: a hash of its sorted file ids."""
+    return store.artefact_id("folder", {}, sorted(file_ids))
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    return value.tolist() if isinstance(value, np.ndarray) else value

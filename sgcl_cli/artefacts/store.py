@@ -1,0 +1,361 @@
+"""The laws of every artefact: whole or absent, checked against one schema, never trusting what a file claims.
+
+Files are written under a temporary name in their own folder, flushed to disk, checked, and renamed: a file that has its
+final name is complete. HDF5 files follow a ``Schema``; the check at write, the check at read and docs/artefacts.md come from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from sgcl_cli.errors import ArtefactError, LabelError
+
+TEXT = "text"
+_LARGEST_INFLATION = 1100  # deflate cannot expand its input further than about 1032 times
+
+
+@dataclass(frozen=True)
+class Column:
+    """One dataset: its dtypes (the first is written by default), its shape in numbers and symbols, its meaning."""
+
+    name: str
+    dtypes: tuple[str, ...]
+    shape: tuple[str | int, ...]
+    meaning: str
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute of the file's root."""
+
+    name: str
+    kind: type
+    meaning: str
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Schema:
+    """An HDF5 artefact: name, version, columns and root attributes."""
+
+    name: str
+    version: int
+    columns: tuple[Column, ...]
+    attributes: tuple[Attribute, ...]
+
+    @property
+    def format(self) -> str:
+        """What stands in the root attribute ``format``, for example ``sgcl.patches/1``."""
+        return f"{self.name}/{self.version}"
+
+    def check(self, file: h5py.File, path: Path) -> None:
+        """Refuse a file that breaks the schema.
+
+        :raises ArtefactError: another format or version, a missing or ill-shaped column, a missing attribute.
+        """
+        found = file.attrs.get("format")
+        if found != self.format:
+            what = f"its format is {found!r}" if found is not None else "it has no format"
+            raise ArtefactError(
+                f"{path} is not {self.format}: {what}", "give a file that this version of sgcl wrote, or make it again"
+            )
+        for attribute in self.attributes:
+            if attribute.name not in file.attrs:
+                if attribute.required:
+                    raise ArtefactError(f"{path} lacks the attribute '{attribute.name}'", "make the file again")
+                continue
+            if attribute.kind is str and not isinstance(file.attrs[attribute.name], str):
+                raise ArtefactError(f"{path}: the attribute '{attribute.name}' is not text", "make the file again")
+        sizes: dict[str, int] = {}
+        for column in self.columns:
+            if column.name in file:
+                _check_column(column, file[column.name], sizes, path)
+            elif column.required:
+                raise ArtefactError(f"{path} lacks the dataset '{column.name}'", "make the file again")
+
+
+def _check_column(column: Column, data: Any, sizes: dict[str, int], path: Path) -> None:
+    where = f"{path}: dataset '{column.name}'"
+    if not isinstance(data, h5py.Dataset):
+        raise ArtefactError(f"{where} is not a dataset", "make the file again")
+    dtype = TEXT if h5py.check_string_dtype(data.dtype) else data.dtype.name
+    if dtype not in column.dtypes:
+        raise ArtefactError(f"{where} is {dtype}, not {' or '.join(column.dtypes)}", "make the file again")
+    expected = "(" + ", ".join(map(str, column.shape)) + ")"
+    if data.ndim != len(column.shape):
+        raise ArtefactError(f"{where} has shape {data.shape}, not {expected}", "make the file again")
+    for length, symbol in zip(data.shape, column.shape, strict=True):
+        if isinstance(symbol, int):
+            right = length == symbol
+        else:
+            base, _, plus = symbol.partition("+")
+            right = sizes.setdefault(base, length - int(plus or 0)) + int(plus or 0) == length
+        if not right:
+            raise ArtefactError(f"{where} has shape {data.shape}, not {expected}", "make the file again")
+
+
+@contextlib.contextmanager
+def opened(path: str | Path, schema: Schema | None = None) -> Iterator[h5py.File]:
+    """An HDF5 file for reading, after the checks for damage and deceit and, where given, of its schema.
+
+    :raises ArtefactError: missing, damaged, with links out of the file, with claims beyond its size, or against the schema.
+    """
+    path = Path(path)
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError as error:
+        raise ArtefactError(f"no such file: {path}", "check the path") from error
+    except OSError as error:
+        raise ArtefactError(
+            f"{path} cannot be opened as HDF5: damaged, cut off, or another format",
+            "delete it and run the command again",
+        ) from error
+    with file:
+        _refuse_deceit(file, path, path.stat().st_size)
+        if schema is not None:
+            schema.check(file, path)
+        yield file
+
+
+def _refuse_deceit(group: h5py.Group, path: Path, file_size: int) -> None:
+    for name in group:
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise ArtefactError(f"{path}: '{name}' is a link to elsewhere", "links in HDF5 files are refused")
+        member = group[name]
+        if isinstance(member, h5py.Group):
+            _refuse_deceit(member, path, file_size)
+        elif isinstance(member, h5py.Dataset):
+            if member.is_virtual or member.external:
+                raise ArtefactError(f"{path}: '{name}' keeps its data in other files", "such datasets are refused")
+            claimed, stored = member.size * member.dtype.itemsize, member.id.get_storage_size()
+            limit = stored if member.chunks is None else stored * _LARGEST_INFLATION
+            if stored > file_size or claimed > limit:
+                raise ArtefactError(
+                    f"{path}: '{name}' claims {claimed} bytes where {stored} are stored",
+                    "the file is damaged or forged",
+                )
+
+
+def write_h5(path: str | Path, schema: Schema, columns: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+    """Write one HDF5 artefact, whole or not at all. Columns are contiguous; see ``atomic`` for the errors."""
+    with atomic(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            fill(file, schema, columns, attributes)
+        verify(temporary, schema)
+
+
+def fill(file: h5py.File, schema: Schema, columns: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+    """Put columns and root attributes into an open file."""
+    file.attrs["format"] = schema.format
+    for name, value in attributes.items():
+        if value is not None:
+            file.attrs[name] = value
+    known = {column.name: column for column in schema.columns}
+    for name, value in columns.items():
+        if value is None:
+            continue
+        if known[name].dtypes == (TEXT,):
+            file.create_dataset(name, data=np.asarray(value, dtype=object), dtype=h5py.string_dtype())
+        else:
+            array = np.asarray(value)
+            dtype = array.dtype if array.dtype.name in known[name].dtypes else np.dtype(known[name].dtypes[0])
+            file.create_dataset(name, data=array.astype(dtype, copy=False))
+
+
+def verify(path: Path, schema: Schema) -> None:
+    """Check a file just written; a failure here is a defect of ours or of the disk."""
+    with opened(path, schema):
+        pass
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path``; on a clean exit it is flushed to disk and takes the final name, else it is removed.
+
+    :raises ArtefactError: the folder cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    temporary = temporary_name(path)
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Translate what the operating system says about writing ``path``.
+
+    :raises ArtefactError: disk full, no permission, not a folder, name too long.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            raise ArtefactError(
+                f"the disk is full while writing {path}",
+                "free space and run the same command again; what is finished stays",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+            reason = os.strerror(error.errno)
+            raise ArtefactError(
+                f"cannot write {path}: {reason}", "choose a folder that you may write to with --out"
+            ) from error
+        raise
+
+
+def temporary_name(path: Path) -> Path:
+    """Where ``path`` is written before it has its name: hidden, in the same folder, told apart by host and process."""
+    return path.with_name(f".{path.name[-100:]}.{socket.gethostname()}-{os.getpid()}.tmp")
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove temporary files that dead processes of this host left in a folder and one level below."""
+    mark = f".{socket.gethostname()}-"
+    for leftover in [*Path(folder).glob(".*.tmp"), *Path(folder).glob("*/.*.tmp")]:
+        _, found, process = leftover.name.removesuffix(".tmp").rpartition(mark)
+        if found and process.isdigit() and not _alive(int(process)):
+            leftover.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def artefact_id(kind: str, config: Mapping[str, Any], sources: Sequence[str]) -> str:
+    """The identity of an artefact: a hash of its format, the settings that affect it and the ids of its sources."""
+    text = json.dumps([kind, dict(config), list(sources)], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a whole file, as hexadecimal text."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file (UTF-8), whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a binary file, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON; numbers that are not finite become null."""
+    write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON.
+
+    :raises ArtefactError: missing or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise ArtefactError(f"no such file: {path}", "check the path") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtefactError(f"{path} is not readable JSON: {error}", "delete it and run the command again") from error
+
+
+def write_csv(path: str | Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table. Text that a spreadsheet would run as a formula is quoted with an apostrophe; None is empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([[_cell(row.get(column)) for column in columns] for row in rows])
+    write_text(path, buffer.getvalue())
+
+
+def read_table(path: str | Path, required: Sequence[str]) -> list[dict[str, str]]:
+    """Read a user's table: comma, semicolon or tab separated, with or without a byte-order mark; all cells are text.
+
+    Returns one mapping per non-empty row, header names stripped and in lower case, cells stripped.
+
+    :raises LabelError: missing, not text, without header or a required column, or with a row of another length.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise LabelError(f"cannot read the table {path}: {error.strerror}", "check the path") from error
+    except UnicodeDecodeError as error:
+        raise LabelError(f"the table {path} is not UTF-8 text", "save it as CSV UTF-8") from error
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    lines = [line for line in csv.reader(io.StringIO(text), delimiter=delimiter) if any(cell.strip() for cell in line)]
+    header = [name.strip().lower() for name in lines[0]] if lines else []
+    for name in required:
+        if name not in header:
+            found = ", ".join(header) or "an empty file"
+            raise LabelError(
+                f"the table {path} has no column '{name}' (found: {found})",
+                f"its first line must name: {', '.join(required)}",
+            )
+    if len(set(header)) < len(header):
+        raise LabelError(f"the table {path} names a column twice: {', '.join(header)}", "rename one of them")
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(header):
+            raise LabelError(
+                f"{path}, row {number} has {len(line)} cells, the header has {len(header)}",
+                "quote cells that hold the separator",
+            )
+        rows.append({name: _unquoted(cell.strip()) for name, cell in zip(header, line, strict=True)})
+    return rows
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return "'" + value
+    return value
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in ("=", "+", "-", "@") else cell
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value

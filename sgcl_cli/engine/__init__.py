@@ -1,0 +1,1 @@
+"""Device, precision, ranks, worker processes: how things run."""

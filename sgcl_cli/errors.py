@@ -1,0 +1,67 @@
+"""What can go wrong, told once to the person who can mend it.
+
+SgclError
+├── ConfigError      exit 2   an option, a configuration file, or an output made under other settings
+├── LabelError       exit 2   labels or splits that cannot be evaluated honestly
+├── SlideError       exit 1   one slide: not a slide, unreadable, no resolution, too coarse
+├── ArtefactError    exit 1   a file of ours (or a peer's) is missing, damaged, foreign or cannot be written
+└── TrainingError    exit 1   training cannot go on: non-finite loss, too few patches, no such device
+
+Each carries a message (what, which file, why) and a hint (what to do). A foreign exception is translated in the room
+that knows the foreign library. ``Interrupted`` is no error: it is a signal on its way to the exit code.
+"""
+
+from __future__ import annotations
+
+
+class SgclError(Exception):
+    """An error that its reader can act on.
+
+    :param message: what happened, to which file, and why; one line.
+    :param hint: what to do about it; one line, may be empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = " ".join(message.split())
+        self.hint = " ".join(hint.split())
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[type[SgclError], tuple[str, str]]:
+        return type(self), (self.message, self.hint)  # crosses process borders with its hint
+
+
+class ConfigError(SgclError):
+    """A wrong option or configuration, or an output folder that was made under other settings."""
+
+    exit_code = 2
+
+
+class LabelError(SgclError):
+    """Labels or splits that do not allow an honest evaluation."""
+
+    exit_code = 2
+
+
+class SlideError(SgclError):
+    """One slide cannot be used; the others can."""
+
+
+class ArtefactError(SgclError):
+    """An artefact is missing, damaged, foreign, or cannot be written."""
+
+
+class TrainingError(SgclError):
+    """Training cannot start or cannot go on."""
+
+
+class Interrupted(BaseException):
+    """A signal asked the process to stop; the exit code is 128 + signum."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum

@@ -1,0 +1,1 @@
+"""Encoders and the projector, under torchvision's parameter names."""
