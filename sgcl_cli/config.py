@@ -199,7 +199,7 @@ class PretrainConfig(Config):
     projection: int = option(128, "Dimensions of the projected embedding v.", low=2, panel="Objective")
     temperature: float = option(0.2, "tau of the self and inner terms.", above=0, panel="Objective")
     spatial_temperature: float = option(0.07, "T of the spatial term.", above=0, panel="Objective")
-    radius: float = option(3.0, "R: spatial neighbours lie nearer than this many patches.", low=0, panel="Objective")
+    radius: float = option(3.0, "R: spatial neighbours lie nearer than this many patches.", above=0, panel="Objective")
     auxiliary: int = option(1, "a: auxiliary anchors for propagation.", low=0, panel="Objective")
     neighbours: int | None = option(
         None,
@@ -235,7 +235,11 @@ class PretrainConfig(Config):
         low=0,
         panel="Objective",
     )
-    bank_momentum: float = option(0.5, "Momentum of the memory banks.", low=0, high=1, panel="Objective")
+    expansion: bool = option(True, "Take spatial neighbours as positives.", panel="Objective")
+    propagation: bool = option(True, "Take look-alikes on any slide as positives.", panel="Objective")
+    bank_momentum: float | None = option(
+        None, "Share of the new row when a bank moves; default 0.5.", above=0, high=1, panel="Objective"
+    )
     as_released: bool = option(
         False, "Follow the published code where it departs from its equations.", panel="Objective"
     )
@@ -268,6 +272,9 @@ class EmbedConfig(Config):
     )
     encoder: str = option(
         REQUIRED, "Folder that sgcl pretrain wrote, or its encoder.safetensors or a checkpoint.", affects=False
+    )
+    groups: str | None = option(
+        None, "Table name,group for a folder of images: the patient of each image, say.", affects=False
     )
     batch: int = option(256, "Patches in a batch.", low=1, affects=False)
     dtype: Literal["float16", "float32"] = option("float16", "How features are stored.")

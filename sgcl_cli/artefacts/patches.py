@@ -239,7 +239,8 @@ class PatchIndex:
             for key in ("mpp", "patch_size", "overlap"):
                 if file.config.get(key) != files[0].config.get(key):
                     raise ArtefactError(
-                        f"{file.path} was made with {key} {file.config.get(key)}, {files[0].path.name} with {files[0].config.get(key)}",
+                        f"{file.path} was made with {key} {file.config.get(key)}, "
+                        f"{files[0].path.name} with {files[0].config.get(key)}",
                         "tile all slides under the same settings",
                     )
         if sum(map(len, files)) == 0:
@@ -285,6 +286,19 @@ class PatchIndex:
     def coords(self) -> NDArray[np.int64]:
         """Level-0 corners of all patches, int64 (N, 2) as x, y."""
         return np.concatenate([file.coords for file in self.files])
+
+    @cached_property
+    def cells(self) -> NDArray[np.float64]:
+        """Where the patches lie, in patch widths, float64 (N, 2) as column, row: lattice cells times the stride's share of a
+        patch, or level-0 corners over the patch's level-0 side where there is no lattice (grid -1, foreign coordinates)."""
+        parts = []
+        for file in self.files:
+            on_lattice = len(file) == 0 or int(file.grid.min()) >= 0
+            if on_lattice:
+                parts.append(file.grid.astype(np.float64) * (self.stride / self.patch_size))
+            else:
+                parts.append(file.coords.astype(np.float64) / float(file.geometry["patch_size_level0"]))
+        return np.concatenate(parts)
 
     @property
     def patch_size(self) -> int:

@@ -1,0 +1,103 @@
+"""A folder of class folders of images, as data sets of single patches come: <folder>/<class>/<image>."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.artefacts import store
+from sgcl_cli.errors import ArtefactError, LabelError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+_LARGEST_SIDE = 2**14
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Images in order of their relative paths; ``label`` int16 (N,) indexes ``label_names``, the class folders sorted."""
+
+    folder: Path
+    names: tuple[str, ...]
+    label: NDArray[np.int16]
+    label_names: tuple[str, ...]
+    groups: tuple[str, ...] | None
+    crop: int
+
+    @staticmethod
+    def is_one(folder: str | Path) -> bool:
+        """Whether a folder holds class folders of images rather than patches."""
+        folder = Path(folder)
+        if not folder.is_dir() or (folder / "patches").is_dir() or any(folder.glob("*.h5")):
+            return False
+        return any(path.suffix.lower() in EXTENSIONS for path in folder.glob("*/*"))
+
+    @classmethod
+    def open(cls, folder: str | Path, groups: str | Path | None = None, *, crop: int) -> ImageFolder:
+        """List the images; hidden files are passed over.
+
+        :param crop: side of the square in pixels that ``read`` takes from each image's centre.
+        :param groups: a table name,group; names as relative paths or file names.
+        :raises LabelError: the table lacks an image.
+        """
+        folder = Path(folder)
+        found = sorted(
+            path.relative_to(folder)
+            for path in folder.glob("*/*")
+            if path.suffix.lower() in EXTENSIONS
+            and not path.name.startswith(".")
+            and not path.parent.name.startswith(".")
+        )
+        classes = sorted({path.parts[0] for path in found})
+        label = np.array([classes.index(path.parts[0]) for path in found], np.int16)
+        names = tuple(path.as_posix() for path in found)
+        return cls(folder, names, label, tuple(classes), _groups(names, groups), crop)
+
+    @property
+    def name(self) -> str:
+        """What the features file is called."""
+        return self.folder.resolve().name
+
+    @property
+    def id(self) -> str:
+        """A hash of the images' names, sizes and modification times, and their groups."""
+        stats = [(name, (self.folder / name).stat()) for name in self.names]
+        listing = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
+        return store.artefact_id("images", {"groups": self.groups}, listing)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        """The centre of an image, never resized, as uint8 (crop, crop, 3).
+
+        :raises ArtefactError: not readable, larger than 16,384 pixels a side, or smaller than the crop.
+        """
+        from PIL import Image
+
+        path = self.folder / self.names[row]
+        try:
+            with Image.open(io.BytesIO(path.read_bytes())) as image:
+                if max(image.size) > _LARGEST_SIDE:
+                    raise ArtefactError(
+                        f"{path} is {image.size[0]} x {image.size[1]} pixels", f"at most {_LARGEST_SIDE} a side"
+                    )
+                return np.asarray(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ArtefactError(f"{path} is not a readable image: {error}", "replace or remove it") from error
+
+
+def _groups(names: tuple[str, ...], table: str | Path | None) -> tuple[str, ...] | None:
+    if table is None:
+        return None
+    rows: Mapping[str, str] = {row["name"]: row["group"] for row in store.read_table(table, ["name", "group"])}
+    missing = [name for name in names if name not in rows and Path(name).name not in rows]
+    if missing:
+        raise LabelError(
+            f"{table} has no group for {len(missing)} of {len(names)} images, first '{missing[0]}'", "add them"
+        )
+    return tuple(rows.get(name) or rows[Path(name).name] for name in names)

@@ -1,0 +1,83 @@
+"""The one training loop: batches, loss, schedule, stop rule. Pretraining, MIL and what else learns by gradient run it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from sgcl_cli.errors import TrainingError
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where training stands: ``step`` steps are done in all, ``within`` of them in the epoch ``epoch`` (from 0)."""
+
+    epoch: int = 0
+    within: int = 0
+    step: int = 0
+
+
+class Work(Protocol[Batch]):
+    """What is trained. ``batches`` of an epoch must be the same each time it is asked, and may begin at a later one."""
+
+    def begin_epoch(self, position: Position) -> None: ...
+
+    def batches(self, epoch: int, start: int) -> Iterable[Batch]: ...
+
+    def loss(self, batch: Batch, position: Position) -> Tensor: ...
+
+    def stepped(self, batch: Batch, position: Position) -> None: ...
+
+    def end_epoch(self, position: Position) -> bool: ...
+
+
+def fit(
+    work: Work[Batch],
+    optimiser: torch.optim.Optimizer,
+    *,
+    epochs: int,
+    lr: Callable[[int], float],
+    start: Position = Position(),
+    stop: Callable[[], bool] = lambda: False,
+) -> Position:
+    """Train from ``start`` until the epochs are done, ``end_epoch`` returns True, or ``stop`` does after a step.
+
+    :param lr: the learning rate of a step, counted from 0 over the whole run.
+    :returns: the position reached; it equals ``start`` for nothing done.
+    :raises TrainingError: the loss is not finite; the parameters are those before that step.
+    """
+    position = start
+    while position.epoch < epochs:
+        work.begin_epoch(position)
+        for batch in work.batches(position.epoch, position.within):
+            for group in optimiser.param_groups:
+                group["lr"] = lr(position.step)
+            optimiser.zero_grad(set_to_none=True)
+            loss = work.loss(batch, position)
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {float(loss)} at step {position.step} (epoch {position.epoch + 1})",
+                    "lower --lr, or use --precision fp32",
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            position = Position(position.epoch, position.within + 1, position.step + 1)
+            work.stepped(batch, position)
+            if stop():
+                return position
+        position = Position(position.epoch + 1, 0, position.step)
+        if work.end_epoch(position):
+            break
+    return position
+
+
+def cosine(start: float, steps: int) -> Callable[[int], float]:
+    """The learning rate ``start (1 + cos(pi step / steps)) / 2``: from ``start`` to 0 (SGDR, Loshchilov and Hutter 2017)."""
+    return lambda step: 0.5 * start * (1 + math.cos(math.pi * min(step, steps) / steps))

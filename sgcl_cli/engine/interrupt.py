@@ -1,0 +1,39 @@
+"""Signals as a question that a loop asks between two steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class StopRequest:
+    """While entered, SIGINT and SIGTERM are remembered instead of raised; ``signum`` is the first one, or None.
+
+    A second signal of the same kind acts as it did before, so an impatient user is not held. Outside the main thread, where
+    Python allows no handlers, nothing is intercepted.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.signum is None:
+            self.signum = number
+        else:
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,240 @@
+"""uint8 patches -> one global and four corner views, batched, on the device.
+
+Every parameter of a view comes from a counter-based hash of (seed, epoch, patch index, view, parameter), so neither the
+device, nor the batch, nor the worker that decoded the patch can matter. Crop, antialiased resize and flip are two matrix
+products per view; the colour operations follow torchvision's definitions, in a random order per patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+_ASPECT = (3 / 4, 4 / 3)
+_CROP_TRIES = 10
+_LUMA = (0.299, 0.587, 0.114)
+_OPERATIONS = 4  # brightness, contrast, saturation, hue
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """Strengths of the augmentation; sizes in pixels, crops as shares of the area, hue in turns."""
+
+    view: int = 224
+    corner: int = 96
+    crop: tuple[float, float] = (0.2, 1.0)
+    corner_crop: tuple[float, float] = (0.2, 0.56)
+    grayscale: float = 0.2
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.4
+    flip: float = 0.5
+
+
+@dataclass(frozen=True)
+class Views:
+    """Normalised float32 images: ``whole`` (B, 3, view, view); ``corners`` (4, B, 3, corner, corner), row by row, or None."""
+
+    whole: Tensor
+    corners: Tensor | None
+
+
+def make_views(
+    patches: Tensor, index: NDArray[np.int64], *, settings: ViewSettings, seed: int, epoch: int, corners: bool = True
+) -> Views:
+    """Draw the views of a batch.
+
+    :param patches: uint8 (B, H, W, 3) on the device that shall compute; H = W, even.
+    :param index: global indices of the patches, int64 (B,), on the CPU.
+    :param corners: whether the four corner views are wanted.
+    """
+    images = patches.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+    whole = _augment(images, uniforms(index, seed, epoch, view=0), settings.crop, settings.view, settings)
+    if not corners:
+        return Views(whole, None)
+    half = images.shape[-1] // 2
+    quarters = [images[:, :, r : r + half, c : c + half] for r in (0, half) for c in (0, half)]
+    drawn = [
+        _augment(quarter, uniforms(index, seed, epoch, view=1 + q), settings.corner_crop, settings.corner, settings)
+        for q, quarter in enumerate(quarters)
+    ]
+    return Views(whole, torch.stack(drawn))
+
+
+def normalise(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:
+    """(x - mean) / std per channel of images (B, 3, H, W) in 0..1."""
+    shift = torch.tensor(mean, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    scale = torch.tensor(std, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    return (images - shift) / scale
+
+
+class Uniforms:
+    """Numbers in [0, 1) for the patches of a batch, float64 (B,) each, named by position: the n-th is always the same."""
+
+    def __init__(self, key: NDArray[np.uint64]) -> None:
+        self._key = key
+
+    def __getitem__(self, position: int) -> NDArray[np.float64]:
+        bits = _mix(self._key + np.uint64(_GOLDEN * (position + 1) % 2**64))
+        return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The output function of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def uniforms(index: NDArray[np.int64], seed: int, epoch: int, view: int) -> Uniforms:
+    """The stream of a view of each patch: a hash of (seed, epoch, index, view), position by position."""
+    key = np.zeros(len(index), np.uint64)
+    for part in (np.full(len(index), seed), np.full(len(index), epoch), index, np.full(len(index), view)):
+        key = _mix(key + np.uint64(_GOLDEN) + _mix(part.astype(np.uint64) + np.uint64(_GOLDEN)))
+    return Uniforms(key)
+
+
+def _augment(images: Tensor, draw: Uniforms, area: tuple[float, float], size: int, settings: ViewSettings) -> Tensor:
+    side = images.shape[-1]
+    box = crop_boxes(draw, side, area)
+    device = images.device
+    flipped = draw[0] < settings.flip
+    rows = resize_matrix(box[:, 1], box[:, 3], side, size, np.zeros_like(flipped)).to(device)
+    columns = resize_matrix(box[:, 0], box[:, 2], side, size, flipped).to(device)
+    cut = rows.unsqueeze(1) @ images @ columns.unsqueeze(1).transpose(-1, -2)
+    gray = torch.from_numpy(draw[1] < settings.grayscale).to(device).view(-1, 1, 1, 1)
+    cut = torch.where(gray, luma(cut).expand_as(cut), cut)
+    return normalise(jitter(cut, draw, settings))
+
+
+def crop_boxes(draw: Uniforms, side: int, area: tuple[float, float]) -> NDArray[np.int64]:
+    """Boxes (B, 4) as x, y, width, height of RandomResizedCrop (Szegedy et al. 2015): area uniform, aspect log-uniform in
+    3/4 .. 4/3; ten tries, then the largest centred square of at most the upper area."""
+    count = len(draw[0])
+    largest = int(side * min(1.0, area[1]) ** 0.5)
+    middle = (side - largest) // 2
+    box = np.tile(np.array([middle, middle, largest, largest], np.int64), (count, 1))
+    open_ = np.ones(count, bool)
+    for attempt in range(_CROP_TRIES):
+        base = 100 + 4 * attempt
+        wanted = (area[0] + (area[1] - area[0]) * draw[base]) * side * side
+        aspect = np.exp(np.log(_ASPECT[0]) + (np.log(_ASPECT[1]) - np.log(_ASPECT[0])) * draw[base + 1])
+        width = np.rint(np.sqrt(wanted * aspect)).astype(np.int64)
+        height = np.rint(np.sqrt(wanted / aspect)).astype(np.int64)
+        fits = open_ & (width > 0) & (height > 0) & (width <= side) & (height <= side)
+        x = np.floor(draw[base + 2] * (side - width + 1)).astype(np.int64)
+        y = np.floor(draw[base + 3] * (side - height + 1)).astype(np.int64)
+        box[fits] = np.stack([x, y, width, height], axis=1)[fits]
+        open_ &= ~fits
+        if not open_.any():
+            break
+    return box
+
+
+def resize_matrix(
+    start: NDArray[np.int64], length: NDArray[np.int64], side: int, size: int, flipped: NDArray[np.bool_]
+) -> Tensor:
+    """Rows of weights (B, size, side) that cut [start, start + length), resize it to ``size`` and mirror it where flipped.
+
+    The filter is a triangle, as wide as the scale where that shrinks: antialiased bilinear interpolation.
+    """
+    scale = length / size
+    support = np.maximum(scale, 1.0)[:, None, None]
+    centre = (start[:, None] + (np.arange(size) + 0.5)[None] * scale[:, None])[:, :, None]
+    pixel = np.arange(side)[None, None]
+    weight = np.maximum(0.0, 1.0 - np.abs(pixel + 0.5 - centre) / support)
+    weight *= (pixel >= start[:, None, None]) & (pixel < (start + length)[:, None, None])
+    weight /= weight.sum(axis=2, keepdims=True)
+    weight[flipped] = weight[flipped, ::-1]
+    return torch.from_numpy(weight.astype(np.float32))
+
+
+def luma(images: Tensor) -> Tensor:
+    """0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), (B, 1, H, W)."""
+    weights = torch.tensor(_LUMA, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)
+
+
+def jitter(images: Tensor, draw: Uniforms, settings: ViewSettings) -> Tensor:
+    """Brightness, contrast, saturation and hue, each by its own factor, in a random order per patch."""
+    strengths = (settings.brightness, settings.contrast, settings.saturation)
+    factors = [1 + strength * (2 * draw[10 + n] - 1) for n, strength in enumerate(strengths)]
+    factors.append(settings.hue * (2 * draw[13] - 1))
+    order = np.argsort(np.stack([draw[20 + n] for n in range(_OPERATIONS)]), axis=0)
+    operations = (scale_brightness, scale_contrast, scale_saturation, turn_hue)
+    used = [strength > 0 for strength in (*strengths, settings.hue)]
+    for turn in range(_OPERATIONS):
+        for which, operation in enumerate(operations):
+            chosen = np.flatnonzero(order[turn] == which)
+            if len(chosen) == 0 or not used[which]:
+                continue
+            rows = torch.from_numpy(chosen).to(images.device)
+            factor = torch.from_numpy(factors[which][chosen].astype(np.float32)).to(images.device).view(-1, 1, 1, 1)
+            images = images.index_copy(0, rows, operation(images.index_select(0, rows), factor))
+    return images
+
+
+def scale_brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """x -> factor x, clamped to 0..1."""
+    return (images * factor).clamp(0, 1)
+
+
+def scale_contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """x -> factor x + (1 - factor) mean luma of the image, clamped."""
+    return _blend(images, luma(images).mean(dim=(2, 3), keepdim=True), factor)
+
+
+def scale_saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """x -> factor x + (1 - factor) luma of the pixel, clamped."""
+    return _blend(images, luma(images), factor)
+
+
+def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    return (images * factor + other * (1 - factor)).clamp(0, 1)
+
+
+def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
+    """Hue (HSV) turned by a share of the circle; value and saturation stay."""
+    value = images.amax(dim=1)
+    span = value - images.amin(dim=1)
+    safe = torch.where(span == 0, torch.ones_like(span), span)
+    red, green, blue = images.unbind(1)
+    sector = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    sector = sector + 6 * turns.view(-1, 1, 1)
+    channels = []
+    for shift in (5.0, 3.0, 1.0):
+        k = torch.remainder(sector + shift, 6)
+        channels.append(value - span * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(channels, dim=1)
+
+
+def settings_from(config: Any, patch_size: int) -> ViewSettings:
+    """View settings from the options; sizes that are not set are 7/8 and 3/8 of the patch (224 and 96 of 256)."""
+    return ViewSettings(
+        view=config.view or round(patch_size * 7 / 8),
+        corner=config.corner or round(patch_size * 3 / 8),
+        crop=(config.crop_low, config.crop_high),
+        corner_crop=(config.corner_crop_low, config.corner_crop_high),
+        grayscale=config.grayscale,
+        brightness=config.brightness,
+        contrast=config.contrast,
+        saturation=config.saturation,
+        hue=config.hue,
+        flip=config.flip,
+    )
