@@ -103,9 +103,8 @@ class Config:
         for spec in dataclasses.fields(cls):
             required = spec.default is dataclasses.MISSING
             if required and spec.name not in values:
-                raise ConfigError(
-                    f"{flag(spec.name)} is missing", f"give {flag(spec.name)} or set it in [{cls.table}] of --config"
-                )
+                spelled = spec.name.upper() if known[spec.name][0].argument else flag(spec.name)
+                raise ConfigError(f"{spelled} is missing", f"give it, or set {spec.name} in [{cls.table}] of --config")
         return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
@@ -123,6 +122,9 @@ class TileConfig(Config):
 
     table: ClassVar[str] = "tile"
 
+    seed: int = option(
+        0, "Seed, as every command has it; nothing here is random.", low=0, high=2**31 - 1, affects=False, panel="Run"
+    )
     slides: tuple[str, ...] = option(
         (), "Slides, or folders that are searched for slides.", affects=False, argument=True
     )
@@ -267,6 +269,9 @@ class EmbedConfig(Config):
 
     table: ClassVar[str] = "embed"
 
+    seed: int = option(
+        0, "Seed, as every command has it; nothing here is random.", low=0, high=2**31 - 1, affects=False, panel="Run"
+    )
     patches: str = option(
         REQUIRED, "Folder that sgcl tile wrote, or a folder of class folders of images.", affects=False, argument=True
     )

@@ -83,8 +83,7 @@ def save_encoder(folder: str | Path, card: EncoderCard, state: dict[str, torch.T
     """Write encoder.safetensors and then encoder.json with the weights' sha256; returns the card so completed."""
     folder = Path(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    with store.atomic(folder / "encoder.safetensors") as temporary:
-        safetensors.torch.save_file(tensors, temporary)
+    store.write_bytes(folder / "encoder.safetensors", safetensors.torch.save(tensors))
     complete = EncoderCard(**{**asdict(card), "sha256": store.file_sha256(folder / "encoder.safetensors")})
     store.write_json(folder / "encoder.json", {"format": ENCODER_FORMAT, **asdict(complete)})
     return complete

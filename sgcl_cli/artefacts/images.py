@@ -82,11 +82,14 @@ class ImageFolder:
         path = self.folder / self.names[row]
         try:
             with Image.open(io.BytesIO(path.read_bytes())) as image:
-                if max(image.size) > _LARGEST_SIDE:
+                width, height = image.size
+                if not self.crop <= min(width, height) <= max(width, height) <= _LARGEST_SIDE:
                     raise ArtefactError(
-                        f"{path} is {image.size[0]} x {image.size[1]} pixels", f"at most {_LARGEST_SIDE} a side"
+                        f"{path} is {width} x {height} pixels",
+                        f"each side must have {self.crop} pixels, the encoder's input, to {_LARGEST_SIDE}",
                     )
-                return np.asarray(image.convert("RGB"))
+                left, top = (width - self.crop) // 2, (height - self.crop) // 2
+                return np.asarray(image.convert("RGB").crop((left, top, left + self.crop, top + self.crop)))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ArtefactError(f"{path} is not a readable image: {error}", "replace or remove it") from error
 

@@ -61,9 +61,10 @@ def fit(
                 group["lr"] = lr(position.step)
             optimiser.zero_grad(set_to_none=True)
             loss = work.loss(batch, position)
-            if not torch.isfinite(loss):
+            value = float(loss.detach())
+            if not math.isfinite(value):
                 raise TrainingError(
-                    f"the loss is {float(loss)} at step {position.step} (epoch {position.epoch + 1})",
+                    f"the loss is {value} at step {position.step} (epoch {position.epoch + 1})",
                     "lower --lr, or use --precision fp32",
                 )
             loss.backward()  # type: ignore[no-untyped-call]

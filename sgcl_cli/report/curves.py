@@ -67,4 +67,4 @@ def _smooth(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float
     known = np.where(np.isnan(array), 0.0, array)
     weight = np.convolve(~np.isnan(array), np.ones(width), mode="same")
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.convolve(known, np.ones(width), mode="same") / weight
+        return np.asarray(np.convolve(known, np.ones(width), mode="same") / weight)

@@ -21,7 +21,7 @@ from sgcl_cli.config import EmbedConfig
 from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.encode import FrozenEncoder
 from sgcl_cli.engine.loader import Failed, Loader, Read, StoredPatches, in_turn
-from sgcl_cli.errors import ArtefactError, ConfigError, SgclError
+from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.progress import Reporter, Silent, Task
 
 _CHECKPOINT_ROWS = 8192

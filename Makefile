@@ -1,0 +1,39 @@
+# make demo: synthetic slides through all four commands.   make test: everything that CI runs.
+# Each makes .venv by itself; PIP_INDEX_URL, PIP_EXTRA_INDEX_URL and PIP_FIND_LINKS are honoured.
+# A CPU wheel of torch (for example from an extra index or a find-links folder) saves 4 GB.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO ?= demo
+
+.PHONY: demo test test-all check format docs clean
+
+demo: .venv/ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash sample_data/demo.sh "$(DEMO)"
+
+test: check
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+
+test-all: check
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: .venv/ready
+	$(BIN)/python -m sgcl_cli.artefacts.describe > docs/artefacts.md
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache

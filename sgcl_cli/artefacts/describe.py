@@ -1,0 +1,73 @@
+"""docs/artefacts.md, written from the schemas: ``python -m sgcl_cli.artefacts.describe > docs/artefacts.md``."""
+
+from __future__ import annotations
+
+from sgcl_cli.artefacts import features, patches
+from sgcl_cli.artefacts.store import Column, Schema
+
+_HEAD = """# Artefacts
+
+What the four commands hand over. The tables below are written from the schemas in `sgcl_cli/artefacts/` (`make docs`), the
+same ones by which every file is checked when it is written and when it is read. A file that has its final name is complete.
+
+```text
+sgcl tile       patches/<slide_id>.h5  thumbnails/<slide_id>.jpg  overlays/<slide_id>.jpg  contours/<slide_id>.geojson
+                slides.csv  failures.csv  run.json
+sgcl pretrain   last.pt  encoder.safetensors  encoder.json  metrics.jsonl  curves.png  slides.csv  run.json
+sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json
+sgcl evaluate   metrics.json  metrics.csv  predictions.csv  splits.csv  audit.json  figures/*.png
+                attention/<slide_id>.csv  report.html  run.json
+```
+
+Columns are stored contiguous. N is the number of patches, D the size of an embedding. Datasets marked with a star may be
+absent. Links, virtual and external datasets are refused, and shapes are checked against the file's size before anything is read.
+"""
+
+_TAIL = """## Checkpoints and encoders
+
+`last.pt` (sgcl.checkpoint/1) holds tensors and plain values and is read with `weights_only=True`: the encoder and its card,
+the projector, the banks and cluster labels, the optimiser, the position in the schedule, the settings, the id of the patches and
+the slides. There are no random states in it: every draw is a function of the seed and the position.
+
+`encoder.safetensors` holds the encoder alone, under torchvision's parameter names without `fc`; `encoder.json` says how to
+feed it: architecture, input size, mean, std, mpp, patch size, embedding size, and the weights' sha256.
+
+## Labels, brought by you
+
+`slide_id,label[,patient_id][,site][,split]`, comma, semicolon or tab separated. Ids are text: a leading zero stays. A suffix
+such as .svs or .h5 is tolerated. Without patient_id a patient is a slide, and the report says so. split: train, val or test.
+
+## Peers' files
+
+`coords` carries the attributes of CLAM (patch_size, patch_level, downsample, level_dim, downsampled_level_dim, name, save_path;
+the level attributes only where a level has exactly the target's resolution) and of TRIDENT (patch_size, patch_size_level0,
+level0_magnification, target_magnification, overlap, savetodir, level0_width, level0_height), and mpp_level0, mpp_target,
+mpp_actual, stride0. Features are also read from CLAM's h5_files and pt_files, TRIDENT's features_<encoder>, STAMP's `feats`,
+and plain .pt and .npy.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([_HEAD, _table(patches.SCHEMA), _table(features.SCHEMA), _TAIL])
+
+
+def _table(schema: Schema) -> str:
+    lines = [f"## {schema.format}", "", "| dataset | dtype, shape | meaning |", "|---|---|---|"]
+    lines += [f"| {column.name}{_star(column)} | {_shape(column)} | {column.meaning} |" for column in schema.columns]
+    lines += ["", "| attribute of the file | meaning |", "|---|---|"]
+    lines += [f"| {a.name}{'' if a.required else ' *'} | {a.meaning} |" for a in schema.attributes]
+    return "\n".join([*lines, ""])
+
+
+def _star(column: Column) -> str:
+    return "" if column.required else " *"
+
+
+def _shape(column: Column) -> str:
+    sizes = ", ".join(map(str, column.shape))
+    return f"{' or '.join(column.dtypes)} ({sizes}{',' if len(column.shape) == 1 else ''})"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

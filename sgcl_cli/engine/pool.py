@@ -1,0 +1,155 @@
+"""Independent tasks in worker processes, where a task that crashes or hangs its process costs that task only.
+
+Built on pebble's process pool with spawned interpreters. A task whose process died or whose time ran out is tried once more,
+alone, after all the others; then it is reported as failed. Progress inside a task goes through shared counters instead of
+a queue: a worker that is killed while it writes can block nobody. Workers die with their parent.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, TimeoutError, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for_handles
+from typing import Any, Generic, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+R = TypeVar("R")
+
+_POLL = 0.2  # seconds between looks at the counters
+
+_counters: Any = None  # in a worker: int64 (tasks, 2) flattened, units done and units expected of each task
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A task whose process did not live to return: how it ended, in words."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Result(Generic[R]):
+    """How one task ended.
+
+    :ivar key: the task's name.
+    :ivar value: what the function returned, if it did.
+    :ivar error: what it raised, or that it was lost, twice.
+    """
+
+    key: str
+    value: R | None = None
+    error: BaseException | Lost | None = None
+
+
+class Progress:
+    """Inside a task: tell how many units are expected and how many are done. Picklable; harmless outside a worker."""
+
+    def __init__(self, slot: int) -> None:
+        self._slot = slot
+
+    def expect(self, units: int) -> None:
+        """Set the number of units of this task; starts its count anew."""
+        if _counters is not None:
+            _counters[2 * self._slot], _counters[2 * self._slot + 1] = 0, units
+
+    def advance(self, units: int = 1) -> None:
+        """Count units as done."""
+        if _counters is not None:
+            _counters[2 * self._slot] += units
+
+
+def run_tasks(
+    function: Callable[..., R],
+    tasks: Mapping[str, tuple[Any, ...]],
+    *,
+    workers: int,
+    timeout: float | None,
+    on_progress: Callable[[int, int], None] = lambda done, expected: None,
+) -> Iterator[Result[R]]:
+    """Run ``function(progress, *arguments)`` for each task in worker processes; yield results as they come.
+
+    Closing the iterator, or an exception while it waits (Ctrl-C, a signal's), kills the workers at once.
+
+    :param function: importable by name; its first argument is a ``Progress``.
+    :param tasks: name -> arguments, picklable.
+    :param workers: processes; 0 counts as 1.
+    :param timeout: seconds after which a task is given up; None for no limit.
+    :param on_progress: called with the units done and expected so far, over all tasks, several times a second.
+    """
+    context = multiprocessing.get_context("spawn")
+    slots = {key: slot for slot, key in enumerate(tasks)}
+    counters = context.RawArray("q", 2 * max(1, len(tasks)))
+
+    def attempt(keys: list[str], processes: int) -> Iterator[Result[R]]:
+        with _pool(processes, context, counters) as pool:
+            names = {
+                pool.schedule(function, args=(Progress(slots[key]), *tasks[key]), timeout=timeout): key for key in keys
+            }
+            waiting = set(names)
+            while waiting:
+                finished, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
+                on_progress(sum(counters[0::2]), sum(counters[1::2]))
+                for future in finished:
+                    yield _result(names[future], future, timeout)
+
+    lost: list[str] = []
+    for result in attempt(list(tasks), max(1, min(workers, len(tasks)))) if tasks else ():
+        if isinstance(result.error, Lost):
+            lost.append(result.key)
+        else:
+            yield result
+    for key in lost:
+        yield from attempt([key], 1)
+
+
+def _result(key: str, future: Any, timeout: float | None) -> Result[Any]:
+    error = future.exception()
+    if error is None:
+        return Result(key, future.result())
+    if isinstance(error, ProcessExpired):
+        return Result(key, error=Lost(f"its process died ({_ending(error.exitcode)})"))
+    if isinstance(error, BrokenProcessPool):
+        return Result(key, error=Lost("worker processes could not be started or were lost"))
+    if isinstance(error, TimeoutError) and timeout is not None and error.args[1:] == (timeout,):
+        return Result(key, error=Lost(f"it took longer than {timeout:g} s"))
+    return Result(key, error=error)
+
+
+def _ending(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    return f"signal {-code}" + {9: ", perhaps out of memory", 6: ", aborted", 11: ", segmentation fault"}.get(-code, "")
+
+
+@contextmanager
+def _pool(workers: int, context: Any, counters: Any) -> Iterator[Any]:
+    pool = ProcessPool(max_workers=workers, context=context, initializer=_start, initargs=(counters,))
+    try:
+        yield pool
+        pool.close()
+        pool.join()
+    except BaseException:
+        pool.stop()
+        pool.join()
+        raise
+
+
+def _start(counters: Any) -> None:
+    """Prepare a worker: shared counters, and a thread that ends it when the parent is gone."""
+    global _counters
+    _counters = counters
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _die_with(sentinel: int) -> None:
+    wait_for_handles([sentinel])
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""Slides in, arrays out: the only room that knows OpenSlide."""

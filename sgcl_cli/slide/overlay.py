@@ -1,0 +1,92 @@
+"""What a person checks: the thumbnail with tissue outlined and patches marked, and the outlines for QuPath.
+
+Outlines are GeoJSON (RFC 7946 geometry) in level-0 pixels, one Feature per piece of tissue, as QuPath reads and writes them:
+https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.slide.lattice import Lattice
+
+_OUTLINE = (0, 140, 60)
+_PATCH = (30, 60, 200)
+_TINT = 0.12
+_LEAST_SIDE = 1200  # pixels of the longer side
+_FINER = 2  # outlines follow the edges of mask pixels to within a half of 1 / _FINER
+_TISSUE_COLOUR = [0, 140, 60]
+
+
+def draw(
+    thumbnail: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    lattice: Lattice,
+    patch_size_level0: float,
+    scale: tuple[float, float],
+) -> NDArray[np.uint8]:
+    """The thumbnail with kept patches tinted and framed and tissue outlined; small ones are enlarged for the eye.
+
+    :param scale: (x, y) level-0 pixels per thumbnail pixel.
+    :returns: uint8 (k H, k W, 3), k a whole number.
+    """
+    enlargement = max(1, _LEAST_SIDE // max(mask.shape))
+    base = thumbnail.repeat(enlargement, axis=0).repeat(enlargement, axis=1)
+    step = np.divide(scale, enlargement)
+    corners = np.rint(lattice.coords / step).astype(int).tolist()
+    ends = (np.rint((lattice.coords + patch_size_level0) / step).astype(int) - 1).tolist()
+    tint, picture = base.copy(), base.copy()
+    for corner, end in zip(corners, ends, strict=True):
+        cv2.rectangle(tint, corner, end, _PATCH, cv2.FILLED)
+    cv2.addWeighted(tint, _TINT, base, 1 - _TINT, 0, dst=picture)
+    for corner, end in zip(corners, ends, strict=True):
+        cv2.rectangle(picture, corner, end, _PATCH, 1)
+    large = mask.astype(np.uint8).repeat(enlargement, axis=0).repeat(enlargement, axis=1)
+    contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, _OUTLINE, max(1, round(max(large.shape) / 1000)))
+    return picture
+
+
+def outlines(mask: NDArray[np.bool_], scale: tuple[float, float]) -> dict[str, Any]:
+    """The pieces of tissue as a GeoJSON FeatureCollection of Polygons with holes, level-0 pixels.
+
+    :param scale: (x, y) level-0 pixels per mask pixel.
+    """
+    fine = mask.astype(np.uint8).repeat(_FINER, axis=0).repeat(_FINER, axis=1)
+    contours, hierarchy = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    holes: dict[int, list[Any]] = {}
+    pieces = []
+    links = [] if hierarchy is None else hierarchy[0].tolist()
+    for number, (contour, (_, _, _, parent)) in enumerate(zip(contours, links, strict=True)):
+        if len(contour) < 3:
+            continue
+        if parent < 0:
+            pieces.append((number, contour))
+        else:
+            holes.setdefault(parent, []).append(contour)
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [_ring(contour, scale), *(_ring(hole, scale) for hole in holes.get(number, []))],
+            },
+            "properties": {
+                "objectType": "annotation",
+                "classification": {"name": "Tissue", "color": _TISSUE_COLOUR},
+            },
+        }
+        for number, contour in pieces
+    ]
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _ring(contour: NDArray[np.int32], scale: tuple[float, float]) -> list[list[float]]:
+    """A closed ring in level-0 pixels from the centres of the pixels of the finer mask."""
+    points = (contour[:, 0, :] + 0.5) / _FINER * scale
+    closed = np.concatenate([points, points[:1]])
+    return [[round(float(x), 1), round(float(y), 1)] for x, y in closed]

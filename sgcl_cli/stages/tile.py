@@ -1,0 +1,511 @@
+"""Slides in, patches out: the first stage.
+
+Each slide is one task of the worker pool and one file of patches. Its pictures are written first, the file of patches last,
+so a slide whose file exists is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.patches import SCHEMA, PatchFile, PatchWriter, folder_id
+from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, write_failures
+from sgcl_cli.config import TileConfig, differences
+from sgcl_cli.engine.pool import Lost, Progress, Result, run_tasks
+from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
+from sgcl_cli.progress import Reporter
+from sgcl_cli.slide import jpeg, overlay
+from sgcl_cli.slide.discover import Entry, discover
+from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
+from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, Slide, dicom_series, identity
+from sgcl_cli.slide.tissue import tissue_mask
+
+_MAGNIFICATIONS = (5, 10, 20, 40, 60, 80)  # the bins of TRIDENT
+_PICTURE_QUALITY = 85
+_SERIES_TIMEOUT = 60.0  # seconds
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to tile one slide."""
+
+    entry: Entry
+    config: TileConfig
+
+
+@dataclass(frozen=True)
+class Row:
+    """One slide in slides.csv: width and height in level-0 pixels, resolutions in um per pixel.
+
+    ``seconds`` and ``peak_mib`` (of the worker so far) belong to the run that made the file.
+    """
+
+    slide_id: str
+    path: str
+    patches: int
+    reason: str
+    width: int
+    height: int
+    mpp: float
+    mpp_source: str
+    mpp_actual: float
+    level: int
+    tissue_mm2: float | None
+    identity: str
+    id: str = ""
+    seconds: float | None = None
+    peak_mib: float | None = None
+
+
+Work = Callable[[Progress, Job], Row]
+
+
+@dataclass
+class _Tally:
+    """What has become of the slides so far."""
+
+    rows: list[Row] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    skipped: int = 0
+
+
+def tile(config: TileConfig, reporter: Reporter, work: Work | None = None) -> Outcome:
+    """Tile slides: patches, thumbnails, overlays, contours, slides.csv, failures.csv and run.json under ``config.out``.
+
+    Slides that are complete under the same settings are skipped, failed ones are tried again. A slide that cannot be used is
+    recorded, and the others go on. With ``dry_run`` nothing is written.
+
+    :param work: what is done to each slide in a worker process; a function importable by name.
+    :raises ConfigError: no slides, ids that collide, an output made under other settings.
+    :raises SlideError: no slide gave any patch.
+    :raises ArtefactError: the output cannot be written.
+    """
+    record = RunRecord("tile", config)
+    out = Path(config.out)
+    table = None if config.list is None else Path(config.list)
+    found = discover([Path(given) for given in config.slides], table, config.id_from, _series_of(config))
+    if found.passed_over:
+        reporter.note(found.passed_over)
+    tally = _Tally()
+    jobs = _unfinished(found.entries, config, tally)
+    if tally.skipped:
+        reporter.note(f"{tally.skipped} of {len(found.entries)} slides are complete already")
+    if not config.dry_run:
+        store.sweep(out)
+        if config.overwrite:
+            _remove_old(out, jobs)
+    for result in _run(work or (probe_slide if config.dry_run else tile_slide), jobs, config, reporter):
+        _count(result, jobs[result.key], tally, reporter)
+    tally.rows.sort(key=lambda row: row.slide_id)
+    tally.failures.sort(key=lambda failure: failure.slide_id)
+    outcome = _outcome(config, tally, len(found.entries), record)
+    if not config.dry_run:
+        _write_slides(out, tally.rows)
+        write_failures(out, tally.failures)
+        inputs = {row.path: row.identity for row in tally.rows}
+        record.write(out, artefact=folder_id([row.id for row in tally.rows]), inputs=inputs, outcome=outcome)
+    _refuse_nothing(tally, len(found.entries))
+    return outcome
+
+
+def tile_slide(progress: Progress, job: Job) -> Row:
+    """Tile one slide; what ``tile`` does in each worker.
+
+    :raises SlideError: the slide cannot be used.
+    :raises ArtefactError: its files cannot be written.
+    """
+    started = time.perf_counter()
+    cv2.setNumThreads(1)
+    config, out = job.config, Path(job.config.out)
+    with _open(job) as slide:
+        row, geometry = _plan(slide, job)
+        thumbnail = slide.thumbnail()
+        mask = tissue_mask(thumbnail.pixels, thumbnail.mpp)
+        lattice = lay(mask, slide.size, geometry, config.min_tissue)
+        progress.expect(len(lattice))
+        row = replace(
+            row,
+            patches=len(lattice),
+            reason=_why_empty(bool(mask.any()), config.min_tissue) if not len(lattice) else "",
+            tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4),
+        )
+        with PatchWriter(_patches_path(out, row.slide_id)) as writer:
+            for corner in lattice.coords.tolist() if not config.coords_only else ():
+                side = geometry.patch_size_level0
+                patch = slide.region(corner, (side, side), (config.patch_size, config.patch_size))
+                writer.append(jpeg.encode(patch, config.jpeg_quality))
+                progress.advance()
+            picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.patch_size_level0, thumbnail.scale)
+            contours = json.dumps(overlay.outlines(mask, thumbnail.scale), separators=(",", ":"))
+            store.write_bytes(
+                out / "thumbnails" / f"{row.slide_id}.jpg", jpeg.encode(thumbnail.pixels, _PICTURE_QUALITY)
+            )
+            store.write_bytes(out / "overlays" / f"{row.slide_id}.jpg", jpeg.encode(picture, _PICTURE_QUALITY))
+            store.write_text(out / "contours" / f"{row.slide_id}.geojson", contours)
+            _finish(writer, slide, job, row, geometry, lattice)
+    return replace(row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
+
+
+def probe_slide(progress: Progress, job: Job) -> Row:
+    """Open one slide and bound its number of patches by its area; what ``tile`` does in each worker of a dry run.
+
+    :raises SlideError: the slide cannot be used.
+    """
+    with _open(job) as slide:
+        return _plan(slide, job)[0]
+
+
+def _open(job: Job) -> Slide:
+    return Slide(job.entry.path, given_mpp=job.entry.mpp, default_mpp=job.config.slide_mpp)
+
+
+def _plan(slide: Slide, job: Job) -> tuple[Row, Geometry]:
+    """The slide's row as far as it is known before looking at pixels: all cells of its lattice count as patches."""
+    config, entry = job.config, job.entry
+    if not config.allow_upsample:
+        slide.check_resolves(config.mpp)
+    geometry = Geometry(config.patch_size, config.overlap, config.mpp, slide.mpp)
+    count = cells(slide.size, geometry)
+    if count == 0:
+        side = geometry.patch_size_level0
+        raise SlideError(
+            f"{entry.path.name}: a patch covers {side:.0f} x {side:.0f} level-0 pixels, the slide has "
+            f"{slide.size[0]} x {slide.size[1]}",
+            "use a smaller --patch-size or --mpp",
+        )
+    level = slide.best_level(config.mpp)
+    unique = identity(entry.path)
+    row = Row(
+        slide_id=entry.slide_id,
+        path=entry.name,
+        patches=count,
+        reason="",
+        width=slide.size[0],
+        height=slide.size[1],
+        mpp=slide.mpp,
+        mpp_source=slide.mpp_source,
+        mpp_actual=max(config.mpp, slide.mpp * slide.downsamples[level]),
+        level=level,
+        tissue_mm2=None,
+        identity=unique,
+        id=store.artefact_id(
+            SCHEMA.format,
+            config.affecting(),
+            [entry.slide_id, unique, *([] if entry.mpp is None else [str(entry.mpp)])],
+        ),
+    )
+    return row, geometry
+
+
+def _finish(writer: PatchWriter, slide: Slide, job: Job, row: Row, geometry: Geometry, lattice: Lattice) -> None:
+    status = job.entry.path.stat()
+    writer.finish(
+        coords=lattice.coords,
+        grid=lattice.grid,
+        tissue=lattice.tissue,
+        attributes={
+            "id": row.id,
+            "slide_id": row.slide_id,
+            "config": job.config.affecting(),
+            "source": {
+                "name": row.path,
+                "bytes": status.st_size,
+                "modified_ns": status.st_mtime_ns,
+                "identity": row.identity,
+                "given_mpp": job.entry.mpp,
+                "mpp_source": row.mpp_source,
+                "level": row.level,
+                "tissue_mm2": row.tissue_mm2,
+            },
+            "reason": row.reason,
+        },
+        coords_attributes=_coords_attributes(slide, job.config, row, geometry),
+        pixels=not job.config.coords_only,
+    )
+
+
+def _coords_attributes(slide: Slide, config: TileConfig, row: Row, geometry: Geometry) -> dict[str, Any]:
+    """What readers of TRIDENT and CLAM look for, right or left out, and the exact resolution.
+
+    CLAM counts ``patch_size`` in pixels of ``patch_level``, TRIDENT in pixels at the target; only where a level has the
+    target's resolution to within half a level-0 pixel over a patch are both true.
+    """
+    attributes: dict[str, Any] = {
+        "patch_size": config.patch_size,
+        "patch_size_level0": geometry.patch_size_level0,
+        "level0_magnification": _magnification(slide.mpp),
+        "target_magnification": _magnification(config.mpp),
+        "overlap": config.overlap,
+        "name": row.slide_id,
+        "savetodir": "patches",
+        "save_path": "patches",
+        "level0_width": row.width,
+        "level0_height": row.height,
+        "mpp_level0": row.mpp,
+        "mpp_target": config.mpp,
+        "mpp_actual": row.mpp_actual,
+        "stride": geometry.stride_level0,
+    }
+    downsample = slide.downsamples[row.level]
+    if abs(config.patch_size * downsample - geometry.patch_size_level0) <= 0.5:
+        attributes |= {
+            "patch_level": row.level,
+            "downsample": np.array([downsample, downsample]),
+            "level_dim": np.array(slide.level_sizes[row.level]),
+            "downsampled_level_dim": np.array(slide.level_sizes[row.level]),
+        }
+    return attributes
+
+
+def _magnification(mpp: float) -> int:
+    """The usual name of a resolution: 10 um per pixel over it, in the nearest bin by ratio."""
+    return min(_MAGNIFICATIONS, key=lambda bin_: abs(np.log(bin_ * mpp / 10)))
+
+
+def _why_empty(tissue: bool, min_tissue: float) -> str:
+    return f"no patch holds {min_tissue:.0%} tissue" if tissue else "no tissue found"
+
+
+def _peak_mib() -> float:
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
+
+
+def _patches_path(out: Path, slide_id: str) -> Path:
+    return out / "patches" / f"{slide_id}.h5"
+
+
+def _unfinished(entries: Sequence[Entry], config: TileConfig, tally: _Tally) -> dict[str, Job]:
+    """The slides that are still to be done; those that are complete, or that may not be touched, go to the tally.
+
+    :raises ConfigError: a file in the output was made under other settings.
+    """
+    jobs = {entry.slide_id: Job(entry, config) for entry in entries}
+    if config.overwrite:
+        return jobs
+    for path in sorted((Path(config.out) / "patches").glob("[!.]*.h5")):
+        job = jobs.get(path.stem)
+        try:
+            made = PatchFile.open(path)
+        except ArtefactError as error:
+            if job is not None:
+                del jobs[path.stem]
+                tally.failures.append(_failure(job, error.message, "use --overwrite to make it again"))
+            continue
+        _refuse_other_settings(made, config, job)
+        if job is None:
+            continue
+        del jobs[path.stem]
+        try:
+            _check_unchanged(job.entry, made)
+        except SlideError as error:
+            tally.failures.append(_failure(job, error.message, error.hint))
+        else:
+            tally.rows.append(_row_of(made))
+            tally.skipped += 1
+    return jobs
+
+
+def _refuse_other_settings(made: PatchFile, config: TileConfig, job: Job | None) -> None:
+    changes = differences(made.config, config.affecting())
+    if job is not None and made.source.get("given_mpp") != job.entry.mpp:
+        changes.append(f"mpp in --list was {made.source.get('given_mpp')}, is {job.entry.mpp}")
+    if changes:
+        raise ConfigError(
+            f"{made.path} was made under other settings: {'; '.join(changes)}",
+            "use the same settings, another --out, or --overwrite",
+        )
+
+
+def _check_unchanged(entry: Entry, made: PatchFile) -> None:
+    """Compare a slide with the one that was tiled; its bytes are looked at only where size or time differ.
+
+    :raises SlideError: it is another file now, or cannot be read any more.
+    """
+    if entry.path.exists():
+        status = entry.path.stat()
+        if (status.st_size, status.st_mtime_ns) == (made.source.get("bytes"), made.source.get("modified_ns")):
+            return
+    if identity(entry.path) != made.source.get("identity"):
+        raise SlideError(f"{entry.path.name} has changed since it was tiled", "use --overwrite to tile it again")
+
+
+def _row_of(made: PatchFile) -> Row:
+    """The row of a slide that an earlier run tiled."""
+    return Row(
+        slide_id=made.slide_id,
+        path=made.source["name"],
+        patches=len(made),
+        reason=made.reason,
+        width=made.geometry["level0_width"],
+        height=made.geometry["level0_height"],
+        mpp=made.geometry["mpp_level0"],
+        mpp_source=made.source["mpp_source"],
+        mpp_actual=made.geometry["mpp_actual"],
+        level=made.source["level"],
+        tissue_mm2=made.source["tissue_mm2"],
+        identity=made.source["identity"],
+        id=made.id,
+    )
+
+
+def _remove_old(out: Path, slide_ids: Iterable[str]) -> None:
+    """Remove the patches of slides about to be tiled again, which a failure would leave among the new ones."""
+    for slide_id in slide_ids:
+        path = _patches_path(out, slide_id)
+        with store.writing(path):
+            path.unlink(missing_ok=True)
+
+
+def _run(work: Work, jobs: dict[str, Job], config: TileConfig, reporter: Reporter) -> Iterator[Result[Row]]:
+    """All results as they come, with bars over slides and patches."""
+    shown = 0
+    with reporter.task("slides", len(jobs), "slides") as slides, reporter.task("patches", None, "patches") as patches:
+
+        def show(done: int, expected: int) -> None:
+            nonlocal shown
+            if expected:
+                patches.update(total=expected)
+            patches.advance(max(0, done - shown))
+            shown = max(done, shown)
+
+        tasks = {key: (job,) for key, job in jobs.items()}
+        for result in run_tasks(work, tasks, workers=_workers(config), timeout=config.slide_timeout, on_progress=show):
+            slides.advance()
+            yield result
+
+
+def _count(result: Result[Row], job: Job, tally: _Tally, reporter: Reporter) -> None:
+    """Put a result where it belongs.
+
+    :raises ArtefactError: the output cannot be written, which no other slide would survive either.
+    """
+    error = result.error
+    if result.value is not None:
+        tally.rows.append(result.value)
+        warning = _upsampling(result.value, job.config)
+    elif isinstance(error, Lost):
+        remedy = "the file may be damaged; or use fewer --workers if memory was short, or a longer --slide-timeout"
+        tally.failures.append(_failure(job, f"given up after two attempts: {error.reason}", remedy))
+        warning = ""
+    elif isinstance(error, SgclError) and not isinstance(error, ArtefactError):
+        tally.failures.append(_failure(job, error.message, error.hint))
+        warning = ""
+    elif isinstance(error, Exception) and not isinstance(error, ArtefactError):
+        tally.failures.append(_failure(job, f"unexpected {type(error).__name__}: {error}", "please report this defect"))
+        warning = "".join(traceback.format_exception(error))
+    else:
+        assert error is not None
+        raise error
+    if warning:
+        tally.warnings.append(warning)
+        reporter.warn(warning)
+
+
+def _upsampling(row: Row, config: TileConfig) -> str:
+    if row.mpp_actual <= config.mpp * UPSAMPLING_ALLOWED:
+        return ""
+    return f"{row.path}: level 0 is {row.mpp_actual:.4g} um/px, so patches at {config.mpp:g} hold less detail than they could"
+
+
+def _failure(job: Job, reason: str, hint: str) -> Failure:
+    return Failure(job.entry.slide_id, job.entry.name, " ".join(reason.split()), hint)
+
+
+def _outcome(config: TileConfig, tally: _Tally, total: int, record: RunRecord) -> Outcome:
+    patches = sum(row.patches for row in tally.rows)
+    empty = sum(row.patches == 0 for row in tally.rows)
+    peak = max((row.peak_mib for row in tally.rows if row.peak_mib is not None), default=None)
+    headline = [
+        ("slides", f"{len(tally.rows)} of {total}" + (f", {tally.skipped} from before" if tally.skipped else "")),
+        ("patches", f"at most {patches:,}" if config.dry_run else f"{patches:,}"),
+        ("without patches", str(empty)),
+        ("failed", str(len(tally.failures))),
+        ("seconds", f"{record.seconds():.1f}"),
+        ("peak memory of a worker", "unknown" if peak is None else f"{peak:.0f} MiB"),
+        ("output", "nothing written" if config.dry_run else config.out),
+    ]
+    return Outcome(
+        stage="tile",
+        out=Path(config.out),
+        headline=headline,
+        total=total,
+        failures=tally.failures,
+        warnings=tally.warnings,
+        data={
+            "slides": [asdict(row) for row in tally.rows],
+            "patches": patches,
+            "skipped": tally.skipped,
+            "dry_run": config.dry_run,
+        },
+    )
+
+
+def _write_slides(out: Path, rows: Sequence[Row]) -> None:
+    """Write slides.csv; what an earlier run measured of slides that were skipped now is kept."""
+    before = _measured_before(out / "slides.csv")
+    kept = [asdict(row) | (before.get(row.id, {}) if row.seconds is None else {}) for row in rows]
+    store.write_csv(out / "slides.csv", [column.name for column in fields(Row)], kept)
+
+
+def _measured_before(path: Path) -> dict[str, dict[str, str]]:
+    measured = ("seconds", "peak_mib")
+    try:
+        rows = store.read_table(path, ["id", *measured]) if path.exists() else []
+    except SgclError:
+        return {}
+    return {row["id"]: {name: row[name] for name in measured} for row in rows}
+
+
+def _refuse_nothing(tally: _Tally, total: int) -> None:
+    """Where no slide gave a patch, the output is of no use."""
+    if any(row.patches for row in tally.rows):
+        return
+    if not tally.rows:
+        first = tally.failures[0]
+        if total == 1:
+            raise SlideError(first.reason, first.hint)
+        raise SlideError(
+            f"none of {total} slides could be tiled; first {first.path}: {first.reason}",
+            first.hint if len({failure.hint for failure in tally.failures}) == 1 else "failures.csv has all reasons",
+        )
+    raise SlideError(
+        f"none of {total} slides gave a patch; first {tally.rows[0].path}: {tally.rows[0].reason}",
+        "look at the overlays; lower --min-tissue or use smaller patches",
+    )
+
+
+def _series_of(config: TileConfig) -> Callable[[list[Path]], list[str | None]]:
+    """The series of DICOM files, asked of OpenSlide in a worker: some of them might crash it."""
+
+    def ask(paths: list[Path]) -> list[str | None]:
+        tasks = {str(path): (path,) for path in paths}
+        results = run_tasks(_series, tasks, workers=_workers(config), timeout=_SERIES_TIMEOUT)
+        series = {result.key: result.value for result in results}
+        return [series[str(path)] for path in paths]
+
+    return ask
+
+
+def _series(progress: Progress, path: Path) -> str | None:
+    return dicom_series(path)
+
+
+def _workers(config: TileConfig) -> int:
+    if config.workers is not None:
+        return config.workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from sgcl_cli.artefacts.features import FeatureWriter, open_features, open_file
+from sgcl_cli.errors import ArtefactError
+
+ATTRIBUTES = {
+    "slide_id": "a",
+    "encoder": "resnet18",
+    "encoder_sha256": "0" * 64,
+    "patches_id": "p",
+    "config": "{}",
+}
+
+
+def _write(path: Path, rows: np.ndarray, **more: object) -> None:
+    with FeatureWriter(path, "id", rows.shape[1], "float16") as writer:
+        writer.append(rows)
+        writer.finish({"coords": np.zeros((len(rows), 2), np.int64)}, {**ATTRIBUTES, **more})
+
+
+def test_written_rows_read_back(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    _write(tmp_path / "a.h5", rows)
+    file = open_file(tmp_path / "a.h5")
+    np.testing.assert_array_equal(file.features, rows.astype(np.float16))
+    assert (file.slide_id, file.id, len(file)) == ("a", "id", 5)
+    assert not list((tmp_path / ".part").iterdir())
+
+
+def test_rows_before_an_interruption_are_kept(tmp_path: Path) -> None:
+    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
+    with FeatureWriter(tmp_path / "a.h5", "id", 2, "float32") as writer:
+        writer.append(rows[:3])
+        writer.checkpoint()
+        writer.append(rows[3:4])
+    assert not (tmp_path / "a.h5").exists()
+    with FeatureWriter(tmp_path / "a.h5", "id", 2, "float32") as writer:
+        assert writer.done == 3
+        writer.append(rows[3:])
+        writer.finish({}, ATTRIBUTES)
+    np.testing.assert_array_equal(open_file(tmp_path / "a.h5").features, rows)
+
+
+@pytest.mark.parametrize(
+    ("identity", "dim", "dtype"), [("other", 2, "float32"), ("id", 3, "float32"), ("id", 2, "float16")]
+)
+def test_rows_of_other_settings_are_not_kept(tmp_path: Path, identity: str, dim: int, dtype: str) -> None:
+    with FeatureWriter(tmp_path / "a.h5", "id", 2, "float32") as writer:
+        writer.append(np.ones((3, 2)))
+        writer.checkpoint()
+    with FeatureWriter(tmp_path / "a.h5", identity, dim, dtype) as writer:
+        assert writer.done == 0
+
+
+@pytest.mark.parametrize(("value", "remedy"), [(np.nan, "--precision fp32"), (1e6, "--dtype float32")])
+def test_values_that_are_not_finite_are_refused_with_the_right_remedy(
+    tmp_path: Path, value: float, remedy: str
+) -> None:
+    with FeatureWriter(tmp_path / "a.h5", "id", 2, "float16") as writer, np.errstate(over="ignore"):
+        with pytest.raises(ArtefactError, match=f"not finite as float16 .*{remedy}"):
+            writer.append(np.array([[0, value]]))
+
+
+def test_peers_files_are_read(tmp_path: Path) -> None:
+    rows = np.ones((4, 3), np.float32)
+    clam, trident, stamp = tmp_path / "clam", tmp_path / "trident", tmp_path / "stamp"
+    for folder in (clam / "h5_files", trident, stamp, tmp_path / "npy", tmp_path / "pt"):
+        folder.mkdir(parents=True)
+    with h5py.File(clam / "h5_files" / "s.h5", "w") as file:
+        file.create_dataset("features", data=rows, chunks=(1, 3))
+        file.create_dataset("coords", data=np.zeros((4, 2), np.int64))
+    with h5py.File(trident / "s.h5", "w") as file:
+        file.create_dataset("features", data=rows[None])
+    with h5py.File(stamp / "s.h5", "w") as file:
+        file["feats"] = rows
+    np.save(tmp_path / "npy" / "s.npy", rows)
+    torch.save(torch.from_numpy(rows), tmp_path / "pt" / "s.pt")
+    for folder in (clam, trident, stamp, tmp_path / "npy", tmp_path / "pt"):
+        found = open_features(folder)
+        assert [f.slide_id for f in found.files] == ["s"]
+        np.testing.assert_array_equal(found.files[0].features, rows)
+
+
+class _Evil:
+    def __reduce__(self) -> tuple:
+        return (print, ("executed",))
+
+
+def test_files_that_would_run_code_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"features": _Evil()}, tmp_path / "a.pt")
+    np.save(tmp_path / "b.npy", np.array([_Evil()], dtype=object), allow_pickle=True)
+    for name, message in (("a.pt", "Python objects are refused"), ("b.npy", "Python objects are refused")):
+        with pytest.raises(ArtefactError, match=message):
+            open_file(tmp_path / name)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_a_folder_is_of_one_encoder(tmp_path: Path) -> None:
+    _write(tmp_path / "a.h5", np.ones((2, 3)))
+    _write(tmp_path / "b.h5", np.ones((2, 3)), slide_id="b", encoder_sha256="1" * 64)
+    with pytest.raises(ArtefactError, match="b.h5 and a.h5 come from different encoders"):
+        open_features(tmp_path)
+    _write(tmp_path / "b.h5", np.ones((2, 4)), slide_id="b")
+    with pytest.raises(ArtefactError, match="b.h5 has 4 dimensions, a.h5 3"):
+        open_features(tmp_path)
+
+
+def test_folders_without_features(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="no features in"):
+        open_features(tmp_path)
+    with pytest.raises(ArtefactError, match="no such folder"):
+        open_features(tmp_path / "absent")
+    (tmp_path / "x.h5").write_bytes(b"no")
+    with pytest.raises(ArtefactError, match="damaged"):
+        open_features(tmp_path)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sgcl_cli.artefacts.labels import plain_id, read_labels
+from sgcl_cli.errors import LabelError
+
+
+def _table(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "labels.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_ids_stay_text_and_lose_their_suffix(tmp_path: Path) -> None:
+    labels = read_labels(_table(tmp_path, "slide_id,label,patient_id\n007.svs,1,03\nb.h5,0,04\n"))
+    assert [(r.slide_id, r.label, r.patient_id) for r in labels.rows] == [("007", "1", "03"), ("b", "0", "04")]
+    assert plain_id("a.b.TIFF") == "a.b" and plain_id(".svs") == ".svs" and plain_id("x.v2") == "x.v2"
+
+
+def test_without_patients_a_patient_is_a_slide(tmp_path: Path) -> None:
+    labels = read_labels(_table(tmp_path, "slide_id,label\na,1\n"))
+    assert not labels.has_patients and labels.rows[0].patient_id == "a"
+
+
+def test_row_order_does_not_matter(tmp_path: Path) -> None:
+    first = read_labels(_table(tmp_path, "slide_id,label\na,1\nb,0\n")).rows
+    assert first == read_labels(_table(tmp_path, "slide_id,label\nb,0\na,1\n")).rows
+
+
+def test_equal_rows_are_merged_with_a_warning(tmp_path: Path) -> None:
+    labels = read_labels(_table(tmp_path, "slide_id,label\na,1\na.svs,1\n"))
+    assert len(labels.rows) == 1 and "1 rows stand twice" in labels.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slide_id,label\n", "has no rows"),
+        ("slide_id,label\na,1\na,0\n", "row 3: slide 'a' stands twice with different entries"),
+        ("slide_id,label\n,1\n", "row 2 has no slide_id"),
+        ("slide_id,label\na,\n", "slide 'a' has no label"),
+        ("slide_id,label,split\na,1,dev\n", "split is 'dev'.*train, val, test"),
+        ("slide,label\na,1\n", "no column 'slide_id'"),
+    ],
+)
+def test_bad_labels(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(LabelError, match=message):
+        read_labels(_table(tmp_path, text))
+
+
+def test_another_target_and_none(tmp_path: Path) -> None:
+    path = _table(tmp_path, "slide_id,Grade,split\na,G2,Train\n")
+    assert read_labels(path, "grade").rows[0].label == "G2"
+    row = read_labels(path, need_target=False).rows[0]
+    assert row.label is None and row.split == "train"

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields
+
+import pytest
+
+from sgcl_cli import __version__
+from sgcl_cli.cli.app import app, run
+from sgcl_cli.config import EmbedConfig, EvaluateConfig, PretrainConfig, TileConfig, flag
+
+COMMANDS = {"tile": TileConfig, "pretrain": PretrainConfig, "embed": EmbedConfig, "evaluate": EvaluateConfig}
+
+
+def test_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "sgcl_cli", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"sgcl {__version__}\n"
+
+
+@pytest.mark.parametrize(("name", "kind"), COMMANDS.items())
+def test_help_lists_every_option_and_an_example(
+    name: str, kind: type, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    for spec in fields(kind):
+        spelled = spec.name.upper() if spec.metadata["meta"].argument else flag(spec.name)
+        assert spelled in text, spec.name
+    assert f"Example: sgcl {name}" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_parses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = next(command for command in app.registered_commands if command.name == name)
+    assert command.epilog is not None
+    words = command.epilog.removeprefix("Example: sgcl ").split()
+    assert run([*words, "--print-config"]) == 0
+    assert name in tomllib.loads(capsys.readouterr().out)
+
+
+def test_printed_config_reads_back(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["tile", "a slide.svs", "--out", "o", "--mpp", "0.25", "--coords-only", "--print-config"]
+    assert run(words) == 0
+    first = capsys.readouterr().out
+    path = tmp_path / "c.toml"
+    path.write_text(first)
+    assert run(["tile", "--config", str(path), "--print-config"]) == 0
+    assert capsys.readouterr().out == first
+    assert tomllib.loads(first)["tile"]["mpp"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tile", "--nonsense"], "No such option"),
+        (["tile", "x", "--out", "o", "--mpp", "fast"], "--mpp"),
+        (["tile", "x", "--out", "o", "--mpp", "0"], "--mpp is 0.0; it must be greater than 0"),
+        (["tile", "x", "--out", "o", "--mpp", "-1"], "--mpp is -1.0"),
+        (["tile", "x", "--out", "o", "--mpp", "nan"], "--mpp is nan"),
+        (["tile", "x"], "--out is missing"),
+        (["pretrain", "--out", "o"], "PATCHES is missing"),
+        (["tile", "x", "--out", "o", "--overlap", "256"], "--overlap 256 is not smaller"),
+        (["tile", "x", "--out", "o", "--config", "absent.toml"], "cannot read absent.toml"),
+        (["nothing"], "No such command"),
+    ],
+)
+def test_usage_errors_are_one_line_a_hint_and_code_2(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.strip().splitlines()
+    assert lines[0].startswith("error: ") and message in lines[0]
+    assert len(lines) == 2 and re.match(r"  hint: \S", lines[1])
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sgcl_cli.stages.pretrain
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sgcl_cli.stages.pretrain, "pretrain", broken)
+    with pytest.raises(ZeroDivisionError):
+        run(["pretrain", "p", "--out", "o"])

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sgcl_cli.engine.fit import Position, cosine, fit
+from sgcl_cli.engine.interrupt import StopRequest
+from sgcl_cli.errors import ConfigError, TrainingError
+
+
+class Line:
+    """Fit y = 2 x by one weight; three batches an epoch."""
+
+    def __init__(self, *, bad_step: int | None = None, epochs_wanted: int = 10**9) -> None:
+        self.model = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.model.weight)
+        self.seen: list[tuple[int, int]] = []
+        self.epochs: list[tuple[str, int]] = []
+        self.bad_step, self.epochs_wanted = bad_step, epochs_wanted
+
+    def begin_epoch(self, position: Position) -> None:
+        self.epochs.append(("begin", position.epoch))
+
+    def batches(self, epoch: int, start: int) -> Iterator[int]:
+        return iter(range(start, 3))
+
+    def loss(self, batch: int, position: Position) -> Tensor:
+        loss = (self.model(torch.ones(1, 1)) - 2).square().mean()
+        return loss * math.nan if position.step == self.bad_step else loss
+
+    def stepped(self, batch: int, position: Position) -> None:
+        self.seen.append((position.epoch, batch))
+
+    def end_epoch(self, position: Position) -> bool:
+        self.epochs.append(("end", position.epoch))
+        return position.epoch >= self.epochs_wanted
+
+
+def _optimiser(work: Line) -> torch.optim.SGD:
+    return torch.optim.SGD(work.model.parameters(), lr=0.0)
+
+
+def test_it_learns_and_walks_every_batch() -> None:
+    work = Line()
+    end = fit(work, _optimiser(work), epochs=30, lr=lambda step: 0.1)
+    assert end == Position(30, 0, 90)
+    assert float(work.model.weight.detach()) == pytest.approx(2, abs=1e-3)
+    assert work.seen[:4] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert work.epochs[:3] == [("begin", 0), ("end", 1), ("begin", 1)]
+
+
+def test_stopping_and_going_on_is_the_same_as_not_stopping() -> None:
+    straight, parts = Line(), Line()
+    rate = cosine(0.1, 12)
+    fit(straight, _optimiser(straight), epochs=4, lr=rate)
+    optimiser, position = _optimiser(parts), Position()
+    for _ in range(12):
+        position = fit(parts, optimiser, epochs=4, lr=rate, start=position, stop=lambda: True)
+    position = fit(parts, optimiser, epochs=4, lr=rate, start=position, stop=lambda: True)
+    assert parts.seen == straight.seen
+    assert torch.equal(parts.model.weight, straight.model.weight)
+    assert position.step == 12
+
+
+def test_a_loss_that_is_not_finite_leaves_the_parameters_of_the_step_before() -> None:
+    work, reference = Line(bad_step=4), Line()
+    with pytest.raises(TrainingError, match="the loss is nan at step 4 .epoch 2."):
+        fit(work, _optimiser(work), epochs=4, lr=lambda step: 0.1)
+    counter = iter(range(4))
+    fit(reference, _optimiser(reference), epochs=4, lr=lambda step: 0.1, stop=lambda: next(counter) == 3)
+    assert torch.equal(work.model.weight, reference.model.weight)
+
+
+def test_the_work_can_end_early() -> None:
+    work = Line(epochs_wanted=2)
+    assert fit(work, _optimiser(work), epochs=10, lr=lambda step: 0.1).epoch == 2
+
+
+def test_cosine() -> None:
+    rate = cosine(0.4, 100)
+    assert rate(0) == 0.4 and rate(50) == pytest.approx(0.2) and rate(100) == pytest.approx(0)
+    assert rate(25) == pytest.approx(0.2 * (1 + math.cos(math.pi / 4)))
+
+
+def test_a_signal_is_remembered_and_a_second_one_acts() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signum == signal.SIGTERM
+    with StopRequest() as stop, pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signum == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_devices() -> None:
+    from sgcl_cli.engine.runtime import seeded, start
+
+    assert start("cpu", "auto", None).lower is None
+    assert start("cpu", "bf16", None).lower is torch.bfloat16
+    with pytest.raises(ConfigError, match="--device tpu"):
+        start("tpu", "auto", None)
+    if not torch.cuda.is_available():
+        with pytest.raises(TrainingError, match="--device cuda: this machine has 0 CUDA devices"):
+            start("cuda", "auto", None)
+    state = torch.random.get_rng_state()
+    with seeded(3):
+        first = torch.rand(2)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    with seeded(3):
+        assert torch.equal(torch.rand(2), first)

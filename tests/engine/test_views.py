@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from sgcl_cli.engine.views import (
+    MEAN,
+    STD,
+    ViewSettings,
+    crop_boxes,
+    jitter,
+    luma,
+    make_views,
+    normalise,
+    resize_matrix,
+    scale_brightness,
+    scale_contrast,
+    scale_saturation,
+    turn_hue,
+    uniforms,
+)
+
+SETTINGS = ViewSettings(view=28, corner=12)
+
+
+def _patches(count: int, side: int = 32) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+
+
+def test_shapes() -> None:
+    views = make_views(_patches(3), np.arange(3), settings=SETTINGS, seed=0, epoch=0)
+    assert views.whole.shape == (3, 3, 28, 28) and views.whole.dtype == torch.float32
+    assert views.corners is not None and views.corners.shape == (4, 3, 3, 12, 12)
+    assert make_views(_patches(3), np.arange(3), settings=SETTINGS, seed=0, epoch=0, corners=False).corners is None
+
+
+def test_a_view_depends_on_seed_epoch_and_index_and_not_on_the_batch() -> None:
+    patches, index = _patches(6), np.array([10, 3, 7, 8, 100_000_000_000, 5])
+    whole = make_views(patches, index, settings=SETTINGS, seed=1, epoch=2)
+    for rows in ([4], [2, 0], [5, 4, 3]):
+        part = make_views(patches[rows], index[rows], settings=SETTINGS, seed=1, epoch=2)
+        torch.testing.assert_close(part.whole, whole.whole[rows], rtol=0, atol=2e-5)
+        torch.testing.assert_close(part.corners, whole.corners[:, rows], rtol=0, atol=2e-5)
+    for other in ({"seed": 2, "epoch": 2}, {"seed": 1, "epoch": 3}):
+        assert not torch.allclose(make_views(patches, index, settings=SETTINGS, **other).whole, whole.whole, atol=0.1)
+
+
+def test_the_uniforms_are_uniform_and_unrelated() -> None:
+    draw = uniforms(np.arange(20_000), seed=0, epoch=0, view=0)
+    for position in (0, 1, 100):
+        counts = np.bincount((draw[position] * 10).astype(int), minlength=10)
+        assert abs(counts - 2000).max() < 5 * 2000**0.5
+        assert draw[position].min() >= 0 and draw[position].max() < 1
+    others = [
+        draw[1],
+        uniforms(np.arange(20_000), 1, 0, 0)[0],
+        uniforms(np.arange(20_000), 0, 1, 0)[0],
+        uniforms(np.arange(20_000), 0, 0, 1)[0],
+        np.roll(draw[0], 1),
+    ]
+    for other in others:
+        assert abs(np.corrcoef(draw[0], other)[0, 1]) < 5 / 20_000**0.5
+
+
+def test_crops_lie_inside_and_follow_the_law() -> None:
+    box = crop_boxes(uniforms(np.arange(20_000), 0, 0, 0), 256, (0.2, 1.0))
+    assert (box >= 0).all() and (box[:, 0] + box[:, 2] <= 256).all() and (box[:, 1] + box[:, 3] <= 256).all()
+    area, aspect = box[:, 2] * box[:, 3] / 256**2, box[:, 2] / box[:, 3]
+    assert area.min() > 0.19 and area.max() <= 1.0
+    assert aspect.min() > 0.74 and aspect.max() < 1.35
+    assert abs(np.log(aspect).mean()) < 0.01
+    small = crop_boxes(uniforms(np.arange(20_000), 0, 0, 0), 256, (0.2, 0.5))
+    assert abs((small[:, 2] * small[:, 3]).mean() / 256**2 - 0.35) < 0.01
+
+
+def test_corner_crops_never_shrink_at_the_published_sizes() -> None:
+    box = crop_boxes(uniforms(np.arange(20_000), 0, 0, 1), 128, (0.2, 0.56))
+    assert (np.sqrt(box[:, 2] * box[:, 3]) <= 96.5).all()
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "size"), [((3, 5), (20, 9), 12), ((0, 0), (32, 32), 8), ((2, 1), (7, 11), 28)]
+)
+@pytest.mark.parametrize("flipped", [False, True])
+def test_crop_and_resize_is_antialiased_interpolation(start: tuple, length: tuple, size: int, flipped: bool) -> None:
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    (x, y), (width, height) = start, length
+    rows = resize_matrix(np.array([y]), np.array([height]), 32, size, np.array([False]))
+    columns = resize_matrix(np.array([x]), np.array([width]), 32, size, np.array([flipped]))
+    ours = rows @ image[0] @ columns.transpose(-1, -2)
+    cut = image[:, :, y : y + height, x : x + width]
+    theirs = interpolate(cut, (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+    torch.testing.assert_close(ours, theirs.flip(-1) if flipped else theirs, rtol=0, atol=1e-5)
+
+
+def test_hue_turns_as_colorsys_does() -> None:
+    colours = torch.rand(200, 3, generator=torch.Generator().manual_seed(1))
+    colours[:3] = torch.tensor([[0.5, 0.5, 0.5], [0, 0, 0], [1, 1, 1]])
+    turns = torch.linspace(-0.5, 0.5, 200)
+    ours = turn_hue(colours.view(200, 3, 1, 1), turns.view(-1, 1, 1, 1)).view(200, 3)
+    for colour, turn, got in zip(colours.tolist(), turns.tolist(), ours.tolist(), strict=True):
+        h, s, v = colorsys.rgb_to_hsv(*colour)
+        np.testing.assert_allclose(got, colorsys.hsv_to_rgb((h + turn) % 1, s, v), atol=1e-5)
+
+
+def test_the_other_operations_by_hand() -> None:
+    image = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1).expand(1, 3, 2, 2).clone()
+    gray = 0.299 * 0.2 + 0.587 * 0.4 + 0.114 * 0.6
+    two, half = torch.tensor(2.0), torch.tensor(0.5)
+    assert luma(image)[0, 0, 0, 0].item() == pytest.approx(gray)
+    assert scale_brightness(image, two)[0, :, 0, 0].tolist() == pytest.approx([0.4, 0.8, 1.0])
+    for operation in (scale_contrast, scale_saturation):
+        got = operation(image, half)[0, :, 0, 0].tolist()
+        assert got == pytest.approx([0.5 * value + 0.5 * gray for value in (0.2, 0.4, 0.6)])
+    image[0, :, 0, 0] = 0
+    changed = scale_contrast(image, half)
+    assert changed[0, 0, 0, 0].item() == pytest.approx(0.5 * 0.75 * gray)
+
+
+def test_strength_zero_is_only_crop_and_normalisation() -> None:
+    still = ViewSettings(
+        view=32,
+        corner=16,
+        crop=(1, 1),
+        corner_crop=(1, 1),
+        grayscale=0,
+        brightness=0,
+        contrast=0,
+        saturation=0,
+        hue=0,
+        flip=0,
+    )
+    patches = _patches(40)
+    views = make_views(patches, np.arange(40), settings=still, seed=0, epoch=0)
+    plain = normalise(patches.permute(0, 3, 1, 2).float() / 255)
+    whole_box = crop_boxes(uniforms(np.arange(40), 0, 0, 0), 32, (1, 1))[:, 2:] == 32
+    assert whole_box.all()
+    torch.testing.assert_close(views.whole, plain, rtol=0, atol=1e-5)
+    quarters = torch.stack([plain[:, :, r : r + 16, c : c + 16] for r in (0, 16) for c in (0, 16)])
+    torch.testing.assert_close(views.corners, quarters, rtol=0, atol=1e-5)
+
+
+def test_each_strength_changes_something_and_gray_is_gray() -> None:
+    base = dict(  # noqa: C408
+        view=32,
+        corner=16,
+        crop=(1, 1),
+        corner_crop=(1, 1),
+        grayscale=0,
+        brightness=0,
+        contrast=0,
+        saturation=0,
+        hue=0,
+        flip=0,
+    )
+    patches = _patches(8)
+    still = make_views(patches, np.arange(8), settings=ViewSettings(**base), seed=0, epoch=0).whole
+    for name in ("brightness", "contrast", "saturation", "hue", "flip", "grayscale"):
+        value = 1.0 if name in ("flip", "grayscale") else 0.4
+        moved = make_views(patches, np.arange(8), settings=ViewSettings(**{**base, name: value}), seed=0, epoch=0).whole
+        assert not torch.allclose(moved, still), name
+        if name == "flip":
+            torch.testing.assert_close(moved, still.flip(-1), rtol=0, atol=1e-5)
+        if name == "grayscale":
+            pixels = moved * torch.tensor(STD).view(1, 3, 1, 1) + torch.tensor(MEAN).view(1, 3, 1, 1)
+            torch.testing.assert_close(pixels[:, 0], pixels[:, 2], rtol=0, atol=1e-5)
+
+
+def test_jitter_orders_differ_between_patches() -> None:
+    image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(2)).expand(64, 3, 8, 8)
+    settings = ViewSettings(brightness=0.4, contrast=0.4, saturation=0, hue=0)
+    draw = uniforms(np.arange(64), 0, 0, 0)
+    got = jitter(image, draw, settings)
+    b = torch.from_numpy((1 + 0.4 * (2 * draw[10] - 1)).astype(np.float32)).view(-1, 1, 1, 1)
+    c = torch.from_numpy((1 + 0.4 * (2 * draw[11] - 1)).astype(np.float32)).view(-1, 1, 1, 1)
+    first = torch.isclose(got, scale_contrast(scale_brightness(image, b), c), atol=1e-6).flatten(1).all(1)
+    second = torch.isclose(got, scale_brightness(scale_contrast(image, c), b), atol=1e-6).flatten(1).all(1)
+    assert (first | second).all() and (~first).any() and (~second).any()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_views_on_cuda_equal_those_on_cpu() -> None:
+    on_cpu = make_views(_patches(4), np.arange(4), settings=SETTINGS, seed=0, epoch=0)
+    on_cuda = make_views(_patches(4).cuda(), np.arange(4), settings=SETTINGS, seed=0, epoch=0)
+    torch.testing.assert_close(on_cuda.whole.cpu(), on_cpu.whole, rtol=0, atol=1e-3)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sgcl_cli.nets.resnet import ENCODERS, Projector
+
+# Parameter counts of torchvision's models without their last layer (fc): 11,689,512 - 513,000 and so on.
+PARAMETERS = {"resnet18": 11_176_512, "resnet34": 21_284_672, "resnet50": 23_508_032}
+SIZES = {"resnet18": 512, "resnet34": 512, "resnet50": 2048}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_sizes(name: str) -> None:
+    model = ENCODERS[name]().eval()
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
+    assert model.embedding_size == SIZES[name]
+    with torch.inference_mode():
+        for side in (32, 56):
+            assert model(torch.zeros(2, 3, side, side)).shape == (2, SIZES[name])
+
+
+def _expected_names(name: str) -> dict[str, tuple[int, ...]]:
+    """torchvision's state dict without fc, written out by its construction rule."""
+    depths = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}[name]
+    wide = 4 if name == "resnet50" else 1
+    shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7)}
+
+    def norm(prefix: str, width: int) -> None:
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{prefix}.{part}"] = (width,)
+        shapes[f"{prefix}.num_batches_tracked"] = ()
+
+    norm("bn1", 64)
+    width_in = 64
+    for layer, (depth, width) in enumerate(zip(depths, (64, 128, 256, 512), strict=True), 1):
+        for block in range(depth):
+            at = f"layer{layer}.{block}"
+            kernels = (
+                [(width, width_in, 1), (width, width, 3), (4 * width, width, 1)]
+                if wide == 4
+                else [(width, width_in, 3), (width, width, 3)]
+            )
+            for number, (out, into, side) in enumerate(kernels, 1):
+                shapes[f"{at}.conv{number}.weight"] = (out, into, side, side)
+                norm(f"{at}.bn{number}", out)
+            if block == 0 and (layer > 1 or wide == 4):
+                shapes[f"{at}.downsample.0.weight"] = (wide * width, width_in, 1, 1)
+                norm(f"{at}.downsample.1", wide * width)
+            width_in = wide * width
+    return shapes
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_names_and_shapes_are_torchvisions(name: str) -> None:
+    found = {key: tuple(value.shape) for key, value in ENCODERS[name]().state_dict().items()}
+    assert found == _expected_names(name)
+
+
+def test_projector_has_no_batch_norm() -> None:
+    projector = Projector(512, 128)
+    assert projector(torch.zeros(1, 512)).shape == (1, 128)
+    assert [tuple(p.shape) for p in projector.parameters()] == [(512, 512), (512,), (128, 512), (128,)]

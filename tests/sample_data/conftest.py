@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+SAMPLE_DATA = Path(__file__).resolve().parents[2] / "sample_data"
+sys.path.insert(0, str(SAMPLE_DATA))
+
+
+@pytest.fixture(scope="session")
+def sample_data() -> Path:
+    return SAMPLE_DATA
+
+
+@pytest.fixture(scope="session")
+def small_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven slides of about half a millimetre a side, of all sites, the second with a pen mark."""
+    import make_slides
+
+    out = tmp_path_factory.mktemp("cohort")
+    make_slides.make_cohort(make_slides.cohort(7, seed=3, side_um=(430, 500)), out)
+    return out

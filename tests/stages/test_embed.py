@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sgcl_cli.artefacts.checkpoint import EncoderCard, load_encoder, save_encoder
+from sgcl_cli.artefacts.features import open_features
+from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.config import EmbedConfig
+from sgcl_cli.engine import encode
+from sgcl_cli.engine.loader import StoredPatches
+from sgcl_cli.engine.views import MEAN, STD
+from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
+from sgcl_cli.nets.resnet import ENCODERS
+from sgcl_cli.progress import Silent
+from sgcl_cli.stages import embed as stage
+from sgcl_cli.stages.embed import embed
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    card = EncoderCard("resnet18", 512, 28, MEAN, STD, 0.5, 32, pretrain_slides=("identity of a",))
+    save_encoder(tmp_path / "encoder", card, ENCODERS["resnet18"]().state_dict())
+    return tmp_path / "encoder"
+
+
+@pytest.fixture
+def config(make_patches: Make, encoder: Path, tmp_path: Path) -> EmbedConfig:
+    return EmbedConfig(
+        patches=str(make_patches()), encoder=str(encoder), out=str(tmp_path / "features"), dtype="float32", threads=1
+    )
+
+
+def test_features_are_the_encoders_of_the_centre_crop(config: EmbedConfig) -> None:
+    embed(config)
+    index = PatchIndex.open(config.patches)
+    card, state = load_encoder(config.encoder)
+    model = ENCODERS[card.name]().eval()
+    model.load_state_dict(state)
+    patch = StoredPatches(index)(17).astype(np.float32) / 255
+    crop = (patch[2:30, 2:30] - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+    with torch.inference_mode():
+        wanted = model(torch.from_numpy(crop.transpose(2, 0, 1))[None])[0].numpy()
+    files = open_features(config.out).by_slide()
+    np.testing.assert_allclose(files["b"].features[1], wanted, rtol=1e-4, atol=1e-5)
+    b = files["b"]
+    assert np.array_equal(b.coords, index.files[1].coords) and np.array_equal(b.grid, index.files[1].grid)
+    assert b.label_names == ("fine", "coarse") and np.array_equal(b.label, index.files[1].label)
+    assert b.attributes["encoder_sha256"] == card.sha256 and b.attributes["patches_id"] == index.files[1].id
+    assert b.geometry["patch_size_level0"] == 32
+    assert not (Path(config.out) / ".part").exists() or not list((Path(config.out) / ".part").iterdir())
+
+
+@pytest.mark.parametrize("change", [{"batch": 3}, {"workers": 2}])
+def test_batches_and_workers_do_not_matter(config: EmbedConfig, tmp_path: Path, change: dict) -> None:
+    embed(config)
+    other = replace(config, out=str(tmp_path / "other"), **change)
+    embed(other)
+    for first, second in zip(open_features(config.out).files, open_features(other.out).files, strict=True):
+        np.testing.assert_allclose(first.features, second.features, rtol=0, atol=1e-5)
+
+
+def test_going_on_by_row_after_an_interruption(
+    config: EmbedConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(stage, "_CHECKPOINT_ROWS", 4)
+    whole = replace(config, out=str(tmp_path / "whole"), batch=4)
+    embed(whole)
+    calls = {"count": 0, "stop_at": 6}
+    call = encode.FrozenEncoder.__call__
+
+    def counted(self: encode.FrozenEncoder, patches: torch.Tensor) -> np.ndarray:
+        calls["count"] += 1
+        if calls["count"] == calls["stop_at"]:
+            raise KeyboardInterrupt
+        return call(self, patches)
+
+    monkeypatch.setattr(encode.FrozenEncoder, "__call__", counted)
+    with pytest.raises(KeyboardInterrupt):
+        embed(replace(config, batch=4))
+    assert sorted(p.name for p in Path(config.out).glob("*.h5")) == ["a.h5"]
+    calls.update(count=0, stop_at=-1)
+    embed(replace(config, batch=4))
+    assert calls["count"] == 3
+    for first, second in zip(open_features(whole.out).files, open_features(config.out).files, strict=True):
+        np.testing.assert_array_equal(first.features, second.features)
+
+
+def test_the_same_command_again_computes_nothing(config: EmbedConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    embed(config)
+    monkeypatch.setattr(encode.FrozenEncoder, "__call__", lambda *_: pytest.fail("computed again"))
+    assert embed(config).data["computed"] == 0
+
+
+def test_a_folder_never_mixes_encoders(config: EmbedConfig, tmp_path: Path) -> None:
+    embed(config)
+    card, state = load_encoder(config.encoder)
+    save_encoder(tmp_path / "second", card, {**state, "conv1.weight": state["conv1.weight"] + 1})
+    other = replace(config, encoder=str(tmp_path / "second"))
+    with pytest.raises(ConfigError, match="a.h5 was made with another encoder"):
+        embed(other)
+    with pytest.raises(ConfigError, match="a.h5 was made with --dtype"):
+        embed(replace(config, dtype="float16"))
+    embed(replace(other, overwrite=True))
+    assert len({f.attributes["encoder_sha256"] for f in open_features(config.out).files}) == 1
+
+
+def test_one_damaged_slide_does_not_stop_the_rest(config: EmbedConfig) -> None:
+    with h5py.File(Path(config.patches) / "patches" / "a.h5", "r+") as file:
+        start = int(file["jpeg_offsets"][3])
+        file["jpeg"][start : start + 50] = 0
+    outcome = embed(config)
+    assert [f.slide_id for f in outcome.failures] == ["a"] and "patch 3 of" in outcome.failures[0].reason
+    assert outcome.failures[0].path == "patches/a.h5"
+    assert [f.slide_id for f in open_features(config.out).files] == ["b"]
+    assert "patch 3 of" in (Path(config.out) / "failures.csv").read_text()
+
+
+def test_a_slide_without_patches_has_no_rows(config: EmbedConfig, make_patches: Make) -> None:
+    make_patches(slides={"void": (0, 0)})
+    embed(config)
+    assert open_features(config.out).by_slide()["void"].features.shape == (0, 512)
+
+
+def test_resolutions_that_do_not_agree(config: EmbedConfig, encoder: Path) -> None:
+    card, state = load_encoder(encoder)
+    save_encoder(encoder, replace(card, mpp=1.0), state)
+    with pytest.raises(ConfigError, match="patches are at 0.5 um/px, the encoder was trained at 1 .*--mpp 1"):
+        embed(config)
+    save_encoder(encoder, replace(card, input_size=64), state)
+    with pytest.raises(ConfigError, match="patches are 32 pixels, the encoder's input is 64"):
+        embed(config)
+
+
+def test_weights_that_do_not_fit(config: EmbedConfig, encoder: Path) -> None:
+    card, state = load_encoder(encoder)
+    save_encoder(encoder, replace(card, name="resnet50", embedding_size=2048), state)
+    with pytest.raises(ArtefactError, match="the weights do not fit resnet50"):
+        embed(config)
+    save_encoder(encoder, replace(card, name="os.system"), state)
+    with pytest.raises(ArtefactError, match="encoder 'os.system' is not known"):
+        embed(config)
+
+
+def test_an_encoder_that_gives_nan(config: EmbedConfig, encoder: Path) -> None:
+    card, state = load_encoder(encoder)
+    save_encoder(
+        encoder,
+        card,
+        {name: value * float("nan") if value.is_floating_point() else value for name, value in state.items()},
+    )
+    with pytest.raises(ArtefactError, match="none of 2 files could be embedded: features of a are not finite"):
+        embed(config)
+    assert not list(Path(config.out).glob("*.h5"))
+
+
+def test_dry_run_writes_nothing(config: EmbedConfig) -> None:
+    assert embed(replace(config, dry_run=True)).data == {"files": 2, "patches": 31, "dim": 512}
+    assert not Path(config.out).exists()
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    rng = np.random.default_rng(0)
+    for name in ("tumour/a.png", "tumour/b.jpg", "normal/c.png", "normal/.hidden.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "readme.txt").write_text("not an image")
+    return folder
+
+
+def test_a_folder_of_class_folders(config: EmbedConfig, images: Path, tmp_path: Path) -> None:
+    groups = tmp_path / "groups.csv"
+    groups.write_text("name,group\na.png,p1\ntumour/b.jpg,p1\nc.png,p2\n")
+    reporter = Silent()
+    embed(replace(config, patches=str(images), groups=str(groups)), reporter)
+    assert "resolution unknown" in reporter.warnings[0]
+    file = open_features(config.out).by_slide()["images"]
+    assert file.name == ("normal/c.png", "tumour/a.png", "tumour/b.jpg")
+    assert file.label.tolist() == [0, 1, 1] and file.label_names == ("normal", "tumour")
+    assert file.group == ("p2", "p1", "p1")
+    assert file.coords is None
+
+
+def test_images_that_cannot_be_used(config: EmbedConfig, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text("name,group\na.png,p1\n")
+    with pytest.raises(LabelError, match="no group for 2 of 3 images, first 'normal/c.png'"):
+        embed(replace(config, patches=str(images), groups=str(tmp_path / "groups.csv")))
+    Image.new("RGB", (20, 20)).save(images / "normal" / "d.png")
+    with pytest.raises(ArtefactError, match=r"d.png is 20 x 20 pixels .*28"):
+        embed(replace(config, patches=str(images)))
+    (images / "normal" / "d.png").write_bytes(b"no image")
+    with pytest.raises(ArtefactError, match="d.png is not a readable image"):
+        embed(replace(config, patches=str(images)))
+
+
+def test_an_image_of_absurd_dimensions_is_not_decoded(config: EmbedConfig, images: Path) -> None:
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+    (images / "normal" / "bomb.png").write_bytes(bomb)
+    with pytest.raises(ArtefactError, match=r"bomb.png is"):
+        embed(replace(config, patches=str(images)))

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.checkpoint import load_checkpoint, load_encoder
+from sgcl_cli.config import PretrainConfig
+from sgcl_cli.engine.fit import Position
+from sgcl_cli.errors import ArtefactError, ConfigError, Interrupted, TrainingError
+from sgcl_cli.progress import Silent
+from sgcl_cli.stages import pretrain as stage
+from sgcl_cli.stages.pretrain import pretrain
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def config(make_patches: Make, tmp_path: Path) -> PretrainConfig:
+    return PretrainConfig(
+        patches=str(make_patches()), out=str(tmp_path / "run"), epochs=3, batch=8, negatives=16, threads=1, device="cpu"
+    )
+
+
+def _state(out: str) -> dict[str, torch.Tensor]:
+    return load_encoder(out)[1]
+
+
+def _steps(out: str) -> list[dict]:
+    lines = [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
+
+
+def test_a_run_leaves_what_the_design_says(config: PretrainConfig) -> None:
+    outcome = pretrain(config)
+    out = Path(config.out)
+    expected = {
+        "last.pt",
+        "encoder.safetensors",
+        "encoder.json",
+        "metrics.jsonl",
+        "curves.png",
+        "slides.csv",
+        "run.json",
+    }
+    assert {p.name for p in out.iterdir()} == expected
+    card, _ = load_encoder(out)
+    assert (card.name, card.input_size, card.mpp, card.patch_size, card.epochs) == ("resnet18", 28, 0.5, 32, 3)
+    assert card.pretrain_slides == ("identity of a", "identity of b")
+    steps = _steps(config.out)
+    assert [step["step"] for step in steps] == list(range(1, 10))
+    assert steps[0]["propagated_positives"] == 0 and steps[0]["spatial_positives"] > 3
+    clusters = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines() if '"clusters"' in line]
+    assert [line["step"] for line in clusters] == [3, 6]
+    assert steps[0]["lr"] == config.lr and steps[-1]["lr"] < steps[0]["lr"]
+    assert outcome.data["steps"] == 9
+    run = store.read_json(out / "run.json")
+    assert run["config"]["batch"] == 8 and run["inputs"]["patches"] and run["peak_memory_mib"]["process"] > 0
+
+
+def test_the_same_command_again_does_nothing(config: PretrainConfig) -> None:
+    first = pretrain(config)
+    before = (Path(config.out) / "last.pt").stat().st_mtime_ns
+    assert pretrain(config).data == first.data
+    assert (Path(config.out) / "last.pt").stat().st_mtime_ns == before
+
+
+def test_stopped_after_any_step_and_resumed_equals_uninterrupted_to_the_bit(
+    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain(config)
+    broken = replace(config, out=str(tmp_path / "broken"))
+    stepped = stage._Run.stepped
+
+    def interrupted(self: stage._Run, batch: object, position: Position) -> None:
+        stepped(self, batch, position)  # type: ignore[arg-type]
+        if position.step in (2, 3, 5, 7):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(stage._Run, "stepped", interrupted)
+    for _ in range(4):
+        with pytest.raises(Interrupted) as stop:
+            pretrain(broken)
+        assert stop.value.signum == signal.SIGTERM
+    pretrain(broken)
+    whole, parts = _state(config.out), _state(broken.out)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert [s["loss"] for s in _steps(config.out)] == [s["loss"] for s in _steps(broken.out)]
+
+
+def test_kill_9_and_again(config: PretrainConfig, tmp_path: Path) -> None:
+    pretrain(config)
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "sgcl_cli", "pretrain", config.patches, "--out", str(out)]
+    command += ["--epochs", "3", "--batch", "8", "--negatives", "16", "--threads", "1", "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (out / "last.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert (out / "last.pt").exists() and not (out / "run.json").exists()
+    assert load_checkpoint(out / "last.pt")["position"][2] in (3, 6)
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    whole, parts = _state(config.out), _state(str(out))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert [s["step"] for s in _steps(str(out))] == list(range(1, 10))
+
+
+def test_worker_count_does_not_matter(config: PretrainConfig, tmp_path: Path) -> None:
+    pretrain(replace(config, epochs=1))
+    pretrain(replace(config, epochs=1, workers=2, out=str(tmp_path / "two")))
+    one, two = _state(config.out), _state(str(tmp_path / "two"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_other_settings_are_refused_by_field_and_nothing_is_lost(config: PretrainConfig) -> None:
+    pretrain(config)
+    before = {p.name: p.read_bytes() for p in Path(config.out).iterdir()}
+    with pytest.raises(ConfigError, match="--lr was 0.015, is 0.1; --radius was 3.0, is 2.0"):
+        pretrain(replace(config, lr=0.1, radius=2.0))
+    assert {p.name: p.read_bytes() for p in Path(config.out).iterdir()} == before
+    assert pretrain(replace(config, lr=0.1, overwrite=True)).data["steps"] == 9
+    assert _steps(config.out)[0]["lr"] == 0.1
+
+
+def test_another_corpus_is_refused_by_what_changed(config: PretrainConfig, make_patches: Make) -> None:
+    pretrain(replace(config, epochs=1))
+    (Path(config.patches) / "patches" / "a.h5").unlink()
+    make_patches(slides={"b": (5, 4), "c": (3, 3)})
+    with pytest.raises(
+        ConfigError, match="1 slides added, first 'c'; 1 slides gone, first 'a'; 1 slides changed, first 'b'"
+    ):
+        pretrain(replace(config, epochs=1))
+
+
+def test_too_few_patches(config: PretrainConfig) -> None:
+    with pytest.raises(TrainingError, match="31 patches, fewer than a batch of 64 .*--batch 15"):
+        pretrain(replace(config, batch=64))
+    assert not Path(config.out).exists()
+
+
+def test_coordinates_without_pixels(config: PretrainConfig, make_patches: Make) -> None:
+    bare = make_patches("bare", pixels=False)
+    with pytest.raises(ArtefactError, match="coordinates without pixels"):
+        pretrain(replace(config, patches=str(bare)))
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = stage._Run.loss
+    monkeypatch.setattr(stage._Run, "loss", lambda self, b, p: whole(self, b, p) * (float("nan") if p.step == 4 else 1))
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 4 .*last good checkpoint is .*last.pt"):
+        pretrain(config)
+    assert load_checkpoint(Path(config.out) / "last.pt")["position"] == [1, 0, 3]
+
+
+def test_a_damaged_checkpoint_is_not_taken_for_good(config: PretrainConfig) -> None:
+    pretrain(replace(config, epochs=1))
+    last = Path(config.out) / "last.pt"
+    (Path(config.out) / "run.json").unlink()
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(ArtefactError, match="last.pt is not a checkpoint: damaged"):
+        pretrain(replace(config, epochs=1))
+
+
+def test_dry_run_writes_nothing(config: PretrainConfig) -> None:
+    outcome = pretrain(replace(config, dry_run=True))
+    assert outcome.data["steps"] == 9 and outcome.data["seconds_per_step"] > 0
+    assert not Path(config.out).exists()
+
+
+def test_terms_can_be_left_out(config: PretrainConfig, tmp_path: Path) -> None:
+    out = str(tmp_path / "npid")
+    pretrain(replace(config, epochs=1, weight_spatial=0.0, weight_inner=0.0, out=out))
+    losses = [step["loss"] for step in _steps(out)]
+    assert all(loss["spatial"] == loss["inner"] == 0 and loss["total"] == loss["self"] > 0 for loss in losses)
+
+
+def test_hand_set_counts_that_are_clamped_warn(config: PretrainConfig) -> None:
+    reporter = Silent()
+    pretrain(replace(config, neighbours=500, dry_run=True), reporter)
+    assert any("neighbours" in warning for warning in reporter.warnings)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_cuda(config: PretrainConfig) -> None:
+    assert pretrain(replace(config, device="cuda")).data["steps"] == 9

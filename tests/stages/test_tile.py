@@ -1,0 +1,430 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+import tifffile
+
+from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
+from sgcl_cli.config import TileConfig
+from sgcl_cli.engine.pool import Progress, Result
+from sgcl_cli.errors import ArtefactError, ConfigError, SlideError
+from sgcl_cli.progress import Silent
+from sgcl_cli.stages import tile as stage
+from sgcl_cli.stages.tile import tile
+
+SETTINGS = {"mpp": 2.0, "patch_size": 64}
+SIDE = 1024
+
+WORK = """
+import os, time
+from sgcl_cli.stages.tile import tile_slide
+
+
+def work(progress, job):
+    if job.entry.slide_id == "abort":
+        os.abort()
+    if job.entry.slide_id == "hang":
+        time.sleep(600)
+    return tile_slide(progress, job)
+"""
+
+
+def write_slide(path: Path, mpp: float | None = 2.0, tissue: bool = True, side: int = SIDE, seed: int = 0) -> Path:
+    """A disc of textured tissue on glass, 2 mm across, in a tiled TIFF."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.indices((side // 4, side // 4)) - side / 8
+    texture = 1 + cv2.GaussianBlur(random.normal(0, 1, rows.shape), (0, 0), 1.0)[..., None]
+    inside = (np.hypot(rows, columns) < side / 10)[..., None] & tissue
+    image = 240 * np.exp(-np.where(inside, np.array([0.4, 0.8, 0.3]) * np.clip(texture, 0.1, 3), 0))
+    pixels = np.rint(image).astype(np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    tags: dict[str, Any] = {} if mpp is None else {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", metadata=None, **tags)
+    return path
+
+
+def config(out: Path, *slides: Path, **settings: Any) -> TileConfig:
+    return TileConfig.resolve({"slides": slides, "out": out, "workers": 1, **SETTINGS, **settings})
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks in this process: the pool has its own tests."""
+
+    def run_tasks(function: Callable[..., Any], tasks: dict[str, tuple[Any, ...]], **_: Any) -> Iterator[Result[Any]]:
+        for slot, (key, arguments) in enumerate(tasks.items()):
+            try:
+                yield Result(key, function(Progress(slot), *arguments))
+            except Exception as error:
+                yield Result(key, error=error)
+
+    monkeypatch.setattr(stage, "run_tasks", run_tasks)
+
+
+@pytest.fixture
+def work_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "treacherous_work.py").write_text(WORK)
+    monkeypatch.syspath_prepend(folder)
+    import treacherous_work
+
+    yield treacherous_work
+    del sys.modules["treacherous_work"]
+
+
+def test_writes_everything_the_next_stages_and_people_need(tmp_path, inline):
+    write_slide(tmp_path / "in" / "a.tif")
+    write_slide(tmp_path / "in" / "deep" / "b.tif", seed=1)
+    out = tmp_path / "out"
+    outcome = tile(config(out, tmp_path / "in"), Silent())
+    index = PatchIndex.open(out, pixels=True)
+    assert index.slide_ids == ("a", "b") and len(index) == outcome.data["patches"] > 40
+    for name in ("thumbnails/a.jpg", "overlays/a.jpg", "contours/a.geojson"):
+        assert (out / name).stat().st_size > 100
+    assert json.loads((out / "contours" / "b.geojson").read_text())["type"] == "FeatureCollection"
+    rows = rows_of(out / "slides.csv")
+    assert [(row["slide_id"], row["path"], int(row["patches"])) for row in rows] == [
+        ("a", "a.tif", len(index.files[0])),
+        ("b", "deep/b.tif", len(index.files[1])),
+    ]
+    assert float(rows[0]["seconds"]) > 0 and float(rows[0]["peak_mib"]) > 0
+    assert rows_of(out / "failures.csv") == []
+    run = json.loads((out / "run.json").read_text())
+    assert run["id"] == index.id and set(run["inputs"]) == {"a.tif", "deep/b.tif"}
+    assert not [name for name in tree(out) if ".tmp" in name]
+
+
+def test_patches_show_what_lies_at_their_coordinates(tmp_path, inline):
+    path = write_slide(tmp_path / "a.tif")
+    tile(config(tmp_path / "out", path, mpp=4.0, patch_size=32, jpeg_quality=100), Silent())
+    made = PatchFile.open(tmp_path / "out" / "patches" / "a.h5")
+    pixels = tifffile.imread(path)
+    assert np.array_equal(made.coords, made.grid.astype(np.int64) * 64)
+    assert (made.tissue >= 0.5).all()
+    for row in range(0, len(made), 7):
+        x, y = made.coords[row]
+        expected = cv2.resize(pixels[y : y + 64, x : x + 64], (32, 32), interpolation=cv2.INTER_AREA).astype(int)
+        patch = cv2.cvtColor(cv2.imdecode(np.frombuffer(made.read(row), np.uint8), 1), cv2.COLOR_BGR2RGB)
+        assert np.abs(patch - expected).mean() < 6
+        grey = np.abs(patch.mean(axis=2) - expected.mean(axis=2))
+        assert grey.mean() < 2
+
+
+def test_attributes_that_other_readers_look_for(tmp_path, inline):
+    path = write_slide(tmp_path / "a.tif", mpp=0.5)
+    trident = {"patch_size_level0", "level0_magnification", "target_magnification", "savetodir", "level0_width"}
+    clam = {"patch_level", "downsample", "level_dim", "downsampled_level_dim"}
+    settings = {"min_tissue": 0.0, "coords_only": True}
+    tile(config(tmp_path / "exact", path, mpp=0.5, **settings), Silent())
+    tile(config(tmp_path / "between", path, mpp=0.8, overlap=16, **settings), Silent())
+    exact = PatchFile.open(tmp_path / "exact" / "patches" / "a.h5").geometry
+    between = PatchFile.open(tmp_path / "between" / "patches" / "a.h5").geometry
+    assert trident <= set(exact) and clam <= set(exact)
+    assert (exact["patch_level"], exact["level_dim"], exact["downsample"]) == (0, [SIDE, SIDE], [1.0, 1.0])
+    assert trident <= set(between) and not clam & set(between)
+    assert between["patch_size"] == 64 and between["overlap"] == 16
+    assert between["patch_size_level0"] == pytest.approx(64 * 1.6) and between["stride"] == pytest.approx(48 * 1.6)
+    assert (between["level0_magnification"], between["target_magnification"]) == (20, 10)
+    assert (between["mpp_level0"], between["mpp_target"], between["mpp_actual"]) == (0.5, 0.8, 0.8)
+
+
+def test_coordinates_alone(tmp_path, inline):
+    path = write_slide(tmp_path / "a.tif")
+    tile(config(tmp_path / "out", path, coords_only=True), Silent())
+    made = PatchFile.open(tmp_path / "out" / "patches" / "a.h5")
+    assert len(made) > 20 and not made.has_pixels
+    with pytest.raises(ArtefactError, match="without pixels"):
+        PatchIndex.open(tmp_path / "out", pixels=True)
+
+
+def test_small_upsampling_is_recorded_and_larger_needs_consent(tmp_path, inline):
+    path = write_slide(tmp_path / "a.tif", mpp=2.08)
+    tile(config(tmp_path / "out", path), Silent())
+    assert PatchFile.open(tmp_path / "out" / "patches" / "a.h5").geometry["mpp_actual"] == pytest.approx(2.08)
+    with pytest.raises(SlideError, match=r"level 0 is 2\.08 um/px, asked for 1\.9"):
+        tile(config(tmp_path / "strict", path, mpp=1.9), Silent())
+    reporter = Silent()
+    outcome = tile(config(tmp_path / "consent", path, mpp=1.0, allow_upsample=True), reporter)
+    assert outcome.warnings == reporter.warnings and "2.08 um/px" in outcome.warnings[0]
+
+
+def test_a_bad_slide_is_recorded_and_the_rest_goes_on(tmp_path, inline):
+    folder = tmp_path / "in"
+    write_slide(folder / "good.tif")
+    write_slide(folder / "no resolution.tif", mpp=None)
+    write_slide(folder / "coarse.tif", mpp=4.0)
+    write_slide(folder / "small.tif", side=32)
+    write_slide(folder / "blank.tif", tissue=False)
+    (folder / "empty.svs").touch()
+    (folder / "text.svs").write_text("no slide")
+    (folder / "[red]<script>.svs").write_text("no slide")
+    whole = write_slide(folder / "cut.tif").read_bytes()
+    (folder / "cut.tif").write_bytes(whole[: len(whole) // 2])
+    (folder / "picture.png").touch()
+    outcome = tile(config(tmp_path / "out", folder), Silent())
+    reasons = {failure.slide_id: failure.reason for failure in outcome.failures}
+    assert set(reasons) == {"no resolution", "coarse", "small", "empty", "text", "[red]<script>", "cut"}
+    assert "records no resolution" in reasons["no resolution"]
+    assert "asked for 2" in reasons["coarse"]
+    assert "64 x 64 level-0 pixels, the slide has 32 x 32" in reasons["small"]
+    assert "not a slide" in reasons["text"]
+    assert all(failure.hint for failure in outcome.failures) and outcome.total == 9
+    assert {row["slide_id"]: row["reason"] for row in rows_of(tmp_path / "out" / "failures.csv")} == reasons
+    rows = {row["slide_id"]: row for row in rows_of(tmp_path / "out" / "slides.csv")}
+    assert set(rows) == {"good", "blank"} and rows["blank"]["reason"] == "no tissue found"
+    blank = PatchFile.open(tmp_path / "out" / "patches" / "blank.h5")
+    assert len(blank) == 0 and blank.reason == "no tissue found"
+    assert sorted(path.name for path in (tmp_path / "out" / "patches").iterdir()) == ["blank.h5", "good.h5"]
+
+
+def test_failed_slides_are_tried_again_and_complete_ones_skipped(tmp_path, inline):
+    folder = tmp_path / "in"
+    write_slide(folder / "good.tif")
+    (folder / "later.tif").write_text("not copied yet")
+    first = tile(config(tmp_path / "out", folder), Silent())
+    assert [failure.slide_id for failure in first.failures] == ["later"]
+    before = (tmp_path / "out" / "patches" / "good.h5").stat()
+    write_slide(folder / "later.tif")
+    os.utime(folder / "good.tif", (1, 1))
+    second = tile(config(tmp_path / "out", folder), Silent())
+    assert second.failures == [] and second.data["skipped"] == 1
+    assert (tmp_path / "out" / "patches" / "good.h5").stat() == before
+    rows = {row["slide_id"]: row for row in rows_of(tmp_path / "out" / "slides.csv")}
+    assert all(float(rows[name]["seconds"]) > 0 for name in ("good", "later"))
+    assert rows_of(tmp_path / "out" / "failures.csv") == []
+
+
+def test_a_second_run_gives_the_same_bytes(tmp_path, inline):
+    path = write_slide(tmp_path / "a.tif")
+    tile(config(tmp_path / "one", path), Silent())
+    tile(config(tmp_path / "two", path), Silent())
+    one, two = tree(tmp_path / "one"), tree(tmp_path / "two")
+    assert PatchIndex.open(tmp_path / "one").id == PatchIndex.open(tmp_path / "two").id
+    for name in ("thumbnails/a.jpg", "overlays/a.jpg", "contours/a.geojson"):
+        assert one[name] == two[name]
+    first, second = (PatchFile.open(tmp_path / name / "patches" / "a.h5") for name in ("one", "two"))
+    assert np.array_equal(first.jpeg, second.jpeg) and np.array_equal(first.coords, second.coords)
+
+
+def test_other_settings_are_refused_by_name_unless_overwritten(tmp_path, inline):
+    path = write_slide(tmp_path / "a.tif")
+    tile(config(tmp_path / "out", path), Silent())
+    before = tree(tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"--min-tissue was 0\.5, is 0\.7") as caught:
+        tile(config(tmp_path / "out", path, min_tissue=0.7), Silent())
+    assert "--overwrite" in caught.value.hint and caught.value.exit_code == 2
+    other = write_slide(tmp_path / "b.tif")
+    with pytest.raises(ConfigError, match=r"--mpp was 2\.0, is 4\.0"):
+        tile(config(tmp_path / "out", other, mpp=4.0), Silent())
+    assert tree(tmp_path / "out") == before
+    tile(config(tmp_path / "out", path, min_tissue=0.7, overwrite=True), Silent())
+    assert PatchFile.open(tmp_path / "out" / "patches" / "a.h5").config["min_tissue"] == 0.7
+
+
+def test_overwriting_a_slide_that_fails_leaves_no_old_file(tmp_path, inline):
+    good, path = write_slide(tmp_path / "good.tif"), write_slide(tmp_path / "a.tif")
+    tile(config(tmp_path / "out", good, path), Silent())
+    path.write_text("destroyed")
+    outcome = tile(config(tmp_path / "out", good, path, min_tissue=0.7, overwrite=True), Silent())
+    assert [failure.slide_id for failure in outcome.failures] == ["a"]
+    assert PatchIndex.open(tmp_path / "out").slide_ids == ("good",)
+
+
+def test_a_slide_that_changed_or_vanished_since_fails_and_keeps_its_file(tmp_path, inline):
+    good, path = write_slide(tmp_path / "good.tif"), write_slide(tmp_path / "a.tif")
+    table = tmp_path / "slides.csv"
+    table.write_text("path\ngood.tif\na.tif\n")
+    settings = {"list": str(table)}
+    tile(config(tmp_path / "out", **settings), Silent())
+    kept = (tmp_path / "out" / "patches" / "a.h5").read_bytes()
+    write_slide(path, seed=5)
+    os.utime(path, (2, 2))
+    (failure,) = tile(config(tmp_path / "out", **settings), Silent()).failures
+    assert "has changed since it was tiled" in failure.reason and "--overwrite" in failure.hint
+    path.unlink()
+    (failure,) = tile(config(tmp_path / "out", **settings), Silent()).failures
+    assert "No such file" in failure.reason
+    assert (tmp_path / "out" / "patches" / "a.h5").read_bytes() == kept
+    assert good.exists()
+
+
+def test_a_damaged_or_foreign_patches_file_is_not_overwritten_silently(tmp_path, inline):
+    good, path = write_slide(tmp_path / "good.tif"), write_slide(tmp_path / "a.tif")
+    tile(config(tmp_path / "out", good, path), Silent())
+    target = tmp_path / "out" / "patches" / "a.h5"
+    target.write_bytes(target.read_bytes()[:1000])
+    (failure,) = tile(config(tmp_path / "out", good, path), Silent()).failures
+    assert failure.slide_id == "a" and "--overwrite" in failure.hint
+    with h5py.File(target, "w") as file:
+        file["coords"] = np.zeros((3, 2), np.int64)
+    (failure,) = tile(config(tmp_path / "out", good, path), Silent()).failures
+    assert "is not sgcl.patches/1" in failure.reason
+
+
+def test_resolution_of_the_table_wins_and_a_change_is_refused(tmp_path, inline):
+    write_slide(tmp_path / "a.tif", mpp=None)
+    table = tmp_path / "slides.csv"
+    table.write_text("path,slide_id,mpp\na.tif,007,2.0\n")
+    tile(config(tmp_path / "out", list=str(table)), Silent())
+    made = PatchFile.open(tmp_path / "out" / "patches" / "007.h5")
+    assert made.slide_id == "007" and made.geometry["mpp_level0"] == 2.0 and made.source["mpp_source"] == "given"
+    table.write_text("path,slide_id,mpp\na.tif,007,1.0\n")
+    with pytest.raises(ConfigError, match=r"mpp in --list was 2\.0, is 1\.0"):
+        tile(config(tmp_path / "out", list=str(table)), Silent())
+    outcome = tile(config(tmp_path / "default", tmp_path / "a.tif", slide_mpp=2.0), Silent())
+    assert outcome.data["patches"] > 20
+
+
+def test_nothing_usable_is_an_error_and_its_files_stay(tmp_path, inline):
+    blank = write_slide(tmp_path / "blank.tif", tissue=False)
+    with pytest.raises(SlideError, match=r"none of 1 slides gave a patch; first blank\.tif: no tissue found") as caught:
+        tile(config(tmp_path / "out", blank), Silent())
+    assert caught.value.exit_code == 1 and "--min-tissue" in caught.value.hint
+    assert len(PatchFile.open(tmp_path / "out" / "patches" / "blank.h5")) == 0
+    assert (tmp_path / "out" / "overlays" / "blank.jpg").exists() and (tmp_path / "out" / "run.json").exists()
+    bad = [tmp_path / name for name in ("x.svs", "y.svs")]
+    for path in bad:
+        path.write_text("no slide")
+    with pytest.raises(SlideError, match=r"^x\.svs is not a slide"):
+        tile(config(tmp_path / "single", bad[0]), Silent())
+    with pytest.raises(SlideError, match=r"none of 2 slides could be tiled; first x\.svs"):
+        tile(config(tmp_path / "both", *bad), Silent())
+    assert len(rows_of(tmp_path / "both" / "failures.csv")) == 2
+
+
+def test_dry_run_says_what_would_happen_and_writes_nothing(tmp_path, inline):
+    write_slide(tmp_path / "in" / "a.tif")
+    write_slide(tmp_path / "in" / "b.tif", mpp=None)
+    outcome = tile(config(tmp_path / "out", tmp_path / "in", dry_run=True), Silent())
+    (row,) = outcome.data["slides"]
+    assert (row["slide_id"], row["mpp"], row["patches"]) == ("a", pytest.approx(2.0), (SIDE // 64) ** 2)
+    assert [failure.slide_id for failure in outcome.failures] == ["b"]
+    assert ("patches", f"at most {(SIDE // 64) ** 2:,}") in outcome.headline
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_that_cannot_be_written_stops_the_run(tmp_path, inline):
+    path = write_slide(tmp_path / "a.tif")
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(ArtefactError, match="cannot write"):
+        tile(config(tmp_path / "out", path), Silent())
+
+
+def test_full_disk_stops_the_run_and_leaves_nothing_half_written(tmp_path, inline, monkeypatch):
+    path = write_slide(tmp_path / "a.tif")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ArtefactError, match="disk is full"):
+        tile(config(tmp_path / "out", path), Silent())
+    assert tree(tmp_path / "out") == {}
+
+
+def test_a_defect_costs_its_slide_and_keeps_its_traceback(tmp_path, inline):
+    write_slide(tmp_path / "in" / "a.tif")
+    write_slide(tmp_path / "in" / "b.tif")
+
+    def work(progress: Progress, job: stage.Job) -> stage.Row:
+        if job.entry.slide_id == "a":
+            raise ZeroDivisionError("oh")
+        return stage.tile_slide(progress, job)
+
+    reporter = Silent()
+    (failure,) = tile(config(tmp_path / "out", tmp_path / "in"), reporter, work).failures
+    assert failure.reason == "unexpected ZeroDivisionError: oh"
+    assert "in work" in reporter.warnings[0]
+
+
+def test_two_slides_of_one_name_are_refused_before_work(tmp_path, inline):
+    write_slide(tmp_path / "in" / "a.tif")
+    write_slide(tmp_path / "in" / "deep" / "a.tif")
+    with pytest.raises(ConfigError, match="slides of one name"):
+        tile(config(tmp_path / "out", tmp_path / "in"), Silent())
+    assert not (tmp_path / "out").exists()
+    outcome = tile(config(tmp_path / "out", tmp_path / "in", id_from="path"), Silent())
+    assert [row["slide_id"] for row in outcome.data["slides"]] == ["a.tif", "deep__a.tif"]
+
+
+def test_a_reader_that_crashes_or_hangs_costs_its_slide_only(tmp_path, work_module):
+    for name in ("abort", "fine", "hang"):
+        write_slide(tmp_path / "in" / f"{name}.tif")
+    settings = config(tmp_path / "out", tmp_path / "in", workers=2, slide_timeout=4.0)
+    outcome = tile(settings, Silent(), work_module.work)
+    reasons = {failure.slide_id: failure.reason for failure in outcome.failures}
+    assert set(reasons) == {"abort", "hang"}
+    assert "aborted" in reasons["abort"] and "longer than 4 s" in reasons["hang"]
+    assert PatchIndex.open(tmp_path / "out", pixels=True).slide_ids == ("fine",)
+    assert not [name for name in tree(tmp_path / "out") if ".tmp" in name]
+
+
+def test_killed_at_any_moment_the_same_command_goes_on(tmp_path):
+    for number in range(6):
+        write_slide(tmp_path / "in" / f"{number}.tif", seed=number)
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\n"
+        "from sgcl_cli.config import TileConfig\n"
+        "from sgcl_cli.progress import Silent\n"
+        "from sgcl_cli.stages.tile import tile\n"
+        "if __name__ == '__main__':\n"
+        f"    settings = {SETTINGS!r} | {{'slides': [sys.argv[1]], 'out': sys.argv[2], 'workers': 1}}\n"
+        "    print(tile(TileConfig.resolve(settings), Silent()).data['skipped'])\n"
+    )
+    command = [sys.executable, str(script), str(tmp_path / "in"), str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(stage.__file__).parents[2]), *sys.path])}
+    killed = subprocess.Popen(command, env=environment)
+    end = time.monotonic() + 60
+    while len(list((tmp_path / "out").glob("patches/*.h5"))) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    time.sleep(0.5)
+    done = list((tmp_path / "out").glob("patches/*.h5"))
+    assert 2 <= len(done) < 6
+    for path in done:
+        assert len(PatchFile.open(path)) > 20
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert int(again.stdout) >= len(done)
+    assert not [name for name in tree(tmp_path / "out") if ".tmp" in name]
+    tile(config(tmp_path / "whole", tmp_path / "in"), Silent())
+    assert PatchIndex.open(tmp_path / "out").id == PatchIndex.open(tmp_path / "whole").id
+
+
+@pytest.mark.slow
+def test_real_folder_of_vendor_files(tmp_path, real_data):
+    outcome = tile(
+        TileConfig.resolve({"slides": [real_data / "vendor"], "out": tmp_path / "out", "workers": 2}), Silent()
+    )
+    assert [row["slide_id"] for row in outcome.data["slides"]] == ["cmu-1-small-region"]
+    reasons = {failure.path: failure.reason for failure in outcome.failures}
+    assert len(reasons) == 19
+    assert "no resolution" in reasons["tcga-cr-7395-01a-01-ts1.svs"]
+    assert "0.9872 um/px" in reasons["whole-slide-packer-example.tif"]
+    assert "not a slide" in reasons["broken.svs"]
+    assert not any(str(real_data) in reason for reason in reasons.values())
+    assert not [name for name in tree(tmp_path / "out") if ".tmp" in name]

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from sgcl_cli.config import (
+    EmbedConfig,
+    EvaluateConfig,
+    PretrainConfig,
+    TileConfig,
+    describe,
+    differences,
+    failures_allowed,
+    load_toml,
+)
+from sgcl_cli.errors import ConfigError
+
+KINDS = [TileConfig, PretrainConfig, EmbedConfig, EvaluateConfig]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_has_help_that_ends_a_sentence(kind: type) -> None:
+    for name, meta, _ in describe(kind):
+        assert meta.help.endswith("."), name
+
+
+def test_precedence_is_default_toml_flag() -> None:
+    config = TileConfig.resolve({"mpp": 1.0, "patch-size": 128}, {"mpp": 0.25, "out": "o"})
+    assert (config.mpp, config.patch_size, config.overlap) == (0.25, 128, 0)
+
+
+def test_unset_flags_leave_toml_alone() -> None:
+    assert TileConfig.resolve({"mpp": 1.0, "out": "o"}, {"mpp": None}).mpp == 1.0
+
+
+def test_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown setting 'patchsize'.*patch_size"):
+        TileConfig.resolve({"patchsize": 1, "out": "o"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mpp": 0.0}, "--mpp is 0.0; it must be greater than 0"),
+        ({"mpp": -1.0}, "--mpp is -1.0"),
+        ({"mpp": float("nan")}, "--mpp is nan"),
+        ({"mpp": "fine"}, "--mpp takes a number"),
+        ({"patch_size": 12.5}, "--patch-size takes a whole number"),
+        ({"patch_size": True}, "--patch-size takes a whole number"),
+        ({"overlap": 256}, "--overlap 256 is not smaller than --patch-size 256"),
+        ({"id_from": "name"}, "--id-from is 'name'.*stem, path"),
+        ({"allow_failures": "some"}, "--allow-failures some is neither"),
+        ({"slides": "a.svs"}, "--slides takes a list"),
+    ],
+)
+def test_bad_values_are_refused_by_flag(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TileConfig.resolve({"out": "o"}, settings)
+
+
+def test_evaluate_takes_one_of_two_forms() -> None:
+    for settings in ({}, {"train": "a"}, {"features": "f", "train": "a", "test": "b"}):
+        with pytest.raises(ConfigError):
+            EvaluateConfig.resolve({"out": "o"}, settings)
+    assert EvaluateConfig.resolve({"out": "o", "train": "a", "test": "b"}).features is None
+
+
+def test_only_affecting_fields_enter_the_identity() -> None:
+    first = TileConfig(out="a", workers=1, slides=("x",))
+    second = TileConfig(out="b", workers=2, slides=("y",), threads=3)
+    assert first.affecting() == second.affecting()
+    assert first.affecting() != dataclasses.replace(first, mpp=1.0).affecting()
+
+
+def test_differences_name_the_field_and_both_values() -> None:
+    assert differences({"mpp": 0.5, "seed": 0}, {"mpp": 0.25, "seed": 0}) == ["--mpp was 0.5, is 0.25"]
+
+
+@pytest.mark.parametrize(("rule", "allowed"), [("0", 0), ("3", 3), ("2%", 4), ("100%", 200)])
+def test_failures_allowed(rule: str, allowed: int) -> None:
+    assert failures_allowed(rule, 200) == allowed
+
+
+@pytest.mark.parametrize("rule", ["-1", "101%", "nan%", "x", ""])
+def test_failures_rule_must_be_a_count_or_share(rule: str) -> None:
+    with pytest.raises(ConfigError):
+        failures_allowed(rule, 10)
+
+
+def test_toml_tables(tmp_path: Path) -> None:
+    path = tmp_path / "sgcl.toml"
+    path.write_text("\ufeff[tile]\nmpp = 1\n[pretrain]\nepochs = 3\n", encoding="utf-8")
+    assert load_toml(path, "tile") == {"mpp": 1}
+    assert load_toml(path, "embed") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[tiles]\nmpp = 1", r"'tiles'.*\[tile\]"), ("mpp = 1", "'mpp'"), ("[tile", "not valid TOML")],
+)
+def test_bad_toml(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "sgcl.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_toml(path, "tile")
+
+
+def test_missing_toml() -> None:
+    with pytest.raises(ConfigError, match="cannot read absent.toml"):
+        load_toml("absent.toml", "tile")
