@@ -42,8 +42,8 @@ such as .svs or .h5 is tolerated. Without patient_id a patient is a slide, and t
 `coords` carries the attributes of CLAM (patch_size, patch_level, downsample, level_dim, downsampled_level_dim, name, save_path;
 the level attributes only where a level has exactly the target's resolution) and of TRIDENT (patch_size, patch_size_level0,
 level0_magnification, target_magnification, overlap, savetodir, level0_width, level0_height), and mpp_level0, mpp_target,
-mpp_actual, stride0. Features are also read from CLAM's h5_files and pt_files, TRIDENT's features_<encoder>, STAMP's `feats`,
-and plain .pt and .npy.
+mpp_actual, stride (pixels at the target) and stride0 (level-0 pixels, exact). Features are also read from CLAM's h5_files and
+pt_files, TRIDENT's features_<encoder>, STAMP's `feats`, and plain .pt and .npy.
 """
 
 

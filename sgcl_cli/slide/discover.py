@@ -144,7 +144,7 @@ def _from_table(table: Path, id_from: IdFrom) -> list[Entry]:
         if not row["path"]:
             raise ConfigError(f"{table}, row {number} has no path", "each row names a slide in column path")
         path = table.parent / row["path"]
-        resolved = path.resolve()
+        resolved = path.absolute()
         if resolved in seen:
             raise ConfigError(
                 f"{table}, rows {seen[resolved]} and {number} name the same slide {row['path']}", "remove one of them"
@@ -176,8 +176,8 @@ def _table_mpp(text: str, where: str) -> float | None:
 
 
 def _once(entries: list[Entry], passed: Counter[str]) -> list[Entry]:
-    """Each file once; of two mentions the later one counts, so a table's row wins over a folder."""
-    last = {entry.path.resolve(): entry for entry in entries}
+    """Each path once; of two mentions the later one counts, so a table's row wins over a folder. Links under other names stay."""
+    last = {entry.path.absolute(): entry for entry in entries}
     passed["named twice"] += len(entries) - len(last)
     return list(last.values())
 
