@@ -65,6 +65,7 @@ class Config:
     """What every command takes."""
 
     table: ClassVar[str] = ""
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     out: str = option(REQUIRED, "Folder to write to.", affects=False)
     seed: int = option(0, "Seed of everything random.", low=0, high=2**31 - 1, panel="Run")
@@ -85,13 +86,14 @@ class Config:
 
     @classmethod
     def resolve(cls, *layers: Mapping[str, Any]) -> Self:
-        """Build from layers of lowest to highest precedence; ``None`` and absent mean "not set".
+        """Build from layers of lowest to highest precedence; ``None`` and absent mean "not set". A recipe stands below them.
 
         :raises ConfigError: a missing, unknown, ill-typed or out-of-range setting.
         """
         known = {name: (meta, kind) for name, meta, kind in describe(cls)}
         values: dict[str, Any] = {}
-        for layer in layers:
+        named = next((layer["recipe"] for layer in reversed(layers) if layer.get("recipe") is not None), None)
+        for layer in (cls.recipes.get(str(named), {}), *layers):
             for key, value in layer.items():
                 name = key.replace("-", "_")
                 if name not in known:
@@ -170,7 +172,30 @@ class PretrainConfig(Config):
 
     table: ClassVar[str] = "pretrain"
 
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "sgcl": {},
+        "sgcl-moco": {"base": "moco"},
+        "sslp": {"weight_inner": 0.0, "ranking": "v"},
+        "npid": {"weight_spatial": 0.0, "weight_inner": 0.0},
+        "npid-inner": {"weight_spatial": 0.0},
+        "moco": {"base": "moco", "weight_spatial": 0.0, "weight_inner": 0.0},
+        "sgcl-paper": {
+            "encoder": "resnet18",
+            "epochs": 100,
+            "batch": 128,
+            "lr": 0.015,
+            "uniform_negatives": 65_536,
+            "neighbours": 4_096,
+            "clusters": 1_000,
+            "negatives": 4_096,
+            "ramp_epochs": 10.0,
+        },
+    }
+
     patches: str = option(REQUIRED, "Folder that sgcl tile wrote.", affects=False, argument=True)
+    recipe: Literal["sgcl", "sgcl-moco", "sslp", "npid", "npid-inner", "moco", "sgcl-paper"] = option(
+        "sgcl", "Named settings, below what TOML and flags say; --print-config shows them.", affects=False
+    )
     encoder: Literal["resnet18", "resnet34", "resnet50"] = option("resnet18", "Architecture of the encoder.")
     epochs: int = option(100, "Passes over the patches.", low=1, panel="Optimisation")
     batch: int = option(128, "Patches in a batch.", low=2, panel="Optimisation")
@@ -198,6 +223,13 @@ class PretrainConfig(Config):
     hue: float = option(0.4, "Strength of the hue jitter, in turns.", low=0, high=0.5, panel="Views")
     flip: float = option(0.5, "Probability of a horizontal flip.", low=0, high=1, panel="Views")
 
+    base: Literal["npid", "moco"] = option(
+        "npid", "Where the self term's keys come from: the bank, or a momentum encoder and a queue.", panel="Objective"
+    )
+    queue: int | None = option(
+        None, "Keys in MoCo's queue; default min(65536, N / 2), a multiple of the batch.", low=1, panel="Objective"
+    )
+    key_momentum: float = option(0.999, "Momentum of MoCo's key encoder.", low=0, high=1, panel="Objective")
     projection: int = option(128, "Dimensions of the projected embedding v.", low=2, panel="Objective")
     temperature: float = option(0.2, "tau of the self and inner terms.", above=0, panel="Objective")
     spatial_temperature: float = option(0.07, "T of the spatial term.", above=0, panel="Objective")
@@ -240,7 +272,10 @@ class PretrainConfig(Config):
     expansion: bool = option(True, "Take spatial neighbours as positives.", panel="Objective")
     propagation: bool = option(True, "Take look-alikes on any slide as positives.", panel="Objective")
     bank_momentum: float | None = option(
-        None, "Share of the new row when a bank moves; default 0.5.", above=0, high=1, panel="Objective"
+        None, "Share of the new row when a bank moves; default 0.5, and 1 for moco.", above=0, high=1, panel="Objective"
+    )
+    bank_dtype: Literal["float32", "bfloat16"] = option(
+        "float32", "How banks are stored; bfloat16 halves them, for very large corpora.", panel="Objective"
     )
     as_released: bool = option(
         False, "Follow the published code where it departs from its equations.", panel="Objective"

@@ -28,7 +28,7 @@ set -euo pipefail
 sgcl tile "$SLIDES" --out "$OUT/tiles" --mpp 2 --patch-size 64 --json > "$OUT/tile.json"
 sgcl pretrain "$OUT/tiles" --out "$OUT/run" --epochs 2 --batch 16 --view 32 --corner 16 --negatives 64 --device cpu --quiet
 sgcl embed "$OUT/tiles" --encoder "$OUT/run" --out "$OUT/features" --device cpu --quiet
-sgcl evaluate "$OUT/features" --labels "$OUT/labels.csv" --out "$OUT/results" --mil-epochs 2 --bootstrap 50 --device cpu
+sgcl evaluate "$OUT/features" --labels "$OUT/labels.csv" --out "$OUT/results" --folds 3 --mil-epochs 2 --bootstrap 50 --device cpu
 """
 
 
@@ -85,6 +85,7 @@ def test_the_stages_from_python(cohort: Path, tmp_path: Path) -> None:
             features=features,
             labels=str(cohort / "labels.csv"),
             out=str(tmp_path / "results"),
+            folds=3,
             mil_epochs=2,
             bootstrap=50,
             device="cpu",
@@ -92,7 +93,7 @@ def test_the_stages_from_python(cohort: Path, tmp_path: Path) -> None:
         Silent(),
     )
     assert outcome.stage == "evaluate"
-    ids = {row["slide_id"] for row in csv.DictReader((tmp_path / "results" / "predictions.csv").open())}
+    ids = {row["slide_id"] for row in csv.DictReader((tmp_path / "results" / "predictions.csv").read_text().splitlines())}
     assert ids == {f"slide_{n + 1:03d}" for n in range(8)}
     first = store.read_json(Path(tiles) / "run.json")["id"]
     assert store.read_json(Path(trained) / "run.json")["inputs"]["patches"] == first
@@ -146,7 +147,7 @@ def test_a_good_slide_among_bad_ones_is_code_3_unless_allowed(
     ]
     assert run(words) == 3
     captured = capsys.readouterr()
-    assert "text.svs: " in captured.err and "empty.svs: " in captured.err
+    assert "  text.svs is not a slide" in captured.err and "  empty.svs is not a slide" in captured.err
     assert [p.name for p in (tmp_path / "out" / "patches").iterdir()] == ["sample_generic_050.h5"]
     assert len((tmp_path / "out" / "failures.csv").read_text().splitlines()) == 3
     assert run([*words, "--allow-failures", "2"]) == 0

@@ -31,6 +31,21 @@ def test_precedence_is_default_toml_flag() -> None:
     assert (config.mpp, config.patch_size, config.overlap) == (0.25, 128, 0)
 
 
+def test_a_recipe_stands_between_defaults_and_toml() -> None:
+    base = {"patches": "p", "out": "o"}
+    assert PretrainConfig.resolve(base, {"recipe": "moco"}).weight_spatial == 0
+    config = PretrainConfig.resolve({**base, "recipe": "moco", "weight-inner": 0.5}, {"recipe": "sslp", "radius": 5})
+    assert (config.base, config.ranking, config.weight_inner, config.radius) == ("npid", "v", 0.5, 5)
+    for name in PretrainConfig.recipes:
+        PretrainConfig.resolve(base, {"recipe": name})
+
+
+def test_a_recipe_and_the_same_flags_are_the_same_run() -> None:
+    base = {"patches": "p", "out": "o"}
+    by_flags = PretrainConfig.resolve(base, {"weight_spatial": 0.0, "weight_inner": 0.0})
+    assert by_flags.affecting() == PretrainConfig.resolve(base, {"recipe": "npid"}).affecting()
+
+
 def test_unset_flags_leave_toml_alone() -> None:
     assert TileConfig.resolve({"mpp": 1.0, "out": "o"}, {"mpp": None}).mpp == 1.0
 

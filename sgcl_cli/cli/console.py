@@ -79,7 +79,9 @@ class Terminal:
             self.errors.print(Text(f"{len(outcome.failures)} failed:", style="bold red"))
             for failure in outcome.failures[:_MOST_FAILURES]:
                 remedy = f" ({failure.hint})" if failure.hint else ""
-                self.errors.print(Text(f"  {failure.path or failure.slide_id}: {failure.reason}{remedy}"))
+                name = failure.path or failure.slide_id
+                named = "" if name in failure.reason else f"{name}: "
+                self.errors.print(Text(f"  {named}{failure.reason}{remedy}"))
             if len(outcome.failures) > _MOST_FAILURES:
                 self.errors.print(f"  and {len(outcome.failures) - _MOST_FAILURES} more, see failures.csv")
 

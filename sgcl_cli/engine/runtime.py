@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -58,6 +59,17 @@ def start(device: str, precision: str, threads: int | None) -> Runtime:
         )
     lowered = precision == "bf16" or (precision == "auto" and chosen.type == "cuda")
     return Runtime(chosen, torch.bfloat16 if lowered else None)
+
+
+def free_bytes(runtime: Runtime) -> int | None:
+    """Memory that the device can still give, bytes; None where the system does not say."""
+    if runtime.on_cuda:
+        return int(torch.cuda.mem_get_info(runtime.device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def cores() -> int:

@@ -42,32 +42,44 @@ class ViewSettings:
 
 @dataclass(frozen=True)
 class Views:
-    """Normalised float32 images: ``whole`` (B, 3, view, view); ``corners`` (4, B, 3, corner, corner), row by row, or None."""
+    """Normalised float32 images: ``whole`` and ``second`` (B, 3, view, view); ``corners`` (4, B, 3, corner, corner), row by
+    row. ``second`` and ``corners`` are None where they are not wanted."""
 
     whole: Tensor
     corners: Tensor | None
+    second: Tensor | None = None
 
 
 def make_views(
-    patches: Tensor, index: NDArray[np.int64], *, settings: ViewSettings, seed: int, epoch: int, corners: bool = True
+    patches: Tensor,
+    index: NDArray[np.int64],
+    *,
+    settings: ViewSettings,
+    seed: int,
+    epoch: int,
+    corners: bool = True,
+    second: bool = False,
 ) -> Views:
     """Draw the views of a batch.
 
     :param patches: uint8 (B, H, W, 3) on the device that shall compute; H = W, even.
     :param index: global indices of the patches, int64 (B,), on the CPU.
     :param corners: whether the four corner views are wanted.
+    :param second: whether another global view is wanted, for MoCo's keys.
     """
     images = patches.permute(0, 3, 1, 2).to(torch.float32).div_(255)
-    whole = _augment(images, uniforms(index, seed, epoch, view=0), settings.crop, settings.view, settings)
-    if not corners:
-        return Views(whole, None)
+
+    def draw(part: Tensor, view: int, area: tuple[float, float], size: int) -> Tensor:
+        return _augment(part, uniforms(index, seed, epoch, view), area, size, settings)
+
     half = images.shape[-1] // 2
-    quarters = [images[:, :, r : r + half, c : c + half] for r in (0, half) for c in (0, half)]
-    drawn = [
-        _augment(quarter, uniforms(index, seed, epoch, view=1 + q), settings.corner_crop, settings.corner, settings)
-        for q, quarter in enumerate(quarters)
-    ]
-    return Views(whole, torch.stack(drawn))
+    quarters = [images[:, :, r : r + half, c : c + half] for r in (0, half) for c in (0, half)] if corners else []
+    drawn = [draw(quarter, 1 + q, settings.corner_crop, settings.corner) for q, quarter in enumerate(quarters)]
+    return Views(
+        whole=draw(images, 0, settings.crop, settings.view),
+        corners=torch.stack(drawn) if drawn else None,
+        second=draw(images, 5, settings.crop, settings.view) if second else None,
+    )
 
 
 def normalise(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:

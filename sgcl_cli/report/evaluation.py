@@ -99,7 +99,7 @@ def pictures(evaluation: Evaluation) -> dict[str, Picture]:
 def page(evaluation: Evaluation, shown: Sequence[Picture]) -> Page:
     """The report's content."""
     result, counts = evaluation.result, evaluation.result["counts"]
-    tables = [_fold_table(evaluation)]
+    tables = [_fold_table(evaluation)] if counts["folds"] > 1 else []
     if any("per_patient" in model for model in evaluation.models.values()):
         tables.append(_patient_table(evaluation))
     tables.append(_division_table(evaluation))
@@ -110,14 +110,15 @@ def page(evaluation: Evaluation, shown: Sequence[Picture]) -> Page:
         facts=[
             f"{result['level']} level",
             *([counted(counts["rows"], "patch", "patches")] if result["level"] == "patch" else []),
-            counted(counts["slides"], "slide"),
-            counted(counts["patients"], "patient"),
+            counted(counts["slides"], result["unit"]),
+            counted(counts["patients"], "patient") if result["patients_known"] else "patients unknown",
             f"{counts['folds']} folds" if counts["folds"] > 1 else "training and test",
             f"encoder {evaluation.encoder}",
         ],
         inferred=evaluation.inferred,
         models={model["name"]: model["metrics"] for model in evaluation.models.values()},
         confidence=result["confidence"],
+        folds=counts["folds"],
         warnings=evaluation.warnings,
         methods=_methods(evaluation),
         command=evaluation.command,
@@ -143,14 +144,18 @@ def _fold_table(evaluation: Evaluation) -> Table:
     rows: list[list[Any]] = []
     for key, name in evaluation.fitted:
         entries = evaluation.models[key]["metrics"]
-        folds = list(next(iter(entries.values()))["folds"])
-        for fold in folds:
-            label = f"fold {fold}" if len(folds) > 1 else fold
-            rows.append([name, label, *(entries[metric]["folds"][fold]["value"] for metric in METRIC_NAMES)])
-        if len(folds) > 1:
-            rows.append([name, "pooled", *(entries[metric]["pooled"]["value"] for metric in METRIC_NAMES)])
+        for fold in next(iter(entries.values()))["folds"]:
+            rows.append([name, f"fold {fold}", *(entries[metric]["folds"][fold]["value"] for metric in METRIC_NAMES)])
+        rows.append([name, "pooled", *(entries[metric]["pooled"]["value"] for metric in METRIC_NAMES)])
     note = "Pooled: all reported rows together. Models of different folds then share one ranking, so it may differ "
-    return Table("Fold by fold", ["Model", "Rows", *METRIC_NAMES.values()], rows, note + "from the mean of the folds.")
+    note += "from the mean of the folds."
+    return Table("Fold by fold", ["Model", "Rows", *METRIC_NAMES.values()], _named_once(rows), note)
+
+
+def _named_once(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """The same rows; a first cell that repeats the one above is blank."""
+    above = ["", *(row[0] for row in rows[:-1])]
+    return [["" if row[0] == former else row[0], *row[1:]] for row, former in zip(rows, above, strict=True)]
 
 
 def _division_table(evaluation: Evaluation) -> Table:
@@ -176,7 +181,8 @@ def _patient_table(evaluation: Evaluation) -> Table:
     note = "In place of intervals. A dash: the patient does not have rows of every class, so the metric is not defined."
     if len(rows) > _MOST_ROWS:
         note += " All patients are in metrics.json."
-    return Table("Patient by patient", ["Model", "Patient", "Rows", *METRIC_NAMES.values()], rows[:_MOST_ROWS], note)
+    columns = ["Model", "Patient", "Rows", *METRIC_NAMES.values()]
+    return Table("Patient by patient", columns, _named_once(rows[:_MOST_ROWS]), note)
 
 
 def _slide_table(evaluation: Evaluation) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sgcl_cli.artefacts import store
@@ -26,7 +27,7 @@ from sgcl_cli.engine.loader import Batch, Failed, Loader, StoredPatches, epoch_o
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import MEAN, STD, make_views, settings_from
 from sgcl_cli.errors import ConfigError, Interrupted, TrainingError
-from sgcl_cli.method.sgcl import SGCL, Diagnostics, Losses, Settings, ramp
+from sgcl_cli.method.sgcl import SGCL, Diagnostics, Losses, Settings, bytes_needed, ramp
 from sgcl_cli.nets.resnet import ENCODERS, Projector
 from sgcl_cli.progress import Reporter, Silent, Task
 
@@ -121,6 +122,34 @@ class _Tally:
         return {name: value / max(1, self.steps) for name, value in self.sums.items()}
 
 
+@dataclass(frozen=True)
+class _New:
+    """What the banks take after the step: v (B, D), h (B, H), corners (4, B, D) or None; MoCo's are the keys."""
+
+    v: Tensor
+    h: Tensor
+    corners: Tensor | None
+
+
+class _KeyNetworks(nn.Module):
+    """MoCo's key encoder and projector: they follow the trained ones and have no gradient (He et al., CVPR 2020)."""
+
+    def __init__(self, encoder: nn.Module, projector: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.projector = copy.deepcopy(encoder), copy.deepcopy(projector)
+        self.requires_grad_(False)
+
+    @property
+    def both(self) -> tuple[nn.Module, nn.Module]:
+        return self.encoder, self.projector
+
+    @torch.no_grad()
+    def follow(self, encoder: nn.Module, projector: nn.Module, momentum: float) -> None:
+        """key <- momentum key + (1 - momentum) query, parameters only; batch norm keeps its own statistics."""
+        for key, query in zip(self.parameters(), [*encoder.parameters(), *projector.parameters()], strict=True):
+            key.lerp_(query, 1 - momentum)
+
+
 class _Run:
     """One training run: the networks, the objective and the optimiser, and where it stands."""
 
@@ -140,6 +169,8 @@ class _Run:
         layout = torch.channels_last if runtime.on_cuda else torch.contiguous_format
         self.encoder.to(runtime.device, memory_format=layout)  # type: ignore[call-overload]
         self.projector.to(runtime.device)
+        self.keys = _KeyNetworks(self.encoder, self.projector) if config.base == "moco" else None
+        self._check_memory()
         self.objective = SGCL(
             self.settings,
             torch.from_numpy(index.slide_of),
@@ -168,11 +199,26 @@ class _Run:
         self._bar: Task | None = None
         self._writes = not config.dry_run
 
+    def _check_memory(self) -> None:
+        """Say what banks and lists take, and refuse what cannot fit before anything of it is allocated."""
+        n, sizes = len(self.index), {"dim": self.config.projection, "hidden_dim": self.encoder.embedding_size}
+        needed, free = bytes_needed(self.settings, n, **sizes), engine.free_bytes(self.runtime)
+        per_million = bytes_needed(self.settings, 10**6, **sizes)
+        self.reporter.note(
+            f"banks and lists: {needed / 2**30:.2f} GiB for {n:,} patches ({per_million / 2**30:.1f} GiB a million)"
+        )
+        if free is not None and needed > free:
+            raise TrainingError(
+                f"banks and lists for {n:,} patches need {needed / 2**30:.1f} GiB, {self.runtime.device} has "
+                f"{free / 2**30:.1f} GiB free",
+                "use --bank-dtype bfloat16, --ranking v (needs no bank of h), or a GPU with more memory",
+            )
+
     # What engine.fit asks for.
 
     def begin_epoch(self, position: Position) -> None:
-        self.encoder.train()
-        self.projector.train()
+        for network in (self.encoder, self.projector):
+            network.train()
         if (
             position.epoch > 0
             and position.within == 0
@@ -201,33 +247,48 @@ class _Run:
                 seed=self.config.seed,
                 epoch=position.epoch,
                 corners=self.settings.inner,
+                second=self.keys is not None,
             )
-        self._v, self._h = self._embed(views.whole)
-        self._corners = None
-        if views.corners is not None:
-            v, _ = self._embed(views.corners.flatten(0, 1))
-            self._corners = v.view(4, len(batch.index), -1)
+        whole = self._embed(views.whole, self.encoder, self.projector)
+        corners = None if views.corners is None else self._corners(views.corners, self.encoder, self.projector)
+        self._new = _New(*whole, corners)
+        key = None
+        if self.keys is not None and views.second is not None:
+            with torch.no_grad():
+                key, h = self._embed(views.second, self.keys.encoder, self.keys.projector)
+                quarters = None if views.corners is None else self._corners(views.corners, *self.keys.both)
+            self._new = _New(key, h, quarters)
         self._losses: Losses = self.objective.losses(
             self._index,
-            self._v,
-            self._h.detach(),
-            self._corners,
+            whole[0],
+            whole[1].detach(),
+            corners,
             epoch=position.epoch + position.within / self.steps_per_epoch,
             step=position.step,
+            key_BD=key,
         )
         return self._losses.total
 
-    def _embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _embed(self, images: Tensor, encoder: nn.Module, projector: nn.Module) -> tuple[Tensor, Tensor]:
+        """v (B, D) and h (B, H) of images, unit rows in float32."""
         if self.runtime.on_cuda:
             images = images.contiguous(memory_format=torch.channels_last)
         with self.runtime.autocast():
-            h = self.encoder(images)
-            v = self.projector(h)
+            h = encoder(images)
+            v = projector(h)
         return normalize(v.float(), dim=1), normalize(h.float(), dim=1)
 
+    def _corners(self, images: Tensor, encoder: nn.Module, projector: nn.Module) -> Tensor:
+        """v (4, B, D) of the quarters (4, B, 3, corner, corner)."""
+        v, _ = self._embed(images.flatten(0, 1), encoder, projector)
+        return v.view(4, images.shape[1], -1)
+
     def stepped(self, batch: Batch, position: Position) -> None:
-        corners = None if self._corners is None else self._corners.detach()
-        self.objective.commit(self._index, self._v.detach(), self._h.detach(), corners)
+        new = self._new
+        quarters = None if new.corners is None else new.corners.detach()
+        self.objective.commit(self._index, new.v.detach(), new.h.detach(), quarters)
+        if self.keys is not None:
+            self.keys.follow(self.encoder, self.projector, self.settings.key_momentum)
         self.position = position
         terms = _terms(self._losses)
         self.tally.add(terms)
@@ -330,6 +391,7 @@ class _Run:
                 "encoder": {"card": card_values(self._card()), "state": self.encoder.state_dict()},
                 "projector": self.projector.state_dict(),
                 "objective": self.objective.state_dict(),
+                "keys": None if self.keys is None else self.keys.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "tally": {"sums": self.tally.sums, "steps": self.tally.steps},
                 "epoch_means": self.epoch_means,
@@ -358,6 +420,8 @@ class _Run:
         self.encoder.load_state_dict(checkpoint["encoder"]["state"])
         self.projector.load_state_dict(checkpoint["projector"])
         self.objective.load_state_dict(checkpoint["objective"])
+        if self.keys is not None:
+            self.keys.load_state_dict(checkpoint["keys"])
         self.optimiser.load_state_dict(checkpoint["optimiser"])
         self.position = Position(*checkpoint["position"])
         self.tally = _Tally(dict(checkpoint["tally"]["sums"]), checkpoint["tally"]["steps"])

@@ -258,7 +258,8 @@ def _coords_attributes(slide: Slide, config: TileConfig, row: Row, geometry: Geo
         "mpp_level0": row.mpp,
         "mpp_target": config.mpp,
         "mpp_actual": row.mpp_actual,
-        "stride": geometry.stride_level0,
+        "stride": config.patch_size - config.overlap,
+        "stride0": geometry.stride_level0,
     }
     downsample = slide.downsamples[row.level]
     if abs(config.patch_size * downsample - geometry.patch_size_level0) <= 0.5:

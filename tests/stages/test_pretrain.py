@@ -75,9 +75,11 @@ def test_the_same_command_again_does_nothing(config: PretrainConfig) -> None:
     assert (Path(config.out) / "last.pt").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("base", ["npid", "moco"])
 def test_stopped_after_any_step_and_resumed_equals_uninterrupted_to_the_bit(
-    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str
 ) -> None:
+    config = replace(config, base=base)
     pretrain(config)
     broken = replace(config, out=str(tmp_path / "broken"))
     stepped = stage._Run.stepped
@@ -186,6 +188,38 @@ def test_terms_can_be_left_out(config: PretrainConfig, tmp_path: Path) -> None:
     pretrain(replace(config, epochs=1, weight_spatial=0.0, weight_inner=0.0, out=out))
     losses = [step["loss"] for step in _steps(out)]
     assert all(loss["spatial"] == loss["inner"] == 0 and loss["total"] == loss["self"] > 0 for loss in losses)
+
+
+def test_moco_takes_keys_from_the_network_that_follows(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    commit = stage.SGCL.commit
+
+    def watched(self: stage.SGCL, index: torch.Tensor, v: torch.Tensor, *rest: torch.Tensor) -> None:
+        before = self.queue.head
+        commit(self, index, v, *rest)
+        seen.append((self.queue.head != before, torch.allclose(self.bank_v[index], v, atol=1e-6), v.requires_grad))
+
+    monkeypatch.setattr(stage.SGCL, "commit", watched)
+    pretrain(replace(config, base="moco", epochs=1, queue=16))
+    assert all(same and not gradient for _, same, gradient in seen) and any(moved for moved, _, _ in seen)
+    checkpoint = load_checkpoint(Path(config.out) / "last.pt")
+    query, key = checkpoint["encoder"]["state"]["conv1.weight"], checkpoint["keys"]["encoder.conv1.weight"]
+    assert not torch.equal(query, key)
+    torch.testing.assert_close(key, query, rtol=0.5, atol=0.02)
+
+
+def test_banks_that_do_not_fit_are_refused_before_they_are_made(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage.engine, "free_bytes", lambda runtime: 1000)
+    monkeypatch.setattr(stage, "SGCL", lambda *_, **__: pytest.fail("allocated"))
+    with pytest.raises(TrainingError, match="need 0.0 GiB, cpu has 0.0 GiB free .*--bank-dtype bfloat16, --ranking v"):
+        pretrain(config)
+
+
+def test_bfloat16_banks_train(config: PretrainConfig) -> None:
+    pretrain(replace(config, epochs=2, bank_dtype="bfloat16"))
+    assert load_checkpoint(Path(config.out) / "last.pt")["objective"]["bank_v"].dtype == torch.bfloat16
 
 
 def test_hand_set_counts_that_are_clamped_warn(config: PretrainConfig) -> None:

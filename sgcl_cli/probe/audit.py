@@ -1,0 +1,58 @@
+"""What is wrong, or worth knowing, before anything is fitted: findings and the ledger of slides."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from sgcl_cli.errors import LabelError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that the audit found. Errors stop the evaluation; warnings stand in the report."""
+
+    level: Literal["error", "warning"]
+    code: str
+    message: str
+    hint: str = ""
+
+
+@dataclass
+class Audit:
+    """Findings in the order they were made, and how many slides were labelled, embedded, matched, left out."""
+
+    findings: list[Finding] = field(default_factory=list)
+    ledger: dict[str, Any] = field(default_factory=dict)
+
+    def error(self, code: str, message: str, hint: str = "") -> None:
+        """Record what forbids an honest evaluation."""
+        self.findings.append(Finding("error", code, message, hint))
+
+    def warn(self, code: str, message: str) -> None:
+        """Record what a reader must know."""
+        self.findings.append(Finding("warning", code, message))
+
+    def stop_on_errors(self) -> None:
+        """Raise the first error.
+
+        :raises LabelError: there are errors; the message says how many more stand in audit.json.
+        """
+        errors = [finding for finding in self.findings if finding.level == "error"]
+        if errors:
+            more = f" ({len(errors) - 1} more in audit.json)" if len(errors) > 1 else ""
+            raise LabelError(errors[0].message + more, errors[0].hint)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Messages of the warnings."""
+        return [finding.message for finding in self.findings if finding.level == "warning"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "format": "sgcl.audit/1",
+            "passed": all(finding.level != "error" for finding in self.findings),
+            "findings": [asdict(finding) for finding in self.findings],
+            "ledger": self.ledger,
+        }

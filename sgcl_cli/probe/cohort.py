@@ -1,0 +1,393 @@
+"""Who is evaluated: features joined with labels, one row a slide or one row a patch, and the ledger of who is not.
+
+Rows are sorted by slide id, patches by their row within the file, so the order of tables and folders does not matter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.artefacts.features import FeatureFile, FeatureSet
+from sgcl_cli.artefacts.labels import LabelRow, Labels, plain_id
+from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.probe.audit import Audit
+
+Level = Literal["slide", "patch"]
+MOST_INTEGER_CLASSES = 10
+MOST_MISSING = 0.05
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of features and the side it stands for: "train", "test", or "" where folds are to be made."""
+
+    features: FeatureSet
+    side: str = ""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Rows to evaluate.
+
+    :param files: the feature files in use, in the order of the rows; at slide level one file a row.
+    :param slide_id, patient_id: str (n,); label: int64 (n,) into ``classes``; split: str (n,) or None.
+    :param row: int64 (n,), the patch within its file; None at slide level.
+    :param patients_from: where patients come from, for the report; ``patients_known``: all from the user.
+    """
+
+    level: Level
+    classes: tuple[str, ...]
+    files: tuple[FeatureFile, ...]
+    slide_id: NDArray[np.str_]
+    patient_id: NDArray[np.str_]
+    label: NDArray[np.int64]
+    split: NDArray[np.str_] | None
+    row: NDArray[np.int64] | None
+    patients_from: str
+    patients_known: bool
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def binary(self) -> bool:
+        """Whether there are two classes."""
+        return len(self.classes) == 2
+
+    @property
+    def patients(self) -> int:
+        """How many patients there are."""
+        return len(np.unique(self.patient_id))
+
+    @property
+    def unit(self) -> str:
+        """What a feature file stands for, in one word."""
+        return "folder" if all(file.name is not None for file in self.files) else "slide"
+
+    @property
+    def slides(self) -> int:
+        """How many slides (or folders of images) there are."""
+        return len(np.unique(self.slide_id))
+
+
+def open_sources(train_or_all: FeatureSet, test: FeatureSet | None) -> tuple[Source, ...]:
+    """One folder to be divided, or a training and a test folder that fit together.
+
+    :raises LabelError: the two share a file, or come from different encoders.
+    """
+    if test is None:
+        return (Source(train_or_all),)
+    first, second = train_or_all.files[0], test.files[0]
+    if train_or_all.dim != test.dim:
+        raise LabelError(
+            f"--train has {train_or_all.dim} dimensions, --test {test.dim}", "embed both with the same encoder"
+        )
+    weights = [(file.attributes or {}).get("encoder_sha256") for file in (first, second)]
+    if weights[0] != weights[1]:
+        raise LabelError("--train and --test come from different encoders", "embed both with the same encoder")
+    shared = {file.id for file in train_or_all.files} & {file.id for file in test.files}
+    if shared:
+        name = next(file.slide_id for file in test.files if file.id in shared)
+        raise LabelError(f"'{name}' is in both --train and --test", "fit and report on different slides")
+    return Source(train_or_all, "train"), Source(test, "test")
+
+
+def class_names(labels: Iterable[str], task: str) -> tuple[str, ...]:
+    """The classes in order: whole numbers by value, else by name.
+
+    :param task: auto, binary or multiclass; auto takes whole numbers with at most 10 values for classes.
+    :raises LabelError: one class only, or numbers that look like measurements.
+    :raises ConfigError: ``--task binary`` with another number of classes.
+    """
+    names = sorted(set(labels))
+    numbers = [_number(name) for name in names]
+    known = [number for number in numbers if number is not None]
+    if len(known) == len(names):
+        whole = all(number == int(number) for number in known)
+        if task == "auto" and (not whole or len(names) > MOST_INTEGER_CLASSES):
+            raise LabelError(
+                f"the target has {len(names)} different numbers, first {names[0]}: measurements, not classes",
+                "name the classes in words, or say --task multiclass",
+            )
+        names = [name for _, name in sorted(zip(known, names, strict=True))]
+    if len(names) == 1:
+        raise LabelError(f"there is one class only: '{names[0]}'", "an evaluation needs rows of at least two classes")
+    if task == "binary" and len(names) != 2:
+        raise ConfigError(f"--task is binary and there are {len(names)} classes", "leave --task out, or merge classes")
+    return tuple(names)
+
+
+def by_slide(sources: Sequence[Source], labels: Labels, *, task: str, allow_missing: bool, audit: Audit) -> Cohort:
+    """One row a labelled slide that has features and at least one patch.
+
+    :raises LabelError: nothing matches, too many slides lack features, one class only, or a slide on two sides.
+    """
+    files, sides = _files_by_slide(sources, audit)
+    table = labels.by_slide()
+    embedded = {name for name, file in files.items() if len(file)}
+    empty = sorted(set(files) - embedded)
+    matched = sorted(embedded & set(table))
+    missing = sorted(set(table) - embedded)
+    unlabelled = sorted(embedded - set(table))
+    audit.ledger = {
+        "labelled": len(table),
+        "feature_files": len(files),
+        "matched": len(matched),
+        "labelled_without_features": missing,
+        "features_without_labels": unlabelled,
+        "features_without_patches": empty,
+    }
+    if not matched:
+        audit.error(
+            "no_match",
+            f"none of the {len(files)} feature files has a label: the table names {_listed(sorted(table))}, "
+            f"the files are {_listed(sorted(files))}",
+            "slide_id in the table is the feature file's name without its suffix",
+        )
+    if missing:
+        share = len(missing) / len(table)
+        what = f"{len(missing)} of {len(table)} labelled slides have no features: {_listed(missing)}"
+        if matched and share > MOST_MISSING and not allow_missing:
+            audit.error("missing_features", what, "embed them, remove them from the table, or say --allow-missing")
+        else:
+            audit.warn("missing_features", what)
+    if unlabelled:
+        audit.warn("missing_labels", f"{len(unlabelled)} slides with features have no label: {_listed(unlabelled)}")
+    _audit_twins([(name, table[name].patient_id, files[name]) for name in matched], audit)
+    audit.stop_on_errors()
+    classes = class_names((table[name].label or "" for name in matched), task)
+    number = {name: index for index, name in enumerate(classes)}
+    given = any(table[name].split for name in matched)
+    splits = [sides[name] if sides else table[name].split or "" for name in matched]
+    cohort = Cohort(
+        level="slide",
+        classes=classes,
+        files=tuple(files[name] for name in matched),
+        slide_id=np.array(matched),
+        patient_id=np.array([table[name].patient_id for name in matched]),
+        label=np.array([number[table[name].label or ""] for name in matched], dtype=np.int64),
+        split=np.array(splits) if sides or given else None,
+        row=None,
+        patients_from="the column patient_id" if labels.has_patients else "no column patient_id: a patient is a slide",
+        patients_known=labels.has_patients,
+    )
+    _audit_transductive(cohort, audit)
+    return cohort
+
+
+def by_patch(sources: Sequence[Source], labels: Labels | None, *, task: str, audit: Audit) -> Cohort:
+    """One row a patch with a label; patients, and splits, from the table where there is one.
+
+    :raises LabelError: no labelled patches, one class only, a slide on two sides, or classes of --test not in --train.
+    """
+    files, sides = _files_by_slide(sources, audit)
+    table = labels.by_slide() if labels is not None else {}
+    named = {name: _patch_labels(file) for name, file in files.items()}
+    used = sorted(name for name, texts in named.items() if len(texts) and (texts != "").any())
+    bare = sorted(set(files) - set(used))
+    audit.ledger = {
+        "feature_files": len(files),
+        "patches": int(sum(len(file) for file in files.values())),
+        "labelled_patches": int(sum((texts != "").sum() for texts in named.values())),
+        "slides_without_labelled_patches": bare,
+    }
+    if not used:
+        audit.error(
+            "no_labels",
+            f"no patch in {_listed(sorted(files))} has a label, and no table gives slides a label",
+            "give --labels labels.csv with a column slide_id and the target, or features of labelled patches",
+        )
+        audit.stop_on_errors()
+    if bare:
+        audit.warn("missing_labels", f"{len(bare)} slides have no labelled patch: {_listed(bare)}")
+    unknown = [name for name in used if name not in table] if labels is not None else []
+    if unknown:
+        audit.warn(
+            "missing_patients",
+            f"{len(unknown)} slides are not in the table, each counts as a patient of its own: {_listed(unknown)}",
+        )
+    rows = {name: np.flatnonzero(named[name] != "") for name in used}
+    patients, from_where = _patients(used, files, table, labels is not None and labels.has_patients, audit)
+    texts = np.concatenate([named[name][rows[name]] for name in used])
+    sides_of_patches = _patch_splits(used, rows, sides, table)
+    if sides_of_patches is not None and sides:
+        _audit_class_names(texts, sides_of_patches, audit)
+    _audit_twins([(name, "", files[name]) for name in used if files[name].name is None], audit)
+    audit.stop_on_errors()
+    classes = class_names(texts.tolist(), task)
+    number = {name: index for index, name in enumerate(classes)}
+    cohort = Cohort(
+        level="patch",
+        classes=classes,
+        files=tuple(files[name] for name in used),
+        slide_id=np.repeat(np.array(used), [len(rows[name]) for name in used]),
+        patient_id=np.concatenate([patients[name][rows[name]] for name in used]),
+        label=np.array([number[text] for text in texts.tolist()], dtype=np.int64),
+        split=sides_of_patches,
+        row=np.concatenate([rows[name] for name in used]),
+        patients_from=from_where,
+        patients_known="no patients" not in from_where,
+    )
+    _audit_transductive(cohort, audit)
+    return cohort
+
+
+def patch_features(cohort: Cohort) -> NDArray[np.floating]:
+    """The features of a patch-level cohort's rows, (n, D)."""
+    assert cohort.row is not None
+    slides = dict.fromkeys(cohort.slide_id.tolist())
+    return np.concatenate(
+        [file.features[cohort.row[cohort.slide_id == slide]] for file, slide in zip(cohort.files, slides, strict=True)]
+    )
+
+
+def bag_rows(cohort: Cohort) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+    """All patches of a slide-level cohort, (N, D), and the offsets of its slides, (n + 1,)."""
+    offsets = np.concatenate([[0], np.cumsum([len(file) for file in cohort.files])]).astype(np.int64)
+    return np.concatenate([file.features for file in cohort.files]), offsets
+
+
+def _files_by_slide(sources: Sequence[Source], audit: Audit) -> tuple[dict[str, FeatureFile], dict[str, str]]:
+    """Files by slide id, and the side of each where there are two; an image folder's id is told apart by its side."""
+    files: dict[str, FeatureFile] = {}
+    sides: dict[str, str] = {}
+    for source in sources:
+        for file in source.features.files:
+            name = plain_id(file.slide_id)
+            if source.side and file.name is not None:
+                name = f"{source.side}/{name}" if name != source.side else name
+            if name in files:
+                where = (
+                    "both --train and --test" if source.side and sides[name] != source.side else "the features twice"
+                )
+                audit.error("overlap", f"slide '{name}' is in {where}", "fit and report on different slides")
+            files[name] = file
+            if source.side:
+                sides[name] = source.side
+    return files, sides
+
+
+def _patch_labels(file: FeatureFile) -> NDArray[np.str_]:
+    """The class name of each patch, "" where unknown; empty without labels."""
+    if file.label is None:
+        return np.array([], dtype=np.str_)
+    highest = int(file.label.max(initial=-1))
+    names = file.label_names or tuple(str(number) for number in range(highest + 1))
+    if highest >= len(names):
+        raise LabelError(
+            f"{file.path.name} has patches of class {highest} and names {len(names)} classes", "make the features again"
+        )
+    return np.array([*names, ""])[np.where(file.label < 0, len(names), file.label)]
+
+
+def _patients(
+    used: Sequence[str],
+    files: dict[str, FeatureFile],
+    table: dict[str, LabelRow],
+    in_table: bool,
+    audit: Audit,
+) -> tuple[dict[str, NDArray[np.str_]], str]:
+    """The patient of each patch, and where that comes from."""
+    patients: dict[str, NDArray[np.str_]] = {}
+    where: dict[str, None] = {}
+    for name in used:
+        file = files[name]
+        if file.group is not None:
+            single = [f"{name}/{index}" for index in range(len(file))]
+            patients[name] = np.array([group or own for group, own in zip(file.group, single, strict=True)])
+            where["the images' groups"] = None
+        elif name in table and in_table:
+            patients[name] = np.full(len(file), table[name].patient_id)
+            where["the column patient_id"] = None
+        elif file.name is not None:
+            patients[name] = np.array([f"{name}/{image}" for image in file.name])
+            where["no patients are known: every image counts as one"] = None
+        else:
+            patients[name] = np.full(len(file), name)
+            where["no patients are given: a patient is a slide"] = None
+    if "no patients are known: every image counts as one" in where:
+        audit.warn(
+            "no_patients",
+            "no patients are known for the images: each counts as independent, so images of one patient may stand on "
+            "both sides, and intervals are too narrow if patients gave several images",
+        )
+    return patients, "; ".join(where)
+
+
+def _patch_splits(
+    used: Sequence[str], rows: dict[str, NDArray[np.int64]], sides: dict[str, str], table: dict[str, LabelRow]
+) -> NDArray[np.str_] | None:
+    if sides:
+        of_slide = {name: sides[name] for name in used}
+    elif any(table[name].split for name in used if name in table):
+        of_slide = {name: (table[name].split or "") if name in table else "" for name in used}
+    else:
+        return None
+    return np.concatenate([np.full(len(rows[name]), of_slide[name]) for name in used])
+
+
+def _audit_class_names(texts: NDArray[np.str_], split: NDArray[np.str_], audit: Audit) -> None:
+    train, test = (set(texts[split == side].tolist()) for side in ("train", "test"))
+    if test - train:
+        audit.error(
+            "classes",
+            f"classes of --test that --train does not have: {_listed(sorted(test - train))}; "
+            f"--train has {_listed(sorted(train))}",
+            "class names must be the same on both sides",
+        )
+    if train - test:
+        audit.warn("classes", f"classes of --train that --test does not have: {_listed(sorted(train - test))}")
+
+
+def _audit_twins(slides: Sequence[tuple[str, str, FeatureFile]], audit: Audit) -> None:
+    """The same scanned slide under two names would stand on both sides of a split."""
+    seen: dict[str, tuple[str, str]] = {}
+    for name, patient, file in slides:
+        identity = (file.attributes or {}).get("source_identity")
+        if not identity:
+            continue
+        other = seen.setdefault(str(identity), (name, patient))
+        if other[0] == name:
+            continue
+        message = f"'{other[0]}' and '{name}' are the same slide under two names"
+        if other[1] == patient and patient:
+            audit.warn("twins", message)
+        else:
+            audit.error("twins", message, "keep one of them")
+
+
+def _audit_transductive(cohort: Cohort, audit: Audit) -> None:
+    """Slides that the encoder saw in pretraining: numbers on them are transductive."""
+    seen = []
+    for file in cohort.files:
+        attributes = file.attributes or {}
+        trained_on = json.loads(str(attributes.get("pretrain_slides", "[]")))
+        if attributes.get("source_identity") in trained_on:
+            seen.append(file.slide_id)
+    audit.ledger["seen_in_pretraining"] = sorted(seen)
+    if seen:
+        audit.warn(
+            "transductive",
+            f"transductive: the encoder was pretrained, without labels, on {len(seen)} of these "
+            f"{len(cohort.files)} slides: {_listed(sorted(seen))}",
+        )
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:_NAMED])
+    return shown + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

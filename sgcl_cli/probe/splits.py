@@ -1,0 +1,261 @@
+"""Who is fitted on, who chooses, who is reported: divisions of the rows in which a patient is always on one side.
+
+Every function takes parallel arrays, one entry a row (a slide, or a patch): ``ids`` (str, only to fix an order),
+``labels`` (class numbers) and ``patients`` (str). The outcome does not depend on the order of the rows.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+
+from sgcl_cli.errors import LabelError
+
+Rows = NDArray[np.int64]
+ATTEMPTS = 20
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Row numbers, ascending, of one division; ``validation`` is empty where there were too few patients for one."""
+
+    name: str
+    train: Rows
+    validation: Rows
+    test: Rows
+
+    @property
+    def fitted(self) -> Rows:
+        """All rows that a model of this fold may have seen: training and validation."""
+        return np.sort(np.concatenate([self.train, self.validation]))
+
+
+@dataclass
+class Plan:
+    """The folds, and what had to be given up on the way to them."""
+
+    folds: list[Fold]
+    warnings: list[str] = field(default_factory=list)
+
+
+def patients_per_class(labels: NDArray[np.int64], patients: NDArray[np.str_]) -> dict[int, int]:
+    """How many patients have at least one row of each class."""
+    return {int(c): len(np.unique(patients[labels == c])) for c in np.unique(labels)}
+
+
+def cross_validation(
+    ids: NDArray[np.str_],
+    labels: NDArray[np.int64],
+    patients: NDArray[np.str_],
+    *,
+    classes: Sequence[str],
+    folds: int = 5,
+    validation: float = 0.2,
+    seed: int = 0,
+) -> Plan:
+    """Patient-grouped, stratified, disjoint folds, each with an inner validation split taken from its training part.
+
+    :param classes: names of the classes, for messages.
+    :param validation: about this share of the training rows chooses settings.
+    :raises LabelError: a class has fewer patients than folds, or no division has every class on both sides.
+    """
+    counts = patients_per_class(labels, patients)
+    rarest = min(counts, key=lambda c: (counts[c], c))
+    if counts[rarest] < 2:
+        raise LabelError(
+            f"class '{classes[rarest]}' has {counts[rarest]} patient: it cannot be both fitted and reported",
+            "add patients of that class, merge it with another class, or give a split column",
+        )
+    if counts[rarest] < folds:
+        raise LabelError(
+            f"class '{classes[rarest]}' has {counts[rarest]} patients, fewer than {folds} folds",
+            f"use --folds {counts[rarest]}, or add patients of that class",
+        )
+    order = np.lexsort((labels, ids, patients))
+    plan = Plan([])
+    for number in range(folds, 1, -1):
+        parts = _best_partition(labels[order], patients[order], number, seed)
+        if parts is not None:
+            break
+        plan.warnings.append(f"no {number} folds have every class on both sides; trying {number - 1}")
+    else:
+        raise LabelError(
+            "no division by patient has every class on both sides",
+            "too few patients hold more than one class; add patients or merge classes",
+        )
+    for index, part in enumerate(parts):
+        test = np.sort(order[part])
+        rest = np.setdiff1d(np.arange(len(labels)), test)
+        train, chosen = inner_split(ids, labels, patients, rest, share=validation, seed=_stream(seed, 1, index))
+        plan.folds.append(Fold(str(index + 1), train, chosen, test))
+    _warn_about_validation(plan, labels, classes)
+    verify(plan.folds, patients)
+    return plan
+
+
+def given(
+    ids: NDArray[np.str_],
+    labels: NDArray[np.int64],
+    patients: NDArray[np.str_],
+    splits: NDArray[np.str_],
+    *,
+    classes: Sequence[str],
+    validation: float = 0.2,
+    seed: int = 0,
+) -> Plan:
+    """The one division that a split column asks for; without ``val`` rows, validation comes out of the training rows.
+
+    :param splits: train, val or test for each row.
+    :raises LabelError: an unknown or missing split, no training or test rows, a patient in two splits, a class that
+        is reported but never fitted.
+    """
+    names = np.array([SPLIT_NAMES.get(value.strip().lower(), "") for value in splits])
+    if (names == "").any():
+        row = int(np.flatnonzero(names == "")[0])
+        raise LabelError(
+            f"split of '{ids[row]}' is '{splits[row]}'", "every row of the split column is one of train, val, test"
+        )
+    parts = {name: np.flatnonzero(names == name) for name in ("train", "val", "test")}
+    for name in ("train", "test"):
+        if not len(parts[name]):
+            raise LabelError(f"no row has split '{name}'", "give train and test rows, or leave the split column out")
+    for first, second in (("train", "test"), ("val", "test"), ("train", "val")):
+        shared = np.intersect1d(patients[parts[first]], patients[parts[second]])
+        if len(shared):
+            raise LabelError(
+                f"{_listed(shared)} {'is' if len(shared) == 1 else 'are'} in both '{first}' and '{second}'",
+                "a patient belongs to one split",
+            )
+    unfitted = np.setdiff1d(labels[parts["test"]], labels[parts["train"]])
+    if len(unfitted):
+        raise LabelError(
+            f"class '{classes[int(unfitted[0])]}' is in 'test' and not in 'train'", "every class needs training rows"
+        )
+    plan = Plan([])
+    train, chosen = parts["train"], parts["val"]
+    if not len(chosen):
+        train, chosen = inner_split(ids, labels, patients, train, share=validation, seed=_stream(seed, 1, 0))
+    plan.folds.append(Fold("test", train, chosen, parts["test"]))
+    _warn_about_validation(plan, labels, classes)
+    verify(plan.folds, patients)
+    return plan
+
+
+def inner_split(
+    ids: NDArray[np.str_],
+    labels: NDArray[np.int64],
+    patients: NDArray[np.str_],
+    rows: Rows,
+    *,
+    share: float,
+    seed: int,
+) -> tuple[Rows, Rows]:
+    """Divide ``rows`` into training and validation, by patient and stratified.
+
+    Training keeps every class; patients who are the last of a class stay in training. Validation is empty where
+    that leaves nobody.
+
+    :returns: row numbers of training and of validation, each ascending.
+    """
+    rows = rows[np.lexsort((labels[rows], ids[rows], patients[rows]))]
+    own_labels, own_patients = labels[rows], patients[rows]
+    counts = patients_per_class(own_labels, own_patients)
+    last = [c for c, count in counts.items() if count == 1]
+    bound = np.isin(own_patients, own_patients[np.isin(own_labels, last)])
+    free = np.flatnonzero(~bound)
+    whole = np.sort(rows), np.array([], dtype=np.int64)
+    if len(np.unique(own_patients[free])) < 2:
+        return whole
+    mirrored = share > 0.5
+    number = max(2, round(1 / (1 - share if mirrored else share)))
+    free_counts = patients_per_class(own_labels[free], own_patients[free])
+    number = min(number, max(2, min(free_counts.values())))
+    wanted = {c for c, count in counts.items() if count > 1}
+    fallback: tuple[Rows, Rows] | None = None
+    for parts in _partitions(own_labels[free], own_patients[free], number, seed):
+        for part in parts:
+            inside = np.zeros(len(rows), dtype=bool)
+            inside[free[part]] = True
+            if mirrored:
+                inside = ~inside & ~bound
+            kept = set(own_labels[~inside].tolist())
+            if not inside.any() or kept != set(counts):
+                continue
+            pair = np.sort(rows[~inside]), np.sort(rows[inside])
+            if set(own_labels[inside].tolist()) >= wanted:
+                return pair
+            fallback = fallback or pair
+    return fallback or whole
+
+
+def verify(folds: Sequence[Fold], patients: NDArray[np.str_]) -> None:
+    """Check what every number of the report rests on.
+
+    :raises LabelError: a patient is on two sides of a fold or reported twice, or a fold is empty.
+    """
+    reported: set[str] = set()
+    for fold in folds:
+        sides = [set(patients[rows].tolist()) for rows in (fold.train, fold.validation, fold.test)]
+        if not sides[0] or not sides[2]:
+            raise LabelError(f"fold {fold.name} is empty", "use fewer folds")
+        shared = (sides[0] & sides[1]) | (sides[0] & sides[2]) | (sides[1] & sides[2]) | (sides[2] & reported)
+        if shared:
+            raise LabelError(f"{_listed(sorted(shared))} would be on two sides of fold {fold.name}")
+        reported |= sides[2]
+
+
+def _best_partition(labels: NDArray[np.int64], patients: NDArray[np.str_], number: int, seed: int) -> list[Rows] | None:
+    """The first partition with every class in each part; else one whose complements have every class; else None."""
+    every = set(labels.tolist())
+    fallback: list[Rows] | None = None
+    for parts in _partitions(labels, patients, number, _stream(seed, 0, number)):
+        if any(len(part) == 0 for part in parts):
+            continue
+        if any(set(np.delete(labels, part).tolist()) != every for part in parts):
+            continue
+        if all(set(labels[part].tolist()) == every for part in parts):
+            return parts
+        fallback = fallback or parts
+    return fallback
+
+
+def _partitions(labels: NDArray[np.int64], patients: NDArray[np.str_], number: int, seed: int) -> Iterator[list[Rows]]:
+    """Seeded partitions of scikit-learn's StratifiedGroupKFold, one after another until the caller is content."""
+    if len(np.unique(patients)) < number or np.bincount(labels).max() < number:
+        return
+    for attempt in range(ATTEMPTS):
+        folder = StratifiedGroupKFold(number, shuffle=True, random_state=_stream(seed, attempt))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+            parts = [test.astype(np.int64) for _, test in folder.split(labels, labels, patients)]
+        yield parts
+
+
+def _warn_about_validation(plan: Plan, labels: NDArray[np.int64], classes: Sequence[str]) -> None:
+    without = [fold.name for fold in plan.folds if not len(fold.validation)]
+    if without:
+        plan.warnings.append(
+            f"fold {', '.join(without)}: too few patients for a validation split; settings stay at their defaults there"
+        )
+    for number, name in enumerate(classes):
+        lacking = [
+            fold.name for fold in plan.folds if len(fold.test) and number in labels and number not in labels[fold.test]
+        ]
+        if lacking:
+            plan.warnings.append(f"fold {', '.join(lacking)}: no test row of class '{name}'")
+
+
+def _stream(*words: int) -> int:
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+def _listed(patients: Sequence[str] | NDArray[np.str_]) -> str:
+    names = [f"'{name}'" for name in patients[:3]]
+    more = f" and {len(patients) - 3} more" if len(patients) > 3 else ""
+    return f"patient{'s' if len(patients) > 1 else ''} {', '.join(names)}{more}"

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import html.parser
+import json
+import re
+
+import pytest
+
+from sgcl_cli.report.page import METRIC_NAMES, Page, Picture, Table, render
+
+EVIL = "[/red]<script>alert('x')</script>&\"</style>"
+
+
+def entry(value=0.9, low=0.8, high=0.95, reason="", no_interval=""):
+    return {"value": value, "low": low, "high": high, "reason": reason, "no_interval": no_interval}
+
+
+def example(**changes) -> Page:
+    fields = {
+        "title": "How well?",
+        "facts": ["20 slides"],
+        "inferred": [("Level", "slide", "the table says so")],
+        "models": {"Model": dict.fromkeys(METRIC_NAMES, entry())},
+        "confidence": 0.95,
+        "folds": 5,
+        "warnings": [],
+        "methods": ["A method."],
+        "command": "sgcl evaluate features",
+        "provenance": [("Result", "abc")],
+        "data": {"value": 1.5},
+    }
+    return Page(**(fields | changes))
+
+
+class Parsed(html.parser.HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag: str):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        example(title=EVIL),
+        example(facts=[EVIL]),
+        example(inferred=[(EVIL, EVIL, EVIL)]),
+        example(models={EVIL: dict.fromkeys(METRIC_NAMES, entry(None, None, None, EVIL))}),
+        example(models={"M": dict.fromkeys(METRIC_NAMES, entry(0.9, None, None, "", EVIL))}),
+        example(warnings=[EVIL]),
+        example(methods=[EVIL]),
+        example(command=EVIL),
+        example(provenance=[(EVIL, EVIL)]),
+        example(tables=[Table(EVIL, [EVIL], [[EVIL]], EVIL)]),
+        example(pictures=[Picture(EVIL, EVIL, b"png")]),
+        example(data={EVIL: EVIL}),
+    ],
+)
+def test_whatever_a_name_holds_is_shown_as_text(page):
+    text = render(page)
+    parsed = Parsed(text)
+    assert parsed.all("script") == [{"type": "application/json", "id": "metrics"}]
+    assert len(parsed.all("style")) == 1
+    assert "<script>alert" not in text
+    if page.data == {EVIL: EVIL}:
+        assert json.loads(text.split('id="metrics">')[1].split("</script>")[0]) == {EVIL: EVIL}
+    else:
+        assert "[/red]<script>alert('x')</script>" in parsed.text
+
+
+def test_the_policy_allows_the_own_style_and_nothing_from_outside():
+    text = render(example(pictures=[Picture("t", "c", b"png")]))
+    parsed = Parsed(text)
+    policy = next(m["content"] for m in parsed.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL).group(1)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+    assert not re.search(r"https?://|//[a-z]|url\(|@import", text)
+    assert not any("style" in attributes for _, attributes in parsed.tags)
+    assert [image["src"] for image in parsed.all("img")] == ["data:image/png;base64,cG5n"]
+
+
+def test_numbers_and_intervals():
+    text = Parsed(render(example())).text
+    assert "0.900" in text
+    assert "0.800 to 0.950" in text
+    assert "intervals are conditional on the fitted models" in text
+
+
+def test_undefined_numbers_are_dashes_with_their_reason():
+    models = {"Model": dict.fromkeys(METRIC_NAMES, entry()) | {"auroc": entry(None, None, None, "only class 'a'")}}
+    text = Parsed(render(example(models=models))).text
+    assert "– AUROC, Model: only class 'a'." in text
+
+
+def test_missing_intervals_say_why():
+    models = {"Model": dict.fromkeys(METRIC_NAMES, entry(0.9, None, None, "", "3 patients, fewer than 10"))}
+    text = Parsed(render(example(models=models))).text
+    assert "No intervals: 3 patients, fewer than 10." in text
+    assert "conditional" not in text
+
+
+def test_the_same_content_gives_the_same_bytes():
+    assert render(example()) == render(example())
