@@ -93,7 +93,9 @@ def test_the_stages_from_python(cohort: Path, tmp_path: Path) -> None:
         Silent(),
     )
     assert outcome.stage == "evaluate"
-    ids = {row["slide_id"] for row in csv.DictReader((tmp_path / "results" / "predictions.csv").read_text().splitlines())}
+    ids = {
+        row["slide_id"] for row in csv.DictReader((tmp_path / "results" / "predictions.csv").read_text().splitlines())
+    }
     assert ids == {f"slide_{n + 1:03d}" for n in range(8)}
     first = store.read_json(Path(tiles) / "run.json")["id"]
     assert store.read_json(Path(trained) / "run.json")["inputs"]["patches"] == first

@@ -24,6 +24,7 @@ from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.fit import Position, cosine, fit
 from sgcl_cli.engine.interrupt import StopRequest
 from sgcl_cli.engine.loader import Batch, Failed, Loader, StoredPatches, epoch_order
+from sgcl_cli.engine.ranks import Ranks, joint_commit, joint_refit, joint_total
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import MEAN, STD, make_views, settings_from
 from sgcl_cli.errors import ConfigError, Interrupted, TrainingError
@@ -190,6 +191,7 @@ class _Run:
         workers = engine.loading_workers(config.workers, runtime)
         self.loader = Loader(StoredPatches(index), workers=workers, pin=runtime.on_cuda)
         self.position = Position()
+        self.ranks = Ranks.current()
         self.tally = _Tally({})
         self.epoch_means: dict[str, float] = {}
         self._earlier_seconds = 0.0
@@ -226,7 +228,7 @@ class _Run:
             and self.settings.propagation
         ):
             started = time.perf_counter()
-            report = self.objective.refit(position.epoch)
+            report = joint_refit(self.objective, self.ranks, position.epoch)
             self._write_log({"step": position.step, "clusters": {**report, "seconds": time.perf_counter() - started}})
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
@@ -267,7 +269,7 @@ class _Run:
             step=position.step,
             key_BD=key,
         )
-        return self._losses.total
+        return joint_total(self._losses, self.ranks)
 
     def _embed(self, images: Tensor, encoder: nn.Module, projector: nn.Module) -> tuple[Tensor, Tensor]:
         """v (B, D) and h (B, H) of images, unit rows in float32."""
@@ -286,7 +288,7 @@ class _Run:
     def stepped(self, batch: Batch, position: Position) -> None:
         new = self._new
         quarters = None if new.corners is None else new.corners.detach()
-        self.objective.commit(self._index, new.v.detach(), new.h.detach(), quarters)
+        joint_commit(self.objective, self.ranks, self._index, new.v.detach(), new.h.detach(), quarters)
         if self.keys is not None:
             self.keys.follow(self.encoder, self.projector, self.settings.key_momentum)
         self.position = position

@@ -1,0 +1,101 @@
+"""Two processes, each with half of the batch, against one with all of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sgcl_cli.engine.ranks import Ranks, joint_commit, joint_refit, joint_total
+from sgcl_cli.errors import TrainingError
+from sgcl_cli.method.sgcl import SGCL, Settings
+
+N, BATCH, DIM, HIDDEN, STEPS = 240, 8, 16, 24, 4
+
+
+def _objective() -> SGCL:
+    place = torch.arange(N)
+    slide = place // 60
+    cell = torch.stack([place % 60 % 8, place % 60 // 8], 1).double()
+    cell[slide == 3] *= 50  # a slide without neighbours: the count of anchors with positives differs between ranks
+    settings, _ = Settings(negatives=64, clusters=6, clusterings=2, uniform_negatives=100, neighbours=20).resolve(
+        N, 10, BATCH
+    )
+    return SGCL(settings, slide, cell, dim=DIM, hidden_dim=HIDDEN, seed=0, device="cpu")
+
+
+def _batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(step)
+    index = torch.randperm(N, generator=draw)[:BATCH]
+    v, h = (normalize(torch.randn(BATCH, size, generator=draw)) for size in (DIM, HIDDEN))
+    return index, v, h, normalize(torch.randn(4, BATCH, DIM, generator=draw), dim=2)
+
+
+def _walk(ranks: Ranks) -> dict[str, Tensor]:
+    objective = _objective()
+    mine = slice(ranks.rank * BATCH // ranks.count, (ranks.rank + 1) * BATCH // ranks.count)
+    totals, gradients = [], []
+    for step in range(STEPS):
+        if step == 2:
+            joint_refit(objective, ranks, epoch=1)
+        index, v, h, corners = _batch(step)
+        v = v[mine].clone().requires_grad_()
+        part = corners[:, mine].clone().requires_grad_()
+        losses = objective.losses(index[mine], v, h[mine], part, epoch=5.0, step=step)
+        total = joint_total(losses, ranks)
+        total.backward()
+        totals.append(ranks.sum(total.detach()) / ranks.count)
+        gradients.append(ranks.gather(v.grad) / ranks.count)
+        joint_commit(objective, ranks, index[mine], v.detach(), h[mine], part.detach())
+    labels = objective.clusters.labels
+    return {
+        "totals": torch.stack(totals),
+        "gradients": torch.stack(gradients),
+        "bank_v": objective.bank_v,
+        "bank_h": objective.bank_h,
+        "corner": objective.bank_corners[2],
+        "labels": labels,
+    }
+
+
+def _worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    limit = timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=limit)
+    ranks = Ranks.current()
+    torch.save(_walk(ranks), f"{folder}/{rank}.pt")
+    if rank == 1:  # labels that were tampered with are noticed
+        adopt = SGCL.adopt
+        SGCL.adopt = lambda self, labels: adopt(self, (labels + 1) % 6)
+    with pytest.raises(TrainingError, match="cluster labels differ between ranks"):
+        joint_refit(_objective(), ranks, epoch=1)
+    dist.destroy_process_group()
+
+
+def test_two_ranks_are_one_process_on_the_joined_batch(tmp_path: Path) -> None:
+    alone = _walk(Ranks.current())
+    both = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert torch.equal(found["labels"], alone["labels"])
+        for name in ("bank_v", "bank_h", "corner"):
+            assert torch.equal(found[name], alone[name]), name
+        torch.testing.assert_close(found["totals"], alone["totals"], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(found["gradients"], alone["gradients"], rtol=1e-5, atol=1e-7)
+
+
+def test_alone_everything_is_itself() -> None:
+    ranks, x = Ranks(), torch.ones(3)
+    assert ranks.gather(x) is x and ranks.broadcast(x) is x and ranks.sum(x) is x
+
+
+if __name__ == "__main__":
+    _worker(int(sys.argv[1]), sys.argv[2])
