@@ -1,0 +1,56 @@
+"""The pictures of docs/method.md: ``python docs/figures/draw.py``. They are drawn by the package's own functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import torch
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+from sgcl_cli.method.negatives import rank_quantiles
+from sgcl_cli.method.positives import Neighbourhood
+from sgcl_cli.method.settings import Settings
+from sgcl_cli.method.sgcl import ramp
+
+HERE = Path(__file__).parent
+RADII = (1.1, 2.0, 3.0, 5.0, 7.0)
+
+
+def neighbours() -> None:
+    side = 15
+    column, row = np.meshgrid(np.arange(side), np.arange(side))
+    cell = torch.from_numpy(np.stack([column.ravel(), row.ravel()], 1).astype(np.float64))
+    centre = side * side // 2
+    figure, axes = plt.subplots(1, len(RADII), figsize=(11, 2.6), layout="constrained")
+    for axis, radius in zip(axes, RADII, strict=True):
+        found = Neighbourhood(torch.zeros(side * side, dtype=torch.int64), cell, radius).lists(torch.tensor([centre]))
+        shade = np.zeros(side * side)
+        shade[found.members.numpy()] = 0.55
+        shade[centre] = 1
+        axis.imshow(shade.reshape(side, side), cmap="Purples", vmin=0, vmax=1)
+        axis.set(title=f"R = {radius:g}: {len(found.members)}", xticks=[], yticks=[])
+    figure.savefig(HERE / "neighbours.png", dpi=110)
+
+
+def laws() -> None:
+    settings, _ = Settings().resolve(681_486, 100, 128)
+    drawn = np.concatenate([rank_quantiles(0, step, settings, 681_486).numpy() for step in range(50)])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
+    left.hist(100 * settings.top_share * drawn, bins=80, density=True, color="#7b5ea7")
+    left.set(title="Semi-hard negatives: drawn ranks", xlabel="rank by similarity, % of N", ylabel="density")
+    left.axvline(100 * settings.top_share * drawn.mean(), color="k", lw=1)
+    epochs = np.linspace(0, 20, 400)
+    right.plot(epochs, [ramp(float(epoch), 10.0) for epoch in epochs], color="#7b5ea7")
+    right.set(title="Weight of the spatial term, ramp of 10 epochs", xlabel="epoch", ylabel="w(e)")
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(HERE / "laws.png", dpi=110)
+
+
+if __name__ == "__main__":
+    neighbours()
+    laws()
