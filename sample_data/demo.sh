@@ -9,7 +9,7 @@ here=$(dirname "$0")
 echo "== slides"
 python "$here/make_slides.py" "$out" --slides "${SLIDES:-20}"
 echo "== sgcl tile"
-sgcl tile "$out/slides" --out "$out/tiles" --mpp 1.5 --patch-size 128
+sgcl tile "$out/slides" --out "$out/tiles" --mpp 2 --patch-size 128
 echo "== sgcl pretrain"
 sgcl pretrain "$out/tiles" --out "$out/run" --view 64 --corner 32 --batch 32 --epochs "${EPOCHS:-10}"
 echo "== sgcl embed"

@@ -34,8 +34,7 @@ class FrozenEncoder:
             raise ArtefactError(
                 f"the weights do not fit {card.name}: {error}", "take both files from one run"
             ) from error
-        layout = torch.channels_last if runtime.on_cuda else torch.contiguous_format
-        self.model = model.eval().to(runtime.device, memory_format=layout)  # type: ignore[call-overload]
+        self.model = model.eval().to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, patches: Tensor) -> NDArray[np.float32]:
         """uint8 (B, H, W, 3) -> float32 (B, Dh): a centre crop at the input size, never resized, so the resolution holds."""

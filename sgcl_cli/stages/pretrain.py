@@ -167,8 +167,7 @@ class _Run:
         with engine.seeded(config.seed):
             self.encoder = ENCODERS[config.encoder]()
             self.projector = Projector(self.encoder.embedding_size, config.projection)
-        layout = torch.channels_last if runtime.on_cuda else torch.contiguous_format
-        self.encoder.to(runtime.device, memory_format=layout)  # type: ignore[call-overload]
+        self.encoder.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.projector.to(runtime.device)
         self.keys = _KeyNetworks(self.encoder, self.projector) if config.base == "moco" else None
         self._check_memory()
@@ -273,8 +272,7 @@ class _Run:
 
     def _embed(self, images: Tensor, encoder: nn.Module, projector: nn.Module) -> tuple[Tensor, Tensor]:
         """v (B, D) and h (B, H) of images, unit rows in float32."""
-        if self.runtime.on_cuda:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
         with self.runtime.autocast():
             h = encoder(images)
             v = projector(h)

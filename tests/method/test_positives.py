@@ -121,3 +121,12 @@ def test_a_million_patches_in_seconds():
     slide, cell = full(100, slides=100)
     lists = Neighbourhood(slide, cell, 3.0).lists(torch.tensor([50 * 100 + 50]))
     assert lists.lengths.tolist() == [24]
+
+
+def test_a_lattice_whose_steps_round_is_still_exact():
+    """Thirds of a patch far from the origin: in floating point some patches 9 steps apart are a little nearer than 3."""
+    cell = torch.stack([(torch.arange(40) + 12_280).double() * (1 / 3), torch.zeros(40).double()], 1)
+    apart = cell[9:, 0] - cell[:-9, 0]
+    assert bool((apart < 3).any())
+    lists = Neighbourhood(torch.zeros(40, dtype=torch.int64), cell, 3.0).lists(torch.arange(8, 32))
+    assert lists.lengths.unique().tolist() == [16]

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +96,23 @@ def test_going_on_by_row_after_an_interruption(
     embed(replace(config, batch=4))
     assert calls["count"] == 3
     for first, second in zip(open_features(whole.out).files, open_features(config.out).files, strict=True):
+        np.testing.assert_array_equal(first.features, second.features)
+
+
+def test_kill_9_and_again(config: EmbedConfig, make_patches: Make, tmp_path: Path) -> None:
+    make_patches(slides={"a": (8, 8), "b": (8, 8), "c": (8, 8)})
+    embed(replace(config, out=str(tmp_path / "whole"), batch=4))
+    command = [sys.executable, "-m", "sgcl_cli", "embed", config.patches, "--encoder", config.encoder]
+    command += ["--out", config.out, "--dtype", "float32", "--batch", "4", "--threads", "1", "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (Path(config.out) / "a.h5").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert (Path(config.out) / "a.h5").exists() and not (Path(config.out) / "run.json").exists()
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    for first, second in zip(open_features(tmp_path / "whole").files, open_features(config.out).files, strict=True):
         np.testing.assert_array_equal(first.features, second.features)
 
 
