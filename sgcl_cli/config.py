@@ -146,6 +146,43 @@ class TileConfig(Config):
     coords_only: bool = option(False, "Store coordinates without pixels.", panel="Patches")
     jpeg_quality: int = option(90, "JPEG quality of the stored patches.", low=1, high=100, panel="Patches")
 
+    annotations: str | None = option(
+        None,
+        "Folder of annotations named by slide_id: QuPath's .geojson, ASAP's .xml, a table x,y,name,radius_px as .csv, "
+        "or mask images as .png or .tif.",
+        affects=False,
+        panel="Annotations",
+    )
+    label_rule: Literal["majority", "any", "pure"] = option(
+        "majority",
+        "Label of a patch: the class that covers most of it (majority), however little (any), or all of it (pure).",
+        panel="Annotations",
+    )
+    label_names: str | None = option(
+        None,
+        "Classes in the order of their labels, a,b,c; others do not count. Default: all classes, sorted.",
+        affects=False,
+        panel="Annotations",
+    )
+    mask_mpp: float | None = option(
+        None,
+        "Resolution of mask images, um per pixel; default: they are as large as their slides.",
+        above=0,
+        high=1000,
+        panel="Annotations",
+    )
+    mask_values: str | None = option(
+        None,
+        "Classes of a mask's values, 255=tumour,0=other; default: each value above 0 is one.",
+        panel="Annotations",
+    )
+    roi: str | None = option(
+        None, "Folder of .geojson named by slide_id: where patches may lie.", affects=False, panel="Annotations"
+    )
+    roi_mode: Literal["restrict", "replace"] = option(
+        "restrict", "Whether --roi restricts the tissue that is found, or replaces it.", panel="Annotations"
+    )
+
     workers: int | None = option(
         None, "Worker processes, the total CPU budget; default: all cores.", low=1, affects=False, panel="Run"
     )
@@ -163,6 +200,9 @@ class TileConfig(Config):
                 f"--overlap {self.overlap} is not smaller than --patch-size {self.patch_size}",
                 "the stride is their difference and must be at least one pixel",
             )
+        for name in ("label_names", "mask_mpp", "mask_values"):
+            if self.annotations is None and getattr(self, name) is not None:
+                raise ConfigError(f"{flag(name)} says how annotations are read", "give their folder with --annotations")
         failures_allowed(self.allow_failures, 100)
 
 

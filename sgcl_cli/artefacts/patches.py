@@ -34,6 +34,7 @@ SCHEMA = Schema(
         Column("jpeg", ("uint8",), ("bytes",), "all patches' JPEG files end to end", required=False),
         Column("jpeg_offsets", ("int64",), ("N+1",), "patch i is jpeg[offsets[i]:offsets[i + 1]]", required=False),
         Column("label", ("int16",), ("N",), "class of the patch, -1 unknown; names in label_names", required=False),
+        Column("label_share", ("float32",), ("N",), "share of the patch that its class covers", required=False),
     ),
     attributes=(
         Attribute("id", str, "hash of the format, the settings and the slide's identity"),
@@ -81,6 +82,7 @@ class PatchWriter:
         coords_attributes: Mapping[str, Any],
         pixels: bool,
         label: NDArray[np.int16] | None = None,
+        label_share: NDArray[np.float32] | None = None,
     ) -> None:
         """Assemble the file and give it its name.
 
@@ -96,7 +98,8 @@ class PatchWriter:
             key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             for key, value in attributes.items()
         }
-        columns: dict[str, Any] = {"coords": coords, "grid": grid, "tissue": tissue, "label": label}
+        columns: dict[str, Any] = {"coords": coords, "grid": grid, "tissue": tissue}
+        columns |= {"label": label, "label_share": label_share}
         if pixels:
             columns["jpeg_offsets"] = offsets
         with store.atomic(self.path) as temporary:
@@ -126,7 +129,8 @@ class PatchWriter:
 class PatchFile:
     """The patches of one slide; columns in memory, JPEG bytes on disk.
 
-    coords int64 (N, 2) level-0 pixels; grid int32 (N, 2); tissue float32 (N,); label int16 (N,) or None.
+    coords int64 (N, 2) level-0 pixels; grid int32 (N, 2); tissue float32 (N,); label int16 (N,) and label_share float32 (N,),
+    or None.
     """
 
     path: Path
@@ -143,6 +147,7 @@ class PatchFile:
     geometry: dict[str, Any]
     jpeg_offsets: NDArray[np.int64] | None
     jpeg_start: int = field(repr=False, default=0)
+    label_share: NDArray[np.float32] | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> PatchFile:
@@ -181,6 +186,7 @@ class PatchFile:
                     geometry={key: _value(value) for key, value in file["coords"].attrs.items()},
                     jpeg_offsets=offsets,
                     jpeg_start=start,
+                    label_share=columns.get("label_share"),
                 )
             except (json.JSONDecodeError, TypeError) as error:
                 raise ArtefactError(

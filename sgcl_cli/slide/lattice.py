@@ -80,12 +80,17 @@ def lay(mask: NDArray[np.bool_], size: tuple[int, int], geometry: Geometry, min_
 
 
 def box_shares(
-    mask: NDArray[np.bool_], size: tuple[int, int], xs: NDArray[np.int64], ys: NDArray[np.int64], side: float
+    mask: NDArray[np.bool_] | NDArray[np.float32],
+    size: tuple[float, float],
+    xs: NDArray[np.int64] | NDArray[np.float64],
+    ys: NDArray[np.int64] | NDArray[np.float64],
+    side: float,
 ) -> NDArray[np.float32]:
-    """Share of tissue in the squares of ``side`` at all pairs of ``ys`` and ``xs``, float32 (len(ys), len(xs)).
+    """Share of what ``mask`` shows in the squares of ``side`` at all pairs of ``ys`` and ``xs``, float32 (len(ys), len(xs)).
 
-    The mask is constant within a pixel, so its integral is bilinear between the knots of the summed-area table and the sums
-    over boxes with fractional edges are exact (Crow 1984, "Summed-area tables for texture mapping").
+    The mask, bool or 0 to 1 over ``size`` pixels, is constant within a cell, so its integral is bilinear between the knots of
+    the summed-area table and the sums over boxes with fractional edges are exact (Crow 1984, "Summed-area tables for texture
+    mapping").
     """
     height, width = mask.shape
     table = np.zeros((height + 1, width + 1))

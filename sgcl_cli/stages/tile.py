@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.patches import SCHEMA, PatchFile, PatchWriter, folder_id
@@ -28,10 +30,12 @@ from sgcl_cli.engine.pool import Lost, Progress, Result, run_tasks
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
 from sgcl_cli.progress import Reporter
 from sgcl_cli.slide import jpeg, overlay
+from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
 from sgcl_cli.slide.discover import Entry, discover
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
-from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, Slide, dicom_series, identity
+from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, Slide, Thumbnail, dicom_series, identity
 from sgcl_cli.slide.tissue import tissue_mask
+from sgcl_cli.stages.drawings import Drawings, Drawn, annotation_of, renamed, roi_of, settle
 
 _MAGNIFICATIONS = (5, 10, 20, 40, 60, 80)  # the bins of TRIDENT
 _PICTURE_QUALITY = 85
@@ -44,13 +48,15 @@ class Job:
 
     entry: Entry
     config: TileConfig
+    drawn: Drawn = field(default_factory=Drawn)
 
 
 @dataclass(frozen=True)
 class Row:
     """One slide in slides.csv: width and height in level-0 pixels, resolutions in um per pixel.
 
-    ``seconds`` and ``peak_mib`` (of the worker so far) belong to the run that made the file.
+    ``labels`` counts the patches of each class that occurs. ``seconds`` and ``peak_mib`` (of the worker so far) belong to the
+    run that made the file.
     """
 
     slide_id: str
@@ -66,6 +72,7 @@ class Row:
     tissue_mm2: float | None
     identity: str
     id: str = ""
+    labels: dict[str, int] | None = None
     seconds: float | None = None
     peak_mib: float | None = None
 
@@ -82,6 +89,10 @@ class _Tally:
     warnings: list[str] = field(default_factory=list)
     skipped: int = 0
 
+    def warn(self, warning: str, reporter: Reporter) -> None:
+        self.warnings.append(warning)
+        reporter.warn(warning)
+
 
 def tile(config: TileConfig, reporter: Reporter, work: Work | None = None) -> Outcome:
     """Tile slides: patches, thumbnails, overlays, contours, slides.csv, failures.csv and run.json under ``config.out``.
@@ -90,7 +101,8 @@ def tile(config: TileConfig, reporter: Reporter, work: Work | None = None) -> Ou
     recorded, and the others go on. With ``dry_run`` nothing is written.
 
     :param work: what is done to each slide in a worker process; a function importable by name.
-    :raises ConfigError: no slides, ids that collide, an output made under other settings.
+    :raises ConfigError: no slides, ids that collide, an output made under other settings or annotations.
+    :raises LabelError: an annotation that cannot be read.
     :raises SlideError: no slide gave any patch.
     :raises ArtefactError: the output cannot be written.
     """
@@ -100,8 +112,11 @@ def tile(config: TileConfig, reporter: Reporter, work: Work | None = None) -> Ou
     found = discover([Path(given) for given in config.slides], table, config.id_from, _series_of(config))
     if found.passed_over:
         reporter.note(found.passed_over)
+    drawings = settle(config, found.entries, _workers(config))
     tally = _Tally()
-    jobs = _unfinished(found.entries, config, tally)
+    for note in drawings.notes:
+        tally.warn(note, reporter)
+    jobs = _unfinished(found.entries, config, drawings, tally)
     if tally.skipped:
         reporter.note(f"{tally.skipped} of {len(found.entries)} slides are complete already")
     if not config.dry_run:
@@ -134,14 +149,16 @@ def tile_slide(progress: Progress, job: Job) -> Row:
     with _open(job) as slide:
         row, geometry = _plan(slide, job)
         thumbnail = slide.thumbnail()
-        mask = tissue_mask(thumbnail.pixels, thumbnail.mpp)
+        mask = _where(thumbnail, job)
         lattice = lay(mask, slide.size, geometry, config.min_tissue)
+        labels = _labels(slide, job, lattice, geometry)
         progress.expect(len(lattice))
         row = replace(
             row,
             patches=len(lattice),
             reason=_why_empty(bool(mask.any()), config.min_tissue) if not len(lattice) else "",
             tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4),
+            labels=None if labels is None else _counts(labels.label, job.drawn.names or ()),
         )
         with PatchWriter(_patches_path(out, row.slide_id)) as writer:
             for corner in lattice.coords.tolist() if not config.coords_only else ():
@@ -156,7 +173,7 @@ def tile_slide(progress: Progress, job: Job) -> Row:
             )
             store.write_bytes(out / "overlays" / f"{row.slide_id}.jpg", jpeg.encode(picture, _PICTURE_QUALITY))
             store.write_text(out / "contours" / f"{row.slide_id}.geojson", contours)
-            _finish(writer, slide, job, row, geometry, lattice)
+            _finish(writer, slide, job, row, geometry, lattice, labels)
     return replace(row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
 
 
@@ -205,18 +222,51 @@ def _plan(slide: Slide, job: Job) -> tuple[Row, Geometry]:
         id=store.artefact_id(
             SCHEMA.format,
             config.affecting(),
-            [entry.slide_id, unique, *([] if entry.mpp is None else [str(entry.mpp)])],
+            [entry.slide_id, unique, *([] if entry.mpp is None else [str(entry.mpp)]), *job.drawn.sources],
         ),
     )
     return row, geometry
 
 
-def _finish(writer: PatchWriter, slide: Slide, job: Job, row: Row, geometry: Geometry, lattice: Lattice) -> None:
+def _where(thumbnail: Thumbnail, job: Job) -> NDArray[np.bool_]:
+    """Where patches may lie: tissue, or the region of interest, or tissue within it; bool (H, W) of the thumbnail."""
+    regions = roi_of(job.drawn)
+    if regions is None:
+        return tissue_mask(thumbnail.pixels, thumbnail.mpp)
+    height, width = thumbnail.pixels.shape[:2]
+    inside = region_mask(regions, (height, width), thumbnail.scale)
+    return inside if job.config.roi_mode == "replace" else inside & tissue_mask(thumbnail.pixels, thumbnail.mpp)
+
+
+def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Labels | None:
+    """The patches' classes; None where the cohort has no annotations."""
+    if job.drawn.names is None:
+        return None
+    annotation = annotation_of(job.drawn, job.config, slide.size, slide.mpp)
+    return label_patches(annotation, job.drawn.names, job.config.label_rule, lattice, geometry, slide.size)
+
+
+def _counts(label: NDArray[np.int16], names: Sequence[str]) -> dict[str, int]:
+    counts = np.bincount(label[label >= 0], minlength=len(names)).tolist()
+    return {name: count for name, count in zip(names, counts, strict=True) if count}
+
+
+def _finish(
+    writer: PatchWriter,
+    slide: Slide,
+    job: Job,
+    row: Row,
+    geometry: Geometry,
+    lattice: Lattice,
+    labels: Labels | None,
+) -> None:
     status = job.entry.path.stat()
     writer.finish(
         coords=lattice.coords,
         grid=lattice.grid,
         tissue=lattice.tissue,
+        label=None if labels is None else labels.label,
+        label_share=None if labels is None else labels.share,
         attributes={
             "id": row.id,
             "slide_id": row.slide_id,
@@ -230,8 +280,10 @@ def _finish(writer: PatchWriter, slide: Slide, job: Job, row: Row, geometry: Geo
                 "mpp_source": row.mpp_source,
                 "level": row.level,
                 "tissue_mm2": row.tissue_mm2,
+                **job.drawn.as_source(),
             },
             "reason": row.reason,
+            **({} if labels is None else {"label_names": job.drawn.names}),
         },
         coords_attributes=_coords_attributes(slide, job.config, row, geometry),
         pixels=not job.config.coords_only,
@@ -290,12 +342,12 @@ def _patches_path(out: Path, slide_id: str) -> Path:
     return out / "patches" / f"{slide_id}.h5"
 
 
-def _unfinished(entries: Sequence[Entry], config: TileConfig, tally: _Tally) -> dict[str, Job]:
+def _unfinished(entries: Sequence[Entry], config: TileConfig, drawings: Drawings, tally: _Tally) -> dict[str, Job]:
     """The slides that are still to be done; those that are complete, or that may not be touched, go to the tally.
 
-    :raises ConfigError: a file in the output was made under other settings.
+    :raises ConfigError: a file in the output was made under other settings or annotations.
     """
-    jobs = {entry.slide_id: Job(entry, config) for entry in entries}
+    jobs = {entry.slide_id: Job(entry, config, drawings.drawn(entry.slide_id)) for entry in entries}
     if config.overwrite:
         return jobs
     for path in sorted((Path(config.out) / "patches").glob("[!.]*.h5")):
@@ -307,7 +359,7 @@ def _unfinished(entries: Sequence[Entry], config: TileConfig, tally: _Tally) -> 
                 del jobs[path.stem]
                 tally.failures.append(_failure(job, error.message, "use --overwrite to make it again"))
             continue
-        _refuse_other_settings(made, config, job)
+        _refuse_other_settings(made, config, drawings, job)
         if job is None:
             continue
         del jobs[path.stem]
@@ -321,8 +373,12 @@ def _unfinished(entries: Sequence[Entry], config: TileConfig, tally: _Tally) -> 
     return jobs
 
 
-def _refuse_other_settings(made: PatchFile, config: TileConfig, job: Job | None) -> None:
+def _refuse_other_settings(made: PatchFile, config: TileConfig, drawings: Drawings, job: Job | None) -> None:
     changes = differences(made.config, config.affecting())
+    if job is None:
+        changes += renamed(made.label_names, drawings.names)
+    else:
+        changes += job.drawn.changes(made.source, made.label_names)
     if job is not None and made.source.get("given_mpp") != job.entry.mpp:
         changes.append(f"mpp in --list was {made.source.get('given_mpp')}, is {job.entry.mpp}")
     if changes:
@@ -361,6 +417,7 @@ def _row_of(made: PatchFile) -> Row:
         tissue_mm2=made.source["tissue_mm2"],
         identity=made.source["identity"],
         id=made.id,
+        labels=None if made.label is None else _counts(made.label, made.label_names),
     )
 
 
@@ -413,8 +470,7 @@ def _count(result: Result[Row], job: Job, tally: _Tally, reporter: Reporter) -> 
         assert error is not None
         raise error
     if warning:
-        tally.warnings.append(warning)
-        reporter.warn(warning)
+        tally.warn(warning, reporter)
 
 
 def _upsampling(row: Row, config: TileConfig) -> str:
@@ -434,6 +490,7 @@ def _outcome(config: TileConfig, tally: _Tally, total: int, record: RunRecord) -
     headline = [
         ("slides", f"{len(tally.rows)} of {total}" + (f", {tally.skipped} from before" if tally.skipped else "")),
         ("patches", f"at most {patches:,}" if config.dry_run else f"{patches:,}"),
+        *([] if config.annotations is None or config.dry_run else [("labels", _spoken_labels(tally.rows))]),
         ("without patches", str(empty)),
         ("failed", str(len(tally.failures))),
         ("seconds", f"{record.seconds():.1f}"),
@@ -456,10 +513,24 @@ def _outcome(config: TileConfig, tally: _Tally, total: int, record: RunRecord) -
     )
 
 
+def _spoken_labels(rows: Sequence[Row]) -> str:
+    """The patches of each class, most frequent first."""
+    total: Counter[str] = Counter()
+    for row in rows:
+        total.update(row.labels or {})
+    unknown = sum(row.patches for row in rows) - total.total()
+    return ", ".join([*(f"{name} {count:,}" for name, count in total.most_common()), f"unknown {unknown:,}"])
+
+
 def _write_slides(out: Path, rows: Sequence[Row]) -> None:
     """Write slides.csv; what an earlier run measured of slides that were skipped now is kept."""
     before = _measured_before(out / "slides.csv")
-    kept = [asdict(row) | (before.get(row.id, {}) if row.seconds is None else {}) for row in rows]
+    kept = [
+        asdict(row)
+        | {"labels": "" if row.labels is None else json.dumps(row.labels, ensure_ascii=False)}
+        | (before.get(row.id, {}) if row.seconds is None else {})
+        for row in rows
+    ]
     store.write_csv(out / "slides.csv", [column.name for column in fields(Row)], kept)
 
 

@@ -22,6 +22,7 @@ from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress, Result
 from sgcl_cli.errors import ArtefactError, ConfigError, SlideError
 from sgcl_cli.progress import Silent
+from sgcl_cli.stages import drawings
 from sgcl_cli.stages import tile as stage
 from sgcl_cli.stages.tile import tile
 
@@ -81,6 +82,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
                 yield Result(key, error=error)
 
     monkeypatch.setattr(stage, "run_tasks", run_tasks)
+    monkeypatch.setattr(drawings, "run_tasks", run_tasks)
 
 
 @pytest.fixture
