@@ -10,13 +10,26 @@ from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
+from sgcl_cli.slide import jpeg
 from sgcl_cli.slide.lattice import Lattice
 
 _OUTLINE = (0, 140, 60)
 _PATCH = (30, 60, 200)
+_CLASSES = (
+    (200, 30, 50),
+    (230, 140, 0),
+    (120, 40, 170),
+    (0, 150, 190),
+    (150, 90, 40),
+    (220, 70, 160),
+    (90, 120, 0),
+    (70, 70, 90),
+)
 _TINT = 0.12
+_CLASS_TINT = 0.3
 _LEAST_SIDE = 1200  # pixels of the longer side
 _FINER = 2  # outlines follow the edges of mask pixels to within a half of 1 / _FINER
 _TISSUE_COLOUR = [0, 140, 60]
@@ -28,10 +41,12 @@ def draw(
     lattice: Lattice,
     patch_size_level0: float,
     scale: tuple[float, float],
+    label: NDArray[np.int16] | None = None,
 ) -> NDArray[np.uint8]:
     """The thumbnail with kept patches tinted and framed and tissue outlined; small ones are enlarged for the eye.
 
     :param scale: (x, y) level-0 pixels per thumbnail pixel.
+    :param label: class of each patch, -1 unknown; each class has its colour.
     :returns: uint8 (k H, k W, 3), k a whole number.
     """
     enlargement = max(1, _LEAST_SIDE // max(mask.shape))
@@ -39,16 +54,36 @@ def draw(
     step = np.divide(scale, enlargement)
     corners = np.rint(lattice.coords / step).astype(int).tolist()
     ends = (np.rint((lattice.coords + patch_size_level0) / step).astype(int) - 1).tolist()
+    colours = [_PATCH if number < 0 else class_colour(number) for number in _numbers(lattice, label)]
     tint, picture = base.copy(), base.copy()
-    for corner, end in zip(corners, ends, strict=True):
-        cv2.rectangle(tint, corner, end, _PATCH, cv2.FILLED)
-    cv2.addWeighted(tint, _TINT, base, 1 - _TINT, 0, dst=picture)
-    for corner, end in zip(corners, ends, strict=True):
-        cv2.rectangle(picture, corner, end, _PATCH, 1)
+    for corner, end, colour in zip(corners, ends, colours, strict=True):
+        cv2.rectangle(tint, corner, end, colour, cv2.FILLED)
+    strength = _TINT if label is None else _CLASS_TINT
+    cv2.addWeighted(tint, strength, base, 1 - strength, 0, dst=picture)
+    for corner, end, colour in zip(corners, ends, colours, strict=True):
+        cv2.rectangle(picture, corner, end, colour, 1)
     large = mask.astype(np.uint8).repeat(enlargement, axis=0).repeat(enlargement, axis=1)
     contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, contours, -1, _OUTLINE, max(1, round(max(large.shape) / 1000)))
     return picture
+
+
+def class_colour(number: int) -> tuple[int, int, int]:
+    """RGB of a class; colours come again after the eighth."""
+    return _CLASSES[number % len(_CLASSES)]
+
+
+def reduced(picture: bytes, side: int, quality: int = 75) -> bytes:
+    """A small copy of a JPEG file, of which neither side is above ``side`` pixels; decoded at reduced scale."""
+    pixels = simplejpeg.decode_jpeg(picture, colorspace="RGB", min_width=side, min_height=side)
+    shrink = min(1.0, side / max(pixels.shape[:2]))
+    size = max(1, round(pixels.shape[1] * shrink)), max(1, round(pixels.shape[0] * shrink))
+    return jpeg.encode(np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8), quality)
+
+
+def _numbers(lattice: Lattice, label: NDArray[np.int16] | None) -> list[int]:
+    numbers: list[int] = [-1] * len(lattice) if label is None else label.tolist()
+    return numbers
 
 
 def outlines(mask: NDArray[np.bool_], scale: tuple[float, float]) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def tile_slide(progress: Progress, job: Job) -> Row:
         row = replace(
             row,
             patches=len(lattice),
-            reason=_why_empty(bool(mask.any()), config.min_tissue) if not len(lattice) else "",
+            reason=_why_empty(bool(mask.any()), job) if not len(lattice) else "",
             tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4),
             labels=None if labels is None else _counts(labels.label, job.drawn.names or ()),
         )
@@ -166,13 +166,15 @@ def tile_slide(progress: Progress, job: Job) -> Row:
                 patch = slide.region(corner, (side, side), (config.patch_size, config.patch_size))
                 writer.append(jpeg.encode(patch, config.jpeg_quality))
                 progress.advance()
-            picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.patch_size_level0, thumbnail.scale)
+            label = None if labels is None else labels.label
+            picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.patch_size_level0, thumbnail.scale, label)
             contours = json.dumps(overlay.outlines(mask, thumbnail.scale), separators=(",", ":"))
             store.write_bytes(
                 out / "thumbnails" / f"{row.slide_id}.jpg", jpeg.encode(thumbnail.pixels, _PICTURE_QUALITY)
             )
             store.write_bytes(out / "overlays" / f"{row.slide_id}.jpg", jpeg.encode(picture, _PICTURE_QUALITY))
-            store.write_text(out / "contours" / f"{row.slide_id}.geojson", contours)
+            if not job.drawn.roi_is(out / "contours" / f"{row.slide_id}.geojson"):
+                store.write_text(out / "contours" / f"{row.slide_id}.geojson", contours)
             _finish(writer, slide, job, row, geometry, lattice, labels)
     return replace(row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
 
@@ -329,8 +331,14 @@ def _magnification(mpp: float) -> int:
     return min(_MAGNIFICATIONS, key=lambda bin_: abs(np.log(bin_ * mpp / 10)))
 
 
-def _why_empty(tissue: bool, min_tissue: float) -> str:
-    return f"no patch holds {min_tissue:.0%} tissue" if tissue else "no tissue found"
+def _why_empty(somewhere: bool, job: Job) -> str:
+    if somewhere:
+        return f"no patch holds {job.config.min_tissue:.0%} tissue"
+    if job.drawn.roi is None:
+        return "no tissue found"
+    return (
+        "the region of interest is empty" if job.config.roi_mode == "replace" else "no tissue in the region of interest"
+    )
 
 
 def _peak_mib() -> float:

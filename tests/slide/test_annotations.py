@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from sgcl_cli.slide.annotations import (
     ring_coverage,
 )
 from sgcl_cli.slide.lattice import Geometry, Lattice, lay
+from sgcl_cli.slide.overlay import outlines
 
 SIZE = (600, 400)
 GEOMETRY = Geometry(100, 0, 0.5, 0.5)
@@ -188,9 +190,19 @@ def test_without_an_annotation_all_is_unknown():
     assert len(label_patches(Areas(()), ["a"], "any", nothing, GEOMETRY, SIZE).label) == 0
 
 
-def test_region_mask_takes_pixels_that_are_half_covered():
-    mask = region_mask([Region("", box(0, 0, 25, 20), (box(0, 0, 10, 6),))], (4, 5), (10.0, 10.0))
+def test_region_mask_takes_pixels_that_are_covered_by_a_third():
+    mask = region_mask([Region("", box(0, 0, 25, 13.4), (box(0, 0, 10, 6.8),))], (4, 5), (10.0, 10.0))
     expected = np.zeros((4, 5), bool)
-    expected[0, 1], expected[1, :2] = True, True
-    expected[:2, 2] = True
+    expected[0, 1:3], expected[1, :2] = True, True
     assert (mask == expected).all()
+
+
+def test_masks_come_back_from_their_outlines():
+    random = np.random.default_rng(3)
+    noise = cv2.GaussianBlur(random.normal(size=(90, 120)), (0, 0), 3)
+    mask = cv2.morphologyEx((noise > -0.05).astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)).astype(bool)
+    scale = 33.1, 32.9
+    polygons = [feature["geometry"]["coordinates"] for feature in outlines(mask, scale)["features"]]
+    regions = [Region("", np.array(rings[0]), tuple(map(np.array, rings[1:]))) for rings in polygons]
+    assert sum(map(len, polygons)) > len(polygons) > 3
+    assert (region_mask(regions, mask.shape, scale) == mask).all()

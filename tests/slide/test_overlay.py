@@ -7,7 +7,7 @@ import numpy as np
 
 from sgcl_cli.slide.jpeg import encode
 from sgcl_cli.slide.lattice import Geometry, lay
-from sgcl_cli.slide.overlay import draw, outlines
+from sgcl_cli.slide.overlay import class_colour, draw, outlines, reduced
 
 
 def ring_mask() -> np.ndarray:
@@ -53,6 +53,25 @@ def test_picture_marks_patches_and_outlines_and_enlarges_small_slides():
     assert picture[250, 400, 0] < 100 and picture[250, 400, 2] > 150
     assert (white == 255).all()
     assert draw(white, np.zeros_like(mask), lay(~mask, (10, 10), Geometry(20, 0, 1, 1), 0), 20, (1, 1)).min() == 255
+
+
+def test_classes_have_their_colours():
+    mask = np.ones((100, 100), bool)
+    lattice = lay(mask, (1000, 1000), Geometry(500, 0, 0.5, 0.5), 0.5)
+    white = np.full((100, 100, 3), 255, np.uint8)
+    picture = draw(white, mask, lattice, 500, (10.0, 10.0), np.array([0, 1, -1, 8], np.int16))
+    centres = [picture[300, 300], picture[300, 900], picture[900, 300], picture[900, 900]]
+    assert len({tuple(centre) for centre in centres}) == 3 and (centres[0] == centres[3]).all()
+    np.testing.assert_allclose(centres[1], 255 - 0.3 * (255 - np.array(class_colour(1))), atol=1)
+
+
+def test_small_copies_keep_their_proportions():
+    pixels = np.zeros((900, 1200, 3), np.uint8)
+    pixels[:, 600:] = 255
+    small = cv2.imdecode(np.frombuffer(reduced(encode(pixels, 90), 300), np.uint8), cv2.IMREAD_COLOR)
+    assert small.shape == (225, 300, 3) and small[:, :140].max() < 20 and small[:, 160:].min() > 235
+    tiny = cv2.imdecode(np.frombuffer(reduced(encode(pixels[:90, :120], 90), 300), np.uint8), cv2.IMREAD_COLOR)
+    assert tiny.shape == (90, 120, 3)
 
 
 def test_jpeg_is_420_at_the_asked_quality():

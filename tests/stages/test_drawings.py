@@ -212,6 +212,67 @@ def test_masks_and_their_size(tmp_path):
     assert failure.slide_id == "sample_generic_050" and "--mask-mpp" in failure.hint
 
 
+def coords(out: Path, slide: str) -> np.ndarray:
+    return PatchFile.open(out / "patches" / f"{Path(slide).stem}.h5").coords
+
+
+def test_written_contours_passed_back_give_the_same_patches(tmp_path):
+    tile(config(tmp_path / "one"), Silent())
+    contours = tmp_path / "one" / "contours"
+    tile(config(tmp_path / "two", roi=str(contours), roi_mode="replace"), Silent())
+    for slide in SLIDES:
+        one, two = (PatchFile.open(tmp_path / name / "patches" / f"{Path(slide).stem}.h5") for name in ("one", "two"))
+        assert np.array_equal(one.coords, two.coords) and np.array_equal(one.tissue, two.tissue) and len(one) > 20
+        name = f"{Path(slide).stem}.geojson"
+        assert (contours / name).read_bytes() == (tmp_path / "two" / "contours" / name).read_bytes()
+
+
+def test_an_edited_contours_file_decides_and_stays_as_it_is(tmp_path):
+    slide = SLIDES[1]
+    tile(config(tmp_path / "out", slide), Silent())
+    whole = coords(tmp_path / "out", slide)
+    path = tmp_path / "out" / "contours" / "sample_generic_050.geojson"
+    content = json.loads(path.read_text())
+    content["features"] = [square(700, 300, 1212, 812, "Tissue")]
+    path.write_text(json.dumps(content))
+    edited = path.read_bytes()
+    again = {"roi": str(path.parent), "roi_mode": "replace"}
+    with pytest.raises(ConfigError, match="--roi-mode was restrict, is replace; --roi had no file for this slide"):
+        tile(config(tmp_path / "out", slide, **again), Silent())
+    tile(config(tmp_path / "out", slide, **again, overwrite=True), Silent())
+    assert path.read_bytes() == edited
+    kept = coords(tmp_path / "out", slide)
+    inside = ((kept + 64 > (700, 300)) & (kept + 64 < (1212, 812))).all(axis=1)
+    assert 9 <= len(kept) <= 25 < len(whole) and inside.all()
+    assert tile(config(tmp_path / "out", slide, **again), Silent()).data["skipped"] == 1
+
+
+def test_a_region_of_interest_restricts_tissue_and_its_holes_do_too(tmp_path):
+    folder = tmp_path / "roi"
+    tile(config(tmp_path / "all", SLIDES[1]), Silent())
+    everywhere = {tuple(corner) for corner in coords(tmp_path / "all", SLIDES[1]).tolist()}
+    left = square(0, 0, 1280, 5000)
+    left["geometry"]["coordinates"].append([[900, 500], [1156, 500], [1156, 756], [900, 756]])
+    path = write(folder, SLIDES[1], left)
+    reporter = Silent()
+    tile(config(tmp_path / "part", SLIDES[1], SLIDES[2], roi=str(folder)), reporter)
+    part = {tuple(corner) for corner in coords(tmp_path / "part", SLIDES[1]).tolist()}
+    assert part < everywhere and max(x for x, _ in part) <= 1280 - 64
+    assert not [
+        corner for corner in part if 836 < corner[0] + 64 < 1220 and 564 <= corner[1] + 64 <= 692 and corner[0] == 960
+    ]
+    assert any("1 of 2 slides have no file, their tissue is found as usual" in warning for warning in reporter.warnings)
+    write(folder, SLIDES[1]).touch()
+    outcome = tile(config(tmp_path / "none", SLIDES[1], SLIDES[2], roi=str(folder)), Silent())
+    assert outcome.data["slides"][0]["reason"] == "no tissue in the region of interest"
+    path.write_text("[]")
+    outcome = tile(config(tmp_path / "void", SLIDES[1], SLIDES[2], roi=str(folder), roi_mode="replace"), Silent())
+    assert outcome.data["slides"][0]["reason"] == "the region of interest is empty"
+    path.write_text("{}")
+    with pytest.raises(LabelError, match="is not GeoJSON"):
+        tile(config(tmp_path / "bad", SLIDES[1], roi=str(folder)), Silent())
+
+
 @pytest.mark.slow
 def test_real_spots_and_masks(tmp_path, real_data):
     folder = real_data / "labelled"
