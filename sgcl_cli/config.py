@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import shlex
 import tomllib
 import types
 from collections.abc import Mapping
@@ -112,6 +113,22 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """All settings as JSON values."""
         return {spec.name: _plain(getattr(self, spec.name)) for spec in dataclasses.fields(self)}
+
+    def command_line(self) -> str:
+        """The command that gives the same result, with the settings that are not at their default."""
+        arguments: list[str] = []
+        options: list[str] = []
+        for spec in dataclasses.fields(self):
+            value = getattr(self, spec.name)
+            if spec.name in ("dry_run", "overwrite", "device", "threads", "workers") or value == spec.default:
+                continue
+            if spec.metadata["meta"].argument:
+                arguments += [*value] if isinstance(value, tuple) else [str(value)]
+            elif isinstance(value, bool):
+                options.append(flag(spec.name) if value else flag("no_" + spec.name))
+            else:
+                options += [flag(spec.name), str(value)]
+        return shlex.join(["sgcl", self.table, *arguments, *options])
 
     def affecting(self) -> dict[str, Any]:
         """The settings that decide the result, as JSON values; these enter the artefact's id."""

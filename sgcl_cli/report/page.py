@@ -79,7 +79,21 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML text."""
-    environment = jinja2.Environment(
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            page=page,
+            metric_names=METRIC_NAMES,
+            notes=_notes(page.models),
+            same_interval_note=_same_interval_note(page.models),
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """What every page is rendered in: names are escaped, hashes for its Content-Security-Policy can be had."""
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -87,19 +101,14 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
-    environment.filters["csp_hash"] = _csp_hash
-    environment.filters["number"] = _number
-    return environment.get_template("report.html").render(
-        page=page,
-        metric_names=METRIC_NAMES,
-        notes=_notes(page.models),
-        same_interval_note=_same_interval_note(page.models),
-    )
+    made.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
+    made.filters["csp_hash"] = _csp_hash
+    made.filters["number"] = _number
+    return made
 
 
-def _csp_hash(style: str) -> str:
-    digest = hashlib.sha256(str(style).encode()).digest()
+def _csp_hash(content: str) -> str:
+    digest = hashlib.sha256(str(content).encode()).digest()
     return "sha256-" + base64.b64encode(digest).decode("ascii")
 
 

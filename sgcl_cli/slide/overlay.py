@@ -46,7 +46,7 @@ def draw(
     """The thumbnail with kept patches tinted and framed and tissue outlined; small ones are enlarged for the eye.
 
     :param scale: (x, y) level-0 pixels per thumbnail pixel.
-    :param label: class of each patch, -1 unknown; each class has its colour.
+    :param label: class of each patch, -1 unknown; each class has its colour, patches of none are only framed.
     :returns: uint8 (k H, k W, 3), k a whole number.
     """
     enlargement = max(1, _LEAST_SIDE // max(mask.shape))
@@ -54,10 +54,12 @@ def draw(
     step = np.divide(scale, enlargement)
     corners = np.rint(lattice.coords / step).astype(int).tolist()
     ends = (np.rint((lattice.coords + patch_size_level0) / step).astype(int) - 1).tolist()
-    colours = [_PATCH if number < 0 else class_colour(number) for number in _numbers(lattice, label)]
+    numbers: list[int] = [-1] * len(lattice) if label is None else label.tolist()
+    colours = [_PATCH if number < 0 else class_colour(number) for number in numbers]
     tint, picture = base.copy(), base.copy()
-    for corner, end, colour in zip(corners, ends, colours, strict=True):
-        cv2.rectangle(tint, corner, end, colour, cv2.FILLED)
+    for corner, end, colour, number in zip(corners, ends, colours, numbers, strict=True):
+        if label is None or number >= 0:
+            cv2.rectangle(tint, corner, end, colour, cv2.FILLED)
     strength = _TINT if label is None else _CLASS_TINT
     cv2.addWeighted(tint, strength, base, 1 - strength, 0, dst=picture)
     for corner, end, colour in zip(corners, ends, colours, strict=True):
@@ -79,11 +81,6 @@ def reduced(picture: bytes, side: int, quality: int = 75) -> bytes:
     shrink = min(1.0, side / max(pixels.shape[:2]))
     size = max(1, round(pixels.shape[1] * shrink)), max(1, round(pixels.shape[0] * shrink))
     return jpeg.encode(np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8), quality)
-
-
-def _numbers(lattice: Lattice, label: NDArray[np.int16] | None) -> list[int]:
-    numbers: list[int] = [-1] * len(lattice) if label is None else label.tolist()
-    return numbers
 
 
 def outlines(mask: NDArray[np.bool_], scale: tuple[float, float]) -> dict[str, Any]:

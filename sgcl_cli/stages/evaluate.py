@@ -6,7 +6,6 @@ Everything is computed before the first result is written; run.json comes last, 
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -389,7 +388,7 @@ def _write(
         parts=_parts(cohort, plan),
         curves={model.key: _curves(cohort, plan, model) for model in models},
         encoder=str((cohort.files[0].attributes or {}).get("encoder", "not recorded")),
-        command=_command(config),
+        command=config.command_line(),
         provenance=_provenance(identity, inputs.ids),
         slides=_slide_results(cohort, plan, models),
     )
@@ -625,14 +624,3 @@ def _provenance(identity: str, ids: Mapping[str, str]) -> list[tuple[str, str]]:
         *((name.capitalize(), value) for name, value in ids.items()),
         ("Versions", ", ".join(f"{name} {installed[name]}" for name in names)),
     ]
-
-
-def _command(config: EvaluateConfig) -> str:
-    """The command line that gives this result, with the settings that are not at their default."""
-    words = ["sgcl", "evaluate", *([config.features] if config.features else [])]
-    for name, value in config.as_dict().items():
-        default = type(config).__dataclass_fields__[name].default
-        if name in ("features", "dry_run", "overwrite", "device", "threads") or value == default:
-            continue
-        words += [flag(name)] if value is True else [flag(name), str(value)]
-    return shlex.join(words)

@@ -35,11 +35,15 @@ from sgcl_cli.slide.discover import Entry, discover
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
 from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, Slide, Thumbnail, dicom_series, identity
 from sgcl_cli.slide.tissue import tissue_mask
+from sgcl_cli.stages.cohort_page import write_page
 from sgcl_cli.stages.drawings import Drawings, Drawn, annotation_of, renamed, roi_of, settle
 
 _MAGNIFICATIONS = (5, 10, 20, 40, 60, 80)  # the bins of TRIDENT
 _PICTURE_QUALITY = 85
 _SERIES_TIMEOUT = 60.0  # seconds
+_TRIED = 5  # patches of each slide in a dry run
+_COLUMN_BYTES = 48  # of a patch, besides its pixels
+_MIXED = 1.5  # between the coarsest and the finest level 0 of a cohort
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class _Tally:
 
 
 def tile(config: TileConfig, reporter: Reporter, work: Work | None = None) -> Outcome:
-    """Tile slides: patches, thumbnails, overlays, contours, slides.csv, failures.csv and run.json under ``config.out``.
+    """Tile slides: patches, thumbnails, overlays, contours, slides.csv, failures.csv, index.html and run.json under ``out``.
 
     Slides that are complete under the same settings are skipped, failed ones are tried again. A slide that cannot be used is
     recorded, and the others go on. With ``dry_run`` nothing is written.
@@ -123,16 +127,29 @@ def tile(config: TileConfig, reporter: Reporter, work: Work | None = None) -> Ou
         store.sweep(out)
         if config.overwrite:
             _remove_old(out, jobs)
-    for result in _run(work or (probe_slide if config.dry_run else tile_slide), jobs, config, reporter):
+    for result in _run(work or (survey_slide if config.dry_run else tile_slide), jobs, config, reporter):
         _count(result, jobs[result.key], tally, reporter)
     tally.rows.sort(key=lambda row: row.slide_id)
     tally.failures.sort(key=lambda failure: failure.slide_id)
+    _warn_of_mixture(tally, reporter)
     outcome = _outcome(config, tally, len(found.entries), record)
     if not config.dry_run:
-        _write_slides(out, tally.rows)
+        rows = _with_measured_before(out, tally.rows)
+        artefact = folder_id([row.id for row in rows])
+        _write_slides(out, rows)
         write_failures(out, tally.failures)
-        inputs = {row.path: row.identity for row in tally.rows}
-        record.write(out, artefact=folder_id([row.id for row in tally.rows]), inputs=inputs, outcome=outcome)
+        warned = {row.slide_id: _upsampling(row, config) for row in rows}
+        write_page(
+            out,
+            config,
+            rows,
+            tally.failures,
+            warnings=[warning for warning in tally.warnings if warning not in warned.values()],
+            warned=warned,
+            names=drawings.names or (),
+            artefact=artefact,
+        )
+        record.write(out, artefact=artefact, inputs={row.path: row.identity for row in rows}, outcome=outcome)
     _refuse_nothing(tally, len(found.entries))
     return outcome
 
@@ -147,19 +164,8 @@ def tile_slide(progress: Progress, job: Job) -> Row:
     cv2.setNumThreads(1)
     config, out = job.config, Path(job.config.out)
     with _open(job) as slide:
-        row, geometry = _plan(slide, job)
-        thumbnail = slide.thumbnail()
-        mask = _where(thumbnail, job)
-        lattice = lay(mask, slide.size, geometry, config.min_tissue)
-        labels = _labels(slide, job, lattice, geometry)
+        row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job)
         progress.expect(len(lattice))
-        row = replace(
-            row,
-            patches=len(lattice),
-            reason=_why_empty(bool(mask.any()), job) if not len(lattice) else "",
-            tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4),
-            labels=None if labels is None else _counts(labels.label, job.drawn.names or ()),
-        )
         with PatchWriter(_patches_path(out, row.slide_id)) as writer:
             for corner in lattice.coords.tolist() if not config.coords_only else ():
                 side = geometry.patch_size_level0
@@ -179,13 +185,71 @@ def tile_slide(progress: Progress, job: Job) -> Row:
     return replace(row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
 
 
-def probe_slide(progress: Progress, job: Job) -> Row:
-    """Open one slide and bound its number of patches by its area; what ``tile`` does in each worker of a dry run.
+@dataclass(frozen=True)
+class Survey(Row):
+    """A row with bounds on what tiling the slide will take: bytes on disk, and seconds of one worker."""
+
+    least_bytes: int = 0
+    most_bytes: int = 0
+    least_seconds: float = 0.0
+    most_seconds: float = 0.0
+
+
+def survey_slide(progress: Progress, job: Job) -> Survey:
+    """Find the patches of one slide and try some; what ``tile`` does in each worker of a dry run.
+
+    The bounds are those of the tried patches, read one by one, for all.
 
     :raises SlideError: the slide cannot be used.
     """
+    started = time.perf_counter()
+    cv2.setNumThreads(1)
+    config = job.config
     with _open(job) as slide:
-        return _plan(slide, job)[0]
+        row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job)
+        picture = overlay.draw(
+            thumbnail.pixels,
+            mask,
+            lattice,
+            geometry.patch_size_level0,
+            thumbnail.scale,
+            labels.label if labels else None,
+        )
+        pictures = sum(len(jpeg.encode(pixels, _PICTURE_QUALITY)) for pixels in (thumbnail.pixels, picture))
+        before = time.perf_counter() - started
+        tried = np.unique(np.linspace(0, len(lattice) - 1, min(_TRIED, len(lattice))).astype(int)).tolist()
+        sizes, seconds = [], []
+        for number in [] if config.coords_only else tried:
+            begun = time.perf_counter()
+            side = geometry.patch_size_level0
+            patch = slide.region(lattice.coords[number].tolist(), (side, side), (config.patch_size,) * 2)
+            sizes.append(len(jpeg.encode(patch, config.jpeg_quality)))
+            seconds.append(time.perf_counter() - begun)
+    fixed = pictures + len(lattice) * _COLUMN_BYTES
+    return Survey(
+        **{spec.name: getattr(row, spec.name) for spec in fields(Row)},
+        least_bytes=fixed + len(lattice) * min(sizes, default=0),
+        most_bytes=fixed + len(lattice) * max(sizes, default=0),
+        least_seconds=before + len(lattice) * min(seconds, default=0.0),
+        most_seconds=before + len(lattice) * max(seconds, default=0.0),
+    )
+
+
+def _lay(slide: Slide, job: Job) -> tuple[Row, Geometry, Thumbnail, NDArray[np.bool_], Lattice, Labels | None]:
+    """Where the slide's patches lie and what they are called; all that is known before reading them."""
+    row, geometry = _plan(slide, job)
+    thumbnail = slide.thumbnail()
+    mask = _where(thumbnail, job)
+    lattice = lay(mask, slide.size, geometry, job.config.min_tissue)
+    labels = _labels(slide, job, lattice, geometry)
+    row = replace(
+        row,
+        patches=len(lattice),
+        reason=_why_empty(bool(mask.any()), job) if not len(lattice) else "",
+        tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4),
+        labels=None if labels is None else _counts(labels.label, job.drawn.names or ()),
+    )
+    return row, geometry, thumbnail, mask, lattice, labels
 
 
 def _open(job: Job) -> Slide:
@@ -193,13 +257,12 @@ def _open(job: Job) -> Slide:
 
 
 def _plan(slide: Slide, job: Job) -> tuple[Row, Geometry]:
-    """The slide's row as far as it is known before looking at pixels: all cells of its lattice count as patches."""
+    """The slide's row as far as it is known before looking at pixels."""
     config, entry = job.config, job.entry
     if not config.allow_upsample:
         slide.check_resolves(config.mpp)
     geometry = Geometry(config.patch_size, config.overlap, config.mpp, slide.mpp)
-    count = cells(slide.size, geometry)
-    if count == 0:
+    if cells(slide.size, geometry) == 0:
         side = geometry.patch_size_level0
         raise SlideError(
             f"{entry.path.name}: a patch covers {side:.0f} x {side:.0f} level-0 pixels, the slide has "
@@ -211,7 +274,7 @@ def _plan(slide: Slide, job: Job) -> tuple[Row, Geometry]:
     row = Row(
         slide_id=entry.slide_id,
         path=entry.name,
-        patches=count,
+        patches=0,
         reason="",
         width=slide.size[0],
         height=slide.size[1],
@@ -481,6 +544,17 @@ def _count(result: Result[Row], job: Job, tally: _Tally, reporter: Reporter) -> 
         tally.warn(warning, reporter)
 
 
+def _warn_of_mixture(tally: _Tally, reporter: Reporter) -> None:
+    """Scans at different resolutions may look different at the same one, which a model can learn instead of tissue."""
+    found = [row.mpp for row in tally.rows]
+    if found and max(found) > _MIXED * min(found):
+        tally.warn(
+            f"level 0 is {min(found):.4g} um/px on some slides, {max(found):.4g} on others: patches have one resolution, "
+            "but not one sharpness",
+            reporter,
+        )
+
+
 def _upsampling(row: Row, config: TileConfig) -> str:
     if row.mpp_actual <= config.mpp * UPSAMPLING_ALLOWED:
         return ""
@@ -497,8 +571,9 @@ def _outcome(config: TileConfig, tally: _Tally, total: int, record: RunRecord) -
     peak = max((row.peak_mib for row in tally.rows if row.peak_mib is not None), default=None)
     headline = [
         ("slides", f"{len(tally.rows)} of {total}" + (f", {tally.skipped} from before" if tally.skipped else "")),
-        ("patches", f"at most {patches:,}" if config.dry_run else f"{patches:,}"),
-        *([] if config.annotations is None or config.dry_run else [("labels", _spoken_labels(tally.rows))]),
+        ("patches", f"{patches:,}"),
+        *([] if config.annotations is None else [("labels", _spoken_labels(tally.rows))]),
+        *(_expected(tally.rows, _workers(config)) if config.dry_run else []),
         ("without patches", str(empty)),
         ("failed", str(len(tally.failures))),
         ("seconds", f"{record.seconds():.1f}"),
@@ -521,6 +596,20 @@ def _outcome(config: TileConfig, tally: _Tally, total: int, record: RunRecord) -
     )
 
 
+def _expected(rows: Sequence[Row], workers: int) -> list[tuple[str, str]]:
+    """Disk and time that tiling will take; slides that are complete already take none."""
+    surveys = [row for row in rows if isinstance(row, Survey)]
+    disk = [sum(row.least_bytes for row in surveys) / 2**20, sum(row.most_bytes for row in surveys) / 2**20]
+    least = sum(row.least_seconds for row in surveys) / workers
+    most = max(sum(row.most_seconds for row in surveys) / workers, *(row.most_seconds for row in surveys), 0.0)
+    how = f"with {workers} workers" if workers > 1 else "with 1 worker"
+    return [
+        ("expected on disk", f"{disk[0]:,.1f} to {disk[1]:,.1f} MiB"),
+        ("expected time", f"{least:,.0f} to {most:,.0f} s {how}"),
+        ("these bounds", f"from at most {_TRIED} patches of each slide"),
+    ]
+
+
 def _spoken_labels(rows: Sequence[Row]) -> str:
     """The patches of each class, most frequent first."""
     total: Counter[str] = Counter()
@@ -531,24 +620,26 @@ def _spoken_labels(rows: Sequence[Row]) -> str:
 
 
 def _write_slides(out: Path, rows: Sequence[Row]) -> None:
-    """Write slides.csv; what an earlier run measured of slides that were skipped now is kept."""
-    before = _measured_before(out / "slides.csv")
-    kept = [
-        asdict(row)
-        | {"labels": "" if row.labels is None else json.dumps(row.labels, ensure_ascii=False)}
-        | (before.get(row.id, {}) if row.seconds is None else {})
+    cells = [
+        asdict(row) | {"labels": "" if row.labels is None else json.dumps(row.labels, ensure_ascii=False)}
         for row in rows
     ]
-    store.write_csv(out / "slides.csv", [column.name for column in fields(Row)], kept)
+    store.write_csv(out / "slides.csv", [column.name for column in fields(Row)], cells)
 
 
-def _measured_before(path: Path) -> dict[str, dict[str, str]]:
-    measured = ("seconds", "peak_mib")
+def _with_measured_before(out: Path, rows: Sequence[Row]) -> list[Row]:
+    """The rows; those of slides that were skipped now with what an earlier run measured, from its slides.csv."""
+    path, measured = out / "slides.csv", ("seconds", "peak_mib")
     try:
-        rows = store.read_table(path, ["id", *measured]) if path.exists() else []
-    except SgclError:
-        return {}
-    return {row["id"]: {name: row[name] for name in measured} for row in rows}
+        table = store.read_table(path, ["id", *measured]) if path.exists() else []
+        before = {row["id"]: [float(row[name]) if row[name] else None for name in measured] for row in table}
+    except (SgclError, ValueError):
+        before = {}
+    kept = []
+    for row in rows:
+        seconds, peak = before.get(row.id, (None, None)) if row.seconds is None else (row.seconds, row.peak_mib)
+        kept.append(replace(row, seconds=seconds, peak_mib=peak))
+    return kept
 
 
 def _refuse_nothing(tally: _Tally, total: int) -> None:

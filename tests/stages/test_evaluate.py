@@ -498,4 +498,4 @@ def test_names_that_look_like_code_are_shown_as_text(tmp_path: Path) -> None:
 
 def test_the_report_names_the_command(slides: Path, labels: Path, tmp_path: Path) -> None:
     config = EvaluateConfig(features="my features", labels="l.csv", out="o", folds=3, allow_missing=True, threads=1)
-    assert stage._command(config) == "sgcl evaluate 'my features' --out o --labels l.csv --allow-missing --folds 3"
+    assert config.command_line() == "sgcl evaluate 'my features' --out o --labels l.csv --allow-missing --folds 3"

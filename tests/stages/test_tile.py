@@ -208,15 +208,17 @@ def test_failed_slides_are_tried_again_and_complete_ones_skipped(tmp_path, inlin
     (folder / "later.tif").write_text("not copied yet")
     first = tile(config(tmp_path / "out", folder), Silent())
     assert [failure.slide_id for failure in first.failures] == ["later"]
-    before = (tmp_path / "out" / "patches" / "good.h5").stat()
+    before = (tmp_path / "out" / "patches" / "good.h5").stat().st_mtime_ns
     write_slide(folder / "later.tif")
     os.utime(folder / "good.tif", (1, 1))
     second = tile(config(tmp_path / "out", folder), Silent())
     assert second.failures == [] and second.data["skipped"] == 1
-    assert (tmp_path / "out" / "patches" / "good.h5").stat() == before
+    assert (tmp_path / "out" / "patches" / "good.h5").stat().st_mtime_ns == before
     rows = {row["slide_id"]: row for row in rows_of(tmp_path / "out" / "slides.csv")}
     assert all(float(rows[name]["seconds"]) > 0 for name in ("good", "later"))
     assert rows_of(tmp_path / "out" / "failures.csv") == []
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("<dt>Time</dt>") == 2 and "not copied yet" not in page
 
 
 def test_a_second_run_gives_the_same_bytes(tmp_path, inline):
@@ -322,10 +324,39 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(tmp_path, inline):
     write_slide(tmp_path / "in" / "b.tif", mpp=None)
     outcome = tile(config(tmp_path / "out", tmp_path / "in", dry_run=True), Silent())
     (row,) = outcome.data["slides"]
-    assert (row["slide_id"], row["mpp"], row["patches"]) == ("a", pytest.approx(2.0), (SIDE // 64) ** 2)
+    assert (row["slide_id"], row["mpp"]) == ("a", pytest.approx(2.0))
     assert [failure.slide_id for failure in outcome.failures] == ["b"]
-    assert ("patches", f"at most {(SIDE // 64) ** 2:,}") in outcome.headline
     assert not (tmp_path / "out").exists()
+    tile(config(tmp_path / "out", tmp_path / "in"), Silent())
+    made = PatchFile.open(tmp_path / "out" / "patches" / "a.h5")
+    written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("a.*"))
+    assert row["patches"] == len(made) and row["tissue_mm2"] == made.source["tissue_mm2"]
+    assert row["least_bytes"] < row["most_bytes"] and 0.6 * row["least_bytes"] < written < 1.6 * row["most_bytes"]
+    assert 0 < row["least_seconds"] < row["most_seconds"]
+    headline = dict(outcome.headline)
+    assert headline["patches"] == f"{len(made):,}" and headline["output"] == "nothing written"
+    assert headline["expected on disk"].endswith(" MiB") and headline["expected time"].endswith(" s with 1 worker")
+    rest = dict(tile(config(tmp_path / "out", tmp_path / "in", dry_run=True), Silent()).headline)
+    assert rest["expected on disk"] == "0.0 to 0.0 MiB" and rest["expected time"] == "0 to 0 s with 1 worker"
+
+
+def test_the_page_shows_every_slide_and_nothing_a_name_could_do(tmp_path, inline):
+    folder = tmp_path / "in"
+    write_slide(folder / "a%20'b' <i>&.tif")
+    write_slide(folder / "coarse.tif", mpp=8.0)
+    write_slide(folder / "blank.tif", tissue=False)
+    (folder / "<script>alert(1)</script>.svs".replace("/", "")).write_text("no slide")
+    outcome = tile(config(tmp_path / "out", folder, allow_upsample=True), Silent())
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count('<article class="slide"') == outcome.total == 4
+    assert "<script>alert" not in page and "<i>" not in page
+    (patches,) = [row["patches"] for row in outcome.data["slides"] if "%20" in row["slide_id"]]
+    assert f'data-status="done" data-patches="{patches}"' in page
+    assert 'data-status="empty"' in page and "no tissue found" in page
+    assert 'data-status="failed"' in page and "is not a slide that OpenSlide knows. What to do: " in page
+    assert 'href="overlays/a%2520%27b%27%20%3Ci%3E%26.jpg"' in page
+    assert "level 0 is 2 um/px on some slides, 8 on others" in page
+    assert page.count("hold less detail than they could") == 1 and str(tmp_path / "in" / "a") not in page
 
 
 def test_output_that_cannot_be_written_stops_the_run(tmp_path, inline):

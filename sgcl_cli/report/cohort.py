@@ -1,0 +1,113 @@
+"""The cohort at a glance: one HTML file with a card per slide that can be filtered and sorted.
+
+Like the report of an evaluation it needs nothing else and shows every name as text. Its Content-Security-Policy allows its own
+style sheet and its own few lines of script (both by hash) and ``data:`` images. Larger pictures are links to the overlays beside
+it; everything else works where the file is moved alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sgcl_cli.report.page import environment
+
+STATUSES = (("done", "With patches"), ("warned", "With warnings"), ("empty", "Without patches"), ("failed", "Failed"))
+UNKNOWN = "#c9d0d6"
+
+_PICTURE_SIDE = 300  # pixels
+_LEAST_SIDE = 96
+_FULL_SIDE_SLIDES = 300
+
+
+@dataclass(frozen=True)
+class Class:
+    """A class of the labels, or the patches without one: its colour as #rrggbb, how many patches."""
+
+    name: str
+    colour: str
+    count: int
+
+
+@dataclass(frozen=True)
+class SlideCard:
+    """One slide.
+
+    :param status: words of ``STATUSES``, separated by spaces.
+    :param picture: a small JPEG file, b"" where there is none.
+    :param facts: (name, value) of what is shown.
+    :param problems: warnings, why there are no patches, or why it failed and what to do.
+    :param classes: patches by class, those without one included.
+    """
+
+    slide_id: str
+    status: str
+    facts: Sequence[tuple[str, str]]
+    picture: bytes = b""
+    problems: Sequence[str] = ()
+    classes: Sequence[Class] = ()
+    patches: int | None = None
+    tissue_mm2: float | None = None
+    mpp: float | None = None
+    seconds: float | None = None
+
+    @property
+    def uri(self) -> str:
+        """The picture as a data: URI."""
+        return "data:image/jpeg;base64," + base64.b64encode(self.picture).decode("ascii")
+
+    @property
+    def bars(self) -> list[dict[str, Any]]:
+        """The classes as parts of a bar of length 100."""
+        total = sum(part.count for part in self.classes)
+        bars: list[dict[str, Any]] = []
+        start = 0.0
+        for part in self.classes:
+            width = 100 * part.count / total if total else 0.0
+            if width:
+                name = f"{part.name}: {part.count:,}"
+                bars.append({"start": round(start, 2), "width": round(width, 2), "colour": part.colour, "name": name})
+            start += width
+        return bars
+
+
+@dataclass(frozen=True)
+class CohortPage:
+    """All that the page says.
+
+    :param facts: short phrases under the title.
+    :param warnings: what concerns the cohort as a whole.
+    :param classes: all classes with their counts over the cohort.
+    :param command: how to run it again.
+    :param provenance: (name, value) of settings and ids.
+    """
+
+    title: str
+    facts: Sequence[str]
+    warnings: Sequence[str]
+    slides: Sequence[SlideCard]
+    command: str
+    provenance: Sequence[tuple[str, str]]
+    classes: Sequence[Class] = ()
+
+    @property
+    def statuses(self) -> list[tuple[str, str]]:
+        """The statuses that occur."""
+        occurring = {word for slide in self.slides for word in slide.status.split()}
+        return [(value, name) for value, name in STATUSES if value in occurring]
+
+
+def render(page: CohortPage) -> str:
+    """The page as HTML text."""
+    made = environment()
+    made.filters["machine"] = lambda value: "" if value is None else repr(value)
+    return made.get_template("cohort.html").render(page=page)
+
+
+def picture_side(slides: int) -> int:
+    """How large pictures may be, pixels: smaller in larger cohorts, so that the page stays of bounded size."""
+    shrink = min(1.0, math.sqrt(_FULL_SIDE_SLIDES / max(1, slides)))
+    return max(_LEAST_SIDE, round(_PICTURE_SIDE * shrink))
