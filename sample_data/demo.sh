@@ -11,7 +11,9 @@ python "$here/make_slides.py" "$out" --slides "${SLIDES:-20}"
 echo "== sgcl tile"
 sgcl tile "$out/slides" --out "$out/tiles" --mpp 2 --patch-size 128
 echo "== sgcl pretrain"
-sgcl pretrain "$out/tiles" --out "$out/run" --view 64 --corner 32 --batch 32 --epochs "${EPOCHS:-10}"
+# Small views, small batches and, in proportion, a small learning rate; gentle colours, since 500 patches are few.
+sgcl pretrain "$out/tiles" --out "$out/run" --view 64 --corner 32 --batch 16 --lr 0.001 --epochs "${EPOCHS:-10}" \
+  --crop-low 0.5 --corner-crop-low 0.4 --brightness 0.2 --contrast 0.2 --saturation 0.2 --hue 0.05
 echo "== sgcl embed"
 sgcl embed "$out/tiles" --encoder "$out/run" --out "$out/features"
 echo "== sgcl evaluate"

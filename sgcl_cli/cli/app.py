@@ -57,7 +57,10 @@ def _command(kind: type[Config], help: str, example: str) -> None:
             return
         terminal = Terminal(quiet=door["quiet"] or door["json"])
         stage = getattr(importlib.import_module(f"sgcl_cli.stages.{kind.table}"), kind.table)
-        outcome = stage(config, terminal)
+        try:
+            outcome = stage(config, terminal)
+        except KeyboardInterrupt:  # before typer makes a silent exit of it
+            raise Interrupted(signal.SIGINT) from None
         terminal.close(outcome, as_json=door["json"])
         allowed = failures_allowed(getattr(config, "allow_failures", "0"), outcome.total)
         if len(outcome.failures) > allowed:
@@ -100,9 +103,6 @@ def run(arguments: list[str]) -> int:
         message = getattr(error, "format_message", error.__str__)()
         Terminal().error(SgclError(message, "see sgcl --help, or sgcl COMMAND --help"))
         return 2
-    except (KeyboardInterrupt, typer.Abort):
-        Terminal().note("interrupted; run the same command again to go on")
-        return 128 + signal.SIGINT
     except Interrupted as stop:
         Terminal().note("interrupted; run the same command again to go on")
         return 128 + stop.signum

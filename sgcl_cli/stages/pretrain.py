@@ -34,6 +34,7 @@ from sgcl_cli.progress import Reporter, Silent, Task
 
 FORMAT = "sgcl.pretrain/1"
 _DRY_STEPS = 2
+_NOTHING_LEARNED = 0.02  # nats
 _OWN_FILES = ("last.pt", "encoder.safetensors", "encoder.json", "metrics.jsonl", "curves.png", "slides.csv", "run.json")
 
 
@@ -481,7 +482,7 @@ class _Run:
     def finish(self, record: RunRecord) -> Outcome:
         """Export the encoder, draw the curves, list the slides, write run.json."""
         card = save_encoder(self.out, self._card(), self.encoder.state_dict())
-        warnings = [*self.warnings, *self._draw()]
+        warnings = [*self.warnings, *self._judge(), *self._draw()]
         store.write_csv(
             self.out / "slides.csv",
             ("slide_id", "patches", "identity", "patches_id"),
@@ -510,6 +511,19 @@ class _Run:
         outcome = Outcome("pretrain", self.out, _headline(self.out, data), warnings=warnings, data=data)
         record.write(self.out, artefact=self.run_id, inputs={"patches": self.index.id}, outcome=outcome)
         return outcome
+
+    def _judge(self) -> list[str]:
+        """A warning where the self term ended where equal similarities put it: at the logarithm of its candidates."""
+        compared = 1 + int((self.settings.queue if self.keys is not None else self.settings.uniform_negatives) or 0)
+        reached = self.epoch_means.get("self", 0.0)
+        if self.settings.weight_self == 0 or abs(reached - math.log(compared)) > _NOTHING_LEARNED:
+            return []
+        warning = (
+            f"the self term ended at {reached:.3f}, where ln({compared}) = {math.log(compared):.3f} means that it learned "
+            "nothing: use a lower --lr for small batches, weaker views, or more epochs"
+        )
+        self.reporter.warn(warning)
+        return [warning]
 
     def _draw(self) -> list[str]:
         from sgcl_cli.report.curves import draw_curves, read_metrics

@@ -11,6 +11,7 @@ import pytest
 from sgcl_cli import __version__
 from sgcl_cli.cli.app import app, run
 from sgcl_cli.config import EmbedConfig, EvaluateConfig, PretrainConfig, TileConfig, flag
+from sgcl_cli.errors import Interrupted
 
 COMMANDS = {"tile": TileConfig, "pretrain": PretrainConfig, "embed": EmbedConfig, "evaluate": EvaluateConfig}
 
@@ -94,3 +95,19 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sgcl_cli.stages.pretrain, "pretrain", broken)
     with pytest.raises(ZeroDivisionError):
         run(["pretrain", "p", "--out", "o"])
+
+
+@pytest.mark.parametrize(
+    ("signal_", "code"), [(KeyboardInterrupt(), 130), (Interrupted(15), 143), (Interrupted(2), 130)]
+)
+def test_signals_become_exit_codes(
+    signal_: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sgcl_cli.stages.pretrain
+
+    def interrupted(*_: object) -> None:
+        raise signal_
+
+    monkeypatch.setattr(sgcl_cli.stages.pretrain, "pretrain", interrupted)
+    assert run(["pretrain", "p", "--out", "o"]) == code
+    assert "run the same command again" in capsys.readouterr().err

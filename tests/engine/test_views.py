@@ -25,6 +25,13 @@ from sgcl_cli.engine.views import (
 )
 
 SETTINGS = ViewSettings(view=28, corner=12)
+STILL = {
+    "view": 32,
+    "corner": 16,
+    "crop": (1, 1),
+    "corner_crop": (1, 1),
+    **dict.fromkeys(("grayscale", "brightness", "contrast", "saturation", "hue", "flip"), 0),
+}
 
 
 def _patches(count: int, side: int = 32) -> torch.Tensor:
@@ -122,18 +129,7 @@ def test_the_other_operations_by_hand() -> None:
 
 
 def test_strength_zero_is_only_crop_and_normalisation() -> None:
-    still = ViewSettings(
-        view=32,
-        corner=16,
-        crop=(1, 1),
-        corner_crop=(1, 1),
-        grayscale=0,
-        brightness=0,
-        contrast=0,
-        saturation=0,
-        hue=0,
-        flip=0,
-    )
+    still = ViewSettings(**STILL)
     patches = _patches(40)
     views = make_views(patches, np.arange(40), settings=still, seed=0, epoch=0)
     plain = normalise(patches.permute(0, 3, 1, 2).float() / 255)
@@ -145,23 +141,13 @@ def test_strength_zero_is_only_crop_and_normalisation() -> None:
 
 
 def test_each_strength_changes_something_and_gray_is_gray() -> None:
-    base = dict(  # noqa: C408
-        view=32,
-        corner=16,
-        crop=(1, 1),
-        corner_crop=(1, 1),
-        grayscale=0,
-        brightness=0,
-        contrast=0,
-        saturation=0,
-        hue=0,
-        flip=0,
-    )
     patches = _patches(8)
-    still = make_views(patches, np.arange(8), settings=ViewSettings(**base), seed=0, epoch=0).whole
+    still = make_views(patches, np.arange(8), settings=ViewSettings(**STILL), seed=0, epoch=0).whole
     for name in ("brightness", "contrast", "saturation", "hue", "flip", "grayscale"):
         value = 1.0 if name in ("flip", "grayscale") else 0.4
-        moved = make_views(patches, np.arange(8), settings=ViewSettings(**{**base, name: value}), seed=0, epoch=0).whole
+        moved = make_views(
+            patches, np.arange(8), settings=ViewSettings(**{**STILL, name: value}), seed=0, epoch=0
+        ).whole
         assert not torch.allclose(moved, still), name
         if name == "flip":
             torch.testing.assert_close(moved, still.flip(-1), rtol=0, atol=1e-5)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.artefacts.checkpoint import load_checkpoint, load_encoder
+from sgcl_cli.artefacts.checkpoint import load_checkpoint, load_encoder, save_checkpoint
 from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine.fit import Position
 from sgcl_cli.errors import ArtefactError, ConfigError, Interrupted, TrainingError
@@ -195,17 +196,43 @@ def test_moco_takes_keys_from_the_network_that_follows(config: PretrainConfig, m
     commit = stage.SGCL.commit
 
     def watched(self: stage.SGCL, index: torch.Tensor, v: torch.Tensor, *rest: torch.Tensor) -> None:
-        before = self.queue.head
         commit(self, index, v, *rest)
-        seen.append((self.queue.head != before, torch.allclose(self.bank_v[index], v, atol=1e-6), v.requires_grad))
+        queued = bool(torch.isin(index, self.queue.index_Q).all())
+        seen.append((queued, torch.allclose(self.bank_v[index], v, atol=1e-6), v.requires_grad))
 
     monkeypatch.setattr(stage.SGCL, "commit", watched)
     pretrain(replace(config, base="moco", epochs=1, queue=16))
-    assert all(same and not gradient for _, same, gradient in seen) and any(moved for moved, _, _ in seen)
+    assert seen and all(queued and same and not gradient for queued, same, gradient in seen)
     checkpoint = load_checkpoint(Path(config.out) / "last.pt")
     query, key = checkpoint["encoder"]["state"]["conv1.weight"], checkpoint["keys"]["encoder.conv1.weight"]
     assert not torch.equal(query, key)
-    torch.testing.assert_close(key, query, rtol=0.5, atol=0.02)
+
+
+def test_key_networks_follow_by_momentum() -> None:
+    encoder, projector = torch.nn.Linear(3, 2), torch.nn.Linear(2, 2)
+    keys = stage._KeyNetworks(encoder, projector)
+    expected = encoder.weight.detach().clone()
+    for _ in range(3):
+        with torch.no_grad():
+            encoder.weight += 1
+        keys.follow(encoder, projector, 0.9)
+        expected = 0.9 * expected + 0.1 * encoder.weight.detach()
+    torch.testing.assert_close(keys.encoder.weight, expected)
+    assert not any(parameter.requires_grad for parameter in keys.parameters())
+    assert torch.equal(keys.projector.weight, projector.weight)
+
+
+def test_a_run_that_learned_nothing_says_so(config: PretrainConfig) -> None:
+    reporter = Silent()
+    outcome = pretrain(replace(config, epochs=1, lr=1e-9, weight_spatial=0.0, weight_inner=0.0), reporter)
+    assert not any("learned nothing" in warning for warning in outcome.warnings)
+    (Path(config.out) / "run.json").unlink()
+    checkpoint = load_checkpoint(Path(config.out) / "last.pt")
+    checkpoint["epoch_means"]["self"] = math.log(31) + 0.001
+    save_checkpoint(Path(config.out) / "last.pt", checkpoint)
+    outcome = pretrain(replace(config, epochs=1, lr=1e-9, weight_spatial=0.0, weight_inner=0.0), reporter)
+    assert "the self term ended at 3.435, where ln(31) = 3.434 means that it learned nothing" in outcome.warnings[0]
+    assert outcome.warnings == reporter.warnings
 
 
 def test_banks_that_do_not_fit_are_refused_before_they_are_made(
