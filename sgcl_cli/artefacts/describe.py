@@ -12,7 +12,7 @@ same ones by which every file is checked when it is written and when it is read.
 
 ```text
 sgcl tile       patches/<slide_id>.h5  thumbnails/<slide_id>.jpg  overlays/<slide_id>.jpg  contours/<slide_id>.geojson
-                slides.csv  failures.csv  run.json
+                index.html  slides.csv  failures.csv  run.json
 sgcl pretrain   last.pt  encoder.safetensors  encoder.json  metrics.jsonl  curves.png  slides.csv  run.json
 sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json
 sgcl evaluate   metrics.json  metrics.csv  predictions.csv  splits.csv  audit.json  figures/*.png

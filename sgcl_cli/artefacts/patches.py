@@ -35,6 +35,10 @@ SCHEMA = Schema(
         Column("jpeg_offsets", ("int64",), ("N+1",), "patch i is jpeg[offsets[i]:offsets[i + 1]]", required=False),
         Column("label", ("int16",), ("N",), "class of the patch, -1 unknown; names in label_names", required=False),
         Column("label_share", ("float32",), ("N",), "share of the patch that its class covers", required=False),
+        Column(
+            "blur", ("float32",), ("N",), "share that is tissue without structure at 8 um per pixel", required=False
+        ),
+        Column("pen", ("float32",), ("N",), "share under pen marks or black borders", required=False),
     ),
     attributes=(
         Attribute("id", str, "hash of the format, the settings and the slide's identity"),
@@ -82,12 +86,13 @@ class PatchWriter:
         coords_attributes: Mapping[str, Any],
         pixels: bool,
         label: NDArray[np.int16] | None = None,
-        label_share: NDArray[np.float32] | None = None,
+        shares: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> None:
         """Assemble the file and give it its name.
 
         :param attributes: the root attributes of ``SCHEMA``; ``config``, ``source`` and ``label_names`` as plain values.
         :param coords_attributes: the attributes that CLAM's and TRIDENT's readers look for, and the resolution.
+        :param shares: the optional columns label_share, blur and pen, where known.
         :param pixels: whether patches are stored; without them the jpeg columns are absent.
         """
         with store.writing(self.path):
@@ -98,8 +103,7 @@ class PatchWriter:
             key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             for key, value in attributes.items()
         }
-        columns: dict[str, Any] = {"coords": coords, "grid": grid, "tissue": tissue}
-        columns |= {"label": label, "label_share": label_share}
+        columns: dict[str, Any] = {"coords": coords, "grid": grid, "tissue": tissue, "label": label, **(shares or {})}
         if pixels:
             columns["jpeg_offsets"] = offsets
         with store.atomic(self.path) as temporary:
@@ -129,8 +133,8 @@ class PatchWriter:
 class PatchFile:
     """The patches of one slide; columns in memory, JPEG bytes on disk.
 
-    coords int64 (N, 2) level-0 pixels; grid int32 (N, 2); tissue float32 (N,); label int16 (N,) and label_share float32 (N,),
-    or None.
+    coords int64 (N, 2) level-0 pixels; grid int32 (N, 2); tissue float32 (N,). Where they were stored: label int16 (N,);
+    label_share, blur and pen float32 (N,).
     """
 
     path: Path
@@ -148,6 +152,8 @@ class PatchFile:
     jpeg_offsets: NDArray[np.int64] | None
     jpeg_start: int = field(repr=False, default=0)
     label_share: NDArray[np.float32] | None = None
+    blur: NDArray[np.float32] | None = None
+    pen: NDArray[np.float32] | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> PatchFile:
@@ -187,6 +193,8 @@ class PatchFile:
                     jpeg_offsets=offsets,
                     jpeg_start=start,
                     label_share=columns.get("label_share"),
+                    blur=columns.get("blur"),
+                    pen=columns.get("pen"),
                 )
             except (json.JSONDecodeError, TypeError) as error:
                 raise ArtefactError(

@@ -79,6 +79,12 @@ def lay(mask: NDArray[np.bool_], size: tuple[int, int], geometry: Geometry, min_
     )
 
 
+def shares(mask: NDArray[np.bool_], size: tuple[int, int], geometry: Geometry, lattice: Lattice) -> NDArray[np.float32]:
+    """Share of what ``mask`` shows in each patch, float32 (N,); ``mask`` and ``size`` as of ``lay``."""
+    xs, ys = geometry.corners(size[0]), geometry.corners(size[1])
+    return box_shares(mask, size, xs, ys, geometry.patch_size_level0)[lattice.grid[:, 1], lattice.grid[:, 0]]
+
+
 def box_shares(
     mask: NDArray[np.bool_] | NDArray[np.float32],
     size: tuple[float, float],

@@ -75,6 +75,11 @@ def pen_mask(rgb: NDArray[np.uint8], mpp: float) -> Mask:
     return _morph(coloured | black, cv2.MORPH_DILATE, 2 * _PEN_MARGIN / mpp)
 
 
+def smooth_mask(rgb: NDArray[np.uint8]) -> Mask:
+    """Pixels without structure within 3 x 3 of them: glass, smears, and tissue far out of focus; bool (H, W)."""
+    return np.asarray(_fine_spread(optical_density(rgb)[..., _GREEN]) <= _FINE_SPREAD)
+
+
 def optical_density(rgb: NDArray[np.uint8]) -> _Image:
     """-ln((I + 1) / 256) of each channel; float32 (H, W, 3), 0 for white."""
     table = -np.log((np.arange(256) + 1) / 256)

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ from sgcl_cli.slide import jpeg, overlay
 from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
 from sgcl_cli.slide.discover import Entry, discover
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
+from sgcl_cli.slide.lattice import shares as lattice_shares
 from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, Slide, Thumbnail, dicom_series, identity
-from sgcl_cli.slide.tissue import tissue_mask
+from sgcl_cli.slide.tissue import pen_mask, smooth_mask, tissue_mask
 from sgcl_cli.stages.cohort_page import write_page
 from sgcl_cli.stages.drawings import Drawings, Drawn, annotation_of, renamed, roi_of, settle
 
@@ -181,7 +182,8 @@ def tile_slide(progress: Progress, job: Job) -> Row:
             store.write_bytes(out / "overlays" / f"{row.slide_id}.jpg", jpeg.encode(picture, _PICTURE_QUALITY))
             if not job.drawn.roi_is(out / "contours" / f"{row.slide_id}.geojson"):
                 store.write_text(out / "contours" / f"{row.slide_id}.geojson", contours)
-            _finish(writer, slide, job, row, geometry, lattice, labels)
+            shares = _shares(thumbnail, mask, slide.size, geometry, lattice, labels)
+            _finish(writer, slide, job, row, geometry, lattice, None if labels is None else labels.label, shares)
     return replace(row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
 
 
@@ -207,14 +209,8 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
     config = job.config
     with _open(job) as slide:
         row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job)
-        picture = overlay.draw(
-            thumbnail.pixels,
-            mask,
-            lattice,
-            geometry.patch_size_level0,
-            thumbnail.scale,
-            labels.label if labels else None,
-        )
+        label = None if labels is None else labels.label
+        picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.patch_size_level0, thumbnail.scale, label)
         pictures = sum(len(jpeg.encode(pixels, _PICTURE_QUALITY)) for pixels in (thumbnail.pixels, picture))
         before = time.perf_counter() - started
         tried = np.unique(np.linspace(0, len(lattice) - 1, min(_TRIED, len(lattice))).astype(int)).tolist()
@@ -311,6 +307,20 @@ def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Lab
     return label_patches(annotation, job.drawn.names, job.config.label_rule, lattice, geometry, slide.size)
 
 
+def _shares(
+    thumbnail: Thumbnail,
+    mask: NDArray[np.bool_],
+    size: tuple[int, int],
+    geometry: Geometry,
+    lattice: Lattice,
+    labels: Labels | None,
+) -> dict[str, NDArray[np.float32]]:
+    """The optional shares of each patch, as seen on the thumbnail."""
+    seen = {"blur": mask & smooth_mask(thumbnail.pixels), "pen": pen_mask(thumbnail.pixels, thumbnail.mpp)}
+    shares = {name: lattice_shares(shown, size, geometry, lattice) for name, shown in seen.items()}
+    return shares if labels is None else shares | {"label_share": labels.share}
+
+
 def _counts(label: NDArray[np.int16], names: Sequence[str]) -> dict[str, int]:
     counts = np.bincount(label[label >= 0], minlength=len(names)).tolist()
     return {name: count for name, count in zip(names, counts, strict=True) if count}
@@ -323,15 +333,16 @@ def _finish(
     row: Row,
     geometry: Geometry,
     lattice: Lattice,
-    labels: Labels | None,
+    label: NDArray[np.int16] | None,
+    shares: Mapping[str, NDArray[np.float32]],
 ) -> None:
     status = job.entry.path.stat()
     writer.finish(
         coords=lattice.coords,
         grid=lattice.grid,
         tissue=lattice.tissue,
-        label=None if labels is None else labels.label,
-        label_share=None if labels is None else labels.share,
+        label=label,
+        shares=shares,
         attributes={
             "id": row.id,
             "slide_id": row.slide_id,
@@ -348,7 +359,7 @@ def _finish(
                 **job.drawn.as_source(),
             },
             "reason": row.reason,
-            **({} if labels is None else {"label_names": job.drawn.names}),
+            **({} if label is None else {"label_names": job.drawn.names}),
         },
         coords_attributes=_coords_attributes(slide, job.config, row, geometry),
         pixels=not job.config.coords_only,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sgcl_cli.slide.lattice import Geometry, box_shares, cells, lay
+from sgcl_cli.slide.lattice import Geometry, box_shares, cells, lay, shares
 
 
 def test_literal_lattice():
@@ -63,3 +63,14 @@ def test_shares_are_exact_for_fractional_boxes():
             assert share[row, column] == pytest.approx(inside.mean(), abs=1e-3)
     assert (box_shares(np.ones_like(mask), size, xs, ys, side) == 1).all()
     assert (box_shares(np.zeros_like(mask), size, xs, ys, side) == 0).all()
+
+
+def test_shares_of_another_mask_at_the_kept_patches():
+    mask = np.zeros((10, 20), bool)
+    mask[:, 5:] = True
+    geometry = Geometry(40, 0, 0.5, 0.5)
+    lattice = lay(mask, (200, 100), geometry, 0.5)
+    marked = np.zeros((10, 20), bool)
+    marked[0:2, 8:10] = True
+    found = dict(zip(map(tuple, lattice.grid.tolist()), shares(marked, (200, 100), geometry, lattice), strict=True))
+    assert found == {cell: 0.25 if cell == (2, 0) else 0.0 for cell in found} and (2, 0) in found

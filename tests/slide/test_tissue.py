@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sgcl_cli.slide.reader import Slide
-from sgcl_cli.slide.tissue import optical_density, pen_mask, tissue_mask
+from sgcl_cli.slide.tissue import optical_density, pen_mask, smooth_mask, tissue_mask
 
 MPP = 8.0
 SIDE = 256
@@ -172,3 +172,12 @@ def test_real_slides(real_data: Path, name, tissue, bare, low, high):
     assert low < mask.mean() < high
     assert all(mask[int(y * height), int(x * width)] for x, y in tissue)
     assert not any(mask[int(y * height), int(x * width)] for x, y in bare)
+
+
+def test_tissue_far_out_of_focus_is_smooth_and_tissue_in_focus_is_not():
+    where = disc(radius=80)
+    sharp = np.clip(np.rint(with_tissue(glass(), where)), 0, 255).astype(np.uint8)
+    far = cv2.GaussianBlur(sharp, (0, 0), 24 / MPP)
+    inside = disc(radius=60)
+    assert smooth_mask(sharp)[inside].mean() < 0.1 < 0.6 < smooth_mask(far)[inside].mean()
+    assert smooth_mask(sharp)[~disc(radius=85)].all()

@@ -135,6 +135,25 @@ def test_patches_show_what_lies_at_their_coordinates(tmp_path, inline):
         assert grey.mean() < 2
 
 
+def test_blur_and_pen_are_shares_of_each_patch(tmp_path, inline):
+    samples = Path(__file__).parents[2] / "sample_data" / "slides"
+    tile(config(tmp_path / "out", samples, mpp=0.5, patch_size=64, coords_only=True, min_tissue=0.1), Silent())
+    for made in PatchIndex.open(tmp_path / "out").files:
+        assert made.blur is not None and made.pen is not None and made.blur.dtype == made.pen.dtype == np.float32
+        assert (made.blur <= made.tissue + 1e-6).all() and (made.pen + made.tissue <= 1 + 1e-5).all()
+        marked = made.pen > 0.3
+        assert marked.any() == (made.slide_id == "sample_pen_050")
+    path = write_slide(tmp_path / "a.tif")
+    pixels = tifffile.imread(path)
+    pixels[:, SIDE // 2 :] = cv2.GaussianBlur(pixels, (0, 0), 20)[:, SIDE // 2 :]
+    tags = {"resolution": (5e3, 5e3), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", metadata=None, **tags)
+    tile(config(tmp_path / "far", path, coords_only=True), Silent())
+    (made,) = PatchIndex.open(tmp_path / "far").files
+    left = made.coords[:, 0] + 64 <= SIDE // 2
+    assert made.blur[left].mean() < 0.1 < 0.3 < made.blur[~left].mean()
+
+
 def test_attributes_that_other_readers_look_for(tmp_path, inline):
     path = write_slide(tmp_path / "a.tif", mpp=0.5)
     trident = {"patch_size_level0", "level0_magnification", "target_magnification", "savetodir", "level0_width"}
