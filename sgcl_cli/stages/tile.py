@@ -19,6 +19,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.patches import SCHEMA, PatchFile, PatchWriter, folder_id
@@ -27,10 +28,11 @@ from sgcl_cli.config import TileConfig, differences
 from sgcl_cli.engine.pool import Lost, Progress, Result, run_tasks
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
 from sgcl_cli.progress import Reporter
-from sgcl_cli.slide import jpeg, overlay
+from sgcl_cli.slide import bands, direct, jpeg, overlay
 from sgcl_cli.slide.discover import Entry, discover
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
 from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, Slide, dicom_series, identity
+from sgcl_cli.slide.tiff import check_whole
 from sgcl_cli.slide.tissue import tissue_mask
 
 _MAGNIFICATIONS = (5, 10, 20, 40, 60, 80)  # the bins of TRIDENT
@@ -50,12 +52,14 @@ class Job:
 class Row:
     """One slide in slides.csv: width and height in level-0 pixels, resolutions in um per pixel.
 
+    ``unreadable`` patches could not be decoded and are left out; ``path`` in the source of the patches file says where.
     ``seconds`` and ``peak_mib`` (of the worker so far) belong to the run that made the file.
     """
 
     slide_id: str
     path: str
     patches: int
+    unreadable: int
     reason: str
     width: int
     height: int
@@ -135,20 +139,19 @@ def tile_slide(progress: Progress, job: Job) -> Row:
         row, geometry = _plan(slide, job)
         thumbnail = slide.thumbnail()
         mask = tissue_mask(thumbnail.pixels, thumbnail.mpp)
-        lattice = lay(mask, slide.size, geometry, config.min_tissue)
+        lattice = lay(mask | thumbnail.unreadable, slide.size, geometry, config.min_tissue)
         progress.expect(len(lattice))
-        row = replace(
-            row,
-            patches=len(lattice),
-            reason=_why_empty(bool(mask.any()), config.min_tissue) if not len(lattice) else "",
-            tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4),
-        )
         with PatchWriter(_patches_path(out, row.slide_id)) as writer:
-            for corner in lattice.coords.tolist() if not config.coords_only else ():
-                side = geometry.patch_size_level0
-                patch = slide.region(corner, (side, side), (config.patch_size, config.patch_size))
-                writer.append(jpeg.encode(patch, config.jpeg_quality))
-                progress.advance()
+            reading = _read(writer, slide, lattice, geometry, config, progress)
+            lattice = lattice.where(reading.readable)
+            row = replace(
+                row,
+                patches=len(lattice),
+                unreadable=len(reading.unreadable),
+                reason=_why_empty(bool(mask.any()), config.min_tissue) if not len(lattice) else "",
+                mpp_actual=max(row.mpp_actual, reading.mpp),
+                tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4),
+            )
             picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.patch_size_level0, thumbnail.scale)
             contours = json.dumps(overlay.outlines(mask, thumbnail.scale), separators=(",", ":"))
             store.write_bytes(
@@ -156,7 +159,7 @@ def tile_slide(progress: Progress, job: Job) -> Row:
             )
             store.write_bytes(out / "overlays" / f"{row.slide_id}.jpg", jpeg.encode(picture, _PICTURE_QUALITY))
             store.write_text(out / "contours" / f"{row.slide_id}.geojson", contours)
-            _finish(writer, slide, job, row, geometry, lattice)
+            _finish(writer, slide, job, row, geometry, lattice, reading)
     return replace(row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
 
 
@@ -170,6 +173,7 @@ def probe_slide(progress: Progress, job: Job) -> Row:
 
 
 def _open(job: Job) -> Slide:
+    check_whole(job.entry.path)
     return Slide(job.entry.path, given_mpp=job.entry.mpp, default_mpp=job.config.slide_mpp)
 
 
@@ -193,6 +197,7 @@ def _plan(slide: Slide, job: Job) -> tuple[Row, Geometry]:
         slide_id=entry.slide_id,
         path=entry.name,
         patches=count,
+        unreadable=0,
         reason="",
         width=slide.size[0],
         height=slide.size[1],
@@ -211,7 +216,56 @@ def _plan(slide: Slide, job: Job) -> tuple[Row, Geometry]:
     return row, geometry
 
 
-def _finish(writer: PatchWriter, slide: Slide, job: Job, row: Row, geometry: Geometry, lattice: Lattice) -> None:
+@dataclass(frozen=True)
+class _Reading:
+    """How the pixels were read.
+
+    :ivar path: "direct", "openslide", or "none".
+    :ivar why: why this way was taken.
+    :ivar mpp: um per pixel of what was decoded, 0 where nothing was.
+    :ivar readable: bool (N,), the patches that could be read.
+    :ivar unreadable: x, y of the corners of those that could not, level-0 pixels.
+    """
+
+    path: str
+    why: str
+    mpp: float
+    readable: NDArray[np.bool_]
+    unreadable: list[list[int]]
+
+
+def _read(
+    writer: PatchWriter, slide: Slide, lattice: Lattice, geometry: Geometry, config: TileConfig, progress: Progress
+) -> _Reading:
+    """Read, encode and write the patches, band by band, in the lattice's order.
+
+    :raises SlideError: none of them can be read.
+    """
+    readable = np.ones(len(lattice), np.bool_)
+    if config.coords_only or not len(lattice):
+        return _Reading("none", "coordinates alone" if config.coords_only else "no patches", 0.0, readable, [])
+    corners, patch = lattice.coords, bands.Patch(geometry.patch_size_level0, config.patch_size)
+    first: SlideError | None = None
+    with direct.opened(slide, corners, patch) as (source, plan):
+        for band in plan:
+            encoded: dict[int, bytes] = {}
+            for position, pixels in bands.read(slide, source, band, corners, patch):
+                if isinstance(pixels, SlideError):
+                    readable[position] = False
+                    first = first or pixels
+                else:
+                    encoded[position] = jpeg.encode(pixels, config.jpeg_quality)
+                progress.advance()
+            for position in sorted(encoded):
+                writer.append(encoded[position])
+        if first is not None and not readable.any():
+            raise SlideError(f"none of {len(lattice)} patches can be read; first: {first.message}", first.hint)
+        return _Reading(source.path, source.why, slide.mpp * source.pitch, readable, corners[~readable].tolist())
+
+
+def _finish(
+    writer: PatchWriter, slide: Slide, job: Job, row: Row, geometry: Geometry, lattice: Lattice, reading: _Reading
+) -> None:
     status = job.entry.path.stat()
     writer.finish(
         coords=lattice.coords,
@@ -230,6 +284,9 @@ def _finish(writer: PatchWriter, slide: Slide, job: Job, row: Row, geometry: Geo
                 "mpp_source": row.mpp_source,
                 "level": row.level,
                 "tissue_mm2": row.tissue_mm2,
+                "path": reading.path,
+                "path_why": reading.why,
+                "unreadable": reading.unreadable,
             },
             "reason": row.reason,
         },
@@ -351,6 +408,7 @@ def _row_of(made: PatchFile) -> Row:
         slide_id=made.slide_id,
         path=made.source["name"],
         patches=len(made),
+        unreadable=len(made.source.get("unreadable", [])),
         reason=made.reason,
         width=made.geometry["level0_width"],
         height=made.geometry["level0_height"],
@@ -398,7 +456,7 @@ def _count(result: Result[Row], job: Job, tally: _Tally, reporter: Reporter) -> 
     error = result.error
     if result.value is not None:
         tally.rows.append(result.value)
-        warning = _upsampling(result.value, job.config)
+        warning = _shortcomings(result.value, job.config)
     elif isinstance(error, Lost):
         remedy = "the file may be damaged; or use fewer --workers if memory was short, or a longer --slide-timeout"
         tally.failures.append(_failure(job, f"given up after two attempts: {error.reason}", remedy))
@@ -417,10 +475,15 @@ def _count(result: Result[Row], job: Job, tally: _Tally, reporter: Reporter) -> 
         reporter.warn(warning)
 
 
-def _upsampling(row: Row, config: TileConfig) -> str:
-    if row.mpp_actual <= config.mpp * UPSAMPLING_ALLOWED:
-        return ""
-    return f"{row.path}: level 0 is {row.mpp_actual:.4g} um/px, so patches at {config.mpp:g} hold less detail than they could"
+def _shortcomings(row: Row, config: TileConfig) -> str:
+    said = []
+    if row.mpp_actual > config.mpp * UPSAMPLING_ALLOWED:
+        said.append(
+            f"level 0 is {row.mpp_actual:.4g} um/px, so patches at {config.mpp:g} hold less detail than they could"
+        )
+    if row.unreadable:
+        said.append(f"{row.unreadable} of {row.unreadable + row.patches} patches cannot be read and are left out")
+    return f"{row.path}: {'; '.join(said)}" if said else ""
 
 
 def _failure(job: Job, reason: str, hint: str) -> Failure:
@@ -429,11 +492,13 @@ def _failure(job: Job, reason: str, hint: str) -> Failure:
 
 def _outcome(config: TileConfig, tally: _Tally, total: int, record: RunRecord) -> Outcome:
     patches = sum(row.patches for row in tally.rows)
+    unreadable = sum(row.unreadable for row in tally.rows)
     empty = sum(row.patches == 0 for row in tally.rows)
     peak = max((row.peak_mib for row in tally.rows if row.peak_mib is not None), default=None)
     headline = [
         ("slides", f"{len(tally.rows)} of {total}" + (f", {tally.skipped} from before" if tally.skipped else "")),
         ("patches", f"at most {patches:,}" if config.dry_run else f"{patches:,}"),
+        *([("unreadable patches", f"{unreadable:,}")] if unreadable else []),
         ("without patches", str(empty)),
         ("failed", str(len(tally.failures))),
         ("seconds", f"{record.seconds():.1f}"),
