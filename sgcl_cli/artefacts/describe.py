@@ -19,6 +19,9 @@ sgcl evaluate   metrics.json  metrics.csv  predictions.csv  splits.csv  audit.js
                 attention/<slide_id>.csv  report.html  run.json
 ```
 
+In `source` of the patches, `path` says how pixels were read: `direct` (JPEG tiles decoded one by one), `openslide`, or `none`;
+`path_why` says why, with what the check against OpenSlide found; `unreadable` lists x, y of patches that could not be decoded.
+
 Columns are stored contiguous. N is the number of patches, D the size of an embedding. Datasets marked with a star may be
 absent. Links, virtual and external datasets are refused, and shapes are checked against the file's size before anything is read.
 """

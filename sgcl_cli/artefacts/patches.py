@@ -44,7 +44,11 @@ SCHEMA = Schema(
         Attribute("id", str, "hash of the format, the settings and the slide's identity"),
         Attribute("slide_id", str, "the slide's name"),
         Attribute("config", str, "the settings that affect the result, JSON"),
-        Attribute("source", str, "the slide's size, modification time and identity, JSON"),
+        Attribute(
+            "source",
+            str,
+            "the slide's size, modification time and identity, how it was read and where it could not be, JSON",
+        ),
         Attribute("label_names", str, "names of the classes, JSON list", required=False),
         Attribute("reason", str, "why there are no patches", required=False),
     ),

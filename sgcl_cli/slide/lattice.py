@@ -57,6 +57,10 @@ class Lattice:
     def __len__(self) -> int:
         return len(self.coords)
 
+    def where(self, kept: NDArray[np.bool_]) -> Lattice:
+        """The patches for which ``kept``, bool (N,), is true."""
+        return Lattice(self.coords[kept], self.grid[kept], self.tissue[kept])
+
 
 def cells(size: tuple[int, int], geometry: Geometry) -> int:
     """How many patches the slide's lattice has, tissue or not; ``size`` is (width, height) in level-0 pixels."""

@@ -12,11 +12,11 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
@@ -40,6 +40,8 @@ _LARGEST_PLAIN_IMAGE = 2**28  # pixels; these are decoded as a whole
 _THUMBNAIL_MPP = 8.0
 _THUMBNAIL_SIDE = 4096
 _BLOCK = 2048  # pixels of a level read at once
+_PIECE = 64  # pixels of a level; an unreadable block is narrowed down to pieces of about this size
+_UNREADABLE_PIECES = 4000  # beyond so many a slide is given up
 _MIB = 2**20
 
 MppSource = Literal["openslide", "tiff", "given"]
@@ -52,11 +54,13 @@ class Thumbnail:
     :ivar pixels: uint8 (H, W, 3), RGB.
     :ivar scale: (x, y) level-0 pixels per thumbnail pixel.
     :ivar mpp: um per thumbnail pixel.
+    :ivar unreadable: bool (H, W), where no level can be decoded; ``pixels`` has the background's colour there.
     """
 
     pixels: NDArray[np.uint8]
     scale: tuple[float, float]
     mpp: float
+    unreadable: NDArray[np.bool_]
 
 
 def identity(path: Path) -> str:
@@ -108,6 +112,8 @@ class Slide:
         :raises SlideError: missing, not a slide, unreadable, too large, without a resolution, or with oblong pixels.
         """
         self.path = path
+        self._source: Any = None
+        self._capacity: int | None = None
         identity(path)
         with self._translated():
             self._source = self._open()
@@ -164,10 +170,81 @@ class Slide:
         :returns: uint8 (height, width, 3), RGB on the slide's background colour.
         :raises SlideError: the slide cannot be decoded there.
         """
-        level = self.best_level(self.mpp * min(extent[0] / size[0], extent[1] / size[1]))
+        scale = extent[0] / size[0], extent[1] / size[1]
+        level = self.best_level(self.mpp * min(scale))
+        pixels = np.empty((size[1], size[0], 3), np.uint8)
+        for part in _parts(size, corner, scale, _BLOCK * self.downsamples[level]):
+            pixels[part.place] = self._region(level, part)
+        return pixels
+
+    def thumbnail(self, mpp: float = _THUMBNAIL_MPP, longest: int = _THUMBNAIL_SIDE) -> Thumbnail:
+        """The whole slide at about ``mpp``, no side above ``longest`` pixels, read in blocks so that memory stays bounded.
+
+        Where the best level cannot be decoded, the finer ones are tried.
+
+        :raises SlideError: nothing, or too little of the slide can be decoded.
+        """
+        reduction = max(1.0, mpp / self.mpp, max(self.size) / longest)
+        width, height = (max(1, round(side / reduction)) for side in self.size)
+        scale = self.size[0] / width, self.size[1] / height
+        best = self.best_level(self.mpp * min(scale))
+        pixels = np.empty((height, width, 3), np.uint8)
+        unreadable = np.zeros((height, width), np.bool_)
+        failures: list[SlideError] = []
+        for block in _parts((width, height), (0, 0), scale, _BLOCK * self.downsamples[best]):
+            try:
+                pixels[block.place] = self._region(best, block)
+            except SlideError:
+                failures += self._narrow_down(best, block, pixels[block.place], unreadable[block.place])
+            if failures and (unreadable.all() or len(failures) > _UNREADABLE_PIECES):
+                raise failures[0]
+        return Thumbnail(pixels, scale, self.mpp * math.sqrt(scale[0] * scale[1]), unreadable)
+
+    def pixels(self, level: int, location: tuple[int, int], count: tuple[int, int]) -> NDArray[np.uint8]:
+        """Pixels of a level as they are.
+
+        :param location: (x, y) of the top-left corner, level-0 pixels.
+        :param count: (width, height), pixels of the level.
+        :returns: uint8 (height, width, 3), RGB on the slide's background colour.
+        :raises SlideError: the slide cannot be decoded there; other places can still be read.
+        """
+        with self._translated():
+            rgba = np.asarray(self._source.read_region(location, level, count))
+        return _compose(rgba, self.background)
+
+    def cache(self, capacity: int) -> None:
+        """Keep up to ``capacity`` bytes of decoded tiles."""
+        self._capacity = capacity
+        if isinstance(self._source, openslide.OpenSlide):
+            self._source.set_cache(openslide.OpenSlideCache(capacity))
+
+    def _narrow_down(
+        self, best: int, block: _Part, pixels: NDArray[np.uint8], unreadable: NDArray[np.bool_]
+    ) -> list[SlideError]:
+        """Fill ``pixels`` of a block that cannot be read as a whole piece by piece, from the best level or a finer one.
+
+        :returns: why pieces are unreadable.
+        """
+        levels = [level for level, downsample in enumerate(self.downsamples) if downsample <= self.downsamples[best]]
+        failures = []
+        for piece in _parts(block.size, block.corner, block.scale, _PIECE * self.downsamples[best]):
+            for level in sorted(levels, key=lambda level: -self.downsamples[level]):
+                try:
+                    pixels[piece.place] = self._region(level, piece)
+                    break
+                except SlideError as error:
+                    failure = error
+            else:
+                pixels[piece.place] = self.background
+                unreadable[piece.place] = True
+                failures.append(failure)
+        return failures
+
+    def _region(self, level: int, part: _Part) -> NDArray[np.uint8]:
+        corner, extent, size = part.corner, part.extent, part.size
         downsample, limits = self.downsamples[level], self.level_sizes[level]
         across, down = (_span(corner[axis], extent[axis], downsample, limits[axis]) for axis in (0, 1))
-        pixels = self._read(level, (across.location, down.location), (across.count, down.count))
+        pixels = self.pixels(level, (across.location, down.location), (across.count, down.count))
         if across.whole and down.whole:
             shrinks = across.count >= size[0] and down.count >= size[1]
             averaged = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
@@ -175,24 +252,6 @@ class Slide:
         rows = _average_rows(pixels, down.edges(size[1]))
         columns = _average_rows(rows.swapaxes(0, 1), across.edges(size[0]))
         return np.ascontiguousarray(np.clip(np.rint(columns.swapaxes(0, 1)), 0, 255).astype(np.uint8))
-
-    def thumbnail(self, mpp: float = _THUMBNAIL_MPP, longest: int = _THUMBNAIL_SIDE) -> Thumbnail:
-        """The whole slide at about ``mpp``, no side above ``longest`` pixels, read in blocks so that memory stays bounded.
-
-        :raises SlideError: the slide cannot be decoded.
-        """
-        reduction = max(1.0, mpp / self.mpp, max(self.size) / longest)
-        width, height = (max(1, round(side / reduction)) for side in self.size)
-        scale = self.size[0] / width, self.size[1] / height
-        downsample = self.downsamples[self.best_level(self.mpp * min(scale))]
-        step_x, step_y = (max(1, int(_BLOCK * downsample / side)) for side in scale)
-        pixels = np.empty((height, width, 3), np.uint8)
-        for top in range(0, height, step_y):
-            for left in range(0, width, step_x):
-                part = pixels[top : top + step_y, left : left + step_x]
-                size = part.shape[1], part.shape[0]
-                part[:] = self.region((left * scale[0], top * scale[1]), (size[0] * scale[0], size[1] * scale[1]), size)
-        return Thumbnail(pixels, scale, self.mpp * math.sqrt(scale[0] * scale[1]))
 
     def _open(self) -> openslide.AbstractSlide:
         if self.path.suffix.lower() not in PLAIN_IMAGES:
@@ -204,6 +263,16 @@ class Slide:
                     "convert it to a tiled pyramidal TIFF",
                 )
         return openslide.ImageSlide(self.path)
+
+    def _reopen(self) -> None:
+        """Make other places readable again: after an error OpenSlide answers every call with that error."""
+        if isinstance(self._source, openslide.OpenSlide):
+            with suppress(openslide.OpenSlideError, OSError):
+                fresh = openslide.OpenSlide(self.path)
+                self._source.close()
+                self._source = fresh
+                if self._capacity is not None:
+                    self.cache(self._capacity)
 
     def _check_dimensions(self, properties: Mapping[str, str]) -> None:
         tiles = [
@@ -218,11 +287,6 @@ class Slide:
                 "the file is damaged or hostile; convert it to a tiled pyramidal TIFF if it is neither",
             )
 
-    def _read(self, level: int, location: tuple[int, int], count: tuple[int, int]) -> NDArray[np.uint8]:
-        with self._translated():
-            rgba = np.asarray(self._source.read_region(location, level, count))
-        return _compose(rgba, self.background)
-
     @contextmanager
     def _translated(self) -> Iterator[None]:
         name = self.path.name
@@ -233,12 +297,43 @@ class Slide:
                 f"{name} is not a slide that OpenSlide knows", _unknown_format_remedy(self.path)
             ) from error
         except openslide.OpenSlideError as error:
+            self._reopen()
             raise SlideError(
                 f"{name} cannot be read: {str(error).replace(str(self.path), name)}",
                 "the file is damaged or of an unsupported kind; export or copy it again",
             ) from error
         except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, OSError) as error:
             raise SlideError(f"{name} cannot be read: {error}", "the image is damaged; copy it again") from error
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a picture that is read at once: where it belongs, and the level-0 rectangle that it shows."""
+
+    left: int
+    top: int
+    size: tuple[int, int]
+    corner: tuple[float, float]
+    scale: tuple[float, float]
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        return np.s_[self.top : self.top + self.size[1], self.left : self.left + self.size[0]]
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        return self.size[0] * self.scale[0], self.size[1] * self.scale[1]
+
+
+def _parts(
+    size: tuple[int, int], corner: tuple[float, float], scale: tuple[float, float], block: float
+) -> Iterator[_Part]:
+    """Parts of a picture of ``size``, each of at most ``block`` level-0 pixels a side; ``scale`` level-0 pixels per pixel."""
+    step_x, step_y = (max(1, int(block / side)) for side in scale)
+    for top in range(0, size[1], step_y):
+        for left in range(0, size[0], step_x):
+            part = min(step_x, size[0] - left), min(step_y, size[1] - top)
+            yield _Part(left, top, part, (corner[0] + left * scale[0], corner[1] + top * scale[1]), scale)
 
 
 @dataclass(frozen=True)

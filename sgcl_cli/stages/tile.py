@@ -29,12 +29,13 @@ from sgcl_cli.config import TileConfig, differences
 from sgcl_cli.engine.pool import Lost, Progress, Result, run_tasks
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
 from sgcl_cli.progress import Reporter
-from sgcl_cli.slide import jpeg, overlay
+from sgcl_cli.slide import bands, direct, jpeg, overlay
 from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
 from sgcl_cli.slide.discover import Entry, discover
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
 from sgcl_cli.slide.lattice import shares as lattice_shares
 from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, Slide, Thumbnail, dicom_series, identity
+from sgcl_cli.slide.tiff import check_whole
 from sgcl_cli.slide.tissue import pen_mask, smooth_mask, tissue_mask
 from sgcl_cli.stages.cohort_page import write_page
 from sgcl_cli.stages.drawings import Drawings, Drawn, annotation_of, renamed, roi_of, settle
@@ -60,6 +61,7 @@ class Job:
 class Row:
     """One slide in slides.csv: width and height in level-0 pixels, resolutions in um per pixel.
 
+    ``unreadable`` patches could not be decoded and are left out; ``path`` in the source of the patches file says how it was read.
     ``labels`` counts the patches of each class that occurs. ``seconds`` and ``peak_mib`` (of the worker so far) belong to the
     run that made the file.
     """
@@ -67,6 +69,7 @@ class Row:
     slide_id: str
     path: str
     patches: int
+    unreadable: int
     reason: str
     width: int
     height: int
@@ -139,7 +142,7 @@ def tile(config: TileConfig, reporter: Reporter, work: Work | None = None) -> Ou
         artefact = folder_id([row.id for row in rows])
         _write_slides(out, rows)
         write_failures(out, tally.failures)
-        warned = {row.slide_id: _upsampling(row, config) for row in rows}
+        warned = {row.slide_id: _shortcomings(row, config) for row in rows}
         write_page(
             out,
             config,
@@ -168,11 +171,15 @@ def tile_slide(progress: Progress, job: Job) -> Row:
         row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job)
         progress.expect(len(lattice))
         with PatchWriter(_patches_path(out, row.slide_id)) as writer:
-            for corner in lattice.coords.tolist() if not config.coords_only else ():
-                side = geometry.patch_size_level0
-                patch = slide.region(corner, (side, side), (config.patch_size, config.patch_size))
-                writer.append(jpeg.encode(patch, config.jpeg_quality))
-                progress.advance()
+            reading = _read(writer, slide, lattice, geometry, config, progress)
+            if reading.unreadable:
+                lattice = lattice.where(reading.readable)
+                labels = _labels(slide, job, lattice, geometry)
+            row = replace(
+                _counted(row, job, mask, lattice, labels),
+                unreadable=len(reading.unreadable),
+                mpp_actual=max(row.mpp_actual, reading.mpp),
+            )
             label = None if labels is None else labels.label
             picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.patch_size_level0, thumbnail.scale, label)
             contours = json.dumps(overlay.outlines(mask, thumbnail.scale), separators=(",", ":"))
@@ -183,7 +190,7 @@ def tile_slide(progress: Progress, job: Job) -> Row:
             if not job.drawn.roi_is(out / "contours" / f"{row.slide_id}.geojson"):
                 store.write_text(out / "contours" / f"{row.slide_id}.geojson", contours)
             shares = _shares(thumbnail, mask, slide.size, geometry, lattice, labels)
-            _finish(writer, slide, job, row, geometry, lattice, None if labels is None else labels.label, shares)
+            _finish(writer, slide, job, row, geometry, lattice, reading, label, shares)
     return replace(row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
 
 
@@ -236,19 +243,24 @@ def _lay(slide: Slide, job: Job) -> tuple[Row, Geometry, Thumbnail, NDArray[np.b
     row, geometry = _plan(slide, job)
     thumbnail = slide.thumbnail()
     mask = _where(thumbnail, job)
-    lattice = lay(mask, slide.size, geometry, job.config.min_tissue)
+    lattice = lay(mask | thumbnail.unreadable, slide.size, geometry, job.config.min_tissue)
     labels = _labels(slide, job, lattice, geometry)
-    row = replace(
+    row = replace(row, tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4))
+    return _counted(row, job, mask, lattice, labels), geometry, thumbnail, mask, lattice, labels
+
+
+def _counted(row: Row, job: Job, mask: NDArray[np.bool_], lattice: Lattice, labels: Labels | None) -> Row:
+    """The row with the patches counted, or why there are none."""
+    return replace(
         row,
         patches=len(lattice),
         reason=_why_empty(bool(mask.any()), job) if not len(lattice) else "",
-        tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4),
         labels=None if labels is None else _counts(labels.label, job.drawn.names or ()),
     )
-    return row, geometry, thumbnail, mask, lattice, labels
 
 
 def _open(job: Job) -> Slide:
+    check_whole(job.entry.path)
     return Slide(job.entry.path, given_mpp=job.entry.mpp, default_mpp=job.config.slide_mpp)
 
 
@@ -271,6 +283,7 @@ def _plan(slide: Slide, job: Job) -> tuple[Row, Geometry]:
         slide_id=entry.slide_id,
         path=entry.name,
         patches=0,
+        unreadable=0,
         reason="",
         width=slide.size[0],
         height=slide.size[1],
@@ -326,6 +339,53 @@ def _counts(label: NDArray[np.int16], names: Sequence[str]) -> dict[str, int]:
     return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How the pixels were read.
+
+    :ivar path: "direct", "openslide", or "none".
+    :ivar why: why this way was taken.
+    :ivar mpp: um per pixel of what was decoded, 0 where nothing was.
+    :ivar readable: bool (N,), the patches that could be read.
+    :ivar unreadable: x, y of the corners of those that could not, level-0 pixels.
+    """
+
+    path: str
+    why: str
+    mpp: float
+    readable: NDArray[np.bool_]
+    unreadable: list[list[int]]
+
+
+def _read(
+    writer: PatchWriter, slide: Slide, lattice: Lattice, geometry: Geometry, config: TileConfig, progress: Progress
+) -> _Reading:
+    """Read, encode and write the patches, band by band, in the lattice's order.
+
+    :raises SlideError: none of them can be read.
+    """
+    readable = np.ones(len(lattice), np.bool_)
+    if config.coords_only or not len(lattice):
+        return _Reading("none", "coordinates alone" if config.coords_only else "no patches", 0.0, readable, [])
+    corners, patch = lattice.coords, bands.Patch(geometry.patch_size_level0, config.patch_size)
+    first: SlideError | None = None
+    with direct.opened(slide, corners, patch) as (source, plan):
+        for band in plan:
+            encoded: dict[int, bytes] = {}
+            for position, pixels in bands.read(slide, source, band, corners, patch):
+                if isinstance(pixels, SlideError):
+                    readable[position] = False
+                    first = first or pixels
+                else:
+                    encoded[position] = jpeg.encode(pixels, config.jpeg_quality)
+                progress.advance()
+            for position in sorted(encoded):
+                writer.append(encoded[position])
+        if first is not None and not readable.any():
+            raise SlideError(f"none of {len(lattice)} patches can be read; first: {first.message}", first.hint)
+        return _Reading(source.path, source.why, slide.mpp * source.pitch, readable, corners[~readable].tolist())
+
+
 def _finish(
     writer: PatchWriter,
     slide: Slide,
@@ -333,6 +393,7 @@ def _finish(
     row: Row,
     geometry: Geometry,
     lattice: Lattice,
+    reading: _Reading,
     label: NDArray[np.int16] | None,
     shares: Mapping[str, NDArray[np.float32]],
 ) -> None:
@@ -357,6 +418,9 @@ def _finish(
                 "level": row.level,
                 "tissue_mm2": row.tissue_mm2,
                 **job.drawn.as_source(),
+                "path": reading.path,
+                "path_why": reading.why,
+                "unreadable": reading.unreadable,
             },
             "reason": row.reason,
             **({} if label is None else {"label_names": job.drawn.names}),
@@ -489,6 +553,7 @@ def _row_of(made: PatchFile) -> Row:
         slide_id=made.slide_id,
         path=made.source["name"],
         patches=len(made),
+        unreadable=len(made.source.get("unreadable", [])),
         reason=made.reason,
         width=made.geometry["level0_width"],
         height=made.geometry["level0_height"],
@@ -537,7 +602,7 @@ def _count(result: Result[Row], job: Job, tally: _Tally, reporter: Reporter) -> 
     error = result.error
     if result.value is not None:
         tally.rows.append(result.value)
-        warning = _upsampling(result.value, job.config)
+        warning = _shortcomings(result.value, job.config)
     elif isinstance(error, Lost):
         remedy = "the file may be damaged; or use fewer --workers if memory was short, or a longer --slide-timeout"
         tally.failures.append(_failure(job, f"given up after two attempts: {error.reason}", remedy))
@@ -566,10 +631,15 @@ def _warn_of_mixture(tally: _Tally, reporter: Reporter) -> None:
         )
 
 
-def _upsampling(row: Row, config: TileConfig) -> str:
-    if row.mpp_actual <= config.mpp * UPSAMPLING_ALLOWED:
-        return ""
-    return f"{row.path}: level 0 is {row.mpp_actual:.4g} um/px, so patches at {config.mpp:g} hold less detail than they could"
+def _shortcomings(row: Row, config: TileConfig) -> str:
+    said = []
+    if row.mpp_actual > config.mpp * UPSAMPLING_ALLOWED:
+        said.append(
+            f"level 0 is {row.mpp_actual:.4g} um/px, so patches at {config.mpp:g} hold less detail than they could"
+        )
+    if row.unreadable:
+        said.append(f"{row.unreadable} of {row.unreadable + row.patches} patches cannot be read and are left out")
+    return f"{row.path}: {'; '.join(said)}" if said else ""
 
 
 def _failure(job: Job, reason: str, hint: str) -> Failure:
@@ -578,11 +648,13 @@ def _failure(job: Job, reason: str, hint: str) -> Failure:
 
 def _outcome(config: TileConfig, tally: _Tally, total: int, record: RunRecord) -> Outcome:
     patches = sum(row.patches for row in tally.rows)
+    unreadable = sum(row.unreadable for row in tally.rows)
     empty = sum(row.patches == 0 for row in tally.rows)
     peak = max((row.peak_mib for row in tally.rows if row.peak_mib is not None), default=None)
     headline = [
         ("slides", f"{len(tally.rows)} of {total}" + (f", {tally.skipped} from before" if tally.skipped else "")),
         ("patches", f"{patches:,}"),
+        *([("unreadable patches", f"{unreadable:,}")] if unreadable else []),
         *([] if config.annotations is None else [("labels", _spoken_labels(tally.rows))]),
         *(_expected(tally.rows, _workers(config)) if config.dry_run else []),
         ("without patches", str(empty)),

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+import simplejpeg
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
 WritePyramid = Callable[..., Path]
 
@@ -60,6 +64,110 @@ def _write(
     return path
 
 
+def segments(data: bytes) -> list[tuple[int, bytes]]:
+    """The marker segments of a JPEG file; the last one holds the scan and the end."""
+    found, position = [], 2
+    while data[position + 1] != 0xDA:
+        length = 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        found.append((data[position + 1], data[position : position + length]))
+        position += length
+    return [*found, (0xDA, data[position:])]
+
+
+def encode_tile(pixels: NDArray[np.uint8], quality: int, rgb: bool) -> bytes:
+    """A JPEG file whose own markers do not say in which colour space it is."""
+    if rgb:
+        stream = BytesIO()
+        Image.fromarray(pixels).save(stream, "JPEG", quality=quality, keep_rgb=True, subsampling=0)
+        data = stream.getvalue()
+    else:
+        data = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", "420", False)
+    kept = (part for marker, part in segments(data) if marker not in (0xE0, 0xEE))
+    return b"\xff\xd8" + b"".join(kept)
+
+
+def without_tables(data: bytes) -> tuple[bytes, bytes]:
+    """An abbreviated tile and its tables, each between its own start and end."""
+    parts = segments(data)
+    tables = b"".join(part for marker, part in parts if marker in (0xDB, 0xC4))
+    rest = b"".join(part for marker, part in parts if marker not in (0xDB, 0xC4))
+    return b"\xff\xd8" + rest, b"\xff\xd8" + tables + b"\xff\xd9"
+
+
+def _write_jpeg(
+    path: Path,
+    pixels: NDArray[np.uint8],
+    *,
+    mpp: float = 0.25,
+    tile: int = 256,
+    downsamples: Sequence[int] = (),
+    quality: int = 95,
+    rgb: bool = False,
+    tables: bool = False,
+    missing: Sequence[tuple[int, int]] = (),
+    broken: Sequence[tuple[int, int]] = (),
+) -> Path:
+    """A pyramid of JPEG tiles, written as if deflated and relabelled.
+
+    ``missing`` and ``broken`` are columns and rows of tiles of level 0.
+    """
+    with tifffile.TiffWriter(path) as tiff:
+        for downsample in (1, *downsamples):
+            blocks = pixels.reshape(
+                pixels.shape[0] // downsample, downsample, pixels.shape[1] // downsample, downsample, 3
+            )
+            level = np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8) if downsample > 1 else pixels
+            down, across = -(-level.shape[0] // tile), -(-level.shape[1] // tile)
+            padding = ((0, down * tile - level.shape[0]), (0, across * tile - level.shape[1]), (0, 0))
+            padded = np.pad(level, padding, mode="edge")
+            encoded, common = [], b""
+            for row in range(down):
+                for column in range(across):
+                    part = padded[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
+                    data = encode_tile(part, quality, rgb)
+                    if tables:
+                        data, common = without_tables(data)
+                    if downsample == 1 and (column, row) in broken:
+                        data = bytes(len(data))
+                    encoded.append(b"" if downsample == 1 and (column, row) in missing else data)
+            extra = [(347, 7, len(common), common, True)] if common else []
+            tiff.write(
+                iter(encoded),
+                shape=level.shape,
+                dtype=np.uint8,
+                tile=(tile, tile),
+                compression="zlib",
+                photometric="rgb",
+                subfiletype=int(downsample > 1),
+                resolution=(1e4 / mpp, 1e4 / mpp),
+                resolutionunit="CENTIMETER",
+                metadata=None,
+                extratags=[*extra, (530, 3, 2, (1, 1) if rgb else (2, 2), True)],
+            )
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        for page in tiff.pages:
+            page.tags["Compression"].overwrite(7)
+            page.tags["PhotometricInterpretation"].overwrite(2 if rgb else 6)
+    return path
+
+
+@pytest.fixture
+def write_jpeg_pyramid(tmp_path: Path) -> WritePyramid:
+    def write(name: str, pixels: NDArray[np.uint8], **settings: Any) -> Path:
+        return _write_jpeg(tmp_path / name, pixels, **settings)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tissue_like() -> NDArray[np.uint8]:
+    """Smooth coloured structure, uint8 (1280, 1536, 3)."""
+    random = np.random.default_rng(3)
+    noise = random.normal(0, 1, (1280, 1536, 3)).astype(np.float32)
+    fields = cv2.GaussianBlur(noise, (0, 0), 4.0)
+    return np.clip(170 + 250 * fields, 0, 255).astype(np.uint8)
+
+
 @pytest.fixture(scope="session", params=["x", "y"])
 def position_slide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """A slide whose pixels tell their own position along one axis, and the array axis along which it changes.
@@ -71,7 +179,9 @@ def position_slide(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     line = np.stack([np.cos(phase), np.sin(phase), np.zeros_like(phase)], axis=1) * 120 + 128
     across = np.broadcast_to(np.rint(line).astype(np.uint8), (1536, 2048, 3))
     pixels = across if request.param == "x" else across.swapaxes(0, 1)
-    path = tmp_path_factory.mktemp("position") / "position.tif"
+    folder = tmp_path_factory.mktemp("position")
+    _write_jpeg(folder / "jpeg.tif", np.ascontiguousarray(pixels), downsamples=(4,), quality=97)
+    path = folder / "position.tif"
     return _write(path, np.ascontiguousarray(pixels), downsamples=(4,)), 1 if request.param == "x" else 0
 
 

@@ -154,6 +154,72 @@ def test_blur_and_pen_are_shares_of_each_patch(tmp_path, inline):
     assert made.blur[left].mean() < 0.1 < 0.3 < made.blur[~left].mean()
 
 
+def write_jpeg_slide(path: Path, *broken: int) -> Path:
+    """The disc of ``write_slide`` in JPEG tiles, of which some cannot be decoded."""
+    write_slide(path)
+    pixels = tifffile.imread(path)
+    parts = [pixels[y : y + 256, x : x + 256] for y in range(0, SIDE, 256) for x in range(0, SIDE, 256)]
+    files = [cv2.imencode(".jpg", cv2.cvtColor(part, cv2.COLOR_RGB2BGR))[1].tobytes() for part in parts]
+    for number in broken:
+        files[number] = bytes(len(files[number]))
+    tags = {"resolution": (1e4 / 2.0, 1e4 / 2.0), "resolutionunit": "CENTIMETER"}
+    settings = {"shape": pixels.shape, "dtype": np.uint8, "tile": (256, 256), "photometric": "rgb", "metadata": None}
+    tifffile.imwrite(path, iter(files), compression="zlib", extratags=[(530, 3, 2, (2, 2), True)], **settings, **tags)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages.first.tags["Compression"].overwrite(7)
+        tiff.pages.first.tags["PhotometricInterpretation"].overwrite(6)
+    return path
+
+
+def test_the_way_pixels_were_read_is_recorded(tmp_path, inline):
+    write_slide(tmp_path / "in" / "plain.tif")
+    write_jpeg_slide(tmp_path / "in" / "jpeg.tif")
+    tile(config(tmp_path / "out", tmp_path / "in", mpp=4.0), Silent())
+    made = {name: PatchFile.open(tmp_path / "out" / "patches" / f"{name}.h5") for name in ("plain", "jpeg")}
+    assert made["plain"].source["path"] == "openslide" and "not JPEG" in made["plain"].source["path_why"]
+    assert made["jpeg"].source["path"] == "direct" and "at 4/8 are" in made["jpeg"].source["path_why"]
+    assert np.array_equal(made["plain"].coords, made["jpeg"].coords)
+    for row in range(len(made["plain"])):
+        one, two = (cv2.imdecode(np.frombuffer(file.read(row), np.uint8), 1).astype(int) for file in made.values())
+        assert np.abs(one - two).mean() < 6
+    tile(config(tmp_path / "coords", tmp_path / "in", coords_only=True), Silent())
+    assert PatchFile.open(tmp_path / "coords" / "patches" / "jpeg.h5").source["path"] == "none"
+
+
+def test_an_unreadable_region_costs_its_patches_which_are_listed(tmp_path, inline):
+    whole, broken = write_jpeg_slide(tmp_path / "whole.tif"), write_jpeg_slide(tmp_path / "broken.tif", 5)
+    reporter = Silent()
+    outcome = tile(config(tmp_path / "out", whole, broken), reporter)
+    assert outcome.failures == [] and ("unreadable patches", "16") in outcome.headline
+    rows = {row["slide_id"]: row for row in rows_of(tmp_path / "out" / "slides.csv")}
+    assert int(rows["broken"]["unreadable"]) == 16 and rows["whole"]["unreadable"] == "0"
+    made = {name: PatchFile.open(tmp_path / "out" / "patches" / f"{name}.h5") for name in ("whole", "broken")}
+    lost = made["broken"].source["unreadable"]
+    assert all(256 <= x < 512 and 256 <= y < 512 for x, y in lost)
+    assert made["whole"].source["unreadable"] == []
+    there = [xy for xy in made["whole"].coords.tolist() if not (256 <= xy[0] < 512 and 256 <= xy[1] < 512)]
+    assert [xy for xy in there if xy in made["broken"].coords.tolist()] == there
+    assert len(made["broken"]) == len(made["broken"].grid) == len(made["broken"].jpeg_offsets) - 1
+    assert "broken.tif: 16 of" in reporter.warnings[0]
+    again = tile(config(tmp_path / "out", whole, broken), Silent())
+    assert {row["slide_id"]: row["unreadable"] for row in again.data["slides"]} == {"whole": 0, "broken": 16}
+
+
+def test_a_slide_without_a_readable_patch_fails(tmp_path, inline):
+    good, bad = write_jpeg_slide(tmp_path / "good.tif"), write_jpeg_slide(tmp_path / "bad.tif", *range(1, 16))
+    (failure,) = tile(config(tmp_path / "out", good, bad, min_tissue=0.9), Silent()).failures
+    assert failure.slide_id == "bad" and "patches can be read" in failure.reason
+    assert not (tmp_path / "out" / "patches" / "bad.h5").exists()
+
+
+def test_a_slide_cut_short_fails_saying_so(tmp_path, inline):
+    good, cut = write_slide(tmp_path / "good.tif"), write_slide(tmp_path / "cut.tif")
+    cut.write_bytes(cut.read_bytes()[:-200_000])
+    for settings in ({}, {"dry_run": True}):
+        (failure,) = tile(config(tmp_path / "out", good, cut, **settings), Silent()).failures
+        assert failure.reason == "cut.tif is cut short: 2 of 16 tiles lie beyond its end" and "copy" in failure.hint
+
+
 def test_attributes_that_other_readers_look_for(tmp_path, inline):
     path = write_slide(tmp_path / "a.tif", mpp=0.5)
     trident = {"patch_size_level0", "level0_magnification", "target_magnification", "savetodir", "level0_width"}

@@ -1,0 +1,176 @@
+"""What reading patches costs, against a plain loop and against the least that is needed.
+
+    SGCL_DATA=... python benchmarks/tile.py                      # metaplasia_HE.svs at 0.5, 0.2528, 0.4 um per pixel
+    python benchmarks/tile.py --slide my.svs --mpp 0.5 --repeats 5 --workers 1 2
+
+plain   read_region for each patch, PIL converts it, OpenCV averages it and encodes it as JPEG
+bands   what `sgcl tile` does
+bound   each needed native tile decoded once, at the scale that bands decodes, and the patches encoded: no copies, no resampling
+
+Each is a process of its own on the same patches of the same slide, the three by turns; finding the tissue is in none of them.
+Rates are patches per CPU second, the best of the repeats: others who use the machine can only take away from it. Memory is
+the process's peak less what it had before it opened the slide. --workers measures whole runs of `sgcl tile` by the wall clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from sgcl_cli.config import TileConfig
+from sgcl_cli.progress import Silent
+from sgcl_cli.slide import bands, direct, jpeg, lattice
+from sgcl_cli.slide.reader import Slide
+from sgcl_cli.slide.tissue import tissue_mask
+from sgcl_cli.stages.tile import tile
+
+SIZE, QUALITY = 256, 90
+DATA = Path(os.environ.get("SGCL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def corners_of(path: Path, mpp: float) -> tuple[np.ndarray, bands.Patch]:
+    with Slide(path) as slide:
+        geometry = lattice.Geometry(SIZE, 0, mpp, slide.mpp)
+        thumbnail = slide.thumbnail()
+        found = lattice.lay(tissue_mask(thumbnail.pixels, thumbnail.mpp), slide.size, geometry, 0.5)
+    return found.coords, bands.Patch(geometry.patch_size_level0, SIZE)
+
+
+def plain(path: Path, corners: np.ndarray, geometry: bands.Patch) -> dict[str, float]:
+    with Slide(path) as slide:
+        level = slide.best_level(slide.mpp * geometry.extent / SIZE)
+        side = round(geometry.extent / slide.downsamples[level])
+        source = slide._source
+        for x, y in corners.tolist():
+            region = np.asarray(source.read_region((x, y), level, (side, side)).convert("RGB"))
+            patch = region if side == SIZE else cv2.resize(region, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+            cv2.imencode(".jpg", cv2.cvtColor(patch, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return {}
+
+
+def banded(path: Path, corners: np.ndarray, geometry: bands.Patch) -> dict[str, float]:
+    with Slide(path) as slide, direct.opened(slide, corners, geometry) as (source, plan):
+        for band in plan:
+            for _, patch in bands.read(slide, source, band, corners, geometry):
+                jpeg.encode(patch, QUALITY)
+        return {"path": source.path, "why": source.why, "decoded": getattr(source, "decoded", 0)}
+
+
+def bound(path: Path, corners: np.ndarray, geometry: bands.Patch) -> dict[str, float]:
+    """The decoding is measured over all needed tiles, the encoding over all patches of the first band, in proportion."""
+    with Slide(path) as slide, direct.opened(slide, corners, geometry) as (source, plan):
+        if not isinstance(source, direct.Direct):
+            return {"cpu": float("nan")}
+        patches = [patch for _, patch in bands.read(slide, source, plan[0], corners, geometry)]
+        patches = [np.ascontiguousarray(patch) for patch in patches]
+        needed = {tile for band in plan for block in band.blocks for tile in source._needed(block)}
+        files = [source.tiles.jpeg(*tile) for tile in sorted(needed, key=lambda tile: tile[::-1])]
+        width, height = source.tiles.side
+        start = time.process_time()
+        for data in files:
+            simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, min_width=width, min_height=height)
+        middle = time.process_time()
+        for patch in patches:
+            simplejpeg.encode_jpeg(patch, QUALITY, "RGB", "420", False)
+        encoding = (time.process_time() - middle) * len(corners) / len(patches)
+        return {"cpu": middle - start + encoding, "tiles": len(files)}
+
+
+WAYS: dict[str, Callable[..., dict[str, float]]] = {"plain": plain, "bands": banded, "bound": bound}
+
+
+def peak() -> float:
+    """MiB; what ru_maxrss says on Linux includes the parent before it became this program."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def measure(way: str, path: Path, places: Path) -> None:
+    """In a process of its own: print CPU seconds and MiB."""
+    cv2.setNumThreads(1)
+    content = np.load(places)
+    corners, geometry = content["corners"], bands.Patch(float(content["extent"]), SIZE)
+    before, start = peak(), time.process_time()
+    said = WAYS[way](path, corners, geometry)
+    spent = time.process_time() - start
+    print(json.dumps({"cpu": spent, "mib": peak() - before, **said}))
+
+
+def compare(path: Path, mpp: float, repeats: int) -> None:
+    corners, geometry = corners_of(path, mpp)
+    runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as folder:
+        places = Path(folder) / "places.npz"
+        np.savez(places, corners=corners, extent=geometry.extent)
+        for _ in range(repeats):
+            for way in WAYS:
+                command = [sys.executable, __file__, "--measure", way, str(path), str(places)]
+                environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+                done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+                runs[way].append(json.loads(done.stdout))
+    best = {way: min(runs[way], key=lambda run: run["cpu"]) for way in WAYS}
+    rate = {way: len(corners) / best[way]["cpu"] for way in WAYS}
+    print(f"\n{path.name} at {mpp:g} um/px, {len(corners)} patches; {best['bands']['path']}: {best['bands']['why']}")
+    print(f"{'':8} {'patches / CPU s':>16} {'all repeats':>32} {'MiB':>6}")
+    for way in WAYS:
+        every = " ".join(f"{len(corners) / run['cpu']:.0f}" for run in runs[way])
+        memory = f"{best[way]['mib']:.0f}" if way != "bound" else ""
+        print(f"{way:8} {rate[way]:16.0f} {every:>32} {memory:>6}")
+    print(f"bands / plain {rate['bands'] / rate['plain']:.2f}   bands / bound {rate['bands'] / rate['bound']:.0%}")
+
+
+def scaling(path: Path, mpp: float, workers: list[int]) -> None:
+    """Whole runs over as many copies of the slide as the most workers, twice."""
+    with tempfile.TemporaryDirectory() as folder:
+        copies = [Path(folder) / f"{number}{path.suffix}" for number in range(2 * max(workers))]
+        for copy in copies:
+            copy.symlink_to(path.resolve())
+        print(f"\nsgcl tile, {len(copies)} copies of {path.name} at {mpp:g} um/px")
+        for count in workers:
+            config = TileConfig(
+                slides=tuple(map(str, copies)), out=str(Path(folder) / f"out{count}"), mpp=mpp, workers=count
+            )
+            start = time.perf_counter()
+            outcome = tile(config, Silent())
+            seconds = time.perf_counter() - start
+            most = max(row["peak_mib"] for row in outcome.data["slides"])
+            rate = outcome.data["patches"] / seconds
+            print(f"{count} workers: {seconds:.1f} s, {rate:.0f} patches/s, at most {most:.0f} MiB a worker")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slide", type=Path, default=DATA / "wsi" / "metaplasia_HE.svs")
+    parser.add_argument("--mpp", type=float, nargs="+", default=[0.5, 0.2528, 0.4])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--workers", type=int, nargs="*", default=[])
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        way, path, places = arguments.measure
+        measure(way, Path(path), Path(places))
+        return
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the start")
+    for mpp in arguments.mpp:
+        compare(arguments.slide, mpp, arguments.repeats)
+    if arguments.workers:
+        scaling(arguments.slide, arguments.mpp[0], arguments.workers)
+    print(f"\nload {os.getloadavg()[0]:.1f} at the end")
+
+
+if __name__ == "__main__":
+    main()
