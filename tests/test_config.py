@@ -125,3 +125,14 @@ def test_bad_toml(tmp_path: Path, text: str, message: str) -> None:
 def test_missing_toml() -> None:
     with pytest.raises(ConfigError, match="cannot read absent.toml"):
         load_toml("absent.toml", "tile")
+
+
+def test_the_command_line_says_what_is_not_default():
+    config = TileConfig(
+        slides=("a b", "c"), out="o", mpp=0.25, coords_only=True, label_names="x, y", annotations="m", workers=3
+    )
+    expected = "sgcl tile 'a b' c --out o --mpp 0.25 --coords-only --annotations m --label-names 'x, y'"
+    assert config.command_line() == expected
+    assert (
+        PretrainConfig(patches="p", out="o", expansion=False).command_line() == "sgcl pretrain p --out o --no-expansion"
+    )
