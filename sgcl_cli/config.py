@@ -145,6 +145,9 @@ class TileConfig(Config):
     allow_upsample: bool = option(False, "Accept slides coarser than --mpp by more than 5 %.", panel="Patches")
     coords_only: bool = option(False, "Store coordinates without pixels.", panel="Patches")
     jpeg_quality: int = option(90, "JPEG quality of the stored patches.", low=1, high=100, panel="Patches")
+    lossless: bool = option(
+        False, "Copy the JPEG bytes of native tiles; --mpp and --patch-size must be theirs.", panel="Patches"
+    )
 
     workers: int | None = option(
         None, "Worker processes, the total CPU budget; default: all cores.", low=1, affects=False, panel="Run"
@@ -162,6 +165,11 @@ class TileConfig(Config):
             raise ConfigError(
                 f"--overlap {self.overlap} is not smaller than --patch-size {self.patch_size}",
                 "the stride is their difference and must be at least one pixel",
+            )
+        if self.lossless and (self.overlap or self.coords_only):
+            raise ConfigError(
+                "--lossless copies whole native tiles",
+                f"leave out {'--overlap' if self.overlap else '--coords-only'}, or --lossless",
             )
         failures_allowed(self.allow_failures, 100)
 
