@@ -162,6 +162,9 @@ class TileConfig(Config):
     allow_upsample: bool = option(False, "Accept slides coarser than --mpp by more than 5 %.", panel="Patches")
     coords_only: bool = option(False, "Store coordinates without pixels.", panel="Patches")
     jpeg_quality: int = option(90, "JPEG quality of the stored patches.", low=1, high=100, panel="Patches")
+    lossless: bool = option(
+        False, "Copy the JPEG bytes of native tiles; --mpp and --patch-size must be theirs.", panel="Patches"
+    )
 
     annotations: str | None = option(
         None,
@@ -220,6 +223,11 @@ class TileConfig(Config):
         for name in ("label_names", "mask_mpp", "mask_values"):
             if self.annotations is None and getattr(self, name) is not None:
                 raise ConfigError(f"{flag(name)} says how annotations are read", "give their folder with --annotations")
+        if self.lossless and (self.overlap or self.coords_only):
+            raise ConfigError(
+                "--lossless copies whole native tiles",
+                f"leave out {'--overlap' if self.overlap else '--coords-only'}, or --lossless",
+            )
         failures_allowed(self.allow_failures, 100)
 
 

@@ -21,6 +21,7 @@ from sgcl_cli.slide.reader import Slide
 
 SIDE = 2048  # source pixels of a block
 PATCHES = 1024  # in a band: their encoded bytes wait for the band's end
+MEMORY = 400 * 2**20  # bytes; reading takes no more, however large the slide and full of tissue
 _FILLED = 0.7  # least share of a block that patches cover
 
 

@@ -161,7 +161,7 @@ class Direct:
             try:
                 pixels = self.tiles.decode(column, row)
             except OddTileError:
-                pixels = self._render(column, row)
+                pixels = self.render(column, row)
             self.decoded += 1
         self.uses[row, column] -= 1
         if self.uses[row, column] > 0:
@@ -170,8 +170,11 @@ class Direct:
                 self._kept.popitem(last=False)
         return pixels
 
-    def _render(self, column: int, row: int) -> NDArray[np.uint8]:
-        """An odd tile as OpenSlide shows it."""
+    def render(self, column: int, row: int) -> NDArray[np.uint8]:
+        """An odd tile as OpenSlide shows it, uint8 (height, width, 3).
+
+        :raises SlideError: OpenSlide cannot decode it either.
+        """
         downsample, (width, height) = self.slide.downsamples[self.level], self.tiles.level.tile
         location = round(column * width * downsample), round(row * height * downsample)
         pixels = self.slide.pixels(self.level, location, (width, height))

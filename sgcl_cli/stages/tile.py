@@ -29,7 +29,7 @@ from sgcl_cli.config import TileConfig, differences
 from sgcl_cli.engine.pool import Lost, Progress, Result, run_tasks
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
 from sgcl_cli.progress import Reporter
-from sgcl_cli.slide import bands, direct, jpeg, overlay
+from sgcl_cli.slide import bands, direct, jpeg, lossless, overlay
 from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
 from sgcl_cli.slide.discover import Entry, discover
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
@@ -370,20 +370,36 @@ def _read(
     corners, patch = lattice.coords, bands.Patch(geometry.patch_size_level0, config.patch_size)
     first: SlideError | None = None
     with direct.opened(slide, corners, patch) as (source, plan):
-        for band in plan:
-            encoded: dict[int, bytes] = {}
-            for position, pixels in bands.read(slide, source, band, corners, patch):
-                if isinstance(pixels, SlideError):
-                    readable[position] = False
-                    first = first or pixels
-                else:
-                    encoded[position] = jpeg.encode(pixels, config.jpeg_quality)
-                progress.advance()
-            for position in sorted(encoded):
-                writer.append(encoded[position])
+        if config.lossless:
+            files = lossless.files(source, corners, patch, config.jpeg_quality)
+        else:
+            files = _encoded(slide, source, plan, corners, patch, config.jpeg_quality)
+        for position, file in files:
+            progress.advance()
+            if isinstance(file, bytes):
+                writer.append(file)
+            else:
+                readable[position] = False
+                first = first or file
         if first is not None and not readable.any():
             raise SlideError(f"none of {len(lattice)} patches can be read; first: {first.message}", first.hint)
         return _Reading(source.path, source.why, slide.mpp * source.pitch, readable, corners[~readable].tolist())
+
+
+def _encoded(
+    slide: Slide,
+    source: bands.Source,
+    plan: list[bands.Band],
+    corners: NDArray[np.int64],
+    patch: bands.Patch,
+    quality: int,
+) -> Iterator[tuple[int, bytes | SlideError]]:
+    """The JPEG files of all patches in their order; those of a band wait for each other."""
+    for band in plan:
+        read: dict[int, bytes | SlideError] = {}
+        for position, pixels in bands.read(slide, source, band, corners, patch):
+            read[position] = pixels if isinstance(pixels, SlideError) else jpeg.encode(pixels, quality)
+        yield from sorted(read.items(), key=lambda item: item[0])
 
 
 def _finish(

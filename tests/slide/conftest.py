@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -155,6 +156,51 @@ def _write_jpeg(
 def write_jpeg_pyramid(tmp_path: Path) -> WritePyramid:
     def write(name: str, pixels: NDArray[np.uint8], **settings: Any) -> Path:
         return _write_jpeg(tmp_path / name, pixels, **settings)
+
+    return write
+
+
+def write_repeated(path: Path, tile: NDArray[np.uint8], size: tuple[int, int]) -> Path:
+    """A sparse file for a slide of any size: one JPEG tile, to which the whole directory points.
+
+    Written by hand after TIFF 6.0, sections 2 and 15: tag, type (3 short, 4 long, 5 rational), count, value or offset.
+    """
+    across, down = -(-size[0] // tile.shape[1]), -(-size[1] // tile.shape[0])
+    data = encode_tile(tile, 90, False)
+    count = across * down
+    arrays = 8 + len(data) + len(data) % 2
+    rational = arrays + 8 * count
+    directory = rational + 8
+    entries = [
+        (256, 4, 1, size[0]),
+        (257, 4, 1, size[1]),
+        (258, 3, 3, directory + 2 + 15 * 12 + 4),
+        (259, 3, 1, 7),
+        (262, 3, 1, 6),
+        (277, 3, 1, 3),
+        (282, 5, 1, rational),
+        (283, 5, 1, rational),
+        (284, 3, 1, 1),
+        (296, 3, 1, 3),
+        (322, 4, 1, tile.shape[1]),
+        (323, 4, 1, tile.shape[0]),
+        (324, 4, count, arrays),
+        (325, 4, count, arrays + 4 * count),
+        (530, 3, 2, 2 | 2 << 16),
+    ]
+    with path.open("wb") as stream:
+        stream.write(struct.pack("<2sHI", b"II", 42, directory) + data + b"\0" * (len(data) % 2))
+        stream.write(np.full(count, 8, "<u4").tobytes() + np.full(count, len(data), "<u4").tobytes())
+        stream.write(struct.pack("<2I", 40_000, 1))
+        stream.write(struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries))
+        stream.write(struct.pack("<I3H", 0, 8, 8, 8))
+    return path
+
+
+@pytest.fixture
+def write_repeated_tile(tmp_path: Path) -> WritePyramid:
+    def write(name: str, tile: NDArray[np.uint8], size: tuple[int, int]) -> Path:
+        return write_repeated(tmp_path / name, tile, size)
 
     return write
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -129,6 +129,40 @@ def test_tiles_kept_are_bounded(write_jpeg_pyramid, tissue_like, monkeypatch):
                 most = max(most, sum(tile.nbytes for tile in source._kept.values()))
     assert 0 < most <= 5 * 64 * 64 * 3
     assert all(np.array_equal(plenty[position], patch) for position, patch in scarce.items())
+
+
+def peak_of(work: Callable[[], object]) -> float:
+    """MiB by which the process grew at most while it worked."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _high_water()
+    work()
+    return _high_water() - before
+
+
+def _high_water() -> float:
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**10
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's account of memory")
+@pytest.mark.parametrize(
+    ("way", "width"),
+    [("direct", 16_000), ("direct", 150_000), pytest.param("openslide", 60_000, marks=pytest.mark.slow)],
+)
+def test_memory_is_bounded_whatever_the_width(write_repeated_tile, tissue_like, monkeypatch, way, width):
+    if way == "openslide":
+        monkeypatch.setattr(direct, "_tiled_level", lambda *_: (None, "told so"))
+    path, shape = write_repeated_tile("wide.tif", tissue_like[:256, :256], (width, 3_000)), Patch(500.0, 256)
+    corners = lattice(width // 500, 6, 500.0)
+
+    def run() -> None:
+        with opened(path, corners, shape) as (slide, source, plan):
+            assert source.path == way, source.why
+            count = sum(1 for band in plan for _ in bands.read(slide, source, band, corners, shape))
+            assert count == len(corners)
+
+    peak = peak_of(run)
+    print(f"{way}, {width} pixels wide: {peak:.0f} MiB")
+    assert peak < bands.MEMORY / 2**20
 
 
 def test_missing_tiles_are_rendered_by_openslide(write_jpeg_pyramid, tissue_like):

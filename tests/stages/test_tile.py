@@ -212,6 +212,23 @@ def test_a_slide_without_a_readable_patch_fails(tmp_path, inline):
     assert not (tmp_path / "out" / "patches" / "bad.h5").exists()
 
 
+def test_native_tiles_are_copied(tmp_path, inline):
+    jpeg, plain = write_jpeg_slide(tmp_path / "jpeg.tif"), write_slide(tmp_path / "plain.tif")
+    outcome = tile(config(tmp_path / "out", jpeg, plain, patch_size=256, lossless=True), Silent())
+    (failure,) = outcome.failures
+    assert failure.slide_id == "plain" and "no native JPEG files to copy" in failure.reason
+    made = PatchFile.open(tmp_path / "out" / "patches" / "jpeg.h5")
+    content = jpeg.read_bytes()
+    for row in range(len(made)):
+        data = made.read(row)
+        assert data[data.index(b"\xff\xda") :] in content
+    assert len(made) >= 4
+    with pytest.raises(SlideError, match=r"its tiles are 256 x 256 pixels at 2 um/px"):
+        tile(config(tmp_path / "other", jpeg, lossless=True), Silent())
+    with pytest.raises(ConfigError, match="whole native tiles"):
+        config(tmp_path / "out", jpeg, lossless=True, overlap=8)
+
+
 def test_a_slide_cut_short_fails_saying_so(tmp_path, inline):
     good, cut = write_slide(tmp_path / "good.tif"), write_slide(tmp_path / "cut.tif")
     cut.write_bytes(cut.read_bytes()[:-200_000])
