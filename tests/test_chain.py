@@ -72,7 +72,7 @@ def test_the_stages_from_python(cohort: Path, tmp_path: Path) -> None:
     from sgcl_cli.stages.tile import tile
 
     tiles, trained, features = (str(tmp_path / name) for name in ("tiles", "run", "features"))
-    tiled = tile(TileConfig(slides=(str(cohort / "slides"),), out=tiles, mpp=2.0, patch_size=64, workers=2), Silent())
+    tiled = tile(TileConfig(slides=(str(cohort / "slides"),), out=tiles, mpp=2.0, patch_size=64, workers=2))
     assert tiled.total == 8 and not tiled.failures
     pretrain(
         PretrainConfig(

@@ -28,7 +28,7 @@ from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, write_failur
 from sgcl_cli.config import TileConfig, differences
 from sgcl_cli.engine.pool import Lost, Progress, Result, run_tasks
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
-from sgcl_cli.progress import Reporter
+from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.slide import bands, direct, jpeg, lossless, overlay
 from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
 from sgcl_cli.slide.discover import Entry, discover
@@ -102,7 +102,7 @@ class _Tally:
         reporter.warn(warning)
 
 
-def tile(config: TileConfig, reporter: Reporter, work: Work | None = None) -> Outcome:
+def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None = None) -> Outcome:
     """Tile slides: patches, thumbnails, overlays, contours, slides.csv, failures.csv, index.html and run.json under ``out``.
 
     Slides that are complete under the same settings are skipped, failed ones are tried again. A slide that cannot be used is
@@ -114,6 +114,7 @@ def tile(config: TileConfig, reporter: Reporter, work: Work | None = None) -> Ou
     :raises SlideError: no slide gave any patch.
     :raises ArtefactError: the output cannot be written.
     """
+    reporter = reporter or Silent()
     record = RunRecord("tile", config)
     out = Path(config.out)
     table = None if config.list is None else Path(config.list)
