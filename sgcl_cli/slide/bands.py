@@ -2,7 +2,7 @@
 
 A band is a run of patches in the file's order, as many rows of the lattice as fit a block's height. Its blocks are read one by
 one, each as one piece of a source; a patch is a window of its block. So what patches share is decoded once, and memory is
-bounded by a block and by what a source keeps for the blocks that follow, not by the slide.
+bounded by a block and by what a source keeps for the blocks that follow, not by the slide: ``MEMORY`` holds it all.
 """
 
 from __future__ import annotations
@@ -229,16 +229,16 @@ def _axis(corners: NDArray[np.int64], shape: Patch, source: Source, limit: int) 
 
 def _runs(corners: NDArray[np.float64], side: float) -> Iterator[tuple[int, int]]:
     """Consecutive patches whose bounding box is narrow enough in one direction, ``PATCHES`` of them at most."""
-    start = 0
-    low = high = np.zeros(2)
-    for position, corner in enumerate(corners):
+    start, left, top, right, bottom = 0, 0.0, 0.0, 0.0, 0.0
+    for position, (x, y) in enumerate(corners.tolist()):
+        wider = min(left, x), min(top, y), max(right, x), max(bottom, y)
+        narrow = min(wider[2] - wider[0], wider[3] - wider[1]) + side <= max(SIDE, side)
+        if position > start and narrow and position - start < PATCHES:
+            left, top, right, bottom = wider
+            continue
         if position > start:
-            wider = np.minimum(low, corner), np.maximum(high, corner)
-            if min(wider[1] - wider[0]) + side <= max(SIDE, side) and position - start < PATCHES:
-                low, high = wider
-                continue
             yield start, position
-        start, low, high = position, corner, corner
+        start, left, top, right, bottom = position, x, y, x, y
     if len(corners):
         yield start, len(corners)
 
