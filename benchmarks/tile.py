@@ -8,8 +8,9 @@ bands   what `sgcl tile` does
 bound   each needed native tile decoded once, at the scale that bands decodes, and the patches encoded: no copies, no resampling
 
 Each is a process of its own on the same patches of the same slide, the three by turns; finding the tissue is in none of them.
-Rates are patches per CPU second, the best of the repeats: others who use the machine can only take away from it. Memory is
-the process's peak less what it had before it opened the slide. --workers measures whole runs of `sgcl tile` by the wall clock.
+Rates are patches per CPU second, the medians of the repeats; ratios are medians of the ratios within a repeat. What bands does
+once a slide (opening, planning, checking tiles) counts. Memory is the process's peak less what it had before it opened the
+slide. --workers measures whole runs of `sgcl tile` by the wall clock.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -122,15 +124,19 @@ def compare(path: Path, mpp: float, repeats: int) -> None:
                 environment = {**os.environ, "OMP_NUM_THREADS": "1"}
                 done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
                 runs[way].append(json.loads(done.stdout))
-    best = {way: min(runs[way], key=lambda run: run["cpu"]) for way in WAYS}
-    rate = {way: len(corners) / best[way]["cpu"] for way in WAYS}
-    print(f"\n{path.name} at {mpp:g} um/px, {len(corners)} patches; {best['bands']['path']}: {best['bands']['why']}")
+    rates = {way: [len(corners) / run["cpu"] for run in runs[way]] for way in WAYS}
+    first = runs["bands"][0]
+    print(f"\n{path.name} at {mpp:g} um/px, {len(corners)} patches; {first['path']}: {first['why']}")
     print(f"{'':8} {'patches / CPU s':>16} {'all repeats':>32} {'MiB':>6}")
     for way in WAYS:
-        every = " ".join(f"{len(corners) / run['cpu']:.0f}" for run in runs[way])
-        memory = f"{best[way]['mib']:.0f}" if way != "bound" else ""
-        print(f"{way:8} {rate[way]:16.0f} {every:>32} {memory:>6}")
-    print(f"bands / plain {rate['bands'] / rate['plain']:.2f}   bands / bound {rate['bands'] / rate['bound']:.0%}")
+        every = " ".join(f"{rate:.0f}" for rate in rates[way])
+        memory = f"{max(run['mib'] for run in runs[way]):.0f}" if way != "bound" else ""
+        print(f"{way:8} {statistics.median(rates[way]):16.0f} {every:>32} {memory:>6}")
+    ratios = {
+        way: statistics.median(ours / theirs for ours, theirs in zip(rates["bands"], rates[way], strict=True))
+        for way in ("plain", "bound")
+    }
+    print(f"bands / plain {ratios['plain']:.2f}   bands / bound {ratios['bound']:.0%}")
 
 
 def scaling(path: Path, mpp: float, workers: list[int]) -> None:
