@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.results import Failure, versions
 from sgcl_cli.config import TileConfig
 from sgcl_cli.report.cohort import UNKNOWN, Class, CohortPage, SlideCard, picture_side, render
 from sgcl_cli.slide import overlay
-
-if TYPE_CHECKING:
-    from sgcl_cli.stages.tile import Row
+from sgcl_cli.stages.tile_slide import Row
 
 
 def write_page(

@@ -1,89 +1,33 @@
 """Slides in, patches out: the first stage.
 
-Each slide is one task of the worker pool and one file of patches. Its pictures are written first, the file of patches last,
-so a slide whose file exists is complete.
+Each slide is one task of the worker pool and one file of patches; ``tile_slide`` is what happens to it there.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
-import sys
-import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
-
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.artefacts.patches import SCHEMA, PatchFile, PatchWriter, folder_id
+from sgcl_cli.artefacts.patches import PatchFile, folder_id
 from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, write_failures
 from sgcl_cli.config import TileConfig, differences
 from sgcl_cli.engine.pool import Lost, Progress, Result, run_tasks
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
 from sgcl_cli.progress import Reporter, Silent
-from sgcl_cli.slide import bands, direct, jpeg, lossless, overlay
-from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
 from sgcl_cli.slide.discover import Entry, discover
-from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
-from sgcl_cli.slide.lattice import shares as lattice_shares
-from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, Slide, Thumbnail, dicom_series, identity
-from sgcl_cli.slide.tiff import check_whole
-from sgcl_cli.slide.tissue import pen_mask, smooth_mask, tissue_mask
+from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, dicom_series, identity
 from sgcl_cli.stages.cohort_page import write_page
-from sgcl_cli.stages.drawings import Drawings, Drawn, annotation_of, renamed, roi_of, settle
+from sgcl_cli.stages.drawings import Drawings, renamed, settle
+from sgcl_cli.stages.tile_slide import TRIED, Job, Row, Survey, class_counts, patches_path, survey_slide, tile_slide
 
-_MAGNIFICATIONS = (5, 10, 20, 40, 60, 80)  # the bins of TRIDENT
-_PICTURE_QUALITY = 85
 _SERIES_TIMEOUT = 60.0  # seconds
-_TRIED = 5  # patches of each slide in a dry run
-_COLUMN_BYTES = 48  # of a patch, besides its pixels
 _MIXED = 1.5  # between the coarsest and the finest level 0 of a cohort
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker needs to tile one slide."""
-
-    entry: Entry
-    config: TileConfig
-    drawn: Drawn = field(default_factory=Drawn)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One slide in slides.csv: width and height in level-0 pixels, resolutions in um per pixel.
-
-    ``unreadable`` patches could not be decoded and are left out; ``path`` in the source of the patches file says how it was read.
-    ``labels`` counts the patches of each class that occurs. ``seconds`` and ``peak_mib`` (of the worker so far) belong to the
-    run that made the file.
-    """
-
-    slide_id: str
-    path: str
-    patches: int
-    unreadable: int
-    reason: str
-    width: int
-    height: int
-    mpp: float
-    mpp_source: str
-    mpp_actual: float
-    level: int
-    tissue_mm2: float | None
-    identity: str
-    id: str = ""
-    labels: dict[str, int] | None = None
-    seconds: float | None = None
-    peak_mib: float | None = None
-
 
 Work = Callable[[Progress, Job], Row]
 
@@ -157,352 +101,6 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
         record.write(out, artefact=artefact, inputs={row.path: row.identity for row in rows}, outcome=outcome)
     _refuse_nothing(tally, len(found.entries))
     return outcome
-
-
-def tile_slide(progress: Progress, job: Job) -> Row:
-    """Tile one slide; what ``tile`` does in each worker.
-
-    :raises SlideError: the slide cannot be used.
-    :raises ArtefactError: its files cannot be written.
-    """
-    started = time.perf_counter()
-    cv2.setNumThreads(1)
-    config, out = job.config, Path(job.config.out)
-    with _open(job) as slide:
-        row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job)
-        progress.expect(len(lattice))
-        with PatchWriter(_patches_path(out, row.slide_id)) as writer:
-            reading = _read(writer, slide, lattice, geometry, config, progress)
-            if reading.unreadable:
-                lattice = lattice.where(reading.readable)
-                labels = _labels(slide, job, lattice, geometry)
-            row = replace(
-                _counted(row, job, mask, lattice, labels),
-                unreadable=len(reading.unreadable),
-                mpp_actual=max(row.mpp_actual, reading.mpp),
-            )
-            label = None if labels is None else labels.label
-            picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.patch_size_level0, thumbnail.scale, label)
-            contours = json.dumps(overlay.outlines(mask, thumbnail.scale), separators=(",", ":"))
-            store.write_bytes(
-                out / "thumbnails" / f"{row.slide_id}.jpg", jpeg.encode(thumbnail.pixels, _PICTURE_QUALITY)
-            )
-            store.write_bytes(out / "overlays" / f"{row.slide_id}.jpg", jpeg.encode(picture, _PICTURE_QUALITY))
-            if not job.drawn.roi_is(out / "contours" / f"{row.slide_id}.geojson"):
-                store.write_text(out / "contours" / f"{row.slide_id}.geojson", contours)
-            shares = _shares(thumbnail, mask, slide.size, geometry, lattice, labels)
-            _finish(writer, slide, job, row, geometry, lattice, reading, label, shares)
-    return replace(row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
-
-
-@dataclass(frozen=True)
-class Survey(Row):
-    """A row with bounds on what tiling the slide will take: bytes on disk, and seconds of one worker."""
-
-    least_bytes: int = 0
-    most_bytes: int = 0
-    least_seconds: float = 0.0
-    most_seconds: float = 0.0
-
-
-def survey_slide(progress: Progress, job: Job) -> Survey:
-    """Find the patches of one slide and try some; what ``tile`` does in each worker of a dry run.
-
-    The bounds are those of the tried patches, read one by one, for all.
-
-    :raises SlideError: the slide cannot be used.
-    """
-    started = time.perf_counter()
-    cv2.setNumThreads(1)
-    config = job.config
-    with _open(job) as slide:
-        row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job)
-        label = None if labels is None else labels.label
-        picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.patch_size_level0, thumbnail.scale, label)
-        pictures = sum(len(jpeg.encode(pixels, _PICTURE_QUALITY)) for pixels in (thumbnail.pixels, picture))
-        before = time.perf_counter() - started
-        tried = np.unique(np.linspace(0, len(lattice) - 1, min(_TRIED, len(lattice))).astype(int)).tolist()
-        sizes, seconds = [], []
-        for number in [] if config.coords_only else tried:
-            begun = time.perf_counter()
-            side = geometry.patch_size_level0
-            patch = slide.region(lattice.coords[number].tolist(), (side, side), (config.patch_size,) * 2)
-            sizes.append(len(jpeg.encode(patch, config.jpeg_quality)))
-            seconds.append(time.perf_counter() - begun)
-    fixed = pictures + len(lattice) * _COLUMN_BYTES
-    return Survey(
-        **{spec.name: getattr(row, spec.name) for spec in fields(Row)},
-        least_bytes=fixed + len(lattice) * min(sizes, default=0),
-        most_bytes=fixed + len(lattice) * max(sizes, default=0),
-        least_seconds=before + len(lattice) * min(seconds, default=0.0),
-        most_seconds=before + len(lattice) * max(seconds, default=0.0),
-    )
-
-
-def _lay(slide: Slide, job: Job) -> tuple[Row, Geometry, Thumbnail, NDArray[np.bool_], Lattice, Labels | None]:
-    """Where the slide's patches lie and what they are called; all that is known before reading them."""
-    row, geometry = _plan(slide, job)
-    thumbnail = slide.thumbnail()
-    mask = _where(thumbnail, job)
-    lattice = lay(mask | thumbnail.unreadable, slide.size, geometry, job.config.min_tissue)
-    labels = _labels(slide, job, lattice, geometry)
-    row = replace(row, tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4))
-    return _counted(row, job, mask, lattice, labels), geometry, thumbnail, mask, lattice, labels
-
-
-def _counted(row: Row, job: Job, mask: NDArray[np.bool_], lattice: Lattice, labels: Labels | None) -> Row:
-    """The row with the patches counted, or why there are none."""
-    return replace(
-        row,
-        patches=len(lattice),
-        reason=_why_empty(bool(mask.any()), job) if not len(lattice) else "",
-        labels=None if labels is None else _counts(labels.label, job.drawn.names or ()),
-    )
-
-
-def _open(job: Job) -> Slide:
-    check_whole(job.entry.path)
-    return Slide(job.entry.path, given_mpp=job.entry.mpp, default_mpp=job.config.slide_mpp)
-
-
-def _plan(slide: Slide, job: Job) -> tuple[Row, Geometry]:
-    """The slide's row as far as it is known before looking at pixels."""
-    config, entry = job.config, job.entry
-    if not config.allow_upsample:
-        slide.check_resolves(config.mpp)
-    geometry = Geometry(config.patch_size, config.overlap, config.mpp, slide.mpp)
-    if cells(slide.size, geometry) == 0:
-        side = geometry.patch_size_level0
-        raise SlideError(
-            f"{entry.path.name}: a patch covers {side:.0f} x {side:.0f} level-0 pixels, the slide has "
-            f"{slide.size[0]} x {slide.size[1]}",
-            "use a smaller --patch-size or --mpp",
-        )
-    level = slide.best_level(config.mpp)
-    unique = identity(entry.path)
-    row = Row(
-        slide_id=entry.slide_id,
-        path=entry.name,
-        patches=0,
-        unreadable=0,
-        reason="",
-        width=slide.size[0],
-        height=slide.size[1],
-        mpp=slide.mpp,
-        mpp_source=slide.mpp_source,
-        mpp_actual=max(config.mpp, slide.mpp * slide.downsamples[level]),
-        level=level,
-        tissue_mm2=None,
-        identity=unique,
-        id=store.artefact_id(
-            SCHEMA.format,
-            config.affecting(),
-            [entry.slide_id, unique, *([] if entry.mpp is None else [str(entry.mpp)]), *job.drawn.sources],
-        ),
-    )
-    return row, geometry
-
-
-def _where(thumbnail: Thumbnail, job: Job) -> NDArray[np.bool_]:
-    """Where patches may lie: tissue, or the region of interest, or tissue within it; bool (H, W) of the thumbnail."""
-    regions = roi_of(job.drawn)
-    if regions is None:
-        return tissue_mask(thumbnail.pixels, thumbnail.mpp)
-    height, width = thumbnail.pixels.shape[:2]
-    inside = region_mask(regions, (height, width), thumbnail.scale)
-    return inside if job.config.roi_mode == "replace" else inside & tissue_mask(thumbnail.pixels, thumbnail.mpp)
-
-
-def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Labels | None:
-    """The patches' classes; None where the cohort has no annotations."""
-    if job.drawn.names is None:
-        return None
-    annotation = annotation_of(job.drawn, job.config, slide.size, slide.mpp)
-    return label_patches(annotation, job.drawn.names, job.config.label_rule, lattice, geometry, slide.size)
-
-
-def _shares(
-    thumbnail: Thumbnail,
-    mask: NDArray[np.bool_],
-    size: tuple[int, int],
-    geometry: Geometry,
-    lattice: Lattice,
-    labels: Labels | None,
-) -> dict[str, NDArray[np.float32]]:
-    """The optional shares of each patch, as seen on the thumbnail."""
-    seen = {"blur": mask & smooth_mask(thumbnail.pixels), "pen": pen_mask(thumbnail.pixels, thumbnail.mpp)}
-    shares = {name: lattice_shares(shown, size, geometry, lattice) for name, shown in seen.items()}
-    return shares if labels is None else shares | {"label_share": labels.share}
-
-
-def _counts(label: NDArray[np.int16], names: Sequence[str]) -> dict[str, int]:
-    counts = np.bincount(label[label >= 0], minlength=len(names)).tolist()
-    return {name: count for name, count in zip(names, counts, strict=True) if count}
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """How the pixels were read.
-
-    :ivar path: "direct", "openslide", or "none".
-    :ivar why: why this way was taken.
-    :ivar mpp: um per pixel of what was decoded, 0 where nothing was.
-    :ivar readable: bool (N,), the patches that could be read.
-    :ivar unreadable: x, y of the corners of those that could not, level-0 pixels.
-    """
-
-    path: str
-    why: str
-    mpp: float
-    readable: NDArray[np.bool_]
-    unreadable: list[list[int]]
-
-
-def _read(
-    writer: PatchWriter, slide: Slide, lattice: Lattice, geometry: Geometry, config: TileConfig, progress: Progress
-) -> _Reading:
-    """Read, encode and write the patches, band by band, in the lattice's order.
-
-    :raises SlideError: none of them can be read.
-    """
-    readable = np.ones(len(lattice), np.bool_)
-    if config.coords_only or not len(lattice):
-        return _Reading("none", "coordinates alone" if config.coords_only else "no patches", 0.0, readable, [])
-    corners, patch = lattice.coords, bands.Patch(geometry.patch_size_level0, config.patch_size)
-    first: SlideError | None = None
-    with direct.opened(slide, corners, patch) as (source, plan):
-        if config.lossless:
-            files = lossless.files(source, corners, patch, config.jpeg_quality)
-        else:
-            files = _encoded(slide, source, plan, corners, patch, config.jpeg_quality)
-        for position, file in files:
-            progress.advance()
-            if isinstance(file, bytes):
-                writer.append(file)
-            else:
-                readable[position] = False
-                first = first or file
-        if first is not None and not readable.any():
-            raise SlideError(f"none of {len(lattice)} patches can be read; first: {first.message}", first.hint)
-        return _Reading(source.path, source.why, slide.mpp * source.pitch, readable, corners[~readable].tolist())
-
-
-def _encoded(
-    slide: Slide,
-    source: bands.Source,
-    plan: list[bands.Band],
-    corners: NDArray[np.int64],
-    patch: bands.Patch,
-    quality: int,
-) -> Iterator[tuple[int, bytes | SlideError]]:
-    """The JPEG files of all patches in their order; those of a band wait for each other."""
-    for band in plan:
-        read: dict[int, bytes | SlideError] = {}
-        for position, pixels in bands.read(slide, source, band, corners, patch):
-            read[position] = pixels if isinstance(pixels, SlideError) else jpeg.encode(pixels, quality)
-        yield from sorted(read.items(), key=lambda item: item[0])
-
-
-def _finish(
-    writer: PatchWriter,
-    slide: Slide,
-    job: Job,
-    row: Row,
-    geometry: Geometry,
-    lattice: Lattice,
-    reading: _Reading,
-    label: NDArray[np.int16] | None,
-    shares: Mapping[str, NDArray[np.float32]],
-) -> None:
-    status = job.entry.path.stat()
-    writer.finish(
-        coords=lattice.coords,
-        grid=lattice.grid,
-        tissue=lattice.tissue,
-        label=label,
-        shares=shares,
-        attributes={
-            "id": row.id,
-            "slide_id": row.slide_id,
-            "config": job.config.affecting(),
-            "source": {
-                "name": row.path,
-                "bytes": status.st_size,
-                "modified_ns": status.st_mtime_ns,
-                "identity": row.identity,
-                "given_mpp": job.entry.mpp,
-                "mpp_source": row.mpp_source,
-                "level": row.level,
-                "tissue_mm2": row.tissue_mm2,
-                **job.drawn.as_source(),
-                "path": reading.path,
-                "path_why": reading.why,
-                "unreadable": reading.unreadable,
-            },
-            "reason": row.reason,
-            **({} if label is None else {"label_names": job.drawn.names}),
-        },
-        coords_attributes=_coords_attributes(slide, job.config, row, geometry),
-        pixels=not job.config.coords_only,
-    )
-
-
-def _coords_attributes(slide: Slide, config: TileConfig, row: Row, geometry: Geometry) -> dict[str, Any]:
-    """What readers of TRIDENT and CLAM look for, right or left out, and the exact resolution.
-
-    CLAM counts ``patch_size`` in pixels of ``patch_level``, TRIDENT in pixels at the target; only where a level has the
-    target's resolution to within half a level-0 pixel over a patch are both true.
-    """
-    attributes: dict[str, Any] = {
-        "patch_size": config.patch_size,
-        "patch_size_level0": geometry.patch_size_level0,
-        "level0_magnification": _magnification(slide.mpp),
-        "target_magnification": _magnification(config.mpp),
-        "overlap": config.overlap,
-        "name": row.slide_id,
-        "savetodir": "patches",
-        "save_path": "patches",
-        "level0_width": row.width,
-        "level0_height": row.height,
-        "mpp_level0": row.mpp,
-        "mpp_target": config.mpp,
-        "mpp_actual": row.mpp_actual,
-        "stride": config.patch_size - config.overlap,
-        "stride0": geometry.stride_level0,
-    }
-    downsample = slide.downsamples[row.level]
-    if abs(config.patch_size * downsample - geometry.patch_size_level0) <= 0.5:
-        attributes |= {
-            "patch_level": row.level,
-            "downsample": np.array([downsample, downsample]),
-            "level_dim": np.array(slide.level_sizes[row.level]),
-            "downsampled_level_dim": np.array(slide.level_sizes[row.level]),
-        }
-    return attributes
-
-
-def _magnification(mpp: float) -> int:
-    """The usual name of a resolution: 10 um per pixel over it, in the nearest bin by ratio."""
-    return min(_MAGNIFICATIONS, key=lambda bin_: abs(np.log(bin_ * mpp / 10)))
-
-
-def _why_empty(somewhere: bool, job: Job) -> str:
-    if somewhere:
-        return f"no patch holds {job.config.min_tissue:.0%} tissue"
-    if job.drawn.roi is None:
-        return "no tissue found"
-    return (
-        "the region of interest is empty" if job.config.roi_mode == "replace" else "no tissue in the region of interest"
-    )
-
-
-def _peak_mib() -> float:
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
-
-
-def _patches_path(out: Path, slide_id: str) -> Path:
-    return out / "patches" / f"{slide_id}.h5"
 
 
 def _unfinished(entries: Sequence[Entry], config: TileConfig, drawings: Drawings, tally: _Tally) -> dict[str, Job]:
@@ -581,14 +179,14 @@ def _row_of(made: PatchFile) -> Row:
         tissue_mm2=made.source["tissue_mm2"],
         identity=made.source["identity"],
         id=made.id,
-        labels=None if made.label is None else _counts(made.label, made.label_names),
+        labels=None if made.label is None else class_counts(made.label, made.label_names),
     )
 
 
 def _remove_old(out: Path, slide_ids: Iterable[str]) -> None:
     """Remove the patches of slides about to be tiled again, which a failure would leave among the new ones."""
     for slide_id in slide_ids:
-        path = _patches_path(out, slide_id)
+        path = patches_path(out, slide_id)
         with store.writing(path):
             path.unlink(missing_ok=True)
 
@@ -706,7 +304,7 @@ def _expected(rows: Sequence[Row], workers: int) -> list[tuple[str, str]]:
     return [
         ("expected on disk", f"{disk[0]:,.1f} to {disk[1]:,.1f} MiB"),
         ("expected time", f"{least:,.0f} to {most:,.0f} s {how}"),
-        ("these bounds", f"from at most {_TRIED} patches of each slide"),
+        ("these bounds", f"from at most {TRIED} patches of each slide"),
     ]
 
 

@@ -25,13 +25,14 @@ from sgcl_cli.progress import Silent
 from sgcl_cli.stages import drawings
 from sgcl_cli.stages import tile as stage
 from sgcl_cli.stages.tile import tile
+from sgcl_cli.stages.tile_slide import Job, Row, tile_slide
 
 SETTINGS = {"mpp": 2.0, "patch_size": 64}
 SIDE = 1024
 
 WORK = """
 import os, time
-from sgcl_cli.stages.tile import tile_slide
+from sgcl_cli.stages.tile_slide import tile_slide
 
 
 def work(progress, job):
@@ -484,10 +485,10 @@ def test_a_defect_costs_its_slide_and_keeps_its_traceback(tmp_path, inline):
     write_slide(tmp_path / "in" / "a.tif")
     write_slide(tmp_path / "in" / "b.tif")
 
-    def work(progress: Progress, job: stage.Job) -> stage.Row:
+    def work(progress: Progress, job: Job) -> Row:
         if job.entry.slide_id == "a":
             raise ZeroDivisionError("oh")
-        return stage.tile_slide(progress, job)
+        return tile_slide(progress, job)
 
     reporter = Silent()
     (failure,) = tile(config(tmp_path / "out", tmp_path / "in"), reporter, work).failures

@@ -1,0 +1,63 @@
+"""Every setting, once: default, help and range; the command line, TOML files and run.json come from these tables.
+
+A value is resolved as default < recipe < TOML < flag. Fields with ``affects=True`` enter the artefact's id, so outputs made under
+different values are never mixed; the others (worker counts, devices, folders) may change between runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from sgcl_cli.config.base import REQUIRED, Config, Meta, describe, differences, failures_allowed, flag, option
+from sgcl_cli.config.embed import EmbedConfig
+from sgcl_cli.config.evaluate import EvaluateConfig
+from sgcl_cli.config.pretrain import PretrainConfig
+from sgcl_cli.config.tile import TileConfig
+from sgcl_cli.errors import ConfigError
+
+__all__ = [
+    "COMMANDS",
+    "REQUIRED",
+    "Config",
+    "EmbedConfig",
+    "EvaluateConfig",
+    "Meta",
+    "PretrainConfig",
+    "TileConfig",
+    "describe",
+    "differences",
+    "failures_allowed",
+    "flag",
+    "load_toml",
+    "option",
+]
+
+COMMANDS: tuple[type[Config], ...] = (TileConfig, PretrainConfig, EmbedConfig, EvaluateConfig)
+
+
+def load_toml(path: str | Path, table: str) -> dict[str, Any]:
+    """The settings of one command in a TOML file with the tables [tile] [pretrain] [embed] [evaluate].
+
+    :raises ConfigError: the file is missing, not TOML, or has a table of another name.
+    """
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", "give an existing TOML file to --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}", "example: [tile] then mpp = 0.5") from error
+    tables = [kind.table for kind in COMMANDS]
+    for key, value in content.items():
+        if key not in tables or not isinstance(value, dict):
+            near = difflib.get_close_matches(key, tables, n=1)
+            hint = (
+                f"did you mean [{near[0]}]?"
+                if near
+                else "settings stand in tables: " + ", ".join(f"[{t}]" for t in tables)
+            )
+            raise ConfigError(f"unknown table or key '{key}' in {path}", hint)
+    settings: dict[str, Any] = content.get(table, {})
+    return settings

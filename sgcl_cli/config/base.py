@@ -1,0 +1,212 @@
+"""What a setting is: default, help and range; how values are resolved, checked and compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import shlex
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from sgcl_cli.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a field's option says and allows; carried in the dataclass field's metadata."""
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    affects: bool = True
+    argument: bool = False
+    panel: str = "Options"
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    affects: bool = True,
+    argument: bool = False,
+    panel: str = "Options",
+) -> Any:
+    """Declare a setting. ``low``/``high`` are inclusive bounds, ``above``/``below`` exclusive ones."""
+    meta = Meta(help, low, high, above, below, affects, argument, panel)
+    if default is dataclasses.MISSING:
+        return dataclasses.field(metadata={"meta": meta})
+    return dataclasses.field(default=default, metadata={"meta": meta})
+
+
+REQUIRED = dataclasses.MISSING
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a field: ``patch_size`` -> ``--patch-size``."""
+    return "--" + name.replace("_", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What every command takes."""
+
+    table: ClassVar[str] = ""
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    out: str = option(REQUIRED, "Folder to write to.", affects=False)
+    seed: int = option(0, "Seed of everything random.", low=0, high=2**31 - 1, panel="Run")
+    device: str = option(
+        "auto", "auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.", affects=False, panel="Run"
+    )
+    threads: int | None = option(
+        None, "CPU threads for computing in the main process; default: all cores.", low=1, affects=False, panel="Run"
+    )
+    dry_run: bool = option(False, "Say what would be done, write nothing.", affects=False, panel="Run")
+    overwrite: bool = option(
+        False, "Start again: replace outputs, also those made under other settings.", affects=False, panel="Run"
+    )
+
+    def __post_init__(self) -> None:
+        for name, meta, kind in describe(type(self)):
+            _check(name, getattr(self, name), meta, kind)
+
+    @classmethod
+    def resolve(cls, *layers: Mapping[str, Any]) -> Self:
+        """Build from layers of lowest to highest precedence; ``None`` and absent mean "not set". A recipe stands below them.
+
+        :raises ConfigError: a missing, unknown, ill-typed or out-of-range setting.
+        """
+        known = {name: (meta, kind) for name, meta, kind in describe(cls)}
+        values: dict[str, Any] = {}
+        named = next((layer["recipe"] for layer in reversed(layers) if layer.get("recipe") is not None), None)
+        for layer in (cls.recipes.get(str(named), {}), *layers):
+            for key, value in layer.items():
+                name = key.replace("-", "_")
+                if name not in known:
+                    near = difflib.get_close_matches(name, known, n=1)
+                    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}"
+                    raise ConfigError(f"unknown setting '{key}' for {cls.table}", hint)
+                if value is not None:
+                    values[name] = _coerce(name, value, known[name][1])
+        for spec in dataclasses.fields(cls):
+            required = spec.default is dataclasses.MISSING
+            if required and spec.name not in values:
+                spelled = spec.name.upper() if known[spec.name][0].argument else flag(spec.name)
+                raise ConfigError(f"{spelled} is missing", f"give it, or set {spec.name} in [{cls.table}] of --config")
+        return cls(**values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All settings as JSON values."""
+        return {spec.name: _plain(getattr(self, spec.name)) for spec in dataclasses.fields(self)}
+
+    def command_line(self) -> str:
+        """The command that gives the same result, with the settings that are not at their default."""
+        arguments: list[str] = []
+        options: list[str] = []
+        for spec in dataclasses.fields(self):
+            value = getattr(self, spec.name)
+            if spec.name in ("dry_run", "overwrite", "device", "threads", "workers") or value == spec.default:
+                continue
+            if spec.metadata["meta"].argument:
+                arguments += [*value] if isinstance(value, tuple) else [str(value)]
+            elif isinstance(value, bool):
+                options.append(flag(spec.name) if value else flag("no_" + spec.name))
+            else:
+                options += [flag(spec.name), str(value)]
+        return shlex.join(["sgcl", self.table, *arguments, *options])
+
+    def affecting(self) -> dict[str, Any]:
+        """The settings that decide the result, as JSON values; these enter the artefact's id."""
+        return {name: _plain(getattr(self, name)) for name, meta, _ in describe(type(self)) if meta.affects}
+
+
+def describe(kind: type[Config]) -> list[tuple[str, Meta, Any]]:
+    """Each field of a config class with its description and resolved type."""
+    hints = get_type_hints(kind)
+    return [(spec.name, spec.metadata["meta"], hints[spec.name]) for spec in dataclasses.fields(kind)]
+
+
+def failures_allowed(rule: str, total: int) -> int:
+    """How many of ``total`` slides may fail under a rule such as ``3`` or ``2%``.
+
+    :raises ConfigError: the rule is neither.
+    """
+    text = rule.strip()
+    try:
+        number = float(text.removesuffix("%")) if text.endswith("%") else int(text)
+    except ValueError:
+        number = -1
+    if number < 0 or not math.isfinite(number) or (text.endswith("%") and number > 100):
+        raise ConfigError(f"--allow-failures {rule} is neither a count nor a percentage", "examples: 3, 2%")
+    return math.floor(total * number / 100) if text.endswith("%") else int(number)
+
+
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two resolved configs, one phrase a field: ``--mpp was 0.5, is 0.25``."""
+    names = [*now, *(name for name in stored if name not in now)]
+    return [
+        f"{flag(name)} was {stored.get(name, 'absent')}, is {now.get(name, 'absent')}"
+        for name in names
+        if stored.get(name, "absent") != now.get(name, "absent")
+    ]
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _coerce(name: str, value: Any, kind: Any) -> Any:
+    base = next(alternative for alternative in _alternatives(kind) if alternative is not type(None))
+    if get_origin(base) is Literal:
+        return value
+    if get_origin(base) is tuple:
+        if isinstance(value, str) or not all(isinstance(item, str | Path) for item in value):
+            raise ConfigError(f"{flag(name)} takes a list of texts, not {value!r}")
+        return tuple(str(item) for item in value)
+    if base is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if base is str and isinstance(value, Path):
+        return str(value)
+    if not isinstance(value, base) or (isinstance(value, bool) and base is not bool):
+        raise ConfigError(f"{flag(name)} takes {_spoken(base)}, not {value!r}")
+    return value
+
+
+def _spoken(base: Any) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[base]
+
+
+def _check(name: str, value: Any, meta: Meta, kind: Any) -> None:
+    if value is None:
+        return
+    for alternative in _alternatives(kind):
+        if get_origin(alternative) is Literal and value not in get_args(alternative):
+            choices = ", ".join(map(str, get_args(alternative)))
+            raise ConfigError(f"{flag(name)} is {value!r}", f"choose one of: {choices}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if not math.isfinite(value):
+        raise ConfigError(f"{flag(name)} is {value}", "give a finite number")
+    bounds = (
+        (meta.low is not None and value < meta.low, f"at least {meta.low}"),
+        (meta.high is not None and value > meta.high, f"at most {meta.high}"),
+        (meta.above is not None and value <= meta.above, f"greater than {meta.above}"),
+        (meta.below is not None and value >= meta.below, f"smaller than {meta.below}"),
+    )
+    for broken, rule in bounds:
+        if broken:
+            raise ConfigError(f"{flag(name)} is {value}; it must be {rule}", f"{meta.help}")
+
+
+def _plain(value: Any) -> Any:
+    return [*value] if isinstance(value, tuple) else value

@@ -1,0 +1,52 @@
+"""Settings of ``sgcl evaluate``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from sgcl_cli.config.base import Config, option
+from sgcl_cli.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Config):
+    """Settings of ``sgcl evaluate``."""
+
+    table: ClassVar[str] = "evaluate"
+
+    features: str | None = option(None, "Folder of features.", affects=False, argument=True)
+    labels: str | None = option(None, "Table slide_id,label[,patient_id][,site][,split].", affects=False, panel="Data")
+    train: str | None = option(None, "Features to fit on; goes with --test.", affects=False, panel="Data")
+    test: str | None = option(None, "Features to report on; goes with --train.", affects=False, panel="Data")
+    target: str = option("label", "Column of --labels that holds the target.", panel="Data")
+    level: Literal["auto", "slide", "patch"] = option("auto", "What is predicted: slides or patches.", panel="Data")
+    task: Literal["auto", "binary", "multiclass"] = option("auto", "Kind of target.", panel="Data")
+    allow_missing: bool = option(
+        False, "Go on where more than 5 % of the labelled slides have no features.", panel="Data"
+    )
+
+    folds: int = option(5, "Folds of the patient-grouped cross-validation.", low=2, high=50, panel="Protocol")
+    validation: float = option(
+        0.2, "Share of the training patients kept for choosing settings.", above=0, below=1, panel="Protocol"
+    )
+    knn_k: int = option(20, "Neighbours of the kNN probe.", low=1, panel="Protocol")
+    knn_temperature: float = option(0.07, "Temperature of the kNN probe's votes.", above=0, panel="Protocol")
+    mil_epochs: int = option(60, "Most epochs of the attention model.", low=1, panel="Protocol")
+    mil_patience: int = option(12, "Epochs without a better validation loss before it stops.", low=1, panel="Protocol")
+    mil_lr: float = option(3e-4, "Learning rate of the attention model.", above=0, panel="Protocol")
+    mil_hidden: int = option(128, "Width of the attention model.", low=1, panel="Protocol")
+    mil_dropout: float = option(0.25, "Dropout of the attention model.", low=0, below=1, panel="Protocol")
+    bootstrap: int = option(2000, "Resamples of the patients for intervals; 0 for none.", low=0, panel="Protocol")
+    confidence: float = option(0.95, "Coverage of the intervals.", above=0, below=1, panel="Protocol")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        pair = self.train is not None or self.test is not None
+        if pair and (self.train is None or self.test is None):
+            raise ConfigError("--train and --test go together", "give both, or FEATURES with --labels")
+        if pair == (self.features is not None):
+            raise ConfigError(
+                "give either FEATURES [--labels] or --train A --test B",
+                "example: sgcl evaluate features/ --labels labels.csv --out results/",
+            )

@@ -1,0 +1,142 @@
+"""Settings of ``sgcl pretrain``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from sgcl_cli.config.base import REQUIRED, Config, flag, option
+from sgcl_cli.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(Config):
+    """Settings of ``sgcl pretrain``; the defaults are those of the published recipe (docs/method.md)."""
+
+    table: ClassVar[str] = "pretrain"
+
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "sgcl": {},
+        "sgcl-moco": {"base": "moco"},
+        "sslp": {"weight_inner": 0.0, "ranking": "v"},
+        "npid": {"weight_spatial": 0.0, "weight_inner": 0.0},
+        "npid-inner": {"weight_spatial": 0.0},
+        "moco": {"base": "moco", "weight_spatial": 0.0, "weight_inner": 0.0},
+        "sgcl-paper": {
+            "encoder": "resnet18",
+            "epochs": 100,
+            "batch": 128,
+            "lr": 0.015,
+            "uniform_negatives": 65_536,
+            "neighbours": 4_096,
+            "clusters": 1_000,
+            "negatives": 4_096,
+            "ramp_epochs": 10.0,
+        },
+    }
+
+    patches: str = option(REQUIRED, "Folder that sgcl tile wrote.", affects=False, argument=True)
+    recipe: Literal["sgcl", "sgcl-moco", "sslp", "npid", "npid-inner", "moco", "sgcl-paper"] = option(
+        "sgcl", "Named settings, below what TOML and flags say; --print-config shows them.", affects=False
+    )
+    encoder: Literal["resnet18", "resnet34", "resnet50"] = option("resnet18", "Architecture of the encoder.")
+    epochs: int = option(100, "Passes over the patches.", low=1, panel="Optimisation")
+    batch: int = option(128, "Patches in a batch.", low=2, panel="Optimisation")
+    lr: float = option(0.015, "Learning rate at the start; cosine to 0.", above=0, panel="Optimisation")
+    momentum: float = option(0.9, "Momentum of SGD.", low=0, below=1, panel="Optimisation")
+    weight_decay: float = option(1e-4, "Weight decay of SGD.", low=0, panel="Optimisation")
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "Arithmetic of the encoder; auto is bf16 on CUDA, fp32 on CPU.", panel="Optimisation"
+    )
+
+    view: int | None = option(
+        None, "Side of the global view in pixels; default 224 for patches of 256, in proportion.", low=16, panel="Views"
+    )
+    corner: int | None = option(
+        None, "Side of a corner view in pixels; default 96 for patches of 256, in proportion.", low=8, panel="Views"
+    )
+    crop_low: float = option(0.2, "Smallest area of the global crop.", above=0, high=1, panel="Views")
+    crop_high: float = option(1.0, "Largest area of the global crop.", above=0, high=1, panel="Views")
+    corner_crop_low: float = option(0.2, "Smallest area of a quarter's crop.", above=0, high=1, panel="Views")
+    corner_crop_high: float = option(0.56, "Largest area of a quarter's crop.", above=0, high=1, panel="Views")
+    grayscale: float = option(0.2, "Probability of losing colour.", low=0, high=1, panel="Views")
+    brightness: float = option(0.4, "Strength of the brightness jitter.", low=0, high=1, panel="Views")
+    contrast: float = option(0.4, "Strength of the contrast jitter.", low=0, high=1, panel="Views")
+    saturation: float = option(0.4, "Strength of the saturation jitter.", low=0, high=1, panel="Views")
+    hue: float = option(0.4, "Strength of the hue jitter, in turns.", low=0, high=0.5, panel="Views")
+    flip: float = option(0.5, "Probability of a horizontal flip.", low=0, high=1, panel="Views")
+
+    base: Literal["npid", "moco"] = option(
+        "npid", "Where the self term's keys come from: the bank, or a momentum encoder and a queue.", panel="Objective"
+    )
+    queue: int | None = option(
+        None, "Keys in MoCo's queue; default min(65536, N / 2), a multiple of the batch.", low=1, panel="Objective"
+    )
+    key_momentum: float = option(0.999, "Momentum of MoCo's key encoder.", low=0, high=1, panel="Objective")
+    projection: int = option(128, "Dimensions of the projected embedding v.", low=2, panel="Objective")
+    temperature: float = option(0.2, "tau of the self and inner terms.", above=0, panel="Objective")
+    spatial_temperature: float = option(0.07, "T of the spatial term.", above=0, panel="Objective")
+    radius: float = option(3.0, "R: spatial neighbours lie nearer than this many patches.", above=0, panel="Objective")
+    auxiliary: int = option(1, "a: auxiliary anchors for propagation.", low=0, panel="Objective")
+    neighbours: int | None = option(
+        None,
+        "k: nearest bank entries considered for propagation; default min(4096, 0.6 % of N).",
+        low=1,
+        panel="Objective",
+    )
+    clusters: int | None = option(None, "Clusters of a k-means run; default from N.", low=2, panel="Objective")
+    clusterings: int = option(3, "C: independent k-means runs that must agree.", low=1, panel="Objective")
+    agreement: Literal["all", "any"] = option("all", "How many clusterings must agree.", panel="Objective")
+    uniform_negatives: int | None = option(
+        None, "K: uniform negatives of the self term; default min(65536, N - 1).", low=1, panel="Objective"
+    )
+    negatives: int = option(4096, "Draws of semi-hard negatives.", low=1, panel="Objective")
+    negative_law: Literal["beta", "hardest", "uniform"] = option(
+        "beta", "Law of the negatives' ranks within the top share.", panel="Objective"
+    )
+    beta_a: float = option(5.0, "First parameter of the Beta law.", above=0, panel="Objective")
+    beta_b: float = option(15.0, "Second parameter of the Beta law.", above=0, panel="Objective")
+    top_share: float = option(
+        0.2, "Share of all patches, most similar first, that negatives come from.", above=0, high=1, panel="Objective"
+    )
+    ranking: Literal["h", "v"] = option("h", "Space in which negatives are ranked.", panel="Objective")
+    pool: int = option(
+        65_536, "Bank rows on which ranks are estimated; exact when N is not larger.", low=2, panel="Objective"
+    )
+    weight_self: float = option(1.0, "Weight of the self term.", low=0, panel="Objective")
+    weight_spatial: float = option(1.0, "Weight of the spatial term.", low=0, panel="Objective")
+    weight_inner: float = option(1.0, "Weight of the inner term.", low=0, panel="Objective")
+    ramp_epochs: float | None = option(
+        None,
+        "Epochs over which the spatial term is ramped up; default min(10, 20 % of the epochs).",
+        low=0,
+        panel="Objective",
+    )
+    expansion: bool = option(True, "Take spatial neighbours as positives.", panel="Objective")
+    propagation: bool = option(True, "Take look-alikes on any slide as positives.", panel="Objective")
+    bank_momentum: float | None = option(
+        None, "Share of the new row when a bank moves; default 0.5, and 1 for moco.", above=0, high=1, panel="Objective"
+    )
+    bank_dtype: Literal["float32", "bfloat16"] = option(
+        "float32", "How banks are stored; bfloat16 halves them, for very large corpora.", panel="Objective"
+    )
+    as_released: bool = option(
+        False, "Follow the published code where it departs from its equations.", panel="Objective"
+    )
+
+    workers: int | None = option(
+        None, "Processes that decode patches; default: from the cores.", low=0, affects=False, panel="Run"
+    )
+    checkpoint_minutes: float = option(
+        10.0, "Minutes between checkpoints, besides the one after each epoch.", above=0, affects=False, panel="Run"
+    )
+    grace: float = option(
+        25.0, "Seconds after a SIGTERM in which a checkpoint may be written.", low=0, affects=False, panel="Run"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for low, high in (("crop_low", "crop_high"), ("corner_crop_low", "corner_crop_high")):
+            if getattr(self, low) > getattr(self, high):
+                raise ConfigError(f"{flag(low)} {getattr(self, low)} is above {flag(high)} {getattr(self, high)}")

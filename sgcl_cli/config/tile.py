@@ -1,0 +1,105 @@
+"""Settings of ``sgcl tile``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from sgcl_cli.config.base import Config, failures_allowed, flag, option
+from sgcl_cli.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileConfig(Config):
+    """Settings of ``sgcl tile``."""
+
+    table: ClassVar[str] = "tile"
+
+    seed: int = option(
+        0, "Seed, as every command has it; nothing here is random.", low=0, high=2**31 - 1, affects=False, panel="Run"
+    )
+    slides: tuple[str, ...] = option(
+        (), "Slides, or folders that are searched for slides.", affects=False, argument=True
+    )
+    list: str | None = option(None, "Table of slides, CSV with columns path[,slide_id][,mpp].", affects=False)
+    id_from: Literal["stem", "path"] = option(
+        "stem", "Where slide ids come from: the file's stem, or its relative path.", affects=False
+    )
+
+    mpp: float = option(0.5, "Resolution of the patches, um per pixel.", above=0, high=100, panel="Patches")
+    patch_size: int = option(256, "Side of a patch in pixels at --mpp.", low=16, high=8192, panel="Patches")
+    overlap: int = option(0, "Overlap of neighbouring patches in pixels at --mpp.", low=0, panel="Patches")
+    min_tissue: float = option(0.5, "Least share of a patch that is tissue.", low=0, high=1, panel="Patches")
+    slide_mpp: float | None = option(
+        None, "Resolution of level 0 where a slide records none, um per pixel.", above=0, high=100, panel="Patches"
+    )
+    allow_upsample: bool = option(False, "Accept slides coarser than --mpp by more than 5 %.", panel="Patches")
+    coords_only: bool = option(False, "Store coordinates without pixels.", panel="Patches")
+    jpeg_quality: int = option(90, "JPEG quality of the stored patches.", low=1, high=100, panel="Patches")
+    lossless: bool = option(
+        False, "Copy the JPEG bytes of native tiles; --mpp and --patch-size must be theirs.", panel="Patches"
+    )
+
+    annotations: str | None = option(
+        None,
+        "Folder of annotations named by slide_id: QuPath's .geojson, ASAP's .xml, a table x,y,name,radius_px as .csv, "
+        "or mask images as .png or .tif.",
+        affects=False,
+        panel="Annotations",
+    )
+    label_rule: Literal["majority", "any", "pure"] = option(
+        "majority",
+        "Label of a patch: the class that covers most of it (majority), however little (any), or all of it (pure).",
+        panel="Annotations",
+    )
+    label_names: str | None = option(
+        None,
+        "Classes in the order of their labels, a,b,c; others do not count. Default: all classes, sorted.",
+        affects=False,
+        panel="Annotations",
+    )
+    mask_mpp: float | None = option(
+        None,
+        "Resolution of mask images, um per pixel; default: they are as large as their slides.",
+        above=0,
+        high=1000,
+        panel="Annotations",
+    )
+    mask_values: str | None = option(
+        None,
+        "Classes of a mask's values, 255=tumour,0=other; default: each value above 0 is one.",
+        panel="Annotations",
+    )
+    roi: str | None = option(
+        None, "Folder of .geojson named by slide_id: where patches may lie.", affects=False, panel="Annotations"
+    )
+    roi_mode: Literal["restrict", "replace"] = option(
+        "restrict", "Whether --roi restricts the tissue that is found, or replaces it.", panel="Annotations"
+    )
+
+    workers: int | None = option(
+        None, "Worker processes, the total CPU budget; default: all cores.", low=1, affects=False, panel="Run"
+    )
+    slide_timeout: float = option(
+        3600.0, "Seconds after which a slide is given up.", above=0, affects=False, panel="Run"
+    )
+    allow_failures: str = option(
+        "0", "Failed slides, as N or P%, up to which the exit code stays 0.", affects=False, panel="Run"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.overlap >= self.patch_size:
+            raise ConfigError(
+                f"--overlap {self.overlap} is not smaller than --patch-size {self.patch_size}",
+                "the stride is their difference and must be at least one pixel",
+            )
+        for name in ("label_names", "mask_mpp", "mask_values"):
+            if self.annotations is None and getattr(self, name) is not None:
+                raise ConfigError(f"{flag(name)} says how annotations are read", "give their folder with --annotations")
+        if self.lossless and (self.overlap or self.coords_only):
+            raise ConfigError(
+                "--lossless copies whole native tiles",
+                f"leave out {'--overlap' if self.overlap else '--coords-only'}, or --lossless",
+            )
+        failures_allowed(self.allow_failures, 100)
