@@ -281,8 +281,9 @@ def _some_tiles(source: Direct) -> list[tuple[int, int]]:
     downsample = source.slide.downsamples[source.level]
     width, height = source.tiles.level.tile
     down, across = len(source.uses), source.uses[0].size
-    columns = np.array([_unshifted(n, width, downsample)[1] for n in range(across)])
-    rows = np.array([_unshifted(n, height, downsample)[1] for n in range(down)])
+    right, bottom = source.slide.level_sizes[source.level]
+    columns = np.array([_unshifted(n, width, right, downsample)[1] for n in range(across)])
+    rows = np.array([_unshifted(n, height, bottom, downsample)[1] for n in range(down)])
     aligned = present[np.maximum(rows[present[:, 0]], columns[present[:, 1]]) <= _ALIGNED]
     pool = aligned if len(aligned) else present
     chosen = np.random.default_rng(0).permutation(len(pool))[:_CHECKED]
@@ -297,7 +298,8 @@ def _difference(source: Direct, pixels: NDArray[np.uint8], column: int, row: int
     """
     downsample, size = source.slide.downsamples[source.level], source.slide.level_sizes[source.level]
     (x, _), (y, _) = (
-        _unshifted(n, side, downsample) for n, side in zip((column, row), source.tiles.level.tile, strict=True)
+        _unshifted(n, side, limit, downsample)
+        for n, side, limit in zip((column, row), source.tiles.level.tile, size, strict=True)
     )
     width, height = source.tiles.level.tile
     right, bottom = min((column + 1) * width, size[0]), min((row + 1) * height, size[1])
@@ -309,9 +311,13 @@ def _difference(source: Direct, pixels: NDArray[np.uint8], column: int, row: int
     return int(np.abs(rendered.astype(np.int16) - decoded).max())
 
 
-def _unshifted(tile: int, side: int, downsample: float) -> tuple[int, float]:
-    """The pixel in a tile's first half that lies nearest to a whole level-0 pixel, and how far off, in pixels of the level."""
-    pixels = np.arange(tile * side, tile * side + side // 2)
+def _unshifted(tile: int, side: int, limit: int, downsample: float) -> tuple[int, float]:
+    """The pixel in a tile's first half that lies nearest to a whole level-0 pixel, and how far off, in pixels of the level.
+
+    The tile's pixels from ``limit`` on lie outside the level.
+    """
+    inside = min(side, limit - tile * side)
+    pixels = np.arange(tile * side, tile * side + max(1, inside // 2))
     shift = np.abs(np.rint(pixels * downsample) / downsample - pixels)
     best = int(np.argmin(shift))
     return int(pixels[best]), float(shift[best])

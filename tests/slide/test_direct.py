@@ -71,6 +71,13 @@ def test_pixels_are_openslides_to_one_grey_level(write_jpeg_pyramid, tissue_like
                 assert np.abs(found[position].astype(int) - expected).max() <= direct.MOST_DIFFERENCE
 
 
+@pytest.mark.parametrize("limit", [790, 769, 1024])
+def test_the_check_looks_inside_tiles_that_end_before_their_middle(limit):
+    pixel, shift = direct._unshifted(3, 256, limit, 3162 / 790)
+    assert 768 <= pixel < limit
+    assert shift == pytest.approx(abs(round(pixel * 3162 / 790) * 790 / 3162 - pixel))
+
+
 def test_wrongly_labelled_colours_are_left_to_openslide(write_jpeg_pyramid, tissue_like, monkeypatch):
     path, shape = write_jpeg_pyramid("a.tif", tissue_like), Patch(256.0, 256)
     monkeypatch.setattr(direct.Tiles, "decode", lambda *_: np.full((256, 256, 3), 200, np.uint8))
