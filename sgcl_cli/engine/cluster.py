@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -84,6 +85,8 @@ def _connected(address: str) -> Iterator[Any]:
         from distributed import Client
     except ImportError as error:
         raise ConfigError("--dask needs dask, which is not installed", "pip install 'sgcl[dask]'") from error
+    if not re.fullmatch(r"([a-z]+://)?[^\s/]+:[0-9]+", address):
+        raise ConfigError(f"--dask is '{address}', not the address of a scheduler", "example: tcp://host:8786")
     try:
         client = Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
