@@ -34,6 +34,8 @@ OWNERS = {
     "jinja2": {"report"},
     "matplotlib": {"report", "slide"},
     "pebble": {"engine"},
+    "distributed": {"engine"},
+    "filelock": {"artefacts"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -69,11 +69,14 @@ class RunRecord:
         """Wall time since the record was begun."""
         return time.perf_counter() - self._start
 
-    def write(self, out: str | Path, *, artefact: str, inputs: Mapping[str, str], outcome: Outcome) -> None:
+    def write(
+        self, out: str | Path, *, artefact: str, inputs: Mapping[str, str], outcome: Outcome, **further: Any
+    ) -> None:
         """Write run.json, the last file of a stage.
 
         :param artefact: the id of what the stage wrote.
         :param inputs: names of the inputs and their ids.
+        :param further: what else the stage records, JSON values.
         """
         store.write_json(
             Path(out) / "run.json",
@@ -89,6 +92,7 @@ class RunRecord:
                 "result": outcome.as_dict(),
                 "seconds": round(self.seconds(), 3),
                 "peak_memory_mib": peak_memory_mib(),
+                **further,
             },
         )
 

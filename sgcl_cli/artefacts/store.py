@@ -227,7 +227,8 @@ def writing(path: str | Path) -> Iterator[None]:
 
 def temporary_name(path: Path) -> Path:
     """Where ``path`` is written before it has its name: hidden, in the same folder, told apart by host and process."""
-    return path.with_name(f".{path.name[-100:]}.{socket.gethostname()}-{os.getpid()}.tmp")
+    name = path.name.encode()[-100:].decode(errors="ignore")
+    return path.with_name(f".{name}.{socket.gethostname()}-{os.getpid()}.tmp")
 
 
 def sweep(folder: str | Path) -> None:

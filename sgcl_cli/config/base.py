@@ -115,7 +115,10 @@ class Config:
         options: list[str] = []
         for spec in dataclasses.fields(self):
             value = getattr(self, spec.name)
-            if spec.name in ("dry_run", "overwrite", "device", "threads", "workers") or value == spec.default:
+            if (
+                spec.name in ("dry_run", "overwrite", "device", "threads", "workers", "shard", "dask")
+                or value == spec.default
+            ):
                 continue
             if spec.metadata["meta"].argument:
                 arguments += [*value] if isinstance(value, tuple) else [str(value)]

@@ -80,6 +80,15 @@ class TileConfig(Config):
     workers: int | None = option(
         None, "Worker processes, the total CPU budget; default: all cores.", low=1, affects=False, panel="Run"
     )
+    shard: str | None = option(
+        None,
+        "Do only part i of n of the slides, i/n with i from 1, so that machines share them.",
+        affects=False,
+        panel="Run",
+    )
+    dask: str | None = option(
+        None, "Address of a dask scheduler whose workers do the slides, tcp://host:port.", affects=False, panel="Run"
+    )
     slide_timeout: float = option(
         3600.0, "Seconds after which a slide is given up.", above=0, affects=False, panel="Run"
     )
@@ -103,3 +112,19 @@ class TileConfig(Config):
                 f"leave out {'--overlap' if self.overlap else '--coords-only'}, or --lossless",
             )
         failures_allowed(self.allow_failures, 100)
+        parse_shard(self.shard)
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """The number of a shard, from 1, and of how many: ``2/8`` -> (2, 8); without any, the one of one.
+
+    :raises ConfigError: not of this form.
+    """
+    if text is None:
+        return 1, 1
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ConfigError(
+            f"--shard is '{text}'; it must be i/n with i from 1 to n", "example: the second of eight is --shard 2/8"
+        )
+    return int(number), int(count)

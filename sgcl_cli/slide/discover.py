@@ -208,6 +208,7 @@ def _check_id(entry: Entry) -> None:
     control = any(unicodedata.category(character) == "Cc" for character in slide_id)
     reasons = {
         "is empty": not slide_id,
+        "begins with a dot, so its files would be hidden": slide_id.startswith("."),
         "holds a slash or backslash": "/" in slide_id or "\\" in slide_id,
         "holds '..'": ".." in slide_id,
         "holds control characters": control,

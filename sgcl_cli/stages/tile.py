@@ -1,6 +1,8 @@
 """Slides in, patches out: the first stage.
 
-Each slide is one task of the worker pool and one file of patches; ``tile_slide`` is what happens to it there.
+Each slide is one task of the worker pool and one file of patches; ``tile_slide`` is what happens to it there. Several runs may
+write into one output at the same time, shards of one command among them: slides are locked one by one, and the tables are
+written from all files of patches and from what all runs say.
 """
 
 from __future__ import annotations
@@ -9,14 +11,18 @@ import json
 import os
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import lock, parts, store
+from sgcl_cli.artefacts.parts import Part
 from sgcl_cli.artefacts.patches import PatchFile, folder_id
 from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, write_failures
 from sgcl_cli.config import TileConfig, differences
+from sgcl_cli.config.tile import parse_shard
+from sgcl_cli.engine.cluster import run_on_cluster
 from sgcl_cli.engine.pool import Lost, Progress, Result, run_tasks
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
 from sgcl_cli.progress import Reporter, Silent
@@ -25,11 +31,10 @@ from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, dicom_series, identity
 from sgcl_cli.stages.cohort_page import write_page
 from sgcl_cli.stages.drawings import Drawings, renamed, settle
 from sgcl_cli.stages.tile_slide import TRIED, Job, Row, Survey, class_counts, patches_path, survey_slide, tile_slide
+from sgcl_cli.stages.turns import Elsewhere, Work, exclusively, in_turns, shard_of
 
 _SERIES_TIMEOUT = 60.0  # seconds
 _MIXED = 1.5  # between the coarsest and the finest level 0 of a cohort
-
-Work = Callable[[Progress, Job], Row]
 
 
 @dataclass
@@ -50,7 +55,8 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
     """Tile slides: patches, thumbnails, overlays, contours, slides.csv, failures.csv, index.html and run.json under ``out``.
 
     Slides that are complete under the same settings are skipped, failed ones are tried again. A slide that cannot be used is
-    recorded, and the others go on. With ``dry_run`` nothing is written.
+    recorded, and the others go on. With ``dry_run`` nothing is written. With ``shard`` only some slides are done; the tables
+    tell what all runs on this output have done.
 
     :param work: what is done to each slide in a worker process; a function importable by name.
     :raises ConfigError: no slides, ids that collide, an output made under other settings or annotations.
@@ -69,37 +75,33 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
     tally = _Tally()
     for note in drawings.notes:
         tally.warn(note, reporter)
-    jobs = _unfinished(found.entries, config, drawings, tally)
+    entries = shard_of(found.entries, parse_shard(config.shard))
+    if config.shard is not None:
+        reporter.note(f"shard {config.shard}: {len(entries)} of {len(found.entries)} slides")
+    jobs = _unfinished(entries, config, drawings, tally)
     if tally.skipped:
-        reporter.note(f"{tally.skipped} of {len(found.entries)} slides are complete already")
+        reporter.note(f"{tally.skipped} of {len(entries)} slides are complete already")
     if not config.dry_run:
         store.sweep(out)
         if config.overwrite:
             _remove_old(out, jobs)
-    for result in _run(work or (survey_slide if config.dry_run else tile_slide), jobs, config, reporter):
-        _count(result, jobs[result.key], tally, reporter)
+    for result in _run(work, jobs, config, reporter):
+        if result.value is Elsewhere.DONE:
+            _take_existing(patches_path(out, result.key), jobs[result.key], config, drawings, tally)
+        else:
+            _count(result, jobs[result.key], tally, reporter)
+    if not config.dry_run:
+        _take_what_others_made(jobs, config, drawings, tally)
     tally.rows.sort(key=lambda row: row.slide_id)
     tally.failures.sort(key=lambda failure: failure.slide_id)
-    _warn_of_mixture(tally, reporter)
-    outcome = _outcome(config, tally, len(found.entries), record)
+    mixture = _mixture(tally.rows)
+    if mixture:
+        reporter.warn(mixture)
+    outcome = _outcome(config, tally, len(entries), record)
     if not config.dry_run:
-        rows = _with_measured_before(out, tally.rows)
-        artefact = folder_id([row.id for row in rows])
-        _write_slides(out, rows)
-        write_failures(out, tally.failures)
-        warned = {row.slide_id: _shortcomings(row, config) for row in rows}
-        write_page(
-            out,
-            config,
-            rows,
-            tally.failures,
-            warnings=[warning for warning in tally.warnings if warning not in warned.values()],
-            warned=warned,
-            names=drawings.names or (),
-            artefact=artefact,
-        )
-        record.write(out, artefact=artefact, inputs={row.path: row.identity for row in rows}, outcome=outcome)
-    _refuse_nothing(tally, len(found.entries))
+        _close(out, config, drawings, tally, {entry.slide_id for entry in entries}, outcome, record)
+    if config.shard is None:
+        _refuse_nothing(tally, len(entries))
     return outcome
 
 
@@ -112,26 +114,40 @@ def _unfinished(entries: Sequence[Entry], config: TileConfig, drawings: Drawings
     if config.overwrite:
         return jobs
     for path in sorted((Path(config.out) / "patches").glob("[!.]*.h5")):
-        job = jobs.get(path.stem)
-        try:
-            made = PatchFile.open(path)
-        except ArtefactError as error:
-            if job is not None:
-                del jobs[path.stem]
-                tally.failures.append(_failure(job, error.message, "use --overwrite to make it again"))
-            continue
-        _refuse_other_settings(made, config, drawings, job)
-        if job is None:
-            continue
-        del jobs[path.stem]
-        try:
-            _check_unchanged(job.entry, made)
-        except SlideError as error:
-            tally.failures.append(_failure(job, error.message, error.hint))
-        else:
-            tally.rows.append(_row_of(made))
-            tally.skipped += 1
+        _take_existing(path, jobs.pop(path.stem, None), config, drawings, tally)
     return jobs
+
+
+def _take_existing(path: Path, job: Job | None, config: TileConfig, drawings: Drawings, tally: _Tally) -> None:
+    """Put a slide that has a file into the tally; a file of a slide that is not ours must only fit.
+
+    :raises ConfigError: it was made under other settings or annotations.
+    """
+    try:
+        made = PatchFile.open(path)
+    except ArtefactError as error:
+        if job is not None:
+            tally.failures.append(_failure(job, error.message, "use --overwrite to make it again"))
+        return
+    _refuse_other_settings(made, config, drawings, job)
+    if job is None:
+        return
+    try:
+        _check_unchanged(job.entry, made)
+    except SlideError as error:
+        tally.failures.append(_failure(job, error.message, error.hint))
+    else:
+        tally.rows.append(_row_of(made))
+        tally.skipped += 1
+
+
+def _take_what_others_made(jobs: Mapping[str, Job], config: TileConfig, drawings: Drawings, tally: _Tally) -> None:
+    """A slide that failed here counts as done where another run has done it since."""
+    failed = {failure.slide_id for failure in tally.failures} & set(jobs)
+    made = sorted(slide_id for slide_id in failed if patches_path(Path(config.out), slide_id).exists())
+    tally.failures = [failure for failure in tally.failures if failure.slide_id not in made]
+    for slide_id in made:
+        _take_existing(patches_path(Path(config.out), slide_id), jobs[slide_id], config, drawings, tally)
 
 
 def _refuse_other_settings(made: PatchFile, config: TileConfig, drawings: Drawings, job: Job | None) -> None:
@@ -191,31 +207,50 @@ def _remove_old(out: Path, slide_ids: Iterable[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _run(work: Work, jobs: dict[str, Job], config: TileConfig, reporter: Reporter) -> Iterator[Result[Row]]:
-    """All results as they come, with bars over slides and patches."""
-    shown = 0
+def _run(
+    work: Work | None, jobs: Mapping[str, Job], config: TileConfig, reporter: Reporter
+) -> Iterator[Result[Row | Elsewhere]]:
+    """All results as they come, with bars over slides and patches. A dry run takes no locks."""
     with reporter.task("slides", len(jobs), "slides") as slides, reporter.task("patches", None, "patches") as patches:
+        shown = before = 0
 
         def show(done: int, expected: int) -> None:
             nonlocal shown
             if expected:
-                patches.update(total=expected)
-            patches.advance(max(0, done - shown))
-            shown = max(done, shown)
+                patches.update(total=before + expected)
+            patches.advance(max(0, before + done - shown))
+            shown = max(before + done, shown)
 
-        tasks = {key: (job,) for key, job in jobs.items()}
-        for result in run_tasks(work, tasks, workers=_workers(config), timeout=config.slide_timeout, on_progress=show):
+        def run(turn: Mapping[str, Job]) -> Iterator[Result[Row | Elsewhere]]:
+            nonlocal before
+            if config.dry_run:
+                yield from _execute(work or survey_slide, {key: (job,) for key, job in turn.items()}, config, show)
+            else:
+                tasks = {key: (work or tile_slide, job) for key, job in turn.items()}
+                yield from _execute(exclusively, tasks, config, show)
+            before = shown
+
+        for result in in_turns(run, jobs, reporter):
             slides.advance()
             yield result
 
 
-def _count(result: Result[Row], job: Job, tally: _Tally, reporter: Reporter) -> None:
+def _execute(
+    function: Callable[..., Any], tasks: Mapping[str, tuple[Any, ...]], config: TileConfig, show: Callable[..., None]
+) -> Iterator[Result[Any]]:
+    """Tasks on the cluster where there is one, else in processes here, as those of a dry run always."""
+    if config.dask is not None and not config.dry_run:
+        return run_on_cluster(config.dask, function, tasks, timeout=config.slide_timeout, on_progress=show)
+    return run_tasks(function, tasks, workers=_workers(config), timeout=config.slide_timeout, on_progress=show)
+
+
+def _count(result: Result[Row | Elsewhere], job: Job, tally: _Tally, reporter: Reporter) -> None:
     """Put a result where it belongs.
 
     :raises ArtefactError: the output cannot be written, which no other slide would survive either.
     """
     error = result.error
-    if result.value is not None:
+    if isinstance(result.value, Row):
         tally.rows.append(result.value)
         warning = _shortcomings(result.value, job.config)
     elif isinstance(error, Lost):
@@ -235,15 +270,15 @@ def _count(result: Result[Row], job: Job, tally: _Tally, reporter: Reporter) -> 
         tally.warn(warning, reporter)
 
 
-def _warn_of_mixture(tally: _Tally, reporter: Reporter) -> None:
+def _mixture(rows: Sequence[Row]) -> str:
     """Scans at different resolutions may look different at the same one, which a model can learn instead of tissue."""
-    found = [row.mpp for row in tally.rows]
-    if found and max(found) > _MIXED * min(found):
-        tally.warn(
-            f"level 0 is {min(found):.4g} um/px on some slides, {max(found):.4g} on others: patches have one resolution, "
-            "but not one sharpness",
-            reporter,
-        )
+    found = [row.mpp for row in rows]
+    if not found or max(found) <= _MIXED * min(found):
+        return ""
+    return (
+        f"level 0 is {min(found):.4g} um/px on some slides, {max(found):.4g} on others: patches have one resolution, "
+        "but not one sharpness"
+    )
 
 
 def _shortcomings(row: Row, config: TileConfig) -> str:
@@ -284,7 +319,7 @@ def _outcome(config: TileConfig, tally: _Tally, total: int, record: RunRecord) -
         headline=headline,
         total=total,
         failures=tally.failures,
-        warnings=tally.warnings,
+        warnings=[*tally.warnings, *filter(None, [_mixture(tally.rows)])],
         data={
             "slides": [asdict(row) for row in tally.rows],
             "patches": patches,
@@ -317,6 +352,100 @@ def _spoken_labels(rows: Sequence[Row]) -> str:
     return ", ".join([*(f"{name} {count:,}" for name, count in total.most_common()), f"unknown {unknown:,}"])
 
 
+def _close(
+    out: Path,
+    config: TileConfig,
+    drawings: Drawings,
+    tally: _Tally,
+    slide_ids: Set[str],
+    outcome: Outcome,
+    record: RunRecord,
+) -> None:
+    """Write the tables and the page of the whole output, unless another run has taken this part in meanwhile."""
+    given = [*config.slides, "" if config.list is None else config.list]
+    mine = Part(
+        cohort=parts.cohort_of([[str(Path(path).absolute()) for path in given], config.id_from]),
+        shard=parse_shard(config.shard),
+        failures=tuple(tally.failures),
+        warnings=tuple(tally.warnings),
+        seconds=round(record.seconds(), 3),
+        measured={row.id: [row.seconds, row.peak_mib] for row in tally.rows if row.seconds is not None},
+    )
+    parts.announce(out, mine)
+    with lock.held(out / ".tables.lock", wait=True):
+        if mine.token not in {part.token for part in parts.recorded(out)}:
+            _write_tables(out, config, drawings, tally, parts.gather(out, mine, slide_ids), outcome, record)
+
+
+def _write_tables(
+    out: Path,
+    config: TileConfig,
+    drawings: Drawings,
+    tally: _Tally,
+    gathered: parts.Gathered,
+    outcome: Outcome,
+    record: RunRecord,
+) -> None:
+    """slides.csv, failures.csv, index.html and, last, run.json, from all files of patches and what all runs say."""
+    said = gathered.parts
+    failures = sorted({each.slide_id: each for part in said for each in part.failures}.values(), key=_by_id)
+    rows = _all_rows(out, config, drawings, tally, {failure.slide_id for failure in failures})
+    rows = _with_measured(out, rows, said)
+    warned = {row.slide_id: _shortcomings(row, config) for row in rows}
+    heard = dict.fromkeys([*(warning for part in said for warning in part.warnings), _mixture(rows)])
+    warnings = [warning for warning in heard if warning]
+    artefact = folder_id([row.id for row in rows])
+    _write_slides(out, rows)
+    write_failures(out, failures)
+    write_page(
+        out,
+        config,
+        rows,
+        failures,
+        warnings=[warning for warning in warnings if warning not in warned.values()],
+        warned=warned,
+        names=drawings.names or (),
+        artefact=artefact,
+    )
+    patches = sum(row.patches for row in rows)
+    whole = replace(
+        outcome,
+        failures=failures,
+        warnings=warnings,
+        data=outcome.data | {"slides": [asdict(row) for row in rows], "patches": patches},
+    )
+    record.write(
+        out,
+        artefact=artefact,
+        inputs={row.path: row.identity for row in rows},
+        outcome=whole,
+        parts=[part.as_record() for part in said],
+    )
+    gathered.clear()
+
+
+def _by_id(what: Row | Failure) -> str:
+    return what.slide_id
+
+
+def _all_rows(out: Path, config: TileConfig, drawings: Drawings, tally: _Tally, failed: Set[str]) -> list[Row]:
+    """A row for every file of patches, whoever made it; those of failed slides, and those that do not fit, left out."""
+    known = {row.slide_id: row for row in tally.rows}
+    rows = []
+    for path in (out / "patches").glob("[!.]*.h5"):
+        if path.stem in failed:
+            continue
+        if path.stem not in known:
+            try:
+                made = PatchFile.open(path)
+                _refuse_other_settings(made, config, drawings, None)
+            except (ArtefactError, ConfigError):
+                continue
+            known[path.stem] = _row_of(made)
+        rows.append(known[path.stem])
+    return sorted(rows, key=_by_id)
+
+
 def _write_slides(out: Path, rows: Sequence[Row]) -> None:
     cells = [
         asdict(row) | {"labels": "" if row.labels is None else json.dumps(row.labels, ensure_ascii=False)}
@@ -325,14 +454,16 @@ def _write_slides(out: Path, rows: Sequence[Row]) -> None:
     store.write_csv(out / "slides.csv", [column.name for column in fields(Row)], cells)
 
 
-def _with_measured_before(out: Path, rows: Sequence[Row]) -> list[Row]:
-    """The rows; those of slides that were skipped now with what an earlier run measured, from its slides.csv."""
+def _with_measured(out: Path, rows: Sequence[Row], said: Iterable[Part]) -> list[Row]:
+    """The rows; those of slides that this run did not tile now with what was measured then, as slides.csv or a part has it."""
     path, measured = out / "slides.csv", ("seconds", "peak_mib")
     try:
         table = store.read_table(path, ["id", *measured]) if path.exists() else []
         before = {row["id"]: [float(row[name]) if row[name] else None for name in measured] for row in table}
     except (SgclError, ValueError):
         before = {}
+    for part in said:
+        before |= part.measured
     kept = []
     for row in rows:
         seconds, peak = before.get(row.id, (None, None)) if row.seconds is None else (row.seconds, row.peak_mib)

@@ -44,8 +44,10 @@ def test_folder_is_searched_and_the_rest_is_counted(tmp_path: Path):
 
 def test_named_files_are_taken_whatever_they_are(tmp_path: Path):
     touch(tmp_path, "a.png", ".b.svs")
-    found = find(tmp_path / "a.png", tmp_path / ".b.svs")
-    assert ids(found) == ["a", ".b"] and found.passed_over == ""
+    found = find(tmp_path / "a.png")
+    assert ids(found) == ["a"] and found.passed_over == ""
+    with pytest.raises(ConfigError, match=r"the slide id '\.b' begins with a dot"):
+        find(tmp_path / ".b.svs")
 
 
 def test_our_own_outputs_are_passed_over_others_are_not(tmp_path: Path):
@@ -139,6 +141,7 @@ def test_table_that_cannot_be_used(tmp_path: Path, text, message):
         ("[/red]<script>", "slash"),
         ("a\\b", "slash"),
         ("a..b", r"'\.\.'"),
+        (".a", "begins with a dot"),
         ("tab\tbed", "control"),
         ("x" * 201, "200 bytes"),
         ("é" * 101, "200 bytes"),

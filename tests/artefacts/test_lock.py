@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sgcl_cli.artefacts.lock import Lock, held
+from sgcl_cli.errors import ArtefactError
+
+RULES = {"lease": 0.6, "heartbeat": 0.1}
+OWNER = """
+import sys, time
+from pathlib import Path
+from sgcl_cli.artefacts.lock import Lock
+lock = Lock(Path(sys.argv[1]), lease=0.6, heartbeat=0.1)
+print(lock.take(), flush=True)
+time.sleep(600)
+"""
+
+
+def foreign(path: Path, lease: float = 0.6) -> None:
+    """The lock of a process on another host."""
+    lines = ["filelock/2", f"pid={os.getpid()}", "host=elsewhere", "mode=lease", "token=abc", f"duration={lease}"]
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def seconds_until_taken(lock: Lock) -> float:
+    started = time.monotonic()
+    assert lock.take(wait=True)
+    return time.monotonic() - started
+
+
+def test_one_owner_at_a_time(tmp_path):
+    first, second = (Lock(tmp_path / "deep" / "a.lock", **RULES) for _ in range(2))
+    assert first.take() and not second.take()
+    assert second.owner().startswith(f"process {os.getpid()} on ")
+    first.release()
+    assert not first.path.exists() and second.owner() == ""
+    assert second.take() and not first.take()
+    second.release()
+    with held(tmp_path / "b.lock") as mine, held(tmp_path / "b.lock") as other:
+        assert (mine, other) == (True, False)
+    assert not (tmp_path / "b.lock").exists()
+
+
+def test_a_living_owner_keeps_it_beyond_the_lease_and_a_dead_one_loses_it_at_once(tmp_path):
+    path = tmp_path / "a.lock"
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdout is not None and owner.stdout.readline() == "True\n"
+        lock = Lock(path, **RULES)
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            assert not lock.take()
+            time.sleep(0.05)
+    finally:
+        owner.kill()
+        owner.communicate()
+    assert path.exists()
+    assert seconds_until_taken(lock) < 0.3
+    lock.release()
+
+
+@pytest.mark.parametrize("clock", [0.0, 4e9])
+def test_a_silent_owner_elsewhere_loses_it_after_the_lease_whatever_its_clock_says(tmp_path, clock):
+    lock = Lock(tmp_path / "a.lock", **RULES)
+    foreign(lock.path)
+    os.utime(lock.path, (clock, clock))
+    assert not lock.take()
+    assert 0.5 < seconds_until_taken(lock) < 3
+    lock.release()
+
+
+@pytest.mark.parametrize("clock", [0.0, 4e9])
+def test_an_owner_elsewhere_whose_heart_beats_keeps_it_whatever_its_clock_says(tmp_path, clock):
+    lock = Lock(tmp_path / "a.lock", lease=1.0, heartbeat=0.1)
+    foreign(lock.path, 1.0)
+    for beat in range(20):
+        os.utime(lock.path, (clock + beat, clock + beat))
+        assert not lock.take()
+        time.sleep(0.1)
+    lock.path.unlink()
+
+
+def test_many_who_wait_for_a_silent_owner_become_owners_one_by_one(tmp_path):
+    path, inside, most, turns = tmp_path / "a.lock", 0, 0, []
+    foreign(path)
+
+    def work() -> None:
+        nonlocal inside, most
+        lock = Lock(path, **RULES)
+        lock.take(wait=True)
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.02)
+        turns.append(inside)
+        inside -= 1
+        lock.release()
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (most, len(turns)) == (1, 6) and not path.exists()
+
+
+def test_a_blank_file_left_by_a_power_cut_is_no_owner_for_ever(tmp_path):
+    lock = Lock(tmp_path / "a.lock", **RULES)
+    lock.path.touch()
+    assert not lock.take()
+    assert 0.5 < seconds_until_taken(lock) < 3
+    lock.release()
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtefactError, match="cannot write"):
+        Lock(tmp_path / "file" / "a.lock").take()
+
+
+def test_other_rules_are_an_error_not_a_guess(tmp_path):
+    lock = Lock(tmp_path / "a.lock", **RULES)
+    foreign(lock.path, lease=5.0)
+    with pytest.raises(ArtefactError, match="another version of sgcl"):
+        lock.take()
