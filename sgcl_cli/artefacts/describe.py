@@ -12,7 +12,7 @@ same ones by which every file is checked when it is written and when it is read.
 
 ```text
 sgcl tile       patches/<slide_id>.h5  thumbnails/<slide_id>.jpg  overlays/<slide_id>.jpg  contours/<slide_id>.geojson
-                index.html  slides.csv  failures.csv  run.json
+                index.html  slides.csv  failures.csv  run.json; patches in TRIDENT's tree with --layout trident
 sgcl pretrain   last.pt  encoder.safetensors  encoder.json  metrics.jsonl  curves.png  slides.csv  run.json
 sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json
 sgcl evaluate   metrics.json  metrics.csv  predictions.csv  splits.csv  audit.json  figures/*.png
@@ -44,8 +44,9 @@ such as .svs or .h5 is tolerated. Without patient_id a patient is a slide, and t
 
 `coords` carries the attributes of CLAM (patch_size, patch_level, downsample, level_dim, downsampled_level_dim, name, save_path;
 the level attributes only where a level has exactly the target's resolution) and of TRIDENT (patch_size, patch_size_level0,
-level0_magnification, target_magnification, overlap, savetodir, level0_width, level0_height), and mpp_level0, mpp_target,
-mpp_actual, stride (pixels at the target) and stride0 (level-0 pixels, exact). Features are also read from CLAM's h5_files and
+level0_magnification, target_magnification, overlap, savetodir, level0_width, level0_height; the ratio of the magnifications is
+exact, so the target's need not be a whole number), and mpp_level0, mpp_target, mpp_actual, stride (pixels at the target) and
+stride0 (level-0 pixels, exact). Features are also read from CLAM's h5_files and
 pt_files, TRIDENT's features_<encoder>, STAMP's `feats`, and plain .pt and .npy.
 """
 

@@ -40,6 +40,13 @@ class TileConfig(Config):
         False, "Copy the JPEG bytes of native tiles; --mpp and --patch-size must be theirs.", panel="Patches"
     )
 
+    layout: Literal["sgcl", "trident"] = option(
+        "sgcl",
+        "Where patches lie: patches/ID.h5 as CLAM has it too, or TRIDENT's tree.",
+        affects=False,
+        panel="Patches",
+    )
+
     annotations: str | None = option(
         None,
         "Folder of annotations named by slide_id: QuPath's .geojson, ASAP's .xml, a table x,y,name,radius_px as .csv, "

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import layout, store
 from sgcl_cli.artefacts.patches import PatchFile, folder_id
 from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, write_failures
 from sgcl_cli.config import TileConfig, differences
@@ -75,7 +75,7 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
     if not config.dry_run:
         store.sweep(out)
         if config.overwrite:
-            _remove_old(out, jobs)
+            _remove_old(config, jobs)
     for result in _run(work or (survey_slide if config.dry_run else tile_slide), jobs, config, reporter):
         _count(result, jobs[result.key], tally, reporter)
     tally.rows.sort(key=lambda row: row.slide_id)
@@ -109,21 +109,25 @@ def _unfinished(entries: Sequence[Entry], config: TileConfig, drawings: Drawings
     :raises ConfigError: a file in the output was made under other settings or annotations.
     """
     jobs = {entry.slide_id: Job(entry, config, drawings.drawn(entry.slide_id)) for entry in entries}
+    folder = patches_path(config, "").parent
+    present = layout.trees(Path(config.out))
+    _refuse_other_layout(config, folder, present)
     if config.overwrite:
         return jobs
-    for path in sorted((Path(config.out) / "patches").glob("[!.]*.h5")):
-        job = jobs.get(path.stem)
+    for path in layout.files(folder):
+        slide_id = layout.slide_id(path)
+        job = jobs.get(slide_id)
         try:
             made = PatchFile.open(path)
         except ArtefactError as error:
             if job is not None:
-                del jobs[path.stem]
+                del jobs[slide_id]
                 tally.failures.append(_failure(job, error.message, "use --overwrite to make it again"))
             continue
         _refuse_other_settings(made, config, drawings, job)
         if job is None:
             continue
-        del jobs[path.stem]
+        del jobs[slide_id]
         try:
             _check_unchanged(job.entry, made)
         except SlideError as error:
@@ -132,6 +136,19 @@ def _unfinished(entries: Sequence[Entry], config: TileConfig, drawings: Drawings
             tally.rows.append(_row_of(made))
             tally.skipped += 1
     return jobs
+
+
+def _refuse_other_layout(config: TileConfig, folder: Path, present: Sequence[Path]) -> None:
+    """An output holds one folder of patches, so that the next stage knows which one is meant.
+
+    :raises ConfigError: there are patches elsewhere in the output.
+    """
+    others = [path for path in present if path not in (folder, Path(config.out))]
+    if others:
+        raise ConfigError(
+            f"{config.out} holds patches in {others[0].relative_to(config.out)}, made in another layout, resolution or size",
+            "use another --out, or remove that folder",
+        )
 
 
 def _refuse_other_settings(made: PatchFile, config: TileConfig, drawings: Drawings, job: Job | None) -> None:
@@ -183,10 +200,10 @@ def _row_of(made: PatchFile) -> Row:
     )
 
 
-def _remove_old(out: Path, slide_ids: Iterable[str]) -> None:
+def _remove_old(config: TileConfig, slide_ids: Iterable[str]) -> None:
     """Remove the patches of slides about to be tiled again, which a failure would leave among the new ones."""
     for slide_id in slide_ids:
-        path = patches_path(out, slide_id)
+        path = patches_path(config, slide_id)
         with store.writing(path):
             path.unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import layout, store
 from sgcl_cli.artefacts.patches import SCHEMA, PatchWriter
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
@@ -33,7 +33,6 @@ from sgcl_cli.slide.tiff import check_whole
 from sgcl_cli.slide.tissue import pen_mask, smooth_mask, tissue_mask
 from sgcl_cli.stages.drawings import Drawn, annotation_of, roi_of
 
-_MAGNIFICATIONS = (5, 10, 20, 40, 60, 80)  # the bins of TRIDENT
 _PICTURE_QUALITY = 85
 TRIED = 5  # patches of each slide in a dry run
 _COLUMN_BYTES = 48  # of a patch, besides its pixels
@@ -88,7 +87,7 @@ def tile_slide(progress: Progress, job: Job) -> Row:
     with _open(job) as slide:
         row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job)
         progress.expect(len(lattice))
-        with PatchWriter(patches_path(out, row.slide_id)) as writer:
+        with PatchWriter(patches_path(config, row.slide_id)) as writer:
             reading = _read(writer, slide, lattice, geometry, config, progress)
             if reading.unreadable:
                 lattice = lattice.where(reading.readable)
@@ -369,13 +368,16 @@ def _coords_attributes(slide: Slide, config: TileConfig, row: Row, geometry: Geo
     """What readers of TRIDENT and CLAM look for, right or left out, and the exact resolution.
 
     CLAM counts ``patch_size`` in pixels of ``patch_level``, TRIDENT in pixels at the target; only where a level has the
-    target's resolution to within half a level-0 pixel over a patch are both true.
+    target's resolution to within half a level-0 pixel over a patch are both true. TRIDENT knows level 0 by a nominal
+    magnification and takes the field of view from its ratio to the target's, so the target's is written such that the ratio
+    is exact.
     """
+    nominal = layout.magnification(slide.mpp)
     attributes: dict[str, Any] = {
         "patch_size": config.patch_size,
         "patch_size_level0": geometry.patch_size_level0,
-        "level0_magnification": _magnification(slide.mpp),
-        "target_magnification": _magnification(config.mpp),
+        "level0_magnification": nominal,
+        "target_magnification": nominal * config.patch_size / geometry.patch_size_level0,
         "overlap": config.overlap,
         "name": row.slide_id,
         "savetodir": "patches",
@@ -399,11 +401,6 @@ def _coords_attributes(slide: Slide, config: TileConfig, row: Row, geometry: Geo
     return attributes
 
 
-def _magnification(mpp: float) -> int:
-    """The usual name of a resolution: 10 um per pixel over it, in the nearest bin by ratio."""
-    return min(_MAGNIFICATIONS, key=lambda bin_: abs(np.log(bin_ * mpp / 10)))
-
-
 def _why_empty(somewhere: bool, job: Job) -> str:
     if somewhere:
         return f"no patch holds {job.config.min_tissue:.0%} tissue"
@@ -419,6 +416,13 @@ def _peak_mib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
 
 
-def patches_path(out: Path, slide_id: str) -> Path:
+def patches_path(config: TileConfig, slide_id: str) -> Path:
     """Where a slide's patches lie in the output."""
-    return out / "patches" / f"{slide_id}.h5"
+    folder = layout.patches_folder(
+        Path(config.out),
+        config.layout,
+        mpp=config.mpp,
+        patch_size=config.patch_size,
+        overlap=config.overlap,
+    )
+    return layout.patches_file(folder, config.layout, slide_id)
