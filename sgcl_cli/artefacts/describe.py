@@ -46,7 +46,8 @@ such as .svs or .h5 is tolerated. Without patient_id a patient is a slide, and t
 the level attributes only where a level has exactly the target's resolution) and of TRIDENT (patch_size, patch_size_level0,
 level0_magnification, target_magnification, overlap, savetodir, level0_width, level0_height; the ratio of the magnifications is
 exact, so the target's need not be a whole number), and mpp_level0, mpp_target, mpp_actual, stride (pixels at the target) and
-stride0 (level-0 pixels, exact). Features are also read from CLAM's h5_files and
+stride0 (level-0 pixels, exact). Where a slide's pixels are oblong, patch_size_level0_xy, stride0_xy and mpp_level0_xy (across,
+down) stand instead of what would be wrong. Features are also read from CLAM's h5_files and
 pt_files, TRIDENT's features_<encoder>, STAMP's `feats`, and plain .pt and .npy.
 """
 

@@ -32,6 +32,7 @@ PLAIN_IMAGES = (".png", ".jpg", ".jpeg")
 
 _FIELD_OF_VIEW_TOLERANCE = 0.5  # level-0 pixels
 _SQUARE_TOLERANCE = 1.01
+_MOST_OBLONG = 4.0  # beyond it the record is taken for a mistake
 _MPP_BELIEVED = (0.05, 50.0)
 _DPI_OF_SOFTWARE = (72, 96, 150, 300)
 _LONGEST_SIDE = 4_000_000  # pixels
@@ -96,7 +97,8 @@ class Slide:
 
     :ivar path: the file.
     :ivar size: (width, height) of level 0, pixels.
-    :ivar mpp: um per level-0 pixel.
+    :ivar mpp: um per level-0 pixel; the coarser one where pixels are oblong.
+    :ivar mpps: (across, down) um per level-0 pixel.
     :ivar mpp_source: where ``mpp`` comes from.
     :ivar downsamples: of each level, level-0 pixels per pixel.
     :ivar level_sizes: (width, height) of each level, pixels.
@@ -109,7 +111,7 @@ class Slide:
 
         :param given_mpp: um per level-0 pixel, whatever the slide records.
         :param default_mpp: um per level-0 pixel where the slide records nothing that can be used.
-        :raises SlideError: missing, not a slide, unreadable, too large, without a resolution, or with oblong pixels.
+        :raises SlideError: missing, not a slide, unreadable, too large, or without a resolution.
         """
         self.path = path
         self._source: Any = None
@@ -126,7 +128,8 @@ class Slide:
             self._check_dimensions(properties)
             self.background = _background(properties)
             self.magnification = _positive(properties.get("openslide.objective-power"))
-            self.mpp, self.mpp_source = _resolution(path, properties, given_mpp, default_mpp)
+            self.mpps, self.mpp_source = _resolution(path, properties, given_mpp, default_mpp)
+            self.mpp = max(self.mpps)
         except SlideError:
             self._source.close()
             raise
@@ -180,12 +183,15 @@ class Slide:
     def thumbnail(self, mpp: float = _THUMBNAIL_MPP, longest: int = _THUMBNAIL_SIDE) -> Thumbnail:
         """The whole slide at about ``mpp``, no side above ``longest`` pixels, read in blocks so that memory stays bounded.
 
+        Its pixels are square, whatever the slide's are.
+
         Where the best level cannot be decoded, the finer ones are tried.
 
         :raises SlideError: nothing, or too little of the slide can be decoded.
         """
-        reduction = max(1.0, mpp / self.mpp, max(self.size) / longest)
-        width, height = (max(1, round(side / reduction)) for side in self.size)
+        proper = [side * (of_axis / self.mpp) for side, of_axis in zip(self.size, self.mpps, strict=True)]
+        reduction = max(1.0, mpp / self.mpp, max(proper) / longest)
+        width, height = (max(1, round(side / reduction)) for side in proper)
         scale = self.size[0] / width, self.size[1] / height
         best = self.best_level(self.mpp * min(scale))
         pixels = np.empty((height, width, 3), np.uint8)
@@ -198,7 +204,7 @@ class Slide:
                 failures += self._narrow_down(best, block, pixels[block.place], unreadable[block.place])
             if failures and (unreadable.all() or len(failures) > _UNREADABLE_PIECES):
                 raise failures[0]
-        return Thumbnail(pixels, scale, self.mpp * math.sqrt(scale[0] * scale[1]), unreadable)
+        return Thumbnail(pixels, scale, math.sqrt(math.prod(self.mpps) * math.prod(scale)), unreadable)
 
     def pixels(self, level: int, location: tuple[int, int], count: tuple[int, int]) -> NDArray[np.uint8]:
         """Pixels of a level as they are.
@@ -245,8 +251,9 @@ class Slide:
         downsample, limits = self.downsamples[level], self.level_sizes[level]
         across, down = (_span(corner[axis], extent[axis], downsample, limits[axis]) for axis in (0, 1))
         pixels = self.pixels(level, (across.location, down.location), (across.count, down.count))
-        if across.whole and down.whole:
-            shrinks = across.count >= size[0] and down.count >= size[1]
+        shrinks = across.count >= size[0] and down.count >= size[1]
+        enlarges = across.count <= size[0] and down.count <= size[1]
+        if across.whole and down.whole and (shrinks or enlarges):
             averaged = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
             return np.asarray(averaged, dtype=np.uint8)
         rows = _average_rows(pixels, down.edges(size[1]))
@@ -403,18 +410,18 @@ def _positive(text: str | None) -> float | None:
 
 def _resolution(
     path: Path, properties: Mapping[str, str], given: float | None, default: float | None
-) -> tuple[float, MppSource]:
-    """um per level-0 pixel and where it comes from: given, else recorded, else the default; never guessed."""
+) -> tuple[tuple[float, float], MppSource]:
+    """um per level-0 pixel across and down and where they come from: given, else recorded, else the default; never guessed."""
     for value in (given, default):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise SlideError(f"{path.name}: a resolution of {value} um/px was given", "give a positive number")
     if given is not None:
-        return given, "given"
+        return (given, given), "given"
     try:
         return _recorded_resolution(path, properties)
     except _NoResolutionError as missing:
         if default is not None:
-            return default, "given"
+            return (default, default), "given"
         remedy = "give it with --slide-mpp, or as column mpp of --list"
         raise SlideError(f"{path.name} records {missing}", remedy) from missing
 
@@ -423,18 +430,18 @@ class _NoResolutionError(Exception):
     """What a slide records instead of a usable resolution."""
 
 
-def _recorded_resolution(path: Path, properties: Mapping[str, str]) -> tuple[float, MppSource]:
+def _recorded_resolution(path: Path, properties: Mapping[str, str]) -> tuple[tuple[float, float], MppSource]:
     """The vendor's record, else the TIFF's tags.
 
     A generic TIFF's ``openslide.mpp`` is what OpenSlide makes of the tags, so there the tags themselves are judged.
     """
     recorded = [properties[name] for name in ("openslide.mpp-x", "openslide.mpp-y") if name in properties]
     if len(recorded) == 2 and properties.get("openslide.vendor") != "generic-tiff":
-        return _square(path, *map(_credible, recorded)), "openslide"
+        return _proper(path, *map(_credible, recorded)), "openslide"
     tags = _tiff_resolution(path)
     if tags is None:
         raise _NoResolutionError("no resolution")
-    return _square(path, *tags), "tiff"
+    return _proper(path, *tags), "tiff"
 
 
 def _credible(text: str) -> float:
@@ -450,13 +457,16 @@ def _credible(text: str) -> float:
     return value
 
 
-def _square(path: Path, mpp_x: float, mpp_y: float) -> float:
-    if max(mpp_x, mpp_y) > min(mpp_x, mpp_y) * _SQUARE_TOLERANCE:
+def _proper(path: Path, mpp_x: float, mpp_y: float) -> tuple[float, float]:
+    """Both resolutions; their mean twice where the pixels are as good as square."""
+    oblong = max(mpp_x, mpp_y) / min(mpp_x, mpp_y)
+    if oblong > _MOST_OBLONG:
         raise SlideError(
-            f"{path.name} has oblong pixels: {mpp_x:.4g} um/px across, {mpp_y:.4g} down",
-            "resample it to square pixels, or give one resolution as column mpp of --list if the record is wrong",
+            f"{path.name} records pixels of {mpp_x:.4g} um across and {mpp_y:.4g} down, which no scanner makes",
+            "give the true resolution as column mpp of --list",
         )
-    return (mpp_x + mpp_y) / 2
+    mean = (mpp_x + mpp_y) / 2
+    return (mpp_x, mpp_y) if oblong > _SQUARE_TOLERANCE else (mean, mean)
 
 
 def _tiff_resolution(path: Path) -> tuple[float, float] | None:

@@ -76,7 +76,7 @@ def _card(out: Path, row: Row, side: int, warning: str, colours: Mapping[str, st
         ("Patches", f"{row.patches:,}"),
         ("Tissue", f"{row.tissue_mm2 or 0:.2f} mm²"),
         ("Level 0", f"{row.width:,} × {row.height:,} px"),
-        ("Resolution", f"{row.mpp:.4g} um/px ({row.mpp_source})"),
+        ("Resolution", f"{_spoken_mpp(row)} um/px ({row.mpp_source})"),
         ("Read from", f"level {row.level}"),
         *([("Time", f"{row.seconds:.1f} s")] if row.seconds is not None else []),
         ("File", row.path),
@@ -93,6 +93,10 @@ def _card(out: Path, row: Row, side: int, warning: str, colours: Mapping[str, st
         mpp=row.mpp,
         seconds=row.seconds,
     )
+
+
+def _spoken_mpp(row: Row) -> str:
+    return f"{row.mpp:.4g}" if row.mpp == row.mpp_y else f"{row.mpp:.4g} across, {row.mpp_y:.4g} down,"
 
 
 def _failed(failure: Failure) -> SlideCard:

@@ -128,11 +128,13 @@ def settle(config: TileConfig, entries: Sequence[Entry], workers: int) -> Drawin
     return Drawings(names, of, tuple(notes))
 
 
-def annotation_of(drawn: Drawn, config: TileConfig, size: tuple[int, int], mpp: float) -> Annotation | None:
+def annotation_of(
+    drawn: Drawn, config: TileConfig, size: tuple[int, int], mpp: tuple[float, float]
+) -> Annotation | None:
     """Read a slide's annotation.
 
     :param size: (width, height) of the slide's level 0.
-    :param mpp: um per level-0 pixel.
+    :param mpp: (across, down) um per level-0 pixel.
     :raises SlideError: it does not fit the slide, or has changed since it was checked.
     """
     if drawn.annotation is None:

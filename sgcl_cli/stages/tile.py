@@ -181,6 +181,7 @@ def _check_unchanged(entry: Entry, made: PatchFile) -> None:
 
 def _row_of(made: PatchFile) -> Row:
     """The row of a slide that an earlier run tiled."""
+    mpp, mpp_y = made.geometry.get("mpp_level0_xy") or [made.geometry["mpp_level0"]] * 2
     return Row(
         slide_id=made.slide_id,
         path=made.source["name"],
@@ -189,7 +190,8 @@ def _row_of(made: PatchFile) -> Row:
         reason=made.reason,
         width=made.geometry["level0_width"],
         height=made.geometry["level0_height"],
-        mpp=made.geometry["mpp_level0"],
+        mpp=mpp,
+        mpp_y=mpp_y,
         mpp_source=made.source["mpp_source"],
         mpp_actual=made.geometry["mpp_actual"],
         level=made.source["level"],

@@ -9,7 +9,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from sgcl_cli.artefacts.patches import SCHEMA, PatchWriter
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide import bands, direct, jpeg, lossless, overlay
+from sgcl_cli.slide import bands, direct, jpeg, lossless, oblong, overlay
 from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
 from sgcl_cli.slide.discover import Entry
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
@@ -51,6 +51,7 @@ class Job:
 class Row:
     """One slide in slides.csv: width and height in level-0 pixels, resolutions in um per pixel.
 
+    ``mpp`` is level 0's, across the slide, ``mpp_y`` down it: another one where pixels are oblong.
     ``unreadable`` patches could not be decoded and are left out; ``path`` in the source of the patches file says how it was read.
     ``labels`` counts the patches of each class that occurs. ``seconds`` and ``peak_mib`` (of the worker so far) belong to the
     run that made the file.
@@ -64,6 +65,7 @@ class Row:
     width: int
     height: int
     mpp: float
+    mpp_y: float
     mpp_source: str
     mpp_actual: float
     level: int
@@ -98,7 +100,7 @@ def tile_slide(progress: Progress, job: Job) -> Row:
                 mpp_actual=max(row.mpp_actual, reading.mpp),
             )
             label = None if labels is None else labels.label
-            picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.patch_size_level0, thumbnail.scale, label)
+            picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.sides, thumbnail.scale, label)
             contours = json.dumps(overlay.outlines(mask, thumbnail.scale), separators=(",", ":"))
             store.write_bytes(
                 out / "thumbnails" / f"{row.slide_id}.jpg", jpeg.encode(thumbnail.pixels, _PICTURE_QUALITY)
@@ -134,15 +136,14 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
     with _open(job) as slide:
         row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job)
         label = None if labels is None else labels.label
-        picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.patch_size_level0, thumbnail.scale, label)
+        picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.sides, thumbnail.scale, label)
         pictures = sum(len(jpeg.encode(pixels, _PICTURE_QUALITY)) for pixels in (thumbnail.pixels, picture))
         before = time.perf_counter() - started
         tried = np.unique(np.linspace(0, len(lattice) - 1, min(TRIED, len(lattice))).astype(int)).tolist()
         sizes, seconds = [], []
         for number in [] if config.coords_only else tried:
             begun = time.perf_counter()
-            side = geometry.patch_size_level0
-            patch = slide.region(lattice.coords[number].tolist(), (side, side), (config.patch_size,) * 2)
+            patch = slide.region(lattice.coords[number].tolist(), geometry.sides, (config.patch_size,) * 2)
             sizes.append(len(jpeg.encode(patch, config.jpeg_quality)))
             seconds.append(time.perf_counter() - begun)
     fixed = pictures + len(lattice) * _COLUMN_BYTES
@@ -186,11 +187,11 @@ def _plan(slide: Slide, job: Job) -> tuple[Row, Geometry]:
     config, entry = job.config, job.entry
     if not config.allow_upsample:
         slide.check_resolves(config.mpp)
-    geometry = Geometry(config.patch_size, config.overlap, config.mpp, slide.mpp)
+    geometry = Geometry(config.patch_size, config.overlap, config.mpp, *slide.mpps)
     if cells(slide.size, geometry) == 0:
-        side = geometry.patch_size_level0
+        width, height = geometry.sides
         raise SlideError(
-            f"{entry.path.name}: a patch covers {side:.0f} x {side:.0f} level-0 pixels, the slide has "
+            f"{entry.path.name}: a patch covers {width:.0f} x {height:.0f} level-0 pixels, the slide has "
             f"{slide.size[0]} x {slide.size[1]}",
             "use a smaller --patch-size or --mpp",
         )
@@ -204,7 +205,8 @@ def _plan(slide: Slide, job: Job) -> tuple[Row, Geometry]:
         reason="",
         width=slide.size[0],
         height=slide.size[1],
-        mpp=slide.mpp,
+        mpp=slide.mpps[0],
+        mpp_y=slide.mpps[1],
         mpp_source=slide.mpp_source,
         mpp_actual=max(config.mpp, slide.mpp * slide.downsamples[level]),
         level=level,
@@ -233,7 +235,7 @@ def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Lab
     """The patches' classes; None where the cohort has no annotations."""
     if job.drawn.names is None:
         return None
-    annotation = annotation_of(job.drawn, job.config, slide.size, slide.mpp)
+    annotation = annotation_of(job.drawn, job.config, slide.size, slide.mpps)
     return label_patches(annotation, job.drawn.names, job.config.label_rule, lattice, geometry, slide.size)
 
 
@@ -282,26 +284,57 @@ def _read(
 
     :raises SlideError: none of them can be read.
     """
-    readable = np.ones(len(lattice), np.bool_)
     if config.coords_only or not len(lattice):
-        return _Reading("none", "coordinates alone" if config.coords_only else "no patches", 0.0, readable, [])
+        every = np.ones(len(lattice), np.bool_)
+        return _Reading("none", "coordinates alone" if config.coords_only else "no patches", 0.0, every, [])
+    if not geometry.square:
+        return _read_oblong(writer, slide, lattice, geometry, config, progress)
     corners, patch = lattice.coords, bands.Patch(geometry.patch_size_level0, config.patch_size)
-    first: SlideError | None = None
     with direct.opened(slide, corners, patch) as (source, plan):
         if config.lossless:
             files = lossless.files(source, corners, patch, config.jpeg_quality)
         else:
             files = _encoded(slide, source, plan, corners, patch, config.jpeg_quality)
-        for position, file in files:
-            progress.advance()
-            if isinstance(file, bytes):
-                writer.append(file)
-            else:
-                readable[position] = False
-                first = first or file
-        if first is not None and not readable.any():
-            raise SlideError(f"none of {len(lattice)} patches can be read; first: {first.message}", first.hint)
+        readable = _write(writer, files, len(lattice), progress)
         return _Reading(source.path, source.why, slide.mpp * source.pitch, readable, corners[~readable].tolist())
+
+
+def _read_oblong(
+    writer: PatchWriter, slide: Slide, lattice: Lattice, geometry: Geometry, config: TileConfig, progress: Progress
+) -> _Reading:
+    """The same for a slide with oblong pixels.
+
+    :raises SlideError: none can be read, or native tiles are asked for.
+    """
+    if config.lossless:
+        raise SlideError(
+            f"{slide.path.name}: its pixels are oblong, so its tiles are no patches", "leave out --lossless"
+        )
+    files = oblong.files(slide, lattice.coords, geometry.sides, config.patch_size, config.jpeg_quality)
+    readable = _write(writer, files, len(lattice), progress)
+    coarsest = slide.mpp * slide.downsamples[slide.best_level(config.mpp)]
+    return _Reading("openslide", oblong.WHY, coarsest, readable, lattice.coords[~readable].tolist())
+
+
+def _write(
+    writer: PatchWriter, files: Iterable[tuple[int, bytes | SlideError]], count: int, progress: Progress
+) -> NDArray[np.bool_]:
+    """Write the files of ``count`` patches; which of them could be read, bool (count,).
+
+    :raises SlideError: none.
+    """
+    readable = np.ones(count, np.bool_)
+    first: SlideError | None = None
+    for position, file in files:
+        progress.advance()
+        if isinstance(file, bytes):
+            writer.append(file)
+        else:
+            readable[position] = False
+            first = first or file
+    if first is not None and not readable.any():
+        raise SlideError(f"none of {count} patches can be read; first: {first.message}", first.hint)
+    return readable
 
 
 def _encoded(
@@ -370,28 +403,36 @@ def _coords_attributes(slide: Slide, config: TileConfig, row: Row, geometry: Geo
     CLAM counts ``patch_size`` in pixels of ``patch_level``, TRIDENT in pixels at the target; only where a level has the
     target's resolution to within half a level-0 pixel over a patch are both true. TRIDENT knows level 0 by a nominal
     magnification and takes the field of view from its ratio to the target's, so the target's is written such that the ratio
-    is exact.
+    is exact. Both take level-0 pixels for square: where they are oblong, what says otherwise is left out.
     """
-    nominal = layout.magnification(slide.mpp)
     attributes: dict[str, Any] = {
         "patch_size": config.patch_size,
-        "patch_size_level0": geometry.patch_size_level0,
-        "level0_magnification": nominal,
-        "target_magnification": nominal * config.patch_size / geometry.patch_size_level0,
         "overlap": config.overlap,
         "name": row.slide_id,
         "savetodir": "patches",
         "save_path": "patches",
         "level0_width": row.width,
         "level0_height": row.height,
-        "mpp_level0": row.mpp,
         "mpp_target": config.mpp,
         "mpp_actual": row.mpp_actual,
         "stride": config.patch_size - config.overlap,
+    }
+    if not geometry.square:
+        return attributes | {
+            "patch_size_level0_xy": np.array(geometry.sides),
+            "stride0_xy": np.array(geometry.strides),
+            "mpp_level0_xy": np.array(slide.mpps),
+        }
+    side, nominal = geometry.patch_size_level0, layout.magnification(slide.mpp)
+    attributes |= {
+        "patch_size_level0": side,
+        "level0_magnification": nominal,
+        "target_magnification": nominal * config.patch_size / side,
+        "mpp_level0": slide.mpp,
         "stride0": geometry.stride_level0,
     }
     downsample = slide.downsamples[row.level]
-    if abs(config.patch_size * downsample - geometry.patch_size_level0) <= 0.5:
+    if abs(config.patch_size * downsample - side) <= 0.5:
         attributes |= {
             "patch_level": row.level,
             "downsample": np.array([downsample, downsample]),

@@ -129,11 +129,23 @@ def test_impossible_override_is_refused(write_pyramid, value):
             Slide(path, **{name: value})
 
 
-def test_oblong_pixels_are_refused_naming_both(write_pyramid):
-    with pytest.raises(SlideError, match=r"0\.5 um/px across, 0\.52 down"):
-        Slide(write_pyramid("oblong.tif", GREY, mpp=(0.5, 0.52)))
+def test_oblong_pixels_have_two_resolutions(write_pyramid):
+    with Slide(write_pyramid("oblong.tif", GREY, mpp=(0.5, 0.52), downsamples=(4,))) as slide:
+        assert slide.mpps == pytest.approx((0.5, 0.52), abs=1e-4) and slide.mpp == slide.mpps[1]
+        assert (slide.best_level(2.0), slide.best_level(1.9)) == (1, 0)
+        with pytest.raises(SlideError, match=r"level 0 is 0\.52 um/px, asked for 0\.49"):
+            slide.check_resolves(0.49)
     with Slide(write_pyramid("nearly.tif", GREY, mpp=(0.5, 0.504))) as slide:
-        assert slide.mpp == pytest.approx(0.502, abs=1e-4)
+        assert slide.mpps == pytest.approx((0.502, 0.502), abs=1e-4)
+    with pytest.raises(SlideError, match=r"pixels of 0\.25 um across and 2\.5 down"):
+        Slide(write_pyramid("absurd.tif", GREY, mpp=(0.25, 2.5)))
+
+
+def test_thumbnails_of_oblong_slides_have_square_pixels(write_pyramid):
+    with Slide(write_pyramid("oblong.tif", GREY, mpp=(2.0, 4.0))) as slide:
+        whole, small = slide.thumbnail(8.0), slide.thumbnail(8.0, longest=64)
+    assert whole.pixels.shape == (256, 192, 3) and whole.scale == (4.0, 2.0) and whole.mpp == pytest.approx(8.0)
+    assert small.pixels.shape == (64, 48, 3)
 
 
 def test_files_that_are_no_slides(tmp_path: Path, write_pyramid):
