@@ -20,7 +20,8 @@ sgcl evaluate   metrics.json  metrics.csv  predictions.csv  splits.csv  audit.js
 ```
 
 In `source` of the patches, `path` says how pixels were read: `direct` (JPEG tiles decoded one by one), `openslide`, or `none`;
-`path_why` says why, with what the check against OpenSlide found; `unreadable` lists x, y of patches that could not be decoded.
+`path_why` says why, with what the check against OpenSlide found; `unreadable` lists x, y of patches that could not be decoded;
+`overhanging` counts patches of a peer's coordinate file that are left out because they hang over the slide's edge.
 
 Columns are stored contiguous. N is the number of patches, D the size of an embedding. Datasets marked with a star may be
 absent. Links, virtual and external datasets are refused, and shapes are checked against the file's size before anything is read.

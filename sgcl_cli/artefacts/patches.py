@@ -29,8 +29,10 @@ SCHEMA = Schema(
     version=1,
     columns=(
         Column("coords", ("int64",), ("N", 2), "x, y of the top-left corner at level 0, pixels"),
-        Column("grid", ("int32",), ("N", 2), "column, row in the slide's lattice; one step is one stride"),
-        Column("tissue", ("float32",), ("N",), "share of the patch that is tissue"),
+        Column(
+            "grid", ("int32",), ("N", 2), "column, row in the slide's lattice; one step is one stride; -1: no lattice"
+        ),
+        Column("tissue", ("float32",), ("N",), "share of the patch that is tissue; NaN: not looked for"),
         Column("jpeg", ("uint8",), ("bytes",), "all patches' JPEG files end to end", required=False),
         Column("jpeg_offsets", ("int64",), ("N+1",), "patch i is jpeg[offsets[i]:offsets[i + 1]]", required=False),
         Column("label", ("int16",), ("N",), "class of the patch, -1 unknown; names in label_names", required=False),

@@ -76,6 +76,7 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
         store.sweep(out)
         if config.overwrite:
             _remove_old(config, jobs)
+    _set_refused_aside(jobs, drawings, tally)
     for result in _run(work or (survey_slide if config.dry_run else tile_slide), jobs, config, reporter):
         _count(result, jobs[result.key], tally, reporter)
     tally.rows.sort(key=lambda row: row.slide_id)
@@ -138,6 +139,13 @@ def _unfinished(entries: Sequence[Entry], config: TileConfig, drawings: Drawings
     return jobs
 
 
+def _set_refused_aside(jobs: dict[str, Job], drawings: Drawings, tally: _Tally) -> None:
+    """Slides that lack what they need become failures."""
+    for slide_id, error in drawings.refused.items():
+        if (job := jobs.pop(slide_id, None)) is not None:
+            tally.failures.append(_failure(job, error.message, error.hint))
+
+
 def _refuse_other_layout(config: TileConfig, folder: Path, present: Sequence[Path]) -> None:
     """An output holds one folder of patches, so that the next stage knows which one is meant.
 
@@ -187,6 +195,7 @@ def _row_of(made: PatchFile) -> Row:
         path=made.source["name"],
         patches=len(made),
         unreadable=len(made.source.get("unreadable", [])),
+        overhanging=made.source.get("overhanging", 0),
         reason=made.reason,
         width=made.geometry["level0_width"],
         height=made.geometry["level0_height"],
@@ -273,6 +282,8 @@ def _shortcomings(row: Row, config: TileConfig) -> str:
         )
     if row.unreadable:
         said.append(f"{row.unreadable} of {row.unreadable + row.patches} patches cannot be read and are left out")
+    if row.overhanging:
+        said.append(f"{row.overhanging} patches of its coordinate file hang over its edge and are left out")
     return f"{row.path}: {'; '.join(said)}" if said else ""
 
 

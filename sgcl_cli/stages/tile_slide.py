@@ -31,6 +31,7 @@ from sgcl_cli.slide.lattice import shares as lattice_shares
 from sgcl_cli.slide.reader import Slide, Thumbnail, identity
 from sgcl_cli.slide.tiff import check_whole
 from sgcl_cli.slide.tissue import pen_mask, smooth_mask, tissue_mask
+from sgcl_cli.stages import foreign_patches
 from sgcl_cli.stages.drawings import Drawn, annotation_of, roi_of
 
 _PICTURE_QUALITY = 85
@@ -52,7 +53,8 @@ class Row:
     """One slide in slides.csv: width and height in level-0 pixels, resolutions in um per pixel.
 
     ``mpp`` is level 0's, across the slide, ``mpp_y`` down it: another one where pixels are oblong.
-    ``unreadable`` patches could not be decoded and are left out; ``path`` in the source of the patches file says how it was read.
+    ``unreadable`` patches could not be decoded and are left out, as are ``overhanging`` ones of a peer's
+    coordinate file; ``path`` in the source of the patches file says how it was read.
     ``labels`` counts the patches of each class that occurs. ``seconds`` and ``peak_mib`` (of the worker so far) belong to the
     run that made the file.
     """
@@ -61,6 +63,7 @@ class Row:
     path: str
     patches: int
     unreadable: int
+    overhanging: int
     reason: str
     width: int
     height: int
@@ -106,9 +109,10 @@ def tile_slide(progress: Progress, job: Job) -> Row:
                 out / "thumbnails" / f"{row.slide_id}.jpg", jpeg.encode(thumbnail.pixels, _PICTURE_QUALITY)
             )
             store.write_bytes(out / "overlays" / f"{row.slide_id}.jpg", jpeg.encode(picture, _PICTURE_QUALITY))
-            if not job.drawn.roi_is(out / "contours" / f"{row.slide_id}.geojson"):
+            if job.drawn.coords is None and not job.drawn.roi_is(out / "contours" / f"{row.slide_id}.geojson"):
                 store.write_text(out / "contours" / f"{row.slide_id}.geojson", contours)
-            shares = _shares(thumbnail, mask, slide.size, geometry, lattice, labels)
+            searched = mask if job.drawn.coords is None else None
+            shares = _shares(thumbnail, searched, slide.size, geometry, lattice, labels)
             _finish(writer, slide, job, row, geometry, lattice, reading, label, shares)
     return replace(row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
 
@@ -158,12 +162,22 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
 
 def _lay(slide: Slide, job: Job) -> tuple[Row, Geometry, Thumbnail, NDArray[np.bool_], Lattice, Labels | None]:
     """Where the slide's patches lie and what they are called; all that is known before reading them."""
-    row, geometry = _plan(slide, job)
+    foreign = _foreign(slide, job)
+    geometry = Geometry(job.config.patch_size, job.config.overlap, job.config.mpp, *slide.mpps)
+    if foreign is None:
+        _check_room(slide, geometry)
+    else:
+        geometry = foreign.geometry
+    row = _plan(slide, job, geometry)
     thumbnail = slide.thumbnail()
-    mask = _where(thumbnail, job)
-    lattice = lay(mask | thumbnail.unreadable, slide.size, geometry, job.config.min_tissue)
+    if foreign is None:
+        mask = _where(thumbnail, job)
+        lattice = lay(mask | thumbnail.unreadable, slide.size, geometry, job.config.min_tissue)
+        row = replace(row, tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4))
+    else:
+        mask, lattice = np.zeros(thumbnail.pixels.shape[:2], np.bool_), foreign.lattice
+        row = replace(row, overhanging=foreign.overhanging)
     labels = _labels(slide, job, lattice, geometry)
-    row = replace(row, tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4))
     return _counted(row, job, mask, lattice, labels), geometry, thumbnail, mask, lattice, labels
 
 
@@ -172,7 +186,7 @@ def _counted(row: Row, job: Job, mask: NDArray[np.bool_], lattice: Lattice, labe
     return replace(
         row,
         patches=len(lattice),
-        reason=_why_empty(bool(mask.any()), job) if not len(lattice) else "",
+        reason=_why_empty(bool(mask.any()), job, row.overhanging) if not len(lattice) else "",
         labels=None if labels is None else class_counts(labels.label, job.drawn.names or ()),
     )
 
@@ -182,33 +196,42 @@ def _open(job: Job) -> Slide:
     return Slide(job.entry.path, given_mpp=job.entry.mpp, default_mpp=job.config.slide_mpp)
 
 
-def _plan(slide: Slide, job: Job) -> tuple[Row, Geometry]:
+def _foreign(slide: Slide, job: Job) -> foreign_patches.Placed | None:
+    """The patches that a peer has chosen, if this is so."""
+    given = job.drawn.coords
+    return None if given is None else foreign_patches.placed(given.path, given.sha256, slide, job.config)
+
+
+def _check_room(slide: Slide, geometry: Geometry) -> None:
+    if cells(slide.size, geometry) == 0:
+        width, height = geometry.sides
+        raise SlideError(
+            f"{slide.path.name}: a patch covers {width:.0f} x {height:.0f} level-0 pixels, the slide has "
+            f"{slide.size[0]} x {slide.size[1]}",
+            "use a smaller --patch-size or --mpp",
+        )
+
+
+def _plan(slide: Slide, job: Job, geometry: Geometry) -> Row:
     """The slide's row as far as it is known before looking at pixels."""
     config, entry = job.config, job.entry
     if not config.allow_upsample:
         slide.check_resolves(config.mpp)
-    geometry = Geometry(config.patch_size, config.overlap, config.mpp, *slide.mpps)
-    if cells(slide.size, geometry) == 0:
-        width, height = geometry.sides
-        raise SlideError(
-            f"{entry.path.name}: a patch covers {width:.0f} x {height:.0f} level-0 pixels, the slide has "
-            f"{slide.size[0]} x {slide.size[1]}",
-            "use a smaller --patch-size or --mpp",
-        )
-    level = slide.best_level(config.mpp)
+    level = slide.best_level(geometry.mpp)
     unique = identity(entry.path)
-    row = Row(
+    return Row(
         slide_id=entry.slide_id,
         path=entry.name,
         patches=0,
         unreadable=0,
+        overhanging=0,
         reason="",
         width=slide.size[0],
         height=slide.size[1],
         mpp=slide.mpps[0],
         mpp_y=slide.mpps[1],
         mpp_source=slide.mpp_source,
-        mpp_actual=max(config.mpp, slide.mpp * slide.downsamples[level]),
+        mpp_actual=max(geometry.mpp, slide.mpp * slide.downsamples[level]),
         level=level,
         tissue_mm2=None,
         identity=unique,
@@ -218,7 +241,6 @@ def _plan(slide: Slide, job: Job) -> tuple[Row, Geometry]:
             [entry.slide_id, unique, *([] if entry.mpp is None else [str(entry.mpp)]), *job.drawn.sources],
         ),
     )
-    return row, geometry
 
 
 def _where(thumbnail: Thumbnail, job: Job) -> NDArray[np.bool_]:
@@ -241,14 +263,16 @@ def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Lab
 
 def _shares(
     thumbnail: Thumbnail,
-    mask: NDArray[np.bool_],
+    mask: NDArray[np.bool_] | None,
     size: tuple[int, int],
     geometry: Geometry,
     lattice: Lattice,
     labels: Labels | None,
 ) -> dict[str, NDArray[np.float32]]:
-    """The optional shares of each patch, as seen on the thumbnail."""
-    seen = {"blur": mask & smooth_mask(thumbnail.pixels), "pen": pen_mask(thumbnail.pixels, thumbnail.mpp)}
+    """The optional shares of each patch, as seen on the thumbnail; blur is one of tissue, which ``mask`` shows."""
+    seen = {"pen": pen_mask(thumbnail.pixels, thumbnail.mpp)}
+    if mask is not None:
+        seen["blur"] = mask & smooth_mask(thumbnail.pixels)
     shares = {name: lattice_shares(shown, size, geometry, lattice) for name, shown in seen.items()}
     return shares if labels is None else shares | {"label_share": labels.share}
 
@@ -388,16 +412,17 @@ def _finish(
                 "path": reading.path,
                 "path_why": reading.why,
                 "unreadable": reading.unreadable,
+                "overhanging": row.overhanging,
             },
             "reason": row.reason,
             **({} if label is None else {"label_names": job.drawn.names}),
         },
-        coords_attributes=_coords_attributes(slide, job.config, row, geometry),
+        coords_attributes=_coords_attributes(slide, job, row, geometry),
         pixels=not job.config.coords_only,
     )
 
 
-def _coords_attributes(slide: Slide, config: TileConfig, row: Row, geometry: Geometry) -> dict[str, Any]:
+def _coords_attributes(slide: Slide, job: Job, row: Row, geometry: Geometry) -> dict[str, Any]:
     """What readers of TRIDENT and CLAM look for, right or left out, and the exact resolution.
 
     CLAM counts ``patch_size`` in pixels of ``patch_level``, TRIDENT in pixels at the target; only where a level has the
@@ -405,9 +430,9 @@ def _coords_attributes(slide: Slide, config: TileConfig, row: Row, geometry: Geo
     magnification and takes the field of view from its ratio to the target's, so the target's is written such that the ratio
     is exact. Both take level-0 pixels for square: where they are oblong, what says otherwise is left out.
     """
+    config = job.config
     attributes: dict[str, Any] = {
         "patch_size": config.patch_size,
-        "overlap": config.overlap,
         "name": row.slide_id,
         "savetodir": "patches",
         "save_path": "patches",
@@ -415,8 +440,9 @@ def _coords_attributes(slide: Slide, config: TileConfig, row: Row, geometry: Geo
         "level0_height": row.height,
         "mpp_target": config.mpp,
         "mpp_actual": row.mpp_actual,
-        "stride": config.patch_size - config.overlap,
     }
+    if job.drawn.coords is None:
+        attributes |= {"overlap": config.overlap, "stride": config.patch_size - config.overlap}
     if not geometry.square:
         return attributes | {
             "patch_size_level0_xy": np.array(geometry.sides),
@@ -429,7 +455,7 @@ def _coords_attributes(slide: Slide, config: TileConfig, row: Row, geometry: Geo
         "level0_magnification": nominal,
         "target_magnification": nominal * config.patch_size / side,
         "mpp_level0": slide.mpp,
-        "stride0": geometry.stride_level0,
+        **({"stride0": geometry.stride_level0} if job.drawn.coords is None else {}),
     }
     downsample = slide.downsamples[row.level]
     if abs(config.patch_size * downsample - side) <= 0.5:
@@ -442,7 +468,13 @@ def _coords_attributes(slide: Slide, config: TileConfig, row: Row, geometry: Geo
     return attributes
 
 
-def _why_empty(somewhere: bool, job: Job) -> str:
+def _why_empty(somewhere: bool, job: Job, overhanging: int) -> str:
+    if job.drawn.coords is not None:
+        return (
+            "all patches of its coordinate file hang over its edge"
+            if overhanging
+            else "its coordinate file has no patches"
+        )
     if somewhere:
         return f"no patch holds {job.config.min_tissue:.0%} tissue"
     if job.drawn.roi is None:
