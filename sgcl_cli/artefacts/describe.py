@@ -19,7 +19,8 @@ sgcl evaluate   metrics.json  metrics.csv  predictions.csv  splits.csv  audit.js
                 attention/<slide_id>.csv  report.html  run.json
 ```
 
-In `source` of the patches, `path` says how pixels were read: `direct` (JPEG tiles decoded one by one), `openslide`, or `none`;
+In `source` of the patches, `path` says how pixels were read: `direct` (JPEG tiles decoded one by one), `openslide`,
+`plain` (PNG, JPEG, TIFF without tiles), or `none`;
 `path_why` says why, with what the check against OpenSlide found; `unreadable` lists x, y of patches that could not be decoded;
 `overhanging` counts patches of a peer's coordinate file that are left out because they hang over the slide's edge.
 

@@ -287,7 +287,7 @@ def class_counts(label: NDArray[np.int16], names: Sequence[str]) -> dict[str, in
 class _Reading:
     """How the pixels were read.
 
-    :ivar path: "direct", "openslide", or "none".
+    :ivar path: "direct", "openslide", "plain", or "none".
     :ivar why: why this way was taken.
     :ivar mpp: um per pixel of what was decoded, 0 where nothing was.
     :ivar readable: bool (N,), the patches that could be read.
@@ -337,7 +337,7 @@ def _read_oblong(
     files = oblong.files(slide, lattice.coords, geometry.sides, config.patch_size, config.jpeg_quality)
     readable = _write(writer, files, len(lattice), progress)
     coarsest = slide.mpp * slide.downsamples[slide.best_level(config.mpp)]
-    return _Reading("openslide", oblong.WHY, coarsest, readable, lattice.coords[~readable].tolist())
+    return _Reading(slide.library, oblong.WHY, coarsest, readable, lattice.coords[~readable].tolist())
 
 
 def _write(

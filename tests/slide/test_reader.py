@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import reader
@@ -181,12 +180,7 @@ def test_unreadable_file(write_pyramid):
         Slide(path)
 
 
-def test_huge_claims_are_refused_before_decoding(tmp_path: Path, write_pyramid, monkeypatch):
-    picture = tmp_path / "large.png"
-    Image.new("RGB", (200, 100)).save(picture)
-    monkeypatch.setattr(reader, "_LARGEST_PLAIN_IMAGE", 10_000)
-    with pytest.raises(SlideError, match="too many"):
-        Slide(picture, given_mpp=0.5)
+def test_huge_claims_are_refused_before_decoding(write_pyramid, monkeypatch):
     path = write_pyramid("large.tif", GREY)
     monkeypatch.setattr(reader, "_LONGEST_SIDE", 700)
     with pytest.raises(SlideError, match="claims 768 x 512"):
@@ -195,28 +189,6 @@ def test_huge_claims_are_refused_before_decoding(tmp_path: Path, write_pyramid, 
     monkeypatch.setattr(reader, "_LARGEST_TILE", 256 * 255)
     with pytest.raises(SlideError, match="tiles of up to 65536"):
         Slide(path)
-
-
-def test_plain_image_is_read_with_a_given_resolution(tmp_path: Path):
-    path = tmp_path / "plain.png"
-    pixels = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
-    Image.fromarray(pixels).save(path)
-    with Slide(path, given_mpp=0.5) as slide:
-        assert slide.size == (96, 64)
-        assert np.array_equal(slide.region((32, 0), (64, 64), (64, 64)), pixels[:, 32:])
-    with pytest.raises(SlideError, match="no resolution"):
-        Slide(path)
-
-
-def test_transparent_pixels_take_the_background(tmp_path: Path):
-    path = tmp_path / "alpha.png"
-    pixels = np.zeros((16, 32, 4), np.uint8)
-    pixels[:, 16:] = (10, 20, 30, 255)
-    Image.fromarray(pixels).save(path)
-    with Slide(path, given_mpp=0.5) as slide:
-        region = slide.region((0, 0), (32, 16), (32, 16))
-    assert (region[:, :16] == 255).all()
-    assert (region[:, 16:] == (10, 20, 30)).all()
 
 
 def test_background_colour_of_the_slide():

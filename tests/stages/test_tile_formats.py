@@ -13,6 +13,7 @@ import pytest
 import simplejpeg
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import TileConfig
@@ -120,3 +121,81 @@ def test_native_tiles_of_oblong_pixels_are_not_copied(tmp_path, inline):
     oblong = write_tiled(tmp_path / "oblong.tif", tissue(768, 512), (2.0, 3.0))
     with pytest.raises(SlideError, match="its pixels are oblong, so its tiles are no patches"):
         tile(config(tmp_path / "out", oblong, mpp=4.0, lossless=True), Silent())
+
+
+def test_plain_images_by_name_list_and_folder(tmp_path, inline):
+    """PNG and JPEG only where named or listed; a TIFF without tiles also where it is found."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pixels = tissue(640, 512)
+    Image.fromarray(pixels).save(folder / "a.png")
+    Image.fromarray(pixels).save(folder / "b.jpg", quality=95)
+    Image.fromarray(pixels).save(folder / "c.tif", compression="tiff_lzw")
+    write_tiled(folder / "d.tif", pixels, (2.0, 2.0))
+    outcome = tile(config(tmp_path / "found", folder), Silent())
+    assert [row["slide_id"] for row in outcome.data["slides"]] == ["d"]
+    assert [(failure.slide_id, failure.reason) for failure in outcome.failures] == [
+        ("c", "c.tif records no resolution")
+    ]
+
+    (folder / "table.csv").write_text("path,mpp\na.png,2.0\nb.jpg,2.0\n", encoding="utf-8")
+    settings = {"list": folder / "table.csv", "slide_mpp": 2.0, "jpeg_quality": 95}
+    outcome = tile(config(tmp_path / "all", folder, **settings), Silent())
+    index = PatchIndex.open(tmp_path / "all", pixels=True)
+    assert not outcome.failures and index.slide_ids == ("a", "b", "c", "d")
+    assert [file.source["path"] for file in index.files] == ["plain", "plain", "plain", "openslide"]
+    tiled = index.files[3]
+    for file in index.files[:3]:
+        assert file.coords.tolist() == tiled.coords.tolist() and len(file) > 20
+        assert np.abs(file.tissue - tiled.tissue).max() < 0.05
+        for row in range(0, len(file), 7):
+            one, other = (simplejpeg.decode_jpeg(image.read(row)).astype(int) for image in (file, tiled))
+            assert np.abs(one - other).mean() < 1
+
+
+def test_a_damaged_strip_costs_its_patches_only(tmp_path, inline):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(tissue(640, 512), photometric="rgb", rowsperstrip=64, compression="zlib")
+    with tifffile.TiffFile(path) as tiff:
+        offset, count = tiff.pages.first.dataoffsets[3], tiff.pages.first.databytecounts[3]
+    data = bytearray(path.read_bytes())
+    data[offset : offset + count] = bytes(count)
+    path.write_bytes(data)
+    outcome = tile(config(tmp_path / "out", path, slide_mpp=2.0), Silent())
+    (row,) = outcome.data["slides"]
+    made = PatchIndex.open(tmp_path / "out", pixels=True).files[0]
+    assert row["unreadable"] > 0 and row["patches"] == len(made) > 20
+    assert {y for _, y in made.source["unreadable"]} == {192} and 192 not in made.coords[:, 1]
+
+
+@pytest.mark.parametrize("kind", ["tiled", "plain"])
+@pytest.mark.parametrize(("side", "patches"), [(64, 1), (70, 1), (63, None), (1, None)])
+def test_tiny_slides(tmp_path, inline, kind, side, patches):
+    """A slide of one patch is a slide; a smaller one says so."""
+    path, pixels = tmp_path / "a.tif", tissue(256, 256)[64 : 64 + side, 64 : 64 + side]
+    write_tiled(path, pixels, (2.0, 2.0)) if kind == "tiled" else tifffile.imwrite(path, pixels, photometric="rgb")
+    settings = {"slide_mpp": 2.0, "min_tissue": 0.0}
+    if patches is None:
+        with pytest.raises(SlideError, match=f"64 x 64 level-0 pixels, the slide has {side} x {side}") as caught:
+            tile(config(tmp_path / "out", path, **settings), Silent())
+        assert "--patch-size" in caught.value.hint
+    else:
+        assert tile(config(tmp_path / "out", path, **settings), Silent()).data["patches"] == patches
+
+
+def test_a_dicom_series_is_one_slide(tmp_path, inline, real_data):
+    for name in ("boxes_0.dcm", "boxes_1.dcm", "sm_image.dcm"):
+        (tmp_path / "in" / "case").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / "case" / name).symlink_to(real_data / "vendor" / name)
+    notes: list[str] = []
+
+    class Listening(Silent):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    settings = {"mpp": 0.499, "patch_size": 16, "min_tissue": 0.0}
+    outcome = tile(config(tmp_path / "out", tmp_path / "in", **settings), Listening())
+    rows = {row["slide_id"]: (row["patches"], row["width"], row["mpp_source"]) for row in outcome.data["slides"]}
+    assert rows == {"boxes_0": (1, 16, "openslide"), "sm_image": (9, 50, "openslide")}
+    assert notes == ["passed over 1 (1 further file of a DICOM series)"]
