@@ -12,15 +12,17 @@ same ones by which every file is checked when it is written and when it is read.
 
 ```text
 sgcl tile       patches/<slide_id>.h5  thumbnails/<slide_id>.jpg  overlays/<slide_id>.jpg  contours/<slide_id>.geojson
-                index.html  slides.csv  failures.csv  run.json
+                index.html  slides.csv  failures.csv  run.json; patches in TRIDENT's tree with --layout trident
 sgcl pretrain   last.pt  encoder.safetensors  encoder.json  metrics.jsonl  curves.png  slides.csv  run.json
 sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json
 sgcl evaluate   metrics.json  metrics.csv  predictions.csv  splits.csv  audit.json  figures/*.png
                 attention/<slide_id>.csv  report.html  run.json
 ```
 
-In `source` of the patches, `path` says how pixels were read: `direct` (JPEG tiles decoded one by one), `openslide`, or `none`;
-`path_why` says why, with what the check against OpenSlide found; `unreadable` lists x, y of patches that could not be decoded.
+In `source` of the patches, `path` says how pixels were read: `direct` (JPEG tiles decoded one by one), `openslide`,
+`plain` (PNG, JPEG, TIFF without tiles), or `none`;
+`path_why` says why, with what the check against OpenSlide found; `unreadable` lists x, y of patches that could not be decoded;
+`overhanging` counts patches of a peer's coordinate file that are left out because they hang over the slide's edge.
 
 Columns are stored contiguous. N is the number of patches, D the size of an embedding. Datasets marked with a star may be
 absent. Links, virtual and external datasets are refused, and shapes are checked against the file's size before anything is read.
@@ -44,8 +46,10 @@ such as .svs or .h5 is tolerated. Without patient_id a patient is a slide, and t
 
 `coords` carries the attributes of CLAM (patch_size, patch_level, downsample, level_dim, downsampled_level_dim, name, save_path;
 the level attributes only where a level has exactly the target's resolution) and of TRIDENT (patch_size, patch_size_level0,
-level0_magnification, target_magnification, overlap, savetodir, level0_width, level0_height), and mpp_level0, mpp_target,
-mpp_actual, stride (pixels at the target) and stride0 (level-0 pixels, exact). Features are also read from CLAM's h5_files and
+level0_magnification, target_magnification, overlap, savetodir, level0_width, level0_height; the ratio of the magnifications is
+exact, so the target's need not be a whole number), and mpp_level0, mpp_target, mpp_actual, stride (pixels at the target) and
+stride0 (level-0 pixels, exact). Where a slide's pixels are oblong, patch_size_level0_xy, stride0_xy and mpp_level0_xy (across,
+down) stand instead of what would be wrong. Features are also read from CLAM's h5_files and
 pt_files, TRIDENT's features_<encoder>, STAMP's `feats`, and plain .pt and .npy.
 """
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import layout, store
 from sgcl_cli.errors import ArtefactError, LabelError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
@@ -32,7 +32,7 @@ class ImageFolder:
     def is_one(folder: str | Path) -> bool:
         """Whether a folder holds class folders of images rather than patches."""
         folder = Path(folder)
-        if not folder.is_dir() or (folder / "patches").is_dir() or any(folder.glob("*.h5")):
+        if not folder.is_dir() or (folder / "patches").is_dir() or layout.trees(folder):
             return False
         return any(path.suffix.lower() in EXTENSIONS for path in folder.glob("*/*"))
 

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import layout, store
 from sgcl_cli.artefacts.store import Attribute, Column, Schema
 from sgcl_cli.errors import ArtefactError
 
@@ -29,8 +29,10 @@ SCHEMA = Schema(
     version=1,
     columns=(
         Column("coords", ("int64",), ("N", 2), "x, y of the top-left corner at level 0, pixels"),
-        Column("grid", ("int32",), ("N", 2), "column, row in the slide's lattice; one step is one stride"),
-        Column("tissue", ("float32",), ("N",), "share of the patch that is tissue"),
+        Column(
+            "grid", ("int32",), ("N", 2), "column, row in the slide's lattice; one step is one stride; -1: no lattice"
+        ),
+        Column("tissue", ("float32",), ("N",), "share of the patch that is tissue; NaN: not looked for"),
         Column("jpeg", ("uint8",), ("bytes",), "all patches' JPEG files end to end", required=False),
         Column("jpeg_offsets", ("int64",), ("N+1",), "patch i is jpeg[offsets[i]:offsets[i + 1]]", required=False),
         Column("label", ("int16",), ("N",), "class of the patch, -1 unknown; names in label_names", required=False),
@@ -240,19 +242,23 @@ class PatchIndex:
 
     @classmethod
     def open(cls, folder: str | Path, *, pixels: bool = False) -> PatchIndex:
-        """Open what ``sgcl tile`` wrote; ``folder`` is its output or the patches folder inside.
+        """Open what ``sgcl tile`` wrote, in either layout; ``folder`` is its output or a folder of patches inside.
 
         :param pixels: whether JPEG files are needed.
-        :raises ArtefactError: no such folder, no patches, mixed settings, or coordinates alone where pixels are needed.
+        :raises ArtefactError: no such folder, no patches, several layouts, mixed settings, or coordinates alone where pixels
+            are needed.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise ArtefactError(f"no such folder: {folder}", "give the folder that sgcl tile wrote")
-        inner = folder / "patches" if (folder / "patches").is_dir() else folder
-        paths = sorted((p for p in inner.glob("*.h5") if not p.name.startswith(".")), key=lambda p: p.stem)
-        if not paths:
-            raise ArtefactError(f"no patches in {inner}", "run sgcl tile first, and give the folder that it wrote")
-        files = tuple(PatchFile.open(path) for path in paths)
+        trees = layout.trees(folder)
+        if not trees:
+            raise ArtefactError(f"no patches in {folder}", "run sgcl tile first, and give the folder that it wrote")
+        if len(trees) > 1:
+            names = ", ".join(path.relative_to(folder).as_posix() for path in trees)
+            raise ArtefactError(f"{folder} holds patches more than once: {names}", "give one of these folders")
+        inner = trees[0]
+        files = tuple(PatchFile.open(path) for path in layout.files(inner))
         for file in files[1:]:
             for key in ("mpp", "patch_size", "overlap"):
                 if file.config.get(key) != files[0].config.get(key):

@@ -132,24 +132,35 @@ def opened(path: str | Path, schema: Schema | None = None) -> Iterator[h5py.File
         yield file
 
 
-def _refuse_deceit(group: h5py.Group, path: Path, file_size: int) -> None:
-    for name in group:
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            raise ArtefactError(f"{path}: '{name}' is a link to elsewhere", "links in HDF5 files are refused")
-        member = group[name]
-        if isinstance(member, h5py.Group):
-            _refuse_deceit(member, path, file_size)
-        elif isinstance(member, h5py.Dataset):
-            if member.is_virtual or member.external:
-                raise ArtefactError(f"{path}: '{name}' keeps its data in other files", "such datasets are refused")
-            claimed, stored = member.size * member.dtype.itemsize, member.id.get_storage_size()
-            limit = stored if member.chunks is None else stored * _LARGEST_INFLATION
-            if stored > file_size or claimed > limit:
-                raise ArtefactError(
-                    f"{path}: '{name}' claims {claimed} bytes where {stored} are stored",
-                    "the file is damaged or forged",
-                )
+def _refuse_deceit(file: h5py.File, path: Path, file_size: int) -> None:
+    """Look at every object once, also where groups hold each other."""
+    groups, seen = [file["/"]], set()
+    while groups:
+        group = groups.pop()
+        address = h5py.h5o.get_info(group.id).addr
+        if address in seen:
+            continue
+        seen.add(address)
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise ArtefactError(f"{path}: '{name}' is a link to elsewhere", "links in HDF5 files are refused")
+            member = group[name]
+            if isinstance(member, h5py.Group):
+                groups.append(member)
+            elif isinstance(member, h5py.Dataset):
+                _refuse_claims(member, name, path, file_size)
+
+
+def _refuse_claims(data: h5py.Dataset, name: str, path: Path, file_size: int) -> None:
+    if data.is_virtual or data.external:
+        raise ArtefactError(f"{path}: '{name}' keeps its data in other files", "such datasets are refused")
+    claimed, stored = data.size * data.dtype.itemsize, data.id.get_storage_size()
+    limit = stored if data.chunks is None else stored * _LARGEST_INFLATION
+    if stored > file_size or claimed > limit:
+        raise ArtefactError(
+            f"{path}: '{name}' claims {claimed} bytes where {stored} are stored",
+            "the file is damaged or forged",
+        )
 
 
 def write_h5(path: str | Path, schema: Schema, columns: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from sgcl_cli.config.base import Config, failures_allowed, flag, option
@@ -38,6 +38,13 @@ class TileConfig(Config):
     jpeg_quality: int = option(90, "JPEG quality of the stored patches.", low=1, high=100, panel="Patches")
     lossless: bool = option(
         False, "Copy the JPEG bytes of native tiles; --mpp and --patch-size must be theirs.", panel="Patches"
+    )
+
+    layout: Literal["sgcl", "trident"] = option(
+        "sgcl",
+        "Where patches lie: patches/ID.h5 as CLAM has it too, or TRIDENT's tree.",
+        affects=False,
+        panel="Patches",
     )
 
     annotations: str | None = option(
@@ -77,6 +84,13 @@ class TileConfig(Config):
         "restrict", "Whether --roi restricts the tissue that is found, or replaces it.", panel="Annotations"
     )
 
+    from_coords: str | None = option(
+        None,
+        "Folder of CLAM's or TRIDENT's coordinate files: just those patches are read.",
+        affects=False,
+        panel="Patches",
+    )
+
     workers: int | None = option(
         None, "Worker processes, the total CPU budget; default: all cores.", low=1, affects=False, panel="Run"
     )
@@ -111,7 +125,18 @@ class TileConfig(Config):
                 "--lossless copies whole native tiles",
                 f"leave out {'--overlap' if self.overlap else '--coords-only'}, or --lossless",
             )
+        if self.from_coords is not None:
+            self._check_from_coords()
         failures_allowed(self.allow_failures, 100)
+
+    def _check_from_coords(self) -> None:
+        """What --from-coords settles by itself."""
+        for spec in fields(self):
+            name = spec.name
+            if name in ("overlap", "min_tissue", "roi", "roi_mode") and getattr(self, name) != spec.default:
+                raise ConfigError(
+                    f"{flag(name)} chooses patches, and --from-coords has them chosen", "leave one of them out"
+                )
         parse_shard(self.shard)
 
 

@@ -136,11 +136,13 @@ def read(path: Path, reading: MaskReading) -> Content:
     return _limited(path, Content(sha256, annotation, annotation.names, passed_over=passed_over))
 
 
-def placed(content: Content, path: Path, reading: MaskReading, size: tuple[int, int], mpp: float) -> Annotation:
+def placed(
+    content: Content, path: Path, reading: MaskReading, size: tuple[int, int], mpp: tuple[float, float]
+) -> Annotation:
     """The annotation on its slide; only masks have to be fitted.
 
     :param size: (width, height) of the slide's level 0.
-    :param mpp: um per level-0 pixel.
+    :param mpp: (across, down) um per level-0 pixel.
     :raises SlideError: a mask without resolution is not as large as its slide, in proportion.
     """
     if content.annotation is not None:
@@ -148,7 +150,7 @@ def placed(content: Content, path: Path, reading: MaskReading, size: tuple[int, 
     assert content.values is not None
     height, width = content.values.shape
     if reading.mpp is not None:
-        scale = reading.mpp / mpp, reading.mpp / mpp
+        scale = reading.mpp / mpp[0], reading.mpp / mpp[1]
     else:
         scale = size[0] / width, size[1] / height
         if (width, height) != size:

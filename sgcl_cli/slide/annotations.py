@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.slide.lattice import Geometry, Lattice, box_shares
+from sgcl_cli.slide.lattice import Geometry, Lattice, Sides, shares_at
 
 Ring = NDArray[np.float64]
 Layer = NDArray[np.float32]
@@ -67,17 +67,17 @@ class Annotation(Protocol):
     def names(self) -> frozenset[str]:
         """The classes that occur."""
 
-    def grid(self, size: tuple[int, int], side: float) -> tuple[tuple[float, float], tuple[int, int]]:
+    def grid(self, size: tuple[int, int], sides: Sides) -> tuple[tuple[float, float], tuple[int, int]]:
         """Pitch (x, y) of the layers' cells in level-0 pixels, and how many (columns, rows) there are.
 
         :param size: (width, height) of level 0.
-        :param side: of a patch, level-0 pixels.
+        :param sides: of a patch, level-0 pixels.
         """
 
     def layer(self, name: str, window: Window) -> Layer:
         """How much of each cell a class covers, float32 (rows, columns), 0 to 1."""
 
-    def anchored(self, coords: NDArray[np.int64], side: float) -> NDArray[np.bool_] | None:
+    def anchored(self, coords: NDArray[np.int64], sides: Sides) -> NDArray[np.bool_] | None:
         """Patches that hold the centre of a disc, bool (N,); None where areas are annotated, not points."""
 
 
@@ -96,17 +96,17 @@ class Areas:
         """The classes that occur."""
         return frozenset(region.name for region in self.regions)
 
-    def grid(self, size: tuple[int, int], side: float) -> tuple[tuple[float, float], tuple[int, int]]:
+    def grid(self, size: tuple[int, int], sides: Sides) -> tuple[tuple[float, float], tuple[int, int]]:
         """Sixteen cells along a patch."""
-        pitch = side / _FINENESS
-        return (pitch, pitch), (math.ceil(size[0] / pitch), math.ceil(size[1] / pitch))
+        across, down = sides[0] / _FINENESS, sides[1] / _FINENESS
+        return (across, down), (math.ceil(size[0] / across), math.ceil(size[1] / down))
 
     def layer(self, name: str, window: Window) -> Layer:
         """Exact within each cell for one polygon; where several of a class meet in a cell their areas add up, to 1 at most."""
         covered = coverage([region for region in self.regions if region.name == name], window)
         return np.maximum(covered - coverage(self.cut_out, window), 0) if self.cut_out else covered
 
-    def anchored(self, coords: NDArray[np.int64], side: float) -> NDArray[np.bool_] | None:
+    def anchored(self, coords: NDArray[np.int64], sides: Sides) -> NDArray[np.bool_] | None:
         """None: areas need no centre."""
         return None
 
@@ -124,20 +124,20 @@ class Points:
         """The classes that occur."""
         return frozenset(self.classes)
 
-    def grid(self, size: tuple[int, int], side: float) -> tuple[tuple[float, float], tuple[int, int]]:
+    def grid(self, size: tuple[int, int], sides: Sides) -> tuple[tuple[float, float], tuple[int, int]]:
         """As of areas."""
-        return Areas(()).grid(size, side)
+        return Areas(()).grid(size, sides)
 
     def layer(self, name: str, window: Window) -> Layer:
         """Discs as polygons of the same area."""
         chosen = [number for number, given in enumerate(self.classes) if given == name]
         return coverage([Region(name, _disc(self.centres[n], float(self.radii[n]))) for n in chosen], window)
 
-    def anchored(self, coords: NDArray[np.int64], side: float) -> NDArray[np.bool_] | None:
-        """Whether a centre lies in [x, x + side) and [y, y + side)."""
+    def anchored(self, coords: NDArray[np.int64], sides: Sides) -> NDArray[np.bool_] | None:
+        """Whether a centre lies in [x, x + width) and [y, y + height)."""
         held = np.zeros(len(coords), bool)
         for centre in self.centres:
-            held |= ((coords <= centre) & (centre < coords + side)).all(axis=1)
+            held |= ((coords <= centre) & (centre < coords + sides)).all(axis=1)
         return held
 
 
@@ -159,7 +159,7 @@ class Raster:
         """The classes that may occur."""
         return frozenset(self.classes.values())
 
-    def grid(self, size: tuple[int, int], side: float) -> tuple[tuple[float, float], tuple[int, int]]:
+    def grid(self, size: tuple[int, int], sides: Sides) -> tuple[tuple[float, float], tuple[int, int]]:
         """The image's own pixels."""
         return self.scale, (self.values.shape[1], self.values.shape[0])
 
@@ -168,7 +168,7 @@ class Raster:
         chosen = [value for value, given in self.classes.items() if given == name]
         return np.isin(self.values[window.first : window.first + window.rows], chosen).astype(np.float32)
 
-    def anchored(self, coords: NDArray[np.int64], side: float) -> NDArray[np.bool_] | None:
+    def anchored(self, coords: NDArray[np.int64], sides: Sides) -> NDArray[np.bool_] | None:
         """None: areas need no centre."""
         return None
 
@@ -209,7 +209,7 @@ def label_patches(
     best = shares.argmax(axis=0)
     highest = shares.max(axis=0)
     others = np.partition(shares, -2, axis=0)[-2] if len(names) > 1 else np.zeros_like(highest)
-    anchored = annotation.anchored(lattice.coords, geometry.patch_size_level0)
+    anchored = annotation.anchored(lattice.coords, geometry.sides)
     if rule == "any":
         applies = highest > _TOUCHED
     elif rule == "majority":
@@ -226,23 +226,21 @@ def class_shares(
     annotation: Annotation, names: Sequence[str], lattice: Lattice, geometry: Geometry, size: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Share of each patch that each class covers, (classes, N), and that any of them covers, (N,); to a millionth."""
-    side = geometry.patch_size_level0
-    xs, ys = geometry.corners(size[0]), geometry.corners(size[1])
+    corners = lattice.coords
     shares, covered = np.zeros((len(names), len(lattice))), np.zeros(len(lattice))
-    for first, stop, window in _bands(annotation, ys, side, size):
-        chosen = np.flatnonzero((lattice.grid[:, 1] >= first) & (lattice.grid[:, 1] < stop))
-        if not len(chosen) or not window.rows:
+    for first, last, window in _bands(annotation, np.unique(corners[:, 1]), geometry.sides, size):
+        chosen = np.flatnonzero((corners[:, 1] >= first) & (corners[:, 1] <= last))
+        if not window.rows:
             continue
-        columns, rows = lattice.grid[chosen].T - np.array([[0], [first]])
+        places = corners[chosen] - np.array([0.0, window.top])
         union = np.zeros((window.rows, window.columns), np.float32)
-        tops = (ys[first:stop] - window.top).astype(np.float64)
         for number, name in enumerate(names):
             if name not in annotation.names:
                 continue
             layer = annotation.layer(name, window)
-            shares[number, chosen] = box_shares(layer, window.size, xs, tops, side)[rows, columns]
+            shares[number, chosen] = shares_at(layer, window.size, places, geometry.sides)
             np.minimum(union + layer, 1, out=union)
-        covered[chosen] = box_shares(union, window.size, xs, tops, side)[rows, columns]
+        covered[chosen] = shares_at(union, window.size, places, geometry.sides)
     return np.round(shares, 6), np.round(covered, 6)
 
 
@@ -322,17 +320,19 @@ def _cut(ring: Ring, shape: tuple[int, int]) -> NDArray[np.float64]:
 
 
 def _bands(
-    annotation: Annotation, ys: NDArray[np.int64], side: float, size: tuple[int, int]
+    annotation: Annotation, tops: NDArray[np.int64], sides: Sides, size: tuple[int, int]
 ) -> Iterator[tuple[int, int, Window]]:
-    """Lattice rows [first, stop) with the window that holds their patches, each of bounded size."""
-    pitch, (columns, rows) = annotation.grid(size, side)
-    stride = float(ys[-1] - ys[0]) / max(1, len(ys) - 1) if len(ys) > 1 else side
-    height = max(1, int(_BAND * pitch[1] / (max(1, columns) * stride)))
-    for first in range(0, len(ys), height):
-        stop = min(first + height, len(ys))
-        above = int(ys[first] / pitch[1])
-        below = min(rows, math.ceil((ys[stop - 1] + side) / pitch[1]))
-        yield first, stop, Window(above, max(0, below - above), columns, pitch)
+    """The first and the last of ``tops``, patches' upper edges in order, with the window that holds them, of bounded size."""
+    pitch, (columns, rows) = annotation.grid(size, sides)
+    height = _BAND * pitch[1] / max(1, columns)
+    start = 0
+    while start < len(tops):
+        stop = int(np.searchsorted(tops, tops[start] + height, side="right"))
+        first, last = int(tops[start]), int(tops[stop - 1])
+        above = int(first / pitch[1])
+        below = min(rows, math.ceil((last + sides[1]) / pitch[1]))
+        yield first, last, Window(above, max(0, below - above), columns, pitch)
+        start = stop
 
 
 def _in_cells(ring: Ring, window: Window) -> Ring:

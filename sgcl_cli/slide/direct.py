@@ -234,7 +234,7 @@ def _direct(
 def _through_openslide(
     slide: Slide, level: int, why: str, corners: NDArray[np.int64], patch: Patch
 ) -> tuple[Source, list[Band]]:
-    source = ThroughOpenSlide(slide, level, why)
+    source = ThroughOpenSlide(slide, level, why, path=slide.library)
     bands = plan(corners, patch, source)
     source.expect(bands)
     return source, bands

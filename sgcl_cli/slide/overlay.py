@@ -14,7 +14,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from sgcl_cli.slide import jpeg
-from sgcl_cli.slide.lattice import Lattice
+from sgcl_cli.slide.lattice import Lattice, Sides
 
 _OUTLINE = (0, 140, 60)
 _PATCH = (30, 60, 200)
@@ -39,12 +39,13 @@ def draw(
     thumbnail: NDArray[np.uint8],
     mask: NDArray[np.bool_],
     lattice: Lattice,
-    patch_size_level0: float,
+    sides: Sides,
     scale: tuple[float, float],
     label: NDArray[np.int16] | None = None,
 ) -> NDArray[np.uint8]:
     """The thumbnail with kept patches tinted and framed and tissue outlined; small ones are enlarged for the eye.
 
+    :param sides: (width, height) of a patch, level-0 pixels.
     :param scale: (x, y) level-0 pixels per thumbnail pixel.
     :param label: class of each patch, -1 unknown; each class has its colour, patches of none are only framed.
     :returns: uint8 (k H, k W, 3), k a whole number.
@@ -53,7 +54,7 @@ def draw(
     base = thumbnail.repeat(enlargement, axis=0).repeat(enlargement, axis=1)
     step = np.divide(scale, enlargement)
     corners = np.rint(lattice.coords / step).astype(int).tolist()
-    ends = (np.rint((lattice.coords + patch_size_level0) / step).astype(int) - 1).tolist()
+    ends = (np.rint((lattice.coords + sides) / step).astype(int) - 1).tolist()
     numbers: list[int] = [-1] * len(lattice) if label is None else label.tolist()
     colours = [_PATCH if number < 0 else class_colour(number) for number in numbers]
     tint, picture = base.copy(), base.copy()

@@ -3,7 +3,7 @@
 Reference frame: level-0 pixels, x to the right before y down, origin at the top-left corner of level 0. Sizes are
 (width, height), arrays (row, column, RGB); the turn from one to the other happens here. Resolutions are in um per pixel.
 
-Sources: OpenSlide's properties (https://openslide.org/properties/) and TIFF 6.0, section "Physical dimensions".
+Source: OpenSlide's properties (https://openslide.org/properties/).
 """
 
 from __future__ import annotations
@@ -21,30 +21,24 @@ from typing import Any, Literal, Self
 import cv2
 import numpy as np
 import openslide
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from sgcl_cli.errors import SlideError
+from sgcl_cli.slide import plain
+from sgcl_cli.slide.resolution import MppSource, positive, resolution
 
 UPSAMPLING_ALLOWED = 1.05
-PLAIN_IMAGES = (".png", ".jpg", ".jpeg")
 
 _FIELD_OF_VIEW_TOLERANCE = 0.5  # level-0 pixels
-_SQUARE_TOLERANCE = 1.01
-_MPP_BELIEVED = (0.05, 50.0)
-_DPI_OF_SOFTWARE = (72, 96, 150, 300)
 _LONGEST_SIDE = 4_000_000  # pixels
 _LARGEST_TILE = 64 * 2**20  # pixels; OpenSlide decodes whole tiles
-_LARGEST_PLAIN_IMAGE = 2**28  # pixels; these are decoded as a whole
 _THUMBNAIL_MPP = 8.0
 _THUMBNAIL_SIDE = 4096
 _BLOCK = 2048  # pixels of a level read at once
 _PIECE = 64  # pixels of a level; an unreadable block is narrowed down to pieces of about this size
 _UNREADABLE_PIECES = 4000  # beyond so many a slide is given up
 _MIB = 2**20
-
-MppSource = Literal["openslide", "tiff", "given"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +90,8 @@ class Slide:
 
     :ivar path: the file.
     :ivar size: (width, height) of level 0, pixels.
-    :ivar mpp: um per level-0 pixel.
+    :ivar mpp: um per level-0 pixel; the coarser one where pixels are oblong.
+    :ivar mpps: (across, down) um per level-0 pixel.
     :ivar mpp_source: where ``mpp`` comes from.
     :ivar downsamples: of each level, level-0 pixels per pixel.
     :ivar level_sizes: (width, height) of each level, pixels.
@@ -109,7 +104,7 @@ class Slide:
 
         :param given_mpp: um per level-0 pixel, whatever the slide records.
         :param default_mpp: um per level-0 pixel where the slide records nothing that can be used.
-        :raises SlideError: missing, not a slide, unreadable, too large, without a resolution, or with oblong pixels.
+        :raises SlideError: missing, not a slide, unreadable, too large, or without a resolution.
         """
         self.path = path
         self._source: Any = None
@@ -125,8 +120,11 @@ class Slide:
                 properties = dict(self._source.properties)
             self._check_dimensions(properties)
             self.background = _background(properties)
-            self.magnification = _positive(properties.get("openslide.objective-power"))
-            self.mpp, self.mpp_source = _resolution(path, properties, given_mpp, default_mpp)
+            self.magnification = positive(properties.get("openslide.objective-power"))
+            self.mpps: tuple[float, float]
+            self.mpp_source: MppSource
+            self.mpps, self.mpp_source = resolution(path, properties, given_mpp, default_mpp)
+            self.mpp = max(self.mpps)
         except SlideError:
             self._source.close()
             raise
@@ -138,6 +136,11 @@ class Slide:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._source.close()
+
+    @property
+    def library(self) -> Literal["openslide", "plain"]:
+        """What renders the pixels."""
+        return "openslide" if isinstance(self._source, openslide.OpenSlide) else "plain"
 
     def best_level(self, mpp: float) -> int:
         """The lowest-resolution level that still resolves ``mpp``, up to 5 % of upsampling; else level 0."""
@@ -180,12 +183,15 @@ class Slide:
     def thumbnail(self, mpp: float = _THUMBNAIL_MPP, longest: int = _THUMBNAIL_SIDE) -> Thumbnail:
         """The whole slide at about ``mpp``, no side above ``longest`` pixels, read in blocks so that memory stays bounded.
 
+        Its pixels are square, whatever the slide's are.
+
         Where the best level cannot be decoded, the finer ones are tried.
 
         :raises SlideError: nothing, or too little of the slide can be decoded.
         """
-        reduction = max(1.0, mpp / self.mpp, max(self.size) / longest)
-        width, height = (max(1, round(side / reduction)) for side in self.size)
+        proper = [side * (of_axis / self.mpp) for side, of_axis in zip(self.size, self.mpps, strict=True)]
+        reduction = max(1.0, mpp / self.mpp, max(proper) / longest)
+        width, height = (max(1, round(side / reduction)) for side in proper)
         scale = self.size[0] / width, self.size[1] / height
         best = self.best_level(self.mpp * min(scale))
         pixels = np.empty((height, width, 3), np.uint8)
@@ -198,7 +204,7 @@ class Slide:
                 failures += self._narrow_down(best, block, pixels[block.place], unreadable[block.place])
             if failures and (unreadable.all() or len(failures) > _UNREADABLE_PIECES):
                 raise failures[0]
-        return Thumbnail(pixels, scale, self.mpp * math.sqrt(scale[0] * scale[1]), unreadable)
+        return Thumbnail(pixels, scale, math.sqrt(math.prod(self.mpps) * math.prod(scale)), unreadable)
 
     def pixels(self, level: int, location: tuple[int, int], count: tuple[int, int]) -> NDArray[np.uint8]:
         """Pixels of a level as they are.
@@ -245,24 +251,25 @@ class Slide:
         downsample, limits = self.downsamples[level], self.level_sizes[level]
         across, down = (_span(corner[axis], extent[axis], downsample, limits[axis]) for axis in (0, 1))
         pixels = self.pixels(level, (across.location, down.location), (across.count, down.count))
-        if across.whole and down.whole:
-            shrinks = across.count >= size[0] and down.count >= size[1]
+        shrinks = across.count >= size[0] and down.count >= size[1]
+        enlarges = across.count <= size[0] and down.count <= size[1]
+        if across.whole and down.whole and (shrinks or enlarges):
             averaged = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
             return np.asarray(averaged, dtype=np.uint8)
         rows = _average_rows(pixels, down.edges(size[1]))
         columns = _average_rows(rows.swapaxes(0, 1), across.edges(size[0]))
         return np.ascontiguousarray(np.clip(np.rint(columns.swapaxes(0, 1)), 0, 255).astype(np.uint8))
 
-    def _open(self) -> openslide.AbstractSlide:
-        if self.path.suffix.lower() not in PLAIN_IMAGES:
+    def _open(self) -> Any:
+        """OpenSlide's handle, or what takes its place for images that it does not open."""
+        if self.path.suffix.lower() in plain.EXTENSIONS:
+            return plain.open_image(self.path)
+        try:
             return openslide.OpenSlide(self.path)
-        with Image.open(self.path) as image:
-            if image.width * image.height > _LARGEST_PLAIN_IMAGE:
-                raise SlideError(
-                    f"{self.path.name} has {image.width} x {image.height} pixels, too many for a {image.format} file",
-                    "convert it to a tiled pyramidal TIFF",
-                )
-        return openslide.ImageSlide(self.path)
+        except openslide.OpenSlideUnsupportedFormatError:
+            if plain.is_untiled_tiff(self.path):
+                return plain.StrippedTiff(self.path)
+            raise
 
     def _reopen(self) -> None:
         """Make other places readable again: after an error OpenSlide answers every call with that error."""
@@ -393,90 +400,7 @@ def _background(properties: Mapping[str, str]) -> tuple[int, int, int]:
     return int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)
 
 
-def _positive(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value > 0 else None
-
-
-def _resolution(
-    path: Path, properties: Mapping[str, str], given: float | None, default: float | None
-) -> tuple[float, MppSource]:
-    """um per level-0 pixel and where it comes from: given, else recorded, else the default; never guessed."""
-    for value in (given, default):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise SlideError(f"{path.name}: a resolution of {value} um/px was given", "give a positive number")
-    if given is not None:
-        return given, "given"
-    try:
-        return _recorded_resolution(path, properties)
-    except _NoResolutionError as missing:
-        if default is not None:
-            return default, "given"
-        remedy = "give it with --slide-mpp, or as column mpp of --list"
-        raise SlideError(f"{path.name} records {missing}", remedy) from missing
-
-
-class _NoResolutionError(Exception):
-    """What a slide records instead of a usable resolution."""
-
-
-def _recorded_resolution(path: Path, properties: Mapping[str, str]) -> tuple[float, MppSource]:
-    """The vendor's record, else the TIFF's tags.
-
-    A generic TIFF's ``openslide.mpp`` is what OpenSlide makes of the tags, so there the tags themselves are judged.
-    """
-    recorded = [properties[name] for name in ("openslide.mpp-x", "openslide.mpp-y") if name in properties]
-    if len(recorded) == 2 and properties.get("openslide.vendor") != "generic-tiff":
-        return _square(path, *map(_credible, recorded)), "openslide"
-    tags = _tiff_resolution(path)
-    if tags is None:
-        raise _NoResolutionError("no resolution")
-    return _square(path, *tags), "tiff"
-
-
-def _credible(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value <= 0:
-        raise _NoResolutionError(f"a resolution of {text} um/px, which is none")
-    low, high = _MPP_BELIEVED
-    if not low <= value <= high:
-        raise _NoResolutionError(f"{value:.4g} um/px, which is outside {low:g} to {high:g} and counts as none")
-    return value
-
-
-def _square(path: Path, mpp_x: float, mpp_y: float) -> float:
-    if max(mpp_x, mpp_y) > min(mpp_x, mpp_y) * _SQUARE_TOLERANCE:
-        raise SlideError(
-            f"{path.name} has oblong pixels: {mpp_x:.4g} um/px across, {mpp_y:.4g} down",
-            "resample it to square pixels, or give one resolution as column mpp of --list if the record is wrong",
-        )
-    return (mpp_x + mpp_y) / 2
-
-
-def _tiff_resolution(path: Path) -> tuple[float, float] | None:
-    """(x, y) um per pixel from XResolution, YResolution and ResolutionUnit; None where they say nothing credible."""
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            tags = tiff.pages.first.tags
-            unit, x, y = (tags.valueof(name) for name in ("ResolutionUnit", "XResolution", "YResolution"))
-    except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError):
-        return None
-    um_per_unit = {2: 25_400.0, 3: 10_000.0}.get(unit)
-    if um_per_unit is None or not x or not y or not all((*x, *y)):
-        return None
-    mpp_x, mpp_y = (um_per_unit * denominator / numerator for numerator, denominator in (x, y))
-    written_by_software = any(math.isclose(mpp_x, 25_400 / dpi, rel_tol=1e-4) for dpi in _DPI_OF_SOFTWARE)
-    credible = all(_MPP_BELIEVED[0] <= value <= _MPP_BELIEVED[1] for value in (mpp_x, mpp_y))
-    return (mpp_x, mpp_y) if credible and not written_by_software else None
-
-
 def _unknown_format_remedy(path: Path) -> str:
     if path.stat().st_size == 0:
         return "the file is empty; copy it again"
-    return "check that it is a whole-slide image and complete; a plain TIFF must be tiled"
+    return "check that it is a whole-slide image and complete"

@@ -63,8 +63,11 @@ def _facts(config: TileConfig, rows: Sequence[Row], failures: Sequence[Failure])
     return [
         f"{config.patch_size} px at {config.mpp:g} um/px",
         *([f"overlap {config.overlap} px"] if config.overlap else []),
-        f"at least {config.min_tissue:.0%} tissue",
-        f"{tissue:,.1f} mm² of tissue",
+        *(
+            [f"at least {config.min_tissue:.0%} tissue", f"{tissue:,.1f} mm² of tissue"]
+            if config.from_coords is None
+            else ["patches of given coordinate files"]
+        ),
         *([f"{empty} without patches"] if empty else []),
         *([f"{len(failures)} failed"] if failures else []),
         *(["coordinates only"] if config.coords_only else []),
@@ -74,9 +77,9 @@ def _facts(config: TileConfig, rows: Sequence[Row], failures: Sequence[Failure])
 def _card(out: Path, row: Row, side: int, warning: str, colours: Mapping[str, str]) -> SlideCard:
     facts = [
         ("Patches", f"{row.patches:,}"),
-        ("Tissue", f"{row.tissue_mm2 or 0:.2f} mm²"),
+        *([("Tissue", f"{row.tissue_mm2:.2f} mm²")] if row.tissue_mm2 is not None else []),
         ("Level 0", f"{row.width:,} × {row.height:,} px"),
-        ("Resolution", f"{row.mpp:.4g} um/px ({row.mpp_source})"),
+        ("Resolution", f"{_spoken_mpp(row)} um/px ({row.mpp_source})"),
         ("Read from", f"level {row.level}"),
         *([("Time", f"{row.seconds:.1f} s")] if row.seconds is not None else []),
         ("File", row.path),
@@ -93,6 +96,10 @@ def _card(out: Path, row: Row, side: int, warning: str, colours: Mapping[str, st
         mpp=row.mpp,
         seconds=row.seconds,
     )
+
+
+def _spoken_mpp(row: Row) -> str:
+    return f"{row.mpp:.4g}" if row.mpp == row.mpp_y else f"{row.mpp:.4g} across, {row.mpp_y:.4g} down,"
 
 
 def _failed(failure: Failure) -> SlideCard:

@@ -18,6 +18,7 @@ from sgcl_cli.slide import annotation_files
 from sgcl_cli.slide.annotation_files import MaskReading
 from sgcl_cli.slide.annotations import Annotation, Region
 from sgcl_cli.slide.discover import Entry
+from sgcl_cli.stages import foreign_patches
 
 _READING_TIMEOUT = 600.0  # seconds
 _SHOWN = 3
@@ -39,11 +40,13 @@ class Drawing:
 class Drawn:
     """What was drawn on one slide.
 
+    :ivar coords: not drawn, but brought along as well: a peer's coordinate file.
     :ivar names: the cohort's classes in the order of their labels; None where nothing is annotated at all.
     """
 
     annotation: Drawing | None = None
     roi: Drawing | None = None
+    coords: Drawing | None = None
     names: tuple[str, ...] | None = None
 
     @property
@@ -52,13 +55,14 @@ class Drawn:
         parts: list[tuple[str, Any]] = [
             ("annotation", self.annotation and self.annotation.sha256),
             ("roi", self.roi and self.roi.sha256),
+            ("coords", self.coords and self.coords.sha256),
             ("label_names", self.names),
         ]
         return [f"{name} {json.dumps(value)}" for name, value in parts if value is not None]
 
     def as_source(self) -> dict[str, Any]:
         """What the patches remember of the files."""
-        files = {"annotation": self.annotation, "roi": self.roi}
+        files = {"annotation": self.annotation, "roi": self.roi, "coords": self.coords}
         return {name: drawing.as_source() for name, drawing in files.items() if drawing is not None}
 
     def roi_is(self, path: Path) -> bool:
@@ -72,7 +76,7 @@ class Drawn:
         :param names: the patches' classes.
         """
         found = []
-        for what, now in (("annotation", self.annotation), ("roi", self.roi)):
+        for what, now in (("annotation", self.annotation), ("roi", self.roi), ("coords", self.coords)):
             before = source.get(what)
             if before is None and now is not None:
                 found.append(f"--{_option(what)} had no file for this slide, has {now.path.name}")
@@ -92,11 +96,15 @@ def renamed(before: Sequence[str], now: Sequence[str] | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Drawings:
-    """What was drawn on each slide, by slide id, and what the user should know."""
+    """What was drawn on each slide, by slide id, and what the user should know.
+
+    :ivar refused: slides that cannot be tiled, since what they need is missing or of no use.
+    """
 
     names: tuple[str, ...] | None = None
     of: dict[str, Drawn] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    refused: dict[str, SlideError] = field(default_factory=dict)
 
     def drawn(self, slide_id: str) -> Drawn:
         """What belongs to a slide."""
@@ -104,7 +112,7 @@ class Drawings:
 
 
 def settle(config: TileConfig, entries: Sequence[Entry], workers: int) -> Drawings:
-    """Find and check all files of ``--annotations`` and ``--roi``, and settle the classes.
+    """Find and check all files of ``--annotations``, ``--roi`` and ``--from-coords``, and settle the classes.
 
     :raises ConfigError: a folder without any file of these slides, two files of one slide, wrong --mask-values.
     :raises LabelError: a file that cannot be read, or no class at all.
@@ -123,16 +131,22 @@ def settle(config: TileConfig, entries: Sequence[Entry], workers: int) -> Drawin
     if config.roi is not None:
         checked = _read_all(config, "roi", entries, workers, notes)
         rois = {slide_id: Drawing(path, sha256) for slide_id, (path, sha256, _, _) in checked.items()}
-    slide_ids = {*annotations, *rois}
-    of = {name: Drawn(annotations.get(name), rois.get(name), names) for name in slide_ids}
-    return Drawings(names, of, tuple(notes))
+    supplied = foreign_patches.settle(config, entries)
+    coords = {slide_id: Drawing(path, sha256) for slide_id, (path, sha256) in supplied.files.items()}
+    of = {
+        name: Drawn(annotations.get(name), rois.get(name), coords.get(name), names)
+        for name in {*annotations, *rois, *coords}
+    }
+    return Drawings(names, of, (*notes, *supplied.notes), supplied.refused)
 
 
-def annotation_of(drawn: Drawn, config: TileConfig, size: tuple[int, int], mpp: float) -> Annotation | None:
+def annotation_of(
+    drawn: Drawn, config: TileConfig, size: tuple[int, int], mpp: tuple[float, float]
+) -> Annotation | None:
     """Read a slide's annotation.
 
     :param size: (width, height) of the slide's level 0.
-    :param mpp: um per level-0 pixel.
+    :param mpp: (across, down) um per level-0 pixel.
     :raises SlideError: it does not fit the slide, or has changed since it was checked.
     """
     if drawn.annotation is None:
@@ -236,7 +250,7 @@ def _names(config: TileConfig, found: Iterable[frozenset[str]], notes: list[str]
 
 
 def _option(what: str) -> str:
-    return "annotations" if what == "annotation" else what
+    return {"annotation": "annotations", "coords": "from-coords"}.get(what, what)
 
 
 def _listed(names: Sequence[str]) -> str:

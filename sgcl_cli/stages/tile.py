@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sgcl_cli.artefacts import lock, parts, store
+from sgcl_cli.artefacts import layout, lock, parts, store
 from sgcl_cli.artefacts.parts import Part
 from sgcl_cli.artefacts.patches import PatchFile, folder_id
 from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, write_failures
@@ -84,10 +84,11 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
     if not config.dry_run:
         store.sweep(out)
         if config.overwrite:
-            _remove_old(out, jobs)
+            _remove_old(config, jobs)
+    _set_refused_aside(jobs, drawings, tally)
     for result in _run(work, jobs, config, reporter):
         if result.value is Elsewhere.DONE:
-            _take_existing(patches_path(out, result.key), jobs[result.key], config, drawings, tally)
+            _take_existing(patches_path(config, result.key), jobs[result.key], config, drawings, tally)
         else:
             _count(result, jobs[result.key], tally, reporter)
     if not config.dry_run:
@@ -111,10 +112,13 @@ def _unfinished(entries: Sequence[Entry], config: TileConfig, drawings: Drawings
     :raises ConfigError: a file in the output was made under other settings or annotations.
     """
     jobs = {entry.slide_id: Job(entry, config, drawings.drawn(entry.slide_id)) for entry in entries}
+    folder = patches_path(config, "").parent
+    present = layout.trees(Path(config.out))
+    _refuse_other_layout(config, folder, present)
     if config.overwrite:
         return jobs
-    for path in sorted((Path(config.out) / "patches").glob("[!.]*.h5")):
-        _take_existing(path, jobs.pop(path.stem, None), config, drawings, tally)
+    for path in layout.files(folder):
+        _take_existing(path, jobs.pop(layout.slide_id(path), None), config, drawings, tally)
     return jobs
 
 
@@ -144,10 +148,30 @@ def _take_existing(path: Path, job: Job | None, config: TileConfig, drawings: Dr
 def _take_what_others_made(jobs: Mapping[str, Job], config: TileConfig, drawings: Drawings, tally: _Tally) -> None:
     """A slide that failed here counts as done where another run has done it since."""
     failed = {failure.slide_id for failure in tally.failures} & set(jobs)
-    made = sorted(slide_id for slide_id in failed if patches_path(Path(config.out), slide_id).exists())
+    made = sorted(slide_id for slide_id in failed if patches_path(config, slide_id).exists())
     tally.failures = [failure for failure in tally.failures if failure.slide_id not in made]
     for slide_id in made:
-        _take_existing(patches_path(Path(config.out), slide_id), jobs[slide_id], config, drawings, tally)
+        _take_existing(patches_path(config, slide_id), jobs[slide_id], config, drawings, tally)
+
+
+def _set_refused_aside(jobs: dict[str, Job], drawings: Drawings, tally: _Tally) -> None:
+    """Slides that lack what they need become failures."""
+    for slide_id, error in drawings.refused.items():
+        if (job := jobs.pop(slide_id, None)) is not None:
+            tally.failures.append(_failure(job, error.message, error.hint))
+
+
+def _refuse_other_layout(config: TileConfig, folder: Path, present: Sequence[Path]) -> None:
+    """An output holds one folder of patches, so that the next stage knows which one is meant.
+
+    :raises ConfigError: there are patches elsewhere in the output.
+    """
+    others = [path for path in present if path not in (folder, Path(config.out))]
+    if others:
+        raise ConfigError(
+            f"{config.out} holds patches in {others[0].relative_to(config.out)}, made in another layout, resolution or size",
+            "use another --out, or remove that folder",
+        )
 
 
 def _refuse_other_settings(made: PatchFile, config: TileConfig, drawings: Drawings, job: Job | None) -> None:
@@ -180,15 +204,18 @@ def _check_unchanged(entry: Entry, made: PatchFile) -> None:
 
 def _row_of(made: PatchFile) -> Row:
     """The row of a slide that an earlier run tiled."""
+    mpp, mpp_y = made.geometry.get("mpp_level0_xy") or [made.geometry["mpp_level0"]] * 2
     return Row(
         slide_id=made.slide_id,
         path=made.source["name"],
         patches=len(made),
         unreadable=len(made.source.get("unreadable", [])),
+        overhanging=made.source.get("overhanging", 0),
         reason=made.reason,
         width=made.geometry["level0_width"],
         height=made.geometry["level0_height"],
-        mpp=made.geometry["mpp_level0"],
+        mpp=mpp,
+        mpp_y=mpp_y,
         mpp_source=made.source["mpp_source"],
         mpp_actual=made.geometry["mpp_actual"],
         level=made.source["level"],
@@ -199,10 +226,10 @@ def _row_of(made: PatchFile) -> Row:
     )
 
 
-def _remove_old(out: Path, slide_ids: Iterable[str]) -> None:
+def _remove_old(config: TileConfig, slide_ids: Iterable[str]) -> None:
     """Remove the patches of slides about to be tiled again, which a failure would leave among the new ones."""
     for slide_id in slide_ids:
-        path = patches_path(out, slide_id)
+        path = patches_path(config, slide_id)
         with store.writing(path):
             path.unlink(missing_ok=True)
 
@@ -289,6 +316,8 @@ def _shortcomings(row: Row, config: TileConfig) -> str:
         )
     if row.unreadable:
         said.append(f"{row.unreadable} of {row.unreadable + row.patches} patches cannot be read and are left out")
+    if row.overhanging:
+        said.append(f"{row.overhanging} patches of its coordinate file hang over its edge and are left out")
     return f"{row.path}: {'; '.join(said)}" if said else ""
 
 

@@ -9,7 +9,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import layout, store
 from sgcl_cli.artefacts.patches import SCHEMA, PatchWriter
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide import bands, direct, jpeg, lossless, overlay
+from sgcl_cli.slide import bands, direct, jpeg, lossless, oblong, overlay
 from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
 from sgcl_cli.slide.discover import Entry
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
@@ -31,9 +31,9 @@ from sgcl_cli.slide.lattice import shares as lattice_shares
 from sgcl_cli.slide.reader import Slide, Thumbnail, identity
 from sgcl_cli.slide.tiff import check_whole
 from sgcl_cli.slide.tissue import pen_mask, smooth_mask, tissue_mask
+from sgcl_cli.stages import foreign_patches
 from sgcl_cli.stages.drawings import Drawn, annotation_of, roi_of
 
-_MAGNIFICATIONS = (5, 10, 20, 40, 60, 80)  # the bins of TRIDENT
 _PICTURE_QUALITY = 85
 TRIED = 5  # patches of each slide in a dry run
 _COLUMN_BYTES = 48  # of a patch, besides its pixels
@@ -52,7 +52,9 @@ class Job:
 class Row:
     """One slide in slides.csv: width and height in level-0 pixels, resolutions in um per pixel.
 
-    ``unreadable`` patches could not be decoded and are left out; ``path`` in the source of the patches file says how it was read.
+    ``mpp`` is level 0's, across the slide, ``mpp_y`` down it: another one where pixels are oblong.
+    ``unreadable`` patches could not be decoded and are left out, as are ``overhanging`` ones of a peer's
+    coordinate file; ``path`` in the source of the patches file says how it was read.
     ``labels`` counts the patches of each class that occurs. ``seconds`` and ``peak_mib`` (of the worker so far) belong to the
     run that made the file.
     """
@@ -61,10 +63,12 @@ class Row:
     path: str
     patches: int
     unreadable: int
+    overhanging: int
     reason: str
     width: int
     height: int
     mpp: float
+    mpp_y: float
     mpp_source: str
     mpp_actual: float
     level: int
@@ -88,7 +92,7 @@ def tile_slide(progress: Progress, job: Job) -> Row:
     with _open(job) as slide:
         row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job)
         progress.expect(len(lattice))
-        with PatchWriter(patches_path(out, row.slide_id)) as writer:
+        with PatchWriter(patches_path(config, row.slide_id)) as writer:
             reading = _read(writer, slide, lattice, geometry, config, progress)
             if reading.unreadable:
                 lattice = lattice.where(reading.readable)
@@ -99,15 +103,16 @@ def tile_slide(progress: Progress, job: Job) -> Row:
                 mpp_actual=max(row.mpp_actual, reading.mpp),
             )
             label = None if labels is None else labels.label
-            picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.patch_size_level0, thumbnail.scale, label)
+            picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.sides, thumbnail.scale, label)
             contours = json.dumps(overlay.outlines(mask, thumbnail.scale), separators=(",", ":"))
             store.write_bytes(
                 out / "thumbnails" / f"{row.slide_id}.jpg", jpeg.encode(thumbnail.pixels, _PICTURE_QUALITY)
             )
             store.write_bytes(out / "overlays" / f"{row.slide_id}.jpg", jpeg.encode(picture, _PICTURE_QUALITY))
-            if not job.drawn.roi_is(out / "contours" / f"{row.slide_id}.geojson"):
+            if job.drawn.coords is None and not job.drawn.roi_is(out / "contours" / f"{row.slide_id}.geojson"):
                 store.write_text(out / "contours" / f"{row.slide_id}.geojson", contours)
-            shares = _shares(thumbnail, mask, slide.size, geometry, lattice, labels)
+            searched = mask if job.drawn.coords is None else None
+            shares = _shares(thumbnail, searched, slide.size, geometry, lattice, labels)
             _finish(writer, slide, job, row, geometry, lattice, reading, label, shares)
     return replace(row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
 
@@ -135,15 +140,14 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
     with _open(job) as slide:
         row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job)
         label = None if labels is None else labels.label
-        picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.patch_size_level0, thumbnail.scale, label)
+        picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.sides, thumbnail.scale, label)
         pictures = sum(len(jpeg.encode(pixels, _PICTURE_QUALITY)) for pixels in (thumbnail.pixels, picture))
         before = time.perf_counter() - started
         tried = np.unique(np.linspace(0, len(lattice) - 1, min(TRIED, len(lattice))).astype(int)).tolist()
         sizes, seconds = [], []
         for number in [] if config.coords_only else tried:
             begun = time.perf_counter()
-            side = geometry.patch_size_level0
-            patch = slide.region(lattice.coords[number].tolist(), (side, side), (config.patch_size,) * 2)
+            patch = slide.region(lattice.coords[number].tolist(), geometry.sides, (config.patch_size,) * 2)
             sizes.append(len(jpeg.encode(patch, config.jpeg_quality)))
             seconds.append(time.perf_counter() - begun)
     fixed = pictures + len(lattice) * _COLUMN_BYTES
@@ -158,12 +162,22 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
 
 def _lay(slide: Slide, job: Job) -> tuple[Row, Geometry, Thumbnail, NDArray[np.bool_], Lattice, Labels | None]:
     """Where the slide's patches lie and what they are called; all that is known before reading them."""
-    row, geometry = _plan(slide, job)
+    foreign = _foreign(slide, job)
+    geometry = Geometry(job.config.patch_size, job.config.overlap, job.config.mpp, *slide.mpps)
+    if foreign is None:
+        _check_room(slide, geometry)
+    else:
+        geometry = foreign.geometry
+    row = _plan(slide, job, geometry)
     thumbnail = slide.thumbnail()
-    mask = _where(thumbnail, job)
-    lattice = lay(mask | thumbnail.unreadable, slide.size, geometry, job.config.min_tissue)
+    if foreign is None:
+        mask = _where(thumbnail, job)
+        lattice = lay(mask | thumbnail.unreadable, slide.size, geometry, job.config.min_tissue)
+        row = replace(row, tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4))
+    else:
+        mask, lattice = np.zeros(thumbnail.pixels.shape[:2], np.bool_), foreign.lattice
+        row = replace(row, overhanging=foreign.overhanging)
     labels = _labels(slide, job, lattice, geometry)
-    row = replace(row, tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4))
     return _counted(row, job, mask, lattice, labels), geometry, thumbnail, mask, lattice, labels
 
 
@@ -172,7 +186,7 @@ def _counted(row: Row, job: Job, mask: NDArray[np.bool_], lattice: Lattice, labe
     return replace(
         row,
         patches=len(lattice),
-        reason=_why_empty(bool(mask.any()), job) if not len(lattice) else "",
+        reason=_why_empty(bool(mask.any()), job, row.overhanging) if not len(lattice) else "",
         labels=None if labels is None else class_counts(labels.label, job.drawn.names or ()),
     )
 
@@ -182,32 +196,42 @@ def _open(job: Job) -> Slide:
     return Slide(job.entry.path, given_mpp=job.entry.mpp, default_mpp=job.config.slide_mpp)
 
 
-def _plan(slide: Slide, job: Job) -> tuple[Row, Geometry]:
+def _foreign(slide: Slide, job: Job) -> foreign_patches.Placed | None:
+    """The patches that a peer has chosen, if this is so."""
+    given = job.drawn.coords
+    return None if given is None else foreign_patches.placed(given.path, given.sha256, slide, job.config)
+
+
+def _check_room(slide: Slide, geometry: Geometry) -> None:
+    if cells(slide.size, geometry) == 0:
+        width, height = geometry.sides
+        raise SlideError(
+            f"{slide.path.name}: a patch covers {width:.0f} x {height:.0f} level-0 pixels, the slide has "
+            f"{slide.size[0]} x {slide.size[1]}",
+            "use a smaller --patch-size or --mpp",
+        )
+
+
+def _plan(slide: Slide, job: Job, geometry: Geometry) -> Row:
     """The slide's row as far as it is known before looking at pixels."""
     config, entry = job.config, job.entry
     if not config.allow_upsample:
         slide.check_resolves(config.mpp)
-    geometry = Geometry(config.patch_size, config.overlap, config.mpp, slide.mpp)
-    if cells(slide.size, geometry) == 0:
-        side = geometry.patch_size_level0
-        raise SlideError(
-            f"{entry.path.name}: a patch covers {side:.0f} x {side:.0f} level-0 pixels, the slide has "
-            f"{slide.size[0]} x {slide.size[1]}",
-            "use a smaller --patch-size or --mpp",
-        )
-    level = slide.best_level(config.mpp)
+    level = slide.best_level(geometry.mpp)
     unique = identity(entry.path)
-    row = Row(
+    return Row(
         slide_id=entry.slide_id,
         path=entry.name,
         patches=0,
         unreadable=0,
+        overhanging=0,
         reason="",
         width=slide.size[0],
         height=slide.size[1],
-        mpp=slide.mpp,
+        mpp=slide.mpps[0],
+        mpp_y=slide.mpps[1],
         mpp_source=slide.mpp_source,
-        mpp_actual=max(config.mpp, slide.mpp * slide.downsamples[level]),
+        mpp_actual=max(geometry.mpp, slide.mpp * slide.downsamples[level]),
         level=level,
         tissue_mm2=None,
         identity=unique,
@@ -217,7 +241,6 @@ def _plan(slide: Slide, job: Job) -> tuple[Row, Geometry]:
             [entry.slide_id, unique, *([] if entry.mpp is None else [str(entry.mpp)]), *job.drawn.sources],
         ),
     )
-    return row, geometry
 
 
 def _where(thumbnail: Thumbnail, job: Job) -> NDArray[np.bool_]:
@@ -234,20 +257,22 @@ def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Lab
     """The patches' classes; None where the cohort has no annotations."""
     if job.drawn.names is None:
         return None
-    annotation = annotation_of(job.drawn, job.config, slide.size, slide.mpp)
+    annotation = annotation_of(job.drawn, job.config, slide.size, slide.mpps)
     return label_patches(annotation, job.drawn.names, job.config.label_rule, lattice, geometry, slide.size)
 
 
 def _shares(
     thumbnail: Thumbnail,
-    mask: NDArray[np.bool_],
+    mask: NDArray[np.bool_] | None,
     size: tuple[int, int],
     geometry: Geometry,
     lattice: Lattice,
     labels: Labels | None,
 ) -> dict[str, NDArray[np.float32]]:
-    """The optional shares of each patch, as seen on the thumbnail."""
-    seen = {"blur": mask & smooth_mask(thumbnail.pixels), "pen": pen_mask(thumbnail.pixels, thumbnail.mpp)}
+    """The optional shares of each patch, as seen on the thumbnail; blur is one of tissue, which ``mask`` shows."""
+    seen = {"pen": pen_mask(thumbnail.pixels, thumbnail.mpp)}
+    if mask is not None:
+        seen["blur"] = mask & smooth_mask(thumbnail.pixels)
     shares = {name: lattice_shares(shown, size, geometry, lattice) for name, shown in seen.items()}
     return shares if labels is None else shares | {"label_share": labels.share}
 
@@ -262,7 +287,7 @@ def class_counts(label: NDArray[np.int16], names: Sequence[str]) -> dict[str, in
 class _Reading:
     """How the pixels were read.
 
-    :ivar path: "direct", "openslide", or "none".
+    :ivar path: "direct", "openslide", "plain", or "none".
     :ivar why: why this way was taken.
     :ivar mpp: um per pixel of what was decoded, 0 where nothing was.
     :ivar readable: bool (N,), the patches that could be read.
@@ -283,26 +308,57 @@ def _read(
 
     :raises SlideError: none of them can be read.
     """
-    readable = np.ones(len(lattice), np.bool_)
     if config.coords_only or not len(lattice):
-        return _Reading("none", "coordinates alone" if config.coords_only else "no patches", 0.0, readable, [])
+        every = np.ones(len(lattice), np.bool_)
+        return _Reading("none", "coordinates alone" if config.coords_only else "no patches", 0.0, every, [])
+    if not geometry.square:
+        return _read_oblong(writer, slide, lattice, geometry, config, progress)
     corners, patch = lattice.coords, bands.Patch(geometry.patch_size_level0, config.patch_size)
-    first: SlideError | None = None
     with direct.opened(slide, corners, patch) as (source, plan):
         if config.lossless:
             files = lossless.files(source, corners, patch, config.jpeg_quality)
         else:
             files = _encoded(slide, source, plan, corners, patch, config.jpeg_quality)
-        for position, file in files:
-            progress.advance()
-            if isinstance(file, bytes):
-                writer.append(file)
-            else:
-                readable[position] = False
-                first = first or file
-        if first is not None and not readable.any():
-            raise SlideError(f"none of {len(lattice)} patches can be read; first: {first.message}", first.hint)
+        readable = _write(writer, files, len(lattice), progress)
         return _Reading(source.path, source.why, slide.mpp * source.pitch, readable, corners[~readable].tolist())
+
+
+def _read_oblong(
+    writer: PatchWriter, slide: Slide, lattice: Lattice, geometry: Geometry, config: TileConfig, progress: Progress
+) -> _Reading:
+    """The same for a slide with oblong pixels.
+
+    :raises SlideError: none can be read, or native tiles are asked for.
+    """
+    if config.lossless:
+        raise SlideError(
+            f"{slide.path.name}: its pixels are oblong, so its tiles are no patches", "leave out --lossless"
+        )
+    files = oblong.files(slide, lattice.coords, geometry.sides, config.patch_size, config.jpeg_quality)
+    readable = _write(writer, files, len(lattice), progress)
+    coarsest = slide.mpp * slide.downsamples[slide.best_level(config.mpp)]
+    return _Reading(slide.library, oblong.WHY, coarsest, readable, lattice.coords[~readable].tolist())
+
+
+def _write(
+    writer: PatchWriter, files: Iterable[tuple[int, bytes | SlideError]], count: int, progress: Progress
+) -> NDArray[np.bool_]:
+    """Write the files of ``count`` patches; which of them could be read, bool (count,).
+
+    :raises SlideError: none.
+    """
+    readable = np.ones(count, np.bool_)
+    first: SlideError | None = None
+    for position, file in files:
+        progress.advance()
+        if isinstance(file, bytes):
+            writer.append(file)
+        else:
+            readable[position] = False
+            first = first or file
+    if first is not None and not readable.any():
+        raise SlideError(f"none of {count} patches can be read; first: {first.message}", first.hint)
+    return readable
 
 
 def _encoded(
@@ -356,40 +412,53 @@ def _finish(
                 "path": reading.path,
                 "path_why": reading.why,
                 "unreadable": reading.unreadable,
+                "overhanging": row.overhanging,
             },
             "reason": row.reason,
             **({} if label is None else {"label_names": job.drawn.names}),
         },
-        coords_attributes=_coords_attributes(slide, job.config, row, geometry),
+        coords_attributes=_coords_attributes(slide, job, row, geometry),
         pixels=not job.config.coords_only,
     )
 
 
-def _coords_attributes(slide: Slide, config: TileConfig, row: Row, geometry: Geometry) -> dict[str, Any]:
+def _coords_attributes(slide: Slide, job: Job, row: Row, geometry: Geometry) -> dict[str, Any]:
     """What readers of TRIDENT and CLAM look for, right or left out, and the exact resolution.
 
     CLAM counts ``patch_size`` in pixels of ``patch_level``, TRIDENT in pixels at the target; only where a level has the
-    target's resolution to within half a level-0 pixel over a patch are both true.
+    target's resolution to within half a level-0 pixel over a patch are both true. TRIDENT knows level 0 by a nominal
+    magnification and takes the field of view from its ratio to the target's, so the target's is written such that the ratio
+    is exact. Both take level-0 pixels for square: where they are oblong, what says otherwise is left out.
     """
+    config = job.config
     attributes: dict[str, Any] = {
         "patch_size": config.patch_size,
-        "patch_size_level0": geometry.patch_size_level0,
-        "level0_magnification": _magnification(slide.mpp),
-        "target_magnification": _magnification(config.mpp),
-        "overlap": config.overlap,
         "name": row.slide_id,
         "savetodir": "patches",
         "save_path": "patches",
         "level0_width": row.width,
         "level0_height": row.height,
-        "mpp_level0": row.mpp,
         "mpp_target": config.mpp,
         "mpp_actual": row.mpp_actual,
-        "stride": config.patch_size - config.overlap,
-        "stride0": geometry.stride_level0,
+    }
+    if job.drawn.coords is None:
+        attributes |= {"overlap": config.overlap, "stride": config.patch_size - config.overlap}
+    if not geometry.square:
+        return attributes | {
+            "patch_size_level0_xy": np.array(geometry.sides),
+            "stride0_xy": np.array(geometry.strides),
+            "mpp_level0_xy": np.array(slide.mpps),
+        }
+    side, nominal = geometry.patch_size_level0, layout.magnification(slide.mpp)
+    attributes |= {
+        "patch_size_level0": side,
+        "level0_magnification": nominal,
+        "target_magnification": nominal * config.patch_size / side,
+        "mpp_level0": slide.mpp,
+        **({"stride0": geometry.stride_level0} if job.drawn.coords is None else {}),
     }
     downsample = slide.downsamples[row.level]
-    if abs(config.patch_size * downsample - geometry.patch_size_level0) <= 0.5:
+    if abs(config.patch_size * downsample - side) <= 0.5:
         attributes |= {
             "patch_level": row.level,
             "downsample": np.array([downsample, downsample]),
@@ -399,12 +468,13 @@ def _coords_attributes(slide: Slide, config: TileConfig, row: Row, geometry: Geo
     return attributes
 
 
-def _magnification(mpp: float) -> int:
-    """The usual name of a resolution: 10 um per pixel over it, in the nearest bin by ratio."""
-    return min(_MAGNIFICATIONS, key=lambda bin_: abs(np.log(bin_ * mpp / 10)))
-
-
-def _why_empty(somewhere: bool, job: Job) -> str:
+def _why_empty(somewhere: bool, job: Job, overhanging: int) -> str:
+    if job.drawn.coords is not None:
+        return (
+            "all patches of its coordinate file hang over its edge"
+            if overhanging
+            else "its coordinate file has no patches"
+        )
     if somewhere:
         return f"no patch holds {job.config.min_tissue:.0%} tissue"
     if job.drawn.roi is None:
@@ -419,6 +489,13 @@ def _peak_mib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
 
 
-def patches_path(out: Path, slide_id: str) -> Path:
+def patches_path(config: TileConfig, slide_id: str) -> Path:
     """Where a slide's patches lie in the output."""
-    return out / "patches" / f"{slide_id}.h5"
+    folder = layout.patches_folder(
+        Path(config.out),
+        config.layout,
+        mpp=config.mpp,
+        patch_size=config.patch_size,
+        overlap=config.overlap,
+    )
+    return layout.patches_file(folder, config.layout, slide_id)

@@ -41,7 +41,7 @@ def exclusively(progress: Progress, work: Work, job: Job) -> Row | Elsewhere:
     with held(lock_path(out, job.entry.slide_id)) as mine:
         if not mine:
             return Elsewhere.BUSY
-        if patches_path(out, job.entry.slide_id).exists():
+        if patches_path(job.config, job.entry.slide_id).exists():
             return Elsewhere.DONE
         return work(progress, job)
 

@@ -180,12 +180,12 @@ def test_mask_images_of_every_depth_and_palettes(tmp_path):
     assert read(tmp_path / "deep.png").names == {"700", "25500"} and read(tmp_path / "bits.png").names == {"1"}
     content = read(tmp_path / "grey.png", classes={255: "tumour", 0: "other"})
     assert content.names == {"tumour", "other"}
-    raster = files.placed(content, tmp_path / "grey.png", MaskReading(None, {255: "tumour"}), (40, 30), 0.5)
+    raster = files.placed(content, tmp_path / "grey.png", MaskReading(None, {255: "tumour"}), (40, 30), (0.5, 0.5))
     assert isinstance(raster, Raster) and raster.scale == (1, 1) and raster.classes == {255: "tumour"}
-    given = files.placed(content, tmp_path / "grey.png", MaskReading(4.0), (317, 239), 0.5)
+    given = files.placed(content, tmp_path / "grey.png", MaskReading(4.0), (317, 239), (0.5, 0.5))
     assert isinstance(given, Raster) and given.scale == (8, 8) and given.classes == {7: "7", 255: "255"}
     with pytest.raises(SlideError, match=r"grey.png is 40 x 30 pixels, its slide 317 x 239") as caught:
-        files.placed(content, tmp_path / "grey.png", MaskReading(), (317, 239), 0.5)
+        files.placed(content, tmp_path / "grey.png", MaskReading(), (317, 239), (0.5, 0.5))
     assert "--mask-mpp" in caught.value.hint
 
 

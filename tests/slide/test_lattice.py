@@ -54,15 +54,15 @@ def test_shares_are_exact_for_fractional_boxes():
     mask = random.random((12, 16)) < 0.5
     size, side = (160, 120), 23.7
     xs, ys = np.array([0, 7, 61, 136]), np.array([0, 33, 96])
-    share = box_shares(mask, size, xs, ys, side)
+    share = box_shares(mask, size, xs, ys, (side, side))
     fine = 100
     for row, y in enumerate(ys):
         for column, x in enumerate(xs):
             centres = (np.arange(int(side * fine)) + 0.5) / fine
             inside = mask[np.ix_(((y + centres) / 10).astype(int), ((x + centres) / 10).astype(int))]
             assert share[row, column] == pytest.approx(inside.mean(), abs=1e-3)
-    assert (box_shares(np.ones_like(mask), size, xs, ys, side) == 1).all()
-    assert (box_shares(np.zeros_like(mask), size, xs, ys, side) == 0).all()
+    assert (box_shares(np.ones_like(mask), size, xs, ys, (side, side)) == 1).all()
+    assert (box_shares(np.zeros_like(mask), size, xs, ys, (side, side)) == 0).all()
 
 
 def test_shares_of_another_mask_at_the_kept_patches():

@@ -45,21 +45,23 @@ def test_picture_marks_patches_and_outlines_and_enlarges_small_slides():
     lattice = lay(mask, (1200, 1000), Geometry(200, 0, 0.5, 0.5), 0.9)
     assert lattice.grid.tolist() == [[1, 1], [2, 1], [1, 2], [2, 2]]
     white = np.full((100, 120, 3), 255, np.uint8)
-    picture = draw(white, mask, lattice, 200, (10.0, 10.0))
+    picture = draw(white, mask, lattice, (200, 200), (10.0, 10.0))
     assert picture.shape == (1000, 1200, 3)
     assert (picture[700:, 700:] == 255).all()
     inside = picture[300, 300]
     assert inside[2] > inside[0] and inside[0] > 200
     assert picture[250, 400, 0] < 100 and picture[250, 400, 2] > 150
     assert (white == 255).all()
-    assert draw(white, np.zeros_like(mask), lay(~mask, (10, 10), Geometry(20, 0, 1, 1), 0), 20, (1, 1)).min() == 255
+    assert (
+        draw(white, np.zeros_like(mask), lay(~mask, (10, 10), Geometry(20, 0, 1, 1), 0), (20, 20), (1, 1)).min() == 255
+    )
 
 
 def test_classes_have_their_colours():
     mask = np.ones((100, 100), bool)
     lattice = lay(mask, (1000, 1000), Geometry(500, 0, 0.5, 0.5), 0.5)
     white = np.full((100, 100, 3), 255, np.uint8)
-    picture = draw(white, mask, lattice, 500, (10.0, 10.0), np.array([0, 1, -1, 8], np.int16))
+    picture = draw(white, mask, lattice, (500, 500), (10.0, 10.0), np.array([0, 1, -1, 8], np.int16))
     centres = [picture[300, 300], picture[300, 900], picture[900, 300], picture[900, 900]]
     assert (centres[0] == centres[3]).all() and (centres[2] == 255).all()
     assert (centres[0] != centres[1]).any() and (picture[800, 590:610] == (30, 60, 200)).all(axis=1).any()

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import reader
@@ -129,11 +128,23 @@ def test_impossible_override_is_refused(write_pyramid, value):
             Slide(path, **{name: value})
 
 
-def test_oblong_pixels_are_refused_naming_both(write_pyramid):
-    with pytest.raises(SlideError, match=r"0\.5 um/px across, 0\.52 down"):
-        Slide(write_pyramid("oblong.tif", GREY, mpp=(0.5, 0.52)))
+def test_oblong_pixels_have_two_resolutions(write_pyramid):
+    with Slide(write_pyramid("oblong.tif", GREY, mpp=(0.5, 0.52), downsamples=(4,))) as slide:
+        assert slide.mpps == pytest.approx((0.5, 0.52), abs=1e-4) and slide.mpp == slide.mpps[1]
+        assert (slide.best_level(2.0), slide.best_level(1.9)) == (1, 0)
+        with pytest.raises(SlideError, match=r"level 0 is 0\.52 um/px, asked for 0\.49"):
+            slide.check_resolves(0.49)
     with Slide(write_pyramid("nearly.tif", GREY, mpp=(0.5, 0.504))) as slide:
-        assert slide.mpp == pytest.approx(0.502, abs=1e-4)
+        assert slide.mpps == pytest.approx((0.502, 0.502), abs=1e-4)
+    with pytest.raises(SlideError, match=r"pixels of 0\.25 um across and 2\.5 down"):
+        Slide(write_pyramid("absurd.tif", GREY, mpp=(0.25, 2.5)))
+
+
+def test_thumbnails_of_oblong_slides_have_square_pixels(write_pyramid):
+    with Slide(write_pyramid("oblong.tif", GREY, mpp=(2.0, 4.0))) as slide:
+        whole, small = slide.thumbnail(8.0), slide.thumbnail(8.0, longest=64)
+    assert whole.pixels.shape == (256, 192, 3) and whole.scale == (4.0, 2.0) and whole.mpp == pytest.approx(8.0)
+    assert small.pixels.shape == (64, 48, 3)
 
 
 def test_files_that_are_no_slides(tmp_path: Path, write_pyramid):
@@ -169,12 +180,7 @@ def test_unreadable_file(write_pyramid):
         Slide(path)
 
 
-def test_huge_claims_are_refused_before_decoding(tmp_path: Path, write_pyramid, monkeypatch):
-    picture = tmp_path / "large.png"
-    Image.new("RGB", (200, 100)).save(picture)
-    monkeypatch.setattr(reader, "_LARGEST_PLAIN_IMAGE", 10_000)
-    with pytest.raises(SlideError, match="too many"):
-        Slide(picture, given_mpp=0.5)
+def test_huge_claims_are_refused_before_decoding(write_pyramid, monkeypatch):
     path = write_pyramid("large.tif", GREY)
     monkeypatch.setattr(reader, "_LONGEST_SIDE", 700)
     with pytest.raises(SlideError, match="claims 768 x 512"):
@@ -183,28 +189,6 @@ def test_huge_claims_are_refused_before_decoding(tmp_path: Path, write_pyramid, 
     monkeypatch.setattr(reader, "_LARGEST_TILE", 256 * 255)
     with pytest.raises(SlideError, match="tiles of up to 65536"):
         Slide(path)
-
-
-def test_plain_image_is_read_with_a_given_resolution(tmp_path: Path):
-    path = tmp_path / "plain.png"
-    pixels = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
-    Image.fromarray(pixels).save(path)
-    with Slide(path, given_mpp=0.5) as slide:
-        assert slide.size == (96, 64)
-        assert np.array_equal(slide.region((32, 0), (64, 64), (64, 64)), pixels[:, 32:])
-    with pytest.raises(SlideError, match="no resolution"):
-        Slide(path)
-
-
-def test_transparent_pixels_take_the_background(tmp_path: Path):
-    path = tmp_path / "alpha.png"
-    pixels = np.zeros((16, 32, 4), np.uint8)
-    pixels[:, 16:] = (10, 20, 30, 255)
-    Image.fromarray(pixels).save(path)
-    with Slide(path, given_mpp=0.5) as slide:
-        region = slide.region((0, 0), (32, 16), (32, 16))
-    assert (region[:, :16] == 255).all()
-    assert (region[:, 16:] == (10, 20, 30)).all()
 
 
 def test_background_colour_of_the_slide():

@@ -1,0 +1,55 @@
+"""Where files of patches lie in an output: in our tree, which is CLAM's too, or in TRIDENT's.
+
+CLAM looks for ``patches/<slide_id>.h5`` (https://github.com/mahmoodlab/CLAM, README), TRIDENT for
+``<magnification>x_<size>px_<overlap>px_overlap/patches/<slide_id>_patches.h5`` (https://github.com/mahmoodlab/TRIDENT, README).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Literal
+
+Layout = Literal["sgcl", "trident"]
+
+_MAGNIFICATIONS = (5, 10, 20, 40, 60, 80)  # the bins of TRIDENT
+_TREE = re.compile(r"\d+(\.\d+)?x_\d+px_\d+px_overlap")
+_SUFFIX = "_patches"
+
+
+def magnification(mpp: float) -> int:
+    """The usual name of a resolution in um per pixel: 10 over it, in the nearest bin by ratio."""
+    return min(_MAGNIFICATIONS, key=lambda bin_: abs(math.log(bin_ * mpp / 10)))
+
+
+def patches_folder(out: Path, layout: Layout, *, mpp: float, patch_size: int, overlap: int) -> Path:
+    """The folder that holds the files of patches of an output; ``overlap`` in pixels of a patch."""
+    if layout == "sgcl":
+        return out / "patches"
+    return out / f"{magnification(mpp)}x_{patch_size}px_{overlap}px_overlap" / "patches"
+
+
+def patches_file(folder: Path, layout: Layout, slide_id: str) -> Path:
+    """The file of a slide in the folder of patches."""
+    return folder / f"{slide_id}{_SUFFIX if layout == 'trident' else ''}.h5"
+
+
+def trees(folder: Path) -> list[Path]:
+    """The folders that hold files of patches, where ``folder`` is an output, a tree in it, or such a folder itself."""
+    inner = [folder / "patches", *sorted(path / "patches" for path in folder.glob("*x_*px_*px_overlap") if _tree(path))]
+    return [path for path in [*inner, folder] if path.is_dir() and files(path)]
+
+
+def files(folder: Path) -> list[Path]:
+    """The HDF5 files of a folder, hidden ones left out, in order of the slides' ids."""
+    return sorted((path for path in folder.glob("*.h5") if not path.name.startswith(".")), key=slide_id)
+
+
+def slide_id(path: Path) -> str:
+    """The slide whose patches a file holds."""
+    return path.stem.removesuffix(_SUFFIX) if _tree(path.absolute().parent.parent) else path.stem
+
+
+def _tree(folder: Path) -> bool:
+    return _TREE.fullmatch(folder.name) is not None
