@@ -24,7 +24,7 @@ from sgcl_cli.config import EvaluateConfig, differences, flag
 from sgcl_cli.engine import runtime as engine_runtime
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe import cohort as cohorts
-from sgcl_cli.probe import knn, linear, metrics, splits
+from sgcl_cli.probe import knn, linear, metrics, splits, uncertainty
 from sgcl_cli.probe.audit import Audit
 from sgcl_cli.probe.cohort import Cohort, Source
 from sgcl_cli.probe.mil import training
@@ -50,7 +50,7 @@ class Model:
     name: str
     probability: Floats
     folds: dict[str, dict[str, Any]] = field(default_factory=dict)
-    headlines: dict[str, metrics.Headline] = field(default_factory=dict)
+    headlines: dict[str, uncertainty.Headline] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ def _fit(
         predictions = metrics.Predictions(
             cohort.label[reported], model.probability[reported], fold_of, cohort.patient_id[reported], cohort.classes
         )
-        model.headlines = metrics.headlines(
+        model.headlines = uncertainty.headlines(
             predictions, resamples=config.bootstrap, confidence=config.confidence, seed=config.seed
         )
     return models, attention
