@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+KS = (10, 20, 100, 200)
+K_DEFAULT = 20
+TEMPERATURE = 0.07
 BLOCK = 1024
 
 
@@ -16,27 +21,64 @@ def predict(
     *,
     classes: int,
     k: int = 20,
-    temperature: float = 0.07,
+    temperature: float = TEMPERATURE,
 ) -> Floats:
+    """The votes at one k; see ``votes``."""
+    return votes(reference, labels, queries, classes=classes, ks=[k], temperature=temperature)[k]
+
+
+def votes(
+    reference: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    queries: NDArray[np.floating],
+    *,
+    classes: int,
+    ks: Sequence[int] = KS,
+    temperature: float = TEMPERATURE,
+) -> dict[int, Floats]:
     """p(c | q) is proportional to the sum of exp(cos(q, r) / T) over those of q's k nearest rows r that have class c.
 
     :param reference: (N, D) with labels (N,) in [0, ``classes``); queries: (Q, D).
-    :param k: neighbours; all N where there are fewer.
-    :returns: (Q, ``classes``), rows sum to 1.
+    :param ks: numbers of neighbours; all N where there are fewer. Similarities are computed once for all.
+    :returns: for each k, (Q, ``classes``), rows sum to 1.
     """
     bank = _unit_rows(reference)
-    k = min(k, len(bank))
-    votes = np.empty((len(queries), classes))
+    most = min(max(ks), len(bank))
+    found = {k: np.empty((len(queries), classes)) for k in ks}
     for start in range(0, len(queries), BLOCK):
         similarity = _unit_rows(queries[start : start + BLOCK]) @ bank.T
-        nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+        nearest = np.argpartition(-similarity, most - 1, axis=1)[:, :most]
         chosen = np.take_along_axis(similarity, nearest, axis=1)
-        weight = np.exp((chosen - chosen.max(axis=1, keepdims=True)) / temperature)
-        block = votes[start : start + BLOCK]
+        order = np.argsort(-chosen, axis=1, kind="stable")
+        nearest, chosen = np.take_along_axis(nearest, order, axis=1), np.take_along_axis(chosen, order, axis=1)
+        weight = np.exp((chosen - chosen[:, :1]).astype(np.float64) / temperature)
         for c in range(classes):
-            block[:, c] = np.where(labels[nearest] == c, weight, 0.0).sum(axis=1)
-    share: Floats = votes / votes.sum(axis=1, keepdims=True)
-    return share
+            running = np.where(labels[nearest] == c, weight, 0.0).cumsum(axis=1)
+            for k in ks:
+                found[k][start : start + BLOCK, c] = running[:, min(k, most) - 1]
+    return {k: votes / votes.sum(axis=1, keepdims=True) for k, votes in found.items()}
+
+
+def choose(
+    features: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    train: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    *,
+    classes: int,
+    ks: Sequence[int] = KS,
+    temperature: float = TEMPERATURE,
+) -> tuple[int, dict[int, float]]:
+    """The k with the lowest Brier score on ``validation``, and the score of each; ties take the smaller k.
+
+    Votes can be 0, so their cross-entropy says nothing. Without validation rows k is 20, or the first there is.
+    """
+    if not len(validation):
+        return (K_DEFAULT if K_DEFAULT in ks else ks[0]), {}
+    found = votes(features[train], labels[train], features[validation], classes=classes, ks=ks, temperature=temperature)
+    truth = np.eye(classes)[labels[validation]]
+    scores = {k: float(((found[k] - truth) ** 2).sum(1).mean()) for k in ks}
+    return min(scores, key=lambda k: (scores[k], k)), scores
 
 
 def _unit_rows(rows: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -1,62 +1,52 @@
 """The linear probe: logistic regression on standardised frozen features, its C chosen on validation rows only.
 
-Loss and solver are scikit-learn's ``LogisticRegression``: ``C * sum of cross-entropies + |w|^2 / 2``, L-BFGS.
+The loss is that of scikit-learn's ``LogisticRegression``, ``C * sum of cross-entropies + |w|^2 / 2``: one score for two
+classes, softmax over K scores for more.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from scipy.special import expit, logsumexp
+
+from sgcl_cli.probe.penalised import Solution, walk
+from sgcl_cli.probe.standardise import Standardiser
 
 Floats = NDArray[np.float64]
 C_PATH: tuple[float, ...] = tuple(10.0**power for power in range(-5, 3))
 C_DEFAULT = 1.0
-MAX_ITERATIONS = 2000
-
-
-@dataclass(frozen=True)
-class Standardiser:
-    """Per-feature mean and standard deviation of the rows a model was fitted on; constant features get scale 1."""
-
-    mean: Floats
-    scale: Floats
-
-    @classmethod
-    def fit(cls, features: NDArray[np.floating]) -> Standardiser:
-        """From rows (N, D)."""
-        mean = features.mean(axis=0, dtype=np.float64)
-        spread = features.std(axis=0, dtype=np.float64)
-        constant = spread <= 1e-12 * np.maximum(1.0, np.abs(mean))
-        return cls(mean, np.where(constant, 1.0, spread))
-
-    def __call__(self, features: NDArray[np.floating]) -> Floats:
-        standardised: Floats = (features.astype(np.float64) - self.mean) / self.scale
-        return standardised
+REFIT_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class LinearProbe:
     """A fitted probe: class probabilities (N, K) from features (N, D).
 
-    ``path`` holds the validation cross-entropy of each C tried, empty where there were no validation rows.
+    :param path: the validation cross-entropy of each C tried, empty where there were no validation rows.
+    :param validation: probabilities (v, K) of the validation rows, by the fit at the chosen C that did not see them;
+        thresholds come from these.
+    :param converged: whether the last fit and every fit of the path reached its tolerance.
     """
 
     standardise: Standardiser
-    model: LogisticRegression
+    solution: Solution
+    present: NDArray[np.int64]
     classes: int
-    c: float
-    converged: bool
     path: dict[float, float]
+    validation: Floats
+    converged: bool
+
+    @property
+    def c(self) -> float:
+        """The C chosen."""
+        return self.solution.c
 
     def __call__(self, features: NDArray[np.floating]) -> Floats:
-        return _spread(self.model, self.standardise(features), self.classes)
+        return _probability(self.solution, self.standardise(features), self.present, self.classes)
 
 
 def fit(
@@ -76,38 +66,82 @@ def fit(
     :param features: (N, D); labels: (N,) in [0, ``classes``); train and validation: row numbers.
     """
     losses: dict[float, float] = {}
+    chosen, converged = np.empty((0, classes)), True
+    best = C_DEFAULT
     if len(validation):
         standardise = Standardiser.fit(features[train])
-        inside, outside = standardise(features[train]), standardise(features[validation])
-        model = _regression(path[0], warm_start=True)
-        for c in path:
-            model.set_params(C=c)
-            _fit(model, inside, labels[train])
-            losses[c] = float(log_loss(labels[validation], _spread(model, outside, classes), labels=np.arange(classes)))
-    best = min(losses, key=lambda c: (losses[c], c)) if losses else C_DEFAULT
+        outside = standardise(features[validation])
+        present = np.unique(labels[train])
+        for solution in walk(standardise(features[train]), CrossEntropy.of(labels[train]), sorted(path)):
+            probability = _probability(solution, outside, present, classes)
+            losses[solution.c] = cross_entropy(probability, labels[validation])
+            converged &= solution.converged
+            if losses[solution.c] == min(losses.values()) and list(losses.values()).count(losses[solution.c]) == 1:
+                best, chosen = solution.c, probability
     fitted = np.sort(np.concatenate([train, validation]))
     standardise = Standardiser.fit(features[fitted])
-    model = _regression(best)
-    converged = _fit(model, standardise(features[fitted]), labels[fitted])
-    return LinearProbe(standardise, model, classes, best, converged, losses)
+    (solution,) = walk(
+        standardise(features[fitted]), CrossEntropy.of(labels[fitted]), [best], tolerance=REFIT_TOLERANCE
+    )
+    return LinearProbe(
+        standardise, solution, np.unique(labels[fitted]), classes, losses, chosen, converged and solution.converged
+    )
 
 
-def _regression(c: float, *, warm_start: bool = False) -> LogisticRegression:
-    return LogisticRegression(C=c, max_iter=MAX_ITERATIONS, warm_start=warm_start)
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Mean cross-entropy of scores; ``truth`` (n, k) is one column of 0 and 1 for two classes, else one-hot."""
+
+    truth: Floats
+
+    @classmethod
+    def of(cls, labels: NDArray[np.int64]) -> CrossEntropy:
+        """From class numbers (n,); classes that do not occur get no score."""
+        present, number = np.unique(labels, return_inverse=True)
+        if len(present) == 2:
+            return cls(number[:, None].astype(np.float64))
+        return cls(np.eye(len(present))[number])
+
+    @property
+    def outputs(self) -> int:
+        """1 for two classes, else their number."""
+        return int(self.truth.shape[1])
+
+    @property
+    def weight(self) -> float:
+        """n."""
+        return float(len(self.truth))
+
+    def value(self, scores: Floats) -> tuple[float, Floats]:
+        """The mean loss and its gradient (n, k)."""
+        if self.outputs == 1:
+            losses = np.logaddexp(0, scores) - self.truth * scores
+        else:
+            losses = logsumexp(scores, axis=1) - (self.truth * scores).sum(1)
+        return float(losses.mean()), (_normalised(scores) - self.truth) / self.weight
+
+    def curvature(self, scores: Floats) -> Floats:
+        """Mean of p (1 - p), (k,)."""
+        p = _normalised(scores)
+        diagonal: Floats = (p * (1 - p)).mean(0)
+        return diagonal
 
 
-def _fit(model: LogisticRegression, features: Floats, labels: NDArray[np.int64]) -> bool:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model.fit(features, labels)
-    for warning in caught:
-        if not issubclass(warning.category, ConvergenceWarning):
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+def cross_entropy(probability: Floats, labels: NDArray[np.int64]) -> float:
+    """Mean of - log p of the true class, p bounded below by the smallest positive step from 1 (as scikit-learn does)."""
+    own = probability[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(own, np.finfo(np.float64).eps)).mean())
 
 
-def _spread(model: LogisticRegression, features: Floats, classes: int) -> Floats:
+def _normalised(scores: Floats) -> Floats:
+    if scores.shape[1] == 1:
+        return np.asarray(expit(scores), dtype=np.float64)
+    return np.asarray(np.exp(scores - logsumexp(scores, axis=1, keepdims=True)), dtype=np.float64)
+
+
+def _probability(solution: Solution, features: Floats, present: NDArray[np.int64], classes: int) -> Floats:
     """Probabilities with a column for every class, also for those the model never saw."""
+    p = _normalised(solution(features))
     full = np.zeros((len(features), classes))
-    full[:, model.classes_] = model.predict_proba(features)
+    full[:, present] = np.hstack([1 - p, p]) if p.shape[1] == 1 else p
     return full

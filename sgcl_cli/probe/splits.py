@@ -94,7 +94,7 @@ def cross_validation(
         rest = np.setdiff1d(np.arange(len(labels)), test)
         train, chosen = inner_split(ids, labels, patients, rest, share=validation, seed=_stream(seed, 1, index))
         plan.folds.append(Fold(str(index + 1), train, chosen, test))
-    _warn_about_validation(plan, labels, classes)
+    warn_about_folds(plan, labels, classes)
     verify(plan.folds, patients)
     return plan
 
@@ -142,9 +142,61 @@ def given(
     if not len(chosen):
         train, chosen = inner_split(ids, labels, patients, train, share=validation, seed=_stream(seed, 1, 0))
     plan.folds.append(Fold("test", train, chosen, parts["test"]))
-    _warn_about_validation(plan, labels, classes)
+    warn_about_folds(plan, labels, classes)
     verify(plan.folds, patients)
     return plan
+
+
+def by_site(
+    ids: NDArray[np.str_],
+    labels: NDArray[np.int64],
+    patients: NDArray[np.str_],
+    sites: NDArray[np.str_],
+    *,
+    classes: Sequence[str],
+    validation: float = 0.2,
+    seed: int = 0,
+) -> Plan:
+    """Each site is left out once and reported by models fitted on the others; validation comes from those, by patient.
+
+    :param sites: the site of each row.
+    :raises LabelError: a row without a site, fewer than two sites, a patient at two sites, or a class that only one
+        site has.
+    """
+    if (sites == "").any():
+        raise LabelError(
+            f"'{ids[int(np.flatnonzero(sites == '')[0])]}' has no site",
+            "leaving sites out needs one for every row: fill the column site in",
+        )
+    names = np.unique(sites)
+    if len(names) < 2:
+        raise LabelError(f"there is one site only: '{names[0]}'", "leave --cv site out, or give the column site")
+    plan = Plan([])
+    for index, name in enumerate(names.tolist()):
+        test, rest = np.flatnonzero(sites == name), np.flatnonzero(sites != name)
+        shared = np.intersect1d(patients[test], patients[rest])
+        if len(shared):
+            raise LabelError(f"{_listed(shared)} stand at two sites, one of them '{name}'", "a patient has one site")
+        unfitted = np.setdiff1d(labels[test], labels[rest])
+        if len(unfitted):
+            raise LabelError(
+                f"class '{classes[int(unfitted[0])]}' is at site '{name}' only",
+                "without that site it cannot be fitted: leave --cv site out, or merge classes",
+            )
+        train, chosen = inner_split(ids, labels, patients, rest, share=validation, seed=_stream(seed, 1, index))
+        plan.folds.append(Fold(name, train, chosen, test))
+    warn_about_folds(plan, labels, classes)
+    verify(plan.folds, patients)
+    return plan
+
+
+def bins_of(values: NDArray[np.float64], patients: NDArray[np.str_], bins: int = 4) -> NDArray[np.int64]:
+    """Class numbers (n,) to stratify measurements by: quantiles of the patients' means, the same for all rows of a patient."""
+    _, number = np.unique(patients, return_inverse=True)
+    means = np.bincount(number, values) / np.bincount(number)
+    edges = np.unique(np.quantile(means, np.arange(1, bins) / bins))
+    found: NDArray[np.int64] = np.searchsorted(edges, means, side="right")[number].astype(np.int64)
+    return np.unique(found, return_inverse=True)[1].astype(np.int64)
 
 
 def inner_split(
@@ -237,7 +289,8 @@ def _partitions(labels: NDArray[np.int64], patients: NDArray[np.str_], number: i
         yield parts
 
 
-def _warn_about_validation(plan: Plan, labels: NDArray[np.int64], classes: Sequence[str]) -> None:
+def warn_about_folds(plan: Plan, labels: NDArray[np.int64], classes: Sequence[str]) -> None:
+    """Add warnings about folds without validation, and about classes that a fold does not report."""
     without = [fold.name for fold in plan.folds if not len(fold.validation)]
     if without:
         plan.warnings.append(

@@ -53,7 +53,7 @@ class Page:
 
     :param facts: short phrases under the title, such as "20 slides".
     :param inferred: (what, value, why) of each thing the tool found out by itself.
-    :param models: for each model its name and its metrics as ``probe.metrics.Headline.as_dict`` gives them.
+    :param models: for each model its name and its metrics as ``probe.uncertainty.Headline.as_dict`` gives them.
     :param confidence: coverage of the intervals.
     :param folds: how many folds the headline is the mean of.
     :param warnings: what the audit wants read before the numbers.

@@ -21,20 +21,21 @@ from sgcl_cli.artefacts.features import open_features
 from sgcl_cli.artefacts.labels import Labels, read_labels
 from sgcl_cli.artefacts.results import Outcome, RunRecord, versions
 from sgcl_cli.config import EvaluateConfig, differences, flag
-from sgcl_cli.engine import fit as engine_fit
 from sgcl_cli.engine import runtime as engine_runtime
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe import cohort as cohorts
-from sgcl_cli.probe import knn, linear, metrics, mil, splits
+from sgcl_cli.probe import knn, linear, metrics, splits, uncertainty
 from sgcl_cli.probe.audit import Audit
 from sgcl_cli.probe.cohort import Cohort, Source
+from sgcl_cli.probe.mil import training
+from sgcl_cli.probe.mil.bags import Bags, mean_pool
 from sgcl_cli.probe.splits import Fold, Plan
+from sgcl_cli.probe.targets import Classes
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.report import evaluation, figures, page
+from sgcl_cli.stages import bag_models
 
 FORMAT = "sgcl.evaluation/1"
-WEIGHT_DECAY = 1e-4
-FEWEST_ROWS_FOR_THREADS = 4096
 
 Floats = NDArray[np.float64]
 Fitted = tuple[Floats, dict[str, Any]]
@@ -49,7 +50,7 @@ class Model:
     name: str
     probability: Floats
     folds: dict[str, dict[str, Any]] = field(default_factory=dict)
-    headlines: dict[str, metrics.Headline] = field(default_factory=dict)
+    headlines: dict[str, uncertainty.Headline] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -251,9 +252,13 @@ def _fit(
         ]
     else:
         rows, offsets = cohorts.bag_rows(cohort)
-        pooled = mil.mean_pool(rows, offsets)
-        machine = engine_runtime.start(config.device, "fp32", config.threads)
-        bags = mil.Bags(torch.from_numpy(rows).to(machine.device), torch.from_numpy(offsets).to(machine.device))
+        pooled = mean_pool(rows, offsets)
+        device = engine_runtime.start(config.device, "fp32", config.threads).device
+        bags = training.Cohort.of(
+            Bags(torch.from_numpy(rows).to(device), torch.from_numpy(offsets).to(device)),
+            Classes(torch.from_numpy(cohort.label).to(device), len(cohort.classes)),
+            cohort.slide_id,
+        )
         runs += [
             ("mean_pool", "Mean pool, logistic regression", lambda fold: _logistic(pooled, cohort, fold)),
             ("abmil", "Gated attention (ABMIL)", lambda fold: _attention(config, bags, cohort, fold, attention)),
@@ -275,7 +280,7 @@ def _fit(
         predictions = metrics.Predictions(
             cohort.label[reported], model.probability[reported], fold_of, cohort.patient_id[reported], cohort.classes
         )
-        model.headlines = metrics.headlines(
+        model.headlines = uncertainty.headlines(
             predictions, resamples=config.bootstrap, confidence=config.confidence, seed=config.seed
         )
     return models, attention
@@ -320,44 +325,23 @@ def _nearest(config: EvaluateConfig, features: NDArray[np.floating], cohort: Coh
 
 
 def _attention(
-    config: EvaluateConfig, bags: mil.Bags, cohort: Cohort, fold: Fold, attention: dict[str, NDArray[np.float32]]
+    config: EvaluateConfig,
+    bags: training.Cohort,
+    cohort: Cohort,
+    fold: Fold,
+    attention: dict[str, NDArray[np.float32]],
 ) -> Fitted:
-    seed = int(np.random.SeedSequence([config.seed, 2, *fold.name.encode()]).generate_state(1)[0])
-    device = bags.rows.device
-    with engine_runtime.seeded(seed):
-        mean, scale = mil.row_statistics(bags, fold.train)
-        model = mil.GatedAttention(
-            mean, scale, classes=len(cohort.classes), hidden=config.mil_hidden, dropout=config.mil_dropout
-        ).to(device)
-        work = mil.Training(
-            model,
-            bags,
-            torch.from_numpy(cohort.label).to(device),
-            fold.train,
-            fold.validation,
-            patience=config.mil_patience,
-            seed=seed,
-        )
-        optimiser = torch.optim.AdamW(model.parameters(), lr=config.mil_lr, weight_decay=WEIGHT_DECAY, fused=True)
-        with _threads_for(work.rows_per_step):
-            engine_fit.fit(work, optimiser, epochs=config.mil_epochs, lr=lambda step: config.mil_lr)
-    work.restore_best()
-    probability, weights = mil.predict(model, bags, fold.test)
-    attention.update(zip(cohort.slide_id[fold.test].tolist(), weights, strict=True))
-    best = work.best_loss if np.isfinite(work.best_loss) else None
-    return probability, {"epochs": work.epochs, "best_epoch": work.best_epoch, "validation_loss": best}
-
-
-@contextmanager
-def _threads_for(rows: float) -> Iterator[None]:
-    """One thread where a step is so small that threads would only wait for each other."""
-    before = torch.get_num_threads()
-    if rows < FEWEST_ROWS_FOR_THREADS:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    recipe = bag_models.Recipe(
+        "gated", config.mil_epochs, config.mil_patience, config.mil_lr, config.mil_hidden, config.mil_dropout
+    )
+    fitted = bag_models.fit_fold(recipe, bags, fold, bag_models.seeds_of(config.seed, 1, fold))
+    attention.update(zip(cohort.slide_id[fold.test].tolist(), fitted.attention or [], strict=True))
+    details = {
+        "epochs": fitted.epochs[0],
+        "best_epoch": fitted.best_epochs[0],
+        "validation_loss": fitted.validation_losses[0],
+    }
+    return fitted.test.mean(0), details
 
 
 def _write(

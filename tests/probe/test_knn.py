@@ -41,3 +41,25 @@ def test_float16_and_rows_of_zeros():
     found = knn.predict(reference, np.array([0, 1, 1]), reference, classes=2, k=3)
     assert np.isfinite(found).all()
     assert found.argmax(1)[:2].tolist() == [0, 1]
+
+
+def test_all_k_at_once_equal_each_alone():
+    rng = np.random.default_rng(2)
+    reference, queries = rng.normal(size=(60, 6)), rng.normal(size=(9, 6))
+    labels = rng.integers(0, 3, size=60)
+    together = knn.votes(reference, labels, queries, classes=3, ks=(1, 10, 200))
+    for k, found in together.items():
+        np.testing.assert_allclose(found, knn.predict(reference, labels, queries, classes=3, k=k), atol=1e-12)
+
+
+def test_k_is_chosen_on_validation_rows_only():
+    rng = np.random.default_rng(3)
+    labels = np.arange(200) % 2
+    features = rng.normal(size=(200, 4)) + labels[:, None]
+    train, validation = np.arange(100), np.arange(100, 150)
+    k, scores = knn.choose(features, labels, train, validation, classes=2)
+    assert k == min(scores, key=scores.get)
+    assert len(set(scores.values())) == 3, "100 and 200 both take all 100 rows"
+    features[150:], labels[150:] = 1e3, 0
+    assert knn.choose(features, labels, train, validation, classes=2) == (k, scores)
+    assert knn.choose(features, labels, train, validation[:0], classes=2) == (20, {})

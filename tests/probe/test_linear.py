@@ -6,7 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
-from sgcl_cli.probe import linear
+from sgcl_cli.probe import linear, penalised
+from sgcl_cli.probe.penalised import walk
 
 
 def blobs(classes: int, seed: int = 0, rows: int = 120, dim: int = 8):
@@ -17,26 +18,58 @@ def blobs(classes: int, seed: int = 0, rows: int = 120, dim: int = 8):
     return features, label.astype(np.int64)
 
 
+def cold(features, label, rows, c):
+    scaler = StandardScaler().fit(features[rows])
+    model = LogisticRegression(C=c, max_iter=10_000, tol=1e-10)
+    return scaler, model.fit(scaler.transform(features[rows]), label[rows])
+
+
 @pytest.mark.parametrize("classes", [2, 3])
-def test_equals_a_cold_fit_of_scikit_learn(classes):
-    features, label = blobs(classes)
+@pytest.mark.parametrize("dim", [8, 150])
+def test_equals_a_cold_fit_of_scikit_learn(classes, dim):
+    features, label = blobs(classes, dim=dim)
     train, validation, test = np.arange(60), np.arange(60, 90), np.arange(90, 120)
     probe = linear.fit(features, label, train, validation, classes=classes)
 
-    losses = {}
+    losses, chosen = {}, {}
     for c in linear.C_PATH:
-        scaler = StandardScaler().fit(features[train])
-        model = LogisticRegression(C=c, max_iter=2000, tol=1e-6).fit(scaler.transform(features[train]), label[train])
-        losses[c] = log_loss(label[validation], model.predict_proba(scaler.transform(features[validation])))
+        scaler, model = cold(features, label, train, c)
+        chosen[c] = model.predict_proba(scaler.transform(features[validation]))
+        losses[c] = log_loss(label[validation], chosen[c])
     assert probe.c == min(losses, key=losses.get)
     assert [probe.path[c] for c in linear.C_PATH] == pytest.approx([losses[c] for c in linear.C_PATH], abs=2e-3)
+    np.testing.assert_allclose(probe.validation, chosen[probe.c], atol=2e-3)
 
-    both = np.arange(90)
-    scaler = StandardScaler().fit(features[both])
-    model = LogisticRegression(C=probe.c, max_iter=2000).fit(scaler.transform(features[both]), label[both])
+    scaler, model = cold(features, label, np.arange(90), probe.c)
     expected = model.predict_proba(scaler.transform(features[test]))
-    np.testing.assert_allclose(probe(features[test]), expected, atol=1e-8)
+    np.testing.assert_allclose(probe(features[test]), expected, atol=1e-5)
     assert probe.converged
+
+
+@pytest.mark.parametrize("c", linear.C_PATH)
+@pytest.mark.parametrize("classes", [2, 4])
+def test_coefficients_equal_scikit_learns_at_every_c(c, classes):
+    features, label = blobs(classes, rows=200, dim=20, seed=1)
+    scaler, model = cold(features, label, np.arange(200), c)
+    (solution,) = walk(scaler.transform(features), linear.CrossEntropy.of(label), [c], tolerance=1e-9)
+    assert solution.converged
+    np.testing.assert_allclose(solution.coefficients.T, model.coef_, atol=2e-5 * np.abs(model.coef_).max())
+    np.testing.assert_allclose(solution.intercept, model.intercept_, atol=2e-5)
+
+
+def test_the_path_and_a_cold_fit_agree():
+    features, label = blobs(3, rows=200, dim=20)
+    standardised = StandardScaler().fit_transform(features)
+    loss = linear.CrossEntropy.of(label)
+    for solution in walk(standardised, loss, linear.C_PATH, tolerance=1e-8):
+        (alone,) = walk(standardised, loss, [solution.c], tolerance=1e-8)
+        np.testing.assert_allclose(solution.coefficients, alone.coefficients, atol=1e-4)
+
+
+def test_a_fit_that_stops_early_says_so(monkeypatch):
+    features, label = blobs(2)
+    monkeypatch.setattr(penalised, "MAX_ITERATIONS", 1)
+    assert not linear.fit(features, label, np.arange(60), np.arange(60, 90), classes=2).converged
 
 
 def test_test_rows_leave_the_fit_unchanged():
@@ -47,7 +80,8 @@ def test_test_rows_leave_the_fit_unchanged():
     label[90:] = 1 - label[90:]
     other = linear.fit(features, label, train, validation, classes=2)
     assert one.c == other.c
-    np.testing.assert_array_equal(one.model.coef_, other.model.coef_)
+    np.testing.assert_array_equal(one.solution.coefficients, other.solution.coefficients)
+    np.testing.assert_array_equal(one.validation, other.validation)
 
 
 def test_without_validation_c_is_the_default():

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
-from sgcl_cli.probe import metrics
+from sgcl_cli.probe import metrics, uncertainty
+from sgcl_cli.probe.auroc import auroc_by_pairs, auroc_by_rank
 
 BINARY = ("normal", "tumour")
 
@@ -70,7 +71,7 @@ def test_the_headline_is_the_mean_over_folds_where_it_is_defined():
     probability = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6], [0.5, 0.5], [0.1, 0.9]])
     fold = np.array(["1", "1", "2", "2", "3", "3"])
     rows = metrics.Predictions(truth, probability, fold, np.array(list("abcdef")), BINARY)
-    found = metrics.headlines(rows)["auroc"]
+    found = uncertainty.headlines(rows)["auroc"]
     assert [score.value for score in found.folds.values()] == [1.0, 0.0, None]
     assert found.value == 0.5
     assert found.pooled.value == roc_auc_score(truth, probability[:, 1])
@@ -78,7 +79,7 @@ def test_the_headline_is_the_mean_over_folds_where_it_is_defined():
     assert found.no_interval == "6 patients, fewer than 10"
 
 
-@pytest.mark.parametrize("way", [metrics.auroc_by_rank, metrics.auroc_by_pairs])
+@pytest.mark.parametrize("way", [auroc_by_rank, auroc_by_pairs])
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), patients=st.integers(2, 9), ties=st.booleans())
 def test_weighted_auroc_equals_scikit_learn_on_repeated_rows(way, seed, patients, ties):
@@ -101,7 +102,7 @@ def test_weighted_auroc_equals_scikit_learn_on_repeated_rows(way, seed, patients
 @pytest.mark.parametrize("classes", [2, 3])
 def test_resamples_equal_scores_of_repeated_rows(classes):
     rows = predictions(rows=90, classes=classes, patients=30, folds=1, ties=True)
-    fold = metrics._Fold.of(rows, np.ones(90, dtype=bool))
+    fold = metrics.ResampledFold.of(rows, np.ones(90, dtype=bool))
     weights = np.random.default_rng(0).integers(0, 3, size=(20, 30)).astype(float)
     found = fold.scores(weights)
     for number, weight in enumerate(weights):
@@ -113,7 +114,7 @@ def test_resamples_equal_scores_of_repeated_rows(classes):
 
 def test_patients_are_drawn_within_their_fold_and_class():
     stratum = np.array([0, 0, 0, 1, 1])
-    weights = metrics._draw(stratum, 500, np.random.default_rng(0))
+    weights = uncertainty.draw(stratum, 500, np.random.default_rng(0))
     assert (weights[:, :3].sum(1) == 3).all()
     assert (weights[:, 3:].sum(1) == 2).all()
     assert weights.mean(0) == pytest.approx(np.ones(5), abs=0.15)
@@ -121,11 +122,11 @@ def test_patients_are_drawn_within_their_fold_and_class():
 
 def test_intervals_hold_the_headline_and_are_repeatable():
     rows = predictions(rows=120, patients=60, folds=3)
-    found = metrics.headlines(rows, resamples=400, seed=1)
+    found = uncertainty.headlines(rows, resamples=400, seed=1)
     for headline in found.values():
         assert headline.low < headline.value < headline.high
-    assert found == metrics.headlines(rows, resamples=400, seed=1)
-    narrow = metrics.headlines(rows, resamples=400, confidence=0.5, seed=1)["auroc"]
+    assert found == uncertainty.headlines(rows, resamples=400, seed=1)
+    narrow = uncertainty.headlines(rows, resamples=400, confidence=0.5, seed=1)["auroc"]
     assert narrow.high - narrow.low < found["auroc"].high - found["auroc"].low
 
 
@@ -135,7 +136,7 @@ def test_the_order_of_the_rows_does_not_move_the_interval():
     shuffled = metrics.Predictions(
         rows.truth[order], rows.probability[order], rows.fold[order], rows.patient[order], rows.classes
     )
-    one, other = (metrics.headlines(r, resamples=100) for r in (rows, shuffled))
+    one, other = (uncertainty.headlines(r, resamples=100) for r in (rows, shuffled))
     for metric in metrics.METRICS:
         assert (one[metric].low, one[metric].high) == pytest.approx((other[metric].low, other[metric].high), abs=1e-12)
 
@@ -146,7 +147,7 @@ def test_more_slides_of_the_same_patients_do_not_narrow_the_interval():
         *(np.repeat(column, 10, axis=0) for column in (once.truth, once.probability, once.fold, once.patient)),
         once.classes,
     )
-    one, other = (metrics.headlines(rows, resamples=300)["auroc"] for rows in (once, again))
+    one, other = (uncertainty.headlines(rows, resamples=300)["auroc"] for rows in (once, again))
     assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=1e-9)
 
 
@@ -159,7 +160,7 @@ def test_coverage_of_the_interval_is_about_what_it_says():
         probability = np.stack([-values, values], axis=1)
         names = np.array([f"p{number}" for number in range(80)])
         rows = metrics.Predictions(truth, probability, np.full(80, "1"), names, BINARY)
-        found = metrics.headlines(rows, resamples=200)["auroc"]
+        found = uncertainty.headlines(rows, resamples=200)["auroc"]
         inside += found.low <= truth_value <= found.high
     assert 0.86 <= inside / 120 <= 0.99
 
@@ -176,7 +177,7 @@ def test_too_few_patients_give_no_interval(patients, positives, reason):
     probability = np.random.default_rng(0).dirichlet([1, 1], size=patients)
     names = np.array([f"p{number}" for number in range(patients)])
     rows = metrics.Predictions(truth, probability, np.full(patients, "1"), names, BINARY)
-    found = metrics.headlines(rows)["auroc"]
+    found = uncertainty.headlines(rows)["auroc"]
     assert (found.low, found.high, found.no_interval) == (None, None, reason)
 
 
@@ -185,7 +186,7 @@ def test_a_lone_patient_of_a_class_in_a_fold_gives_no_interval_of_width_zero():
     fold = np.array([str(number // 2) for number in range(12)])
     probability = np.random.default_rng(0).dirichlet([1, 1], size=12)
     rows = metrics.Predictions(truth, probability, fold, np.array([f"p{n}" for n in range(12)]), BINARY)
-    found = metrics.headlines(rows)["auroc"]
+    found = uncertainty.headlines(rows)["auroc"]
     assert found.value is not None
     assert found.low is None
     assert found.no_interval == "fold 0 has one patient of class 'normal', whom resampling cannot vary"
@@ -203,7 +204,7 @@ def test_per_patient_values():
 def test_patches_by_the_hundred_thousand_are_quick():
     rows = predictions(rows=100_000, classes=3, patients=60, folds=3)
     start = time.process_time()
-    metrics.headlines(rows, resamples=2000)
+    uncertainty.headlines(rows, resamples=2000)
     assert time.process_time() - start < 20
 
 

@@ -174,3 +174,45 @@ def test_verify_notices_a_patient_on_two_sides():
     patient = np.array(["p", "q", "r", "p"])
     with pytest.raises(LabelError, match="'p' would be on two sides"):
         splits.verify([splits.Fold("1", rows[:2], rows[:0], rows[2:])], patient)
+
+
+def test_every_site_is_left_out_once_and_validation_is_of_other_sites():
+    ids, label, patient = cohort(24, 0)
+    site = np.array([f"site{int(name[1:]) // 2 % 3}" for name in patient])
+    plan = splits.by_site(ids, label, patient, site, classes=CLASSES)
+    assert [fold.name for fold in plan.folds] == ["site0", "site1", "site2"]
+    for fold in plan.folds:
+        assert set(site[fold.test]) == {fold.name}
+        assert fold.name not in set(site[fold.fitted])
+        assert not set(patient[fold.train]) & set(patient[fold.validation])
+        assert len(fold.validation)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({0: ""}, "'s0' has no site"),
+        (dict.fromkeys(range(8), "x"), "there is one site only: 'x'"),
+        ({1: "y"}, "patient 'p0' stand at two sites"),
+        ({}, "class 'b' is at site 'y' only"),
+    ],
+)
+def test_sites_that_cannot_be_left_out_are_errors(change, message):
+    ids = np.array([f"s{number}" for number in range(8)])
+    patient = np.array(["p0", "p0", "p1", "p2", "p3", "p4", "p5", "p6"])
+    site = np.array(["x"] * 4 + ["y"] * 4)
+    label = np.array([0, 0, 0, 0, 1, 0, 1, 0])
+    if change == {1: "y"}:
+        label = np.arange(8) % 2
+    for row, value in change.items():
+        site[row] = value
+    with pytest.raises(LabelError, match=message):
+        splits.by_site(ids, label, patient, site, classes=CLASSES)
+
+
+def test_measurements_are_binned_by_patient():
+    patient = np.repeat([f"p{n}" for n in range(8)], 2)
+    values = np.repeat(np.arange(8.0), 2) + np.tile([0.0, 0.4], 8)
+    bins = splits.bins_of(values, patient)
+    assert bins.tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+    assert splits.bins_of(np.ones(16), patient).tolist() == [0] * 16

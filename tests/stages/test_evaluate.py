@@ -186,21 +186,21 @@ def test_attention_of_a_slide_never_comes_from_a_model_that_saw_it(
     slides: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[set[int], list[int]]] = []
-    predict, training = stage.mil.predict, stage.mil.Training
+    predict, training = stage.training.predict, stage.training.Training
     seen: set[int] = set()
 
     class Watched(training):
-        def __init__(self, model, bags, labels, train, validation, **others):
+        def __init__(self, model, cohort, train, validation, **others):
             seen.clear()
             seen.update(train.tolist(), validation.tolist())
-            super().__init__(model, bags, labels, train, validation, **others)
+            super().__init__(model, cohort, train, validation, **others)
 
-    def watched(model, bags, chosen):
+    def watched(model, cohort, chosen):
         asked.append((set(seen), chosen.tolist()))
-        return predict(model, bags, chosen)
+        return predict(model, cohort, chosen)
 
-    monkeypatch.setattr(stage.mil, "Training", Watched)
-    monkeypatch.setattr(stage.mil, "predict", watched)
+    monkeypatch.setattr(stage.training, "Training", Watched)
+    monkeypatch.setattr(stage.training, "predict", watched)
     run(tmp_path / "out", features=str(slides), labels=str(labels))
     final = [(known, chosen) for known, chosen in asked if not known & set(chosen)]
     assert sorted(bag for _, chosen in final for bag in chosen) == list(range(40))

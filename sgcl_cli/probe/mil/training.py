@@ -1,0 +1,165 @@
+"""Fitting a bag model: shuffled batches, the loss, a look at validation after each epoch; and predicting with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sgcl_cli.probe.mil.bags import Bags, Draw, batches, keys_of
+from sgcl_cli.probe.mil.model import BagModel
+from sgcl_cli.probe.targets import Target
+
+MOST_BAGS = 16
+MOST_ROWS = 65_536
+STEPS_OF_A_SMALL_EPOCH = 16
+VALIDATION_EPOCH = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """All bags with their target; ``keys`` (B,) name the bags where rows are drawn (see ``bags.keys_of``)."""
+
+    bags: Bags
+    target: Target
+    keys: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, bags: Bags, target: Target, slide_ids: NDArray[np.str_]) -> Cohort:
+        """From names of the slides, one a bag."""
+        return cls(bags, target, keys_of(slide_ids))
+
+
+class Training:
+    """Fit a model on training bags and keep the weights of its best epoch by validation loss (the last without one).
+
+    It is what a training loop drives: shuffled batches, their loss, a look at the validation bags after each epoch,
+    which ends training after ``patience`` epochs without a lower loss. Test bags are never touched.
+
+    :param train, validation: numbers of bags. Validation that says nothing about the target (survival without an
+        event) counts as none.
+    :param seed: of the order of the bags and of the rows drawn; initial weights and dropout follow torch's global
+        generator.
+    :param bag_sample: rows drawn anew of each training bag every epoch; validation keeps one draw. None takes all.
+    """
+
+    def __init__(
+        self,
+        model: BagModel,
+        cohort: Cohort,
+        train: NDArray[np.int64],
+        validation: NDArray[np.int64],
+        *,
+        patience: int,
+        seed: int,
+        bag_sample: int | None = None,
+    ) -> None:
+        self.model = model
+        self.cohort = cohort
+        self.train = train
+        self.validation = validation if cohort.target.informative(validation) else validation[:0]
+        self.patience = patience
+        self.seed = seed
+        self.bag_sample = bag_sample
+        self.best_epoch = 0
+        self.best_loss = math.inf
+        self.epochs = 0
+        self._best: dict[str, Tensor] = {}
+        self._lengths = _lengths(cohort.bags, bag_sample)
+        small = max(1, len(train) // STEPS_OF_A_SMALL_EPOCH)
+        self._size = min(MOST_BAGS, max(small, cohort.target.fewest_bags))
+
+    @property
+    def rows_per_step(self) -> float:
+        """Rows of an average batch."""
+        return min(float(MOST_ROWS), self._size * float(self._lengths[self.train].mean()))
+
+    def begin_epoch(self, position: object) -> None:
+        """Dropout on."""
+        self.model.train()
+
+    def batches(self, epoch: int, start: int) -> Iterable[Batch]:
+        """The batches of an epoch, from batch ``start`` on; about 16 steps an epoch on small cohorts."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.train)
+        draw = self._draw(epoch)
+        runs = batches(self._lengths, order, most_bags=self._size, most_rows=MOST_ROWS)
+        return (Batch(bags, draw) for bags in islice(runs, start, None))
+
+    def loss(self, batch: Batch, position: object) -> Tensor:
+        """The model's loss on a batch."""
+        packed = self.cohort.bags.take(batch.bags, batch.draw)
+        chosen = torch.from_numpy(batch.bags).to(packed.rows.device)
+        return self.model.loss(self.model(packed), packed, self.cohort.target, chosen)
+
+    def stepped(self, batch: Batch, position: object) -> None:
+        """Nothing is kept per step."""
+
+    def end_epoch(self, position: object) -> bool:
+        """Whether to stop."""
+        self.epochs += 1
+        if not len(self.validation):
+            self.best_epoch = self.epochs
+            return False
+        scores, _ = forward(self.model, self.cohort.bags, self.validation, self._draw(VALIDATION_EPOCH))
+        chosen = torch.from_numpy(self.validation).to(scores.device)
+        loss = float(self.cohort.target.loss(scores.double(), chosen))
+        if loss < self.best_loss:
+            self.best_loss, self.best_epoch = loss, self.epochs
+            self._best = {name: value.clone() for name, value in self.model.state_dict().items()}
+        return self.epochs - self.best_epoch >= self.patience
+
+    def restore_best(self) -> None:
+        """Put the weights of the best epoch back."""
+        if self._best:
+            self.model.load_state_dict(self._best)
+
+    def _draw(self, epoch: int) -> Draw | None:
+        return None if self.bag_sample is None else Draw(self.bag_sample, self.seed, epoch, self.cohort.keys)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Numbers of the bags of one step, and how their rows are drawn."""
+
+    bags: NDArray[np.int64]
+    draw: Draw | None = None
+
+
+def predict(
+    model: BagModel, cohort: Cohort, chosen: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], list[NDArray[np.float32]] | None]:
+    """Predictions (len(chosen), K) in the target's terms from all rows of each bag, and each bag's attention; dropout off.
+
+    Attention (rows of the bag,) sums to 1; None for a model that has none.
+    """
+    scores, attention = forward(model, cohort.bags, chosen)
+    return cohort.target.predict(scores.double()).cpu().numpy(), attention
+
+
+@torch.inference_mode()
+def forward(
+    model: BagModel, bags: Bags, chosen: NDArray[np.int64], draw: Draw | None = None
+) -> tuple[Tensor, list[NDArray[np.float32]] | None]:
+    """Scores (len(chosen), K) and each bag's attention; dropout off."""
+    model.eval()
+    scores: list[Tensor] = []
+    attention: list[NDArray[np.float32]] = []
+    lengths = _lengths(bags, draw.most if draw else None)
+    for batch in batches(lengths, chosen, most_bags=MOST_BAGS, most_rows=MOST_ROWS):
+        packed = bags.take(batch, draw)
+        output = model(packed)
+        scores.append(output.scores)
+        if output.attention is not None:
+            attention += [part.cpu().numpy() for part in packed.split(output.attention)]
+    return torch.cat(scores), attention or None
+
+
+def _lengths(bags: Bags, most: int | None) -> NDArray[np.int64]:
+    lengths: NDArray[np.int64] = bags.lengths.cpu().numpy()
+    return lengths if most is None else np.minimum(lengths, most)
