@@ -418,7 +418,7 @@ def _write_tables(
     """slides.csv, failures.csv, index.html and, last, run.json, from all files of patches and what all runs say."""
     said = gathered.parts
     failures = sorted({each.slide_id: each for part in said for each in part.failures}.values(), key=_by_id)
-    rows = _all_rows(out, config, drawings, tally, {failure.slide_id for failure in failures})
+    rows = _all_rows(config, drawings, tally, {failure.slide_id for failure in failures})
     rows = _with_measured(out, rows, said)
     warned = {row.slide_id: _shortcomings(row, config) for row in rows}
     heard = dict.fromkeys([*(warning for part in said for warning in part.warnings), _mixture(rows)])
@@ -457,21 +457,22 @@ def _by_id(what: Row | Failure) -> str:
     return what.slide_id
 
 
-def _all_rows(out: Path, config: TileConfig, drawings: Drawings, tally: _Tally, failed: Set[str]) -> list[Row]:
+def _all_rows(config: TileConfig, drawings: Drawings, tally: _Tally, failed: Set[str]) -> list[Row]:
     """A row for every file of patches, whoever made it; those of failed slides, and those that do not fit, left out."""
     known = {row.slide_id: row for row in tally.rows}
     rows = []
-    for path in (out / "patches").glob("[!.]*.h5"):
-        if path.stem in failed:
+    for path in layout.files(patches_path(config, "").parent):
+        slide_id = layout.slide_id(path)
+        if slide_id in failed:
             continue
-        if path.stem not in known:
+        if slide_id not in known:
             try:
                 made = PatchFile.open(path)
                 _refuse_other_settings(made, config, drawings, None)
             except (ArtefactError, ConfigError):
                 continue
-            known[path.stem] = _row_of(made)
-        rows.append(known[path.stem])
+            known[slide_id] = _row_of(made)
+        rows.append(known[slide_id])
     return sorted(rows, key=_by_id)
 
 
