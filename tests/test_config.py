@@ -68,6 +68,10 @@ def test_unknown_key_names_the_nearest() -> None:
         ({"id_from": "name"}, "--id-from is 'name'.*stem, path"),
         ({"allow_failures": "some"}, "--allow-failures some is neither"),
         ({"slides": "a.svs"}, "--slides takes a list"),
+        ({"shard": "0/4"}, "--shard is '0/4'; it must be i/n with i from 1 to n"),
+        ({"shard": "5/4"}, "--shard is '5/4'"),
+        ({"shard": "1"}, "--shard is '1'"),
+        ({"shard": "-1/4"}, "--shard is '-1/4'"),
     ],
 )
 def test_bad_values_are_refused_by_flag(settings: dict[str, object], message: str) -> None:

@@ -95,3 +95,10 @@ def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
     finally:
         if taken:
             lock.release()
+
+
+def sweep(folder: Path) -> None:
+    """Remove the lock files in a folder whose owners are gone; those of other hosts stay."""
+    for path in folder.glob(".*.lock"):
+        with held(path):
+            continue

@@ -83,6 +83,7 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
         reporter.note(f"{tally.skipped} of {len(entries)} slides are complete already")
     if not config.dry_run:
         store.sweep(out)
+        lock.sweep(out / "patches")
         if config.overwrite:
             _remove_old(config, jobs)
     _set_refused_aside(jobs, drawings, tally)

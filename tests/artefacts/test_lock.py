@@ -5,11 +5,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from sgcl_cli.artefacts.lock import Lock, held
+from sgcl_cli.artefacts.lock import LEASE, Lock, held, sweep
 from sgcl_cli.errors import ArtefactError
 
 RULES = {"lease": 0.6, "heartbeat": 0.1}
@@ -17,7 +19,7 @@ OWNER = """
 import sys, time
 from pathlib import Path
 from sgcl_cli.artefacts.lock import Lock
-lock = Lock(Path(sys.argv[1]), lease=0.6, heartbeat=0.1)
+lock = Lock(Path(sys.argv[1]), lease=float(sys.argv[2]), heartbeat=0.1)
 print(lock.take(), flush=True)
 time.sleep(600)
 """
@@ -48,22 +50,44 @@ def test_one_owner_at_a_time(tmp_path):
     assert not (tmp_path / "b.lock").exists()
 
 
-def test_a_living_owner_keeps_it_beyond_the_lease_and_a_dead_one_loses_it_at_once(tmp_path):
-    path = tmp_path / "a.lock"
-    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(path)], stdout=subprocess.PIPE, text=True)
+@contextmanager
+def another_process_owns(path: Path, lease: float) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", OWNER, str(path), str(lease)]
+    owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert owner.stdout is not None and owner.stdout.readline() == "True\n"
-        lock = Lock(path, **RULES)
-        end = time.monotonic() + 1.5
-        while time.monotonic() < end:
-            assert not lock.take()
-            time.sleep(0.05)
+        yield owner
     finally:
         owner.kill()
         owner.communicate()
-    assert path.exists()
-    assert seconds_until_taken(lock) < 0.3
+
+
+def test_a_living_owner_keeps_it_beyond_the_lease(tmp_path):
+    lock = Lock(tmp_path / "a.lock", lease=1.0, heartbeat=0.1)
+    with another_process_owns(lock.path, 1.0):
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            assert not lock.take()
+            time.sleep(0.05)
+
+
+def test_a_dead_owner_of_this_host_loses_it_at_once(tmp_path):
+    lock = Lock(tmp_path / "a.lock", lease=60.0, heartbeat=0.1)
+    with another_process_owns(lock.path, 60.0):
+        assert not lock.take()
+    assert lock.path.exists()
+    assert seconds_until_taken(lock) < 10
     lock.release()
+
+
+def test_sweeping_removes_the_locks_of_the_dead_alone(tmp_path):
+    gone, living = (Lock(tmp_path / f".{name}.lock") for name in ("gone", "living"))
+    with another_process_owns(gone.path, LEASE):
+        pass
+    assert living.take() and gone.path.exists()
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".living.lock"]
+    living.release()
 
 
 @pytest.mark.parametrize("clock", [0.0, 4e9])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import subprocess
@@ -17,15 +18,19 @@ import numpy as np
 import pytest
 import tifffile
 
+from sgcl_cli.artefacts import parts
+from sgcl_cli.artefacts.lock import Lock
 from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress, Result
 from sgcl_cli.errors import ArtefactError, ConfigError, SlideError
 from sgcl_cli.progress import Silent
-from sgcl_cli.stages import drawings
+from sgcl_cli.slide.discover import Entry
+from sgcl_cli.stages import drawings, turns
 from sgcl_cli.stages import tile as stage
 from sgcl_cli.stages.tile import tile
 from sgcl_cli.stages.tile_slide import Job, Row, tile_slide
+from sgcl_cli.stages.turns import lock_path
 
 SETTINGS = {"mpp": 2.0, "patch_size": 64}
 SIDE = 1024
@@ -506,6 +511,208 @@ def test_two_slides_of_one_name_are_refused_before_work(tmp_path, inline):
     assert [row["slide_id"] for row in outcome.data["slides"]] == ["a.tif", "deep__a.tif"]
 
 
+def without_measures(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{key: value for key, value in row.items() if key not in ("seconds", "peak_mib")} for row in rows]
+
+
+def test_shards_give_what_one_run_gives(tmp_path, inline):
+    folder = tmp_path / "in"
+    for number in range(5):
+        write_slide(folder / f"{number}.tif", seed=number)
+    (folder / "bad.tif").write_text("no slide")
+    tile(config(tmp_path / "whole", folder), Silent())
+    outcomes = [tile(config(tmp_path / "out", folder, shard=f"{number}/4"), Silent()) for number in (3, 1, 4, 2)]
+    assert [[row["slide_id"] for row in outcome.data["slides"]] for outcome in outcomes] == [
+        ["2"],
+        ["0", "4"],
+        ["3"],
+        ["1"],
+    ]
+    assert [outcome.total for outcome in outcomes] == [1, 2, 1, 2]
+    assert [len(outcome.failures) for outcome in outcomes] == [0, 0, 0, 1]
+    whole, shards = tmp_path / "whole", tmp_path / "out"
+    assert without_measures(rows_of(shards / "slides.csv")) == without_measures(rows_of(whole / "slides.csv"))
+    assert all(float(row["seconds"]) > 0 and float(row["peak_mib"]) > 0 for row in rows_of(shards / "slides.csv"))
+    assert rows_of(shards / "failures.csv") == rows_of(whole / "failures.csv")
+    runs = [json.loads((where / "run.json").read_text()) for where in (whole, shards)]
+    assert runs[0]["id"] == runs[1]["id"] == PatchIndex.open(shards).id and runs[0]["inputs"] == runs[1]["inputs"]
+    assert runs[0]["result"]["failures"] == runs[1]["result"]["failures"]
+    assert sorted(part["shard"] for part in runs[1]["parts"]) == [[1, 4], [2, 4], [3, 4], [4, 4]]
+    page = (shards / "index.html").read_text()
+    assert page.count('<article class="slide"') == 6 and "--shard" not in page
+    assert set(tree(shards)) == set(tree(whole))
+
+
+def test_a_shard_runs_again_and_an_empty_one_is_complete(tmp_path, inline):
+    folder = tmp_path / "in"
+    write_slide(folder / "b.tif")
+    (folder / "a.tif").write_text("not copied yet")
+    failing = tile(config(tmp_path / "out", folder, shard="1/3"), Silent())
+    assert len(failing.failures) == failing.total == 1
+    for shard in ("2/3", "3/3"):
+        outcome = tile(config(tmp_path / "out", folder, shard=shard), Silent())
+        assert outcome.failures == [] and outcome.total == (1 if shard == "2/3" else 0)
+    assert [row["slide_id"] for row in rows_of(tmp_path / "out" / "failures.csv")] == ["a"]
+    write_slide(folder / "a.tif")
+    tile(config(tmp_path / "out", folder, shard="1/3"), Silent())
+    assert rows_of(tmp_path / "out" / "failures.csv") == []
+    assert [row["slide_id"] for row in rows_of(tmp_path / "out" / "slides.csv")] == ["a", "b"]
+
+
+def test_tables_tell_what_all_runs_made_and_a_run_replaces_what_it_said_before(tmp_path, inline):
+    for name in "ab":
+        write_slide(tmp_path / name / f"{name}.tif")
+        (tmp_path / name / f"bad_{name}.tif").write_text("no slide")
+        tile(config(tmp_path / "out", tmp_path / name), Silent())
+
+    def told() -> list[list[str]]:
+        return [[row["slide_id"] for row in rows_of(tmp_path / "out" / f"{of}.csv")] for of in ("slides", "failures")]
+
+    assert told() == [["a", "b"], ["bad_a", "bad_b"]]
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["id"] == PatchIndex.open(tmp_path / "out").id
+    (tmp_path / "a" / "bad_a.tif").unlink()
+    tile(config(tmp_path / "out", tmp_path / "a"), Silent())
+    assert told() == [["a", "b"], ["bad_b"]]
+
+
+def test_whoever_writes_the_tables_takes_in_all_who_wait(tmp_path, inline, monkeypatch):
+    folder = tmp_path / "in"
+    for name in "ab":
+        write_slide(folder / f"{name}.tif")
+        (folder / f"bad_{name}.tif").write_text("no slide")
+    announce, written = parts.announce, []
+
+    def announce_and_let_another_go_first(out: Path, part: Any) -> None:
+        announce(out, part)
+        if part.shard == (1, 2):
+            tile(config(out, folder, shard="2/2"), Silent())
+
+    write_tables = stage._write_tables
+    monkeypatch.setattr(parts, "announce", announce_and_let_another_go_first)
+    monkeypatch.setattr(stage, "_write_tables", lambda *given: (written.append(given), write_tables(*given)))
+    tile(config(tmp_path / "out", folder, shard="1/2"), Silent())
+    assert len(written) == 1
+    assert [row["slide_id"] for row in rows_of(tmp_path / "out" / "slides.csv")] == ["a", "b"]
+    assert [row["slide_id"] for row in rows_of(tmp_path / "out" / "failures.csv")] == ["bad_a", "bad_b"]
+    assert not [name for name in tree(tmp_path / "out") if name.startswith(".")]
+
+
+def test_a_slide_that_another_run_works_on_comes_last_and_is_not_done_twice(tmp_path, inline, monkeypatch):
+    for name in "abc":
+        write_slide(tmp_path / "in" / f"{name}.tif")
+    out, done = tmp_path / "out", []
+    elsewhere = {name: Lock(lock_path(out, name)) for name in "ab"}
+    for lock in elsewhere.values():
+        assert lock.take()
+
+    def work(progress: Progress, job: Job) -> Row:
+        done.append(job.entry.slide_id)
+        return tile_slide(progress, job)
+
+    def others_finish(_: float) -> None:
+        if len(elsewhere) == 2:
+            tile_slide(Progress(0), Job(Entry("a", tmp_path / "in" / "a.tif", "a.tif"), config(out)))
+            elsewhere.pop("a").release()
+        else:
+            elsewhere.pop("b").release()
+
+    monkeypatch.setattr(turns.time, "sleep", others_finish)
+    outcome = tile(config(out, tmp_path / "in"), Silent(), work)
+    assert done == ["c", "b"] and outcome.data["skipped"] == 1
+    assert [row["slide_id"] for row in rows_of(out / "slides.csv")] == ["a", "b", "c"]
+
+
+def test_a_slide_that_failed_here_counts_where_another_run_made_it(tmp_path, inline):
+    write_slide(tmp_path / "in" / "a.tif")
+
+    def work(progress: Progress, job: Job) -> Row:
+        tile_slide(progress, job)
+        raise SlideError("the file server did not answer")
+
+    outcome = tile(config(tmp_path / "out", tmp_path / "in"), Silent(), work)
+    assert outcome.failures == [] and outcome.data["skipped"] == 1
+    assert rows_of(tmp_path / "out" / "failures.csv") == []
+
+
+def test_runs_of_other_settings_at_the_same_time_are_refused(tmp_path, inline):
+    for name in "ab":
+        write_slide(tmp_path / "in" / f"{name}.tif")
+
+    def work(progress: Progress, job: Job) -> Row:
+        if job.config.mpp == 2.0:
+            tile(config(tmp_path / "out", tmp_path / "in" / "b.tif", mpp=4.0, overwrite=True), Silent(), tile_slide)
+        return tile_slide(progress, job)
+
+    with pytest.raises(ConfigError, match=r"--mpp was 4\.0, is 2\.0"):
+        tile(config(tmp_path / "out", tmp_path / "in"), Silent(), work)
+
+
+def test_a_lock_left_by_a_dead_process_holds_nobody_up(tmp_path, inline):
+    path = write_slide(tmp_path / "a.tif")
+    lock = lock_path(tmp_path / "out", "a")
+    program = (
+        f"import os; from pathlib import Path; from sgcl_cli.artefacts.lock import Lock; "
+        f"lock = Lock(Path({str(lock)!r})); lock.take(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", program])
+    assert lock.exists()
+    started = time.monotonic()
+    outcome = tile(config(tmp_path / "out", path), Silent())
+    assert outcome.failures == [] and time.monotonic() - started < 60
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize(
+    "slide_id", ["two words", "ünï-côdé 组织", "-rf", "=1+1", "x" * 200, "é" * 100, "a.b.c", "%41?#"]
+)
+def test_odd_ids_name_their_files(tmp_path, inline, slide_id):
+    write_slide(tmp_path / "a.tif")
+    table = tmp_path / "slides.csv"
+    table.write_text(f"path,slide_id\na.tif,{slide_id}\n", encoding="utf-8")
+    for skipped in (0, 1):
+        outcome = tile(config(tmp_path / "out", list=str(table)), Silent())
+        assert outcome.data["skipped"] == skipped and outcome.failures == []
+    assert PatchIndex.open(tmp_path / "out").slide_ids == (slide_id,)
+    for name in (f"overlays/{slide_id}.jpg", f"thumbnails/{slide_id}.jpg", f"contours/{slide_id}.geojson"):
+        assert (tmp_path / "out" / name).exists()
+    assert [row["slide_id"].removeprefix("'") for row in rows_of(tmp_path / "out" / "slides.csv")] == [slide_id]
+
+
+def test_a_folder_that_may_only_be_read_stops_the_run(tmp_path, inline, monkeypatch):
+    path = write_slide(tmp_path / "a.tif")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ArtefactError, match="cannot write .*: Read-only file system") as caught:
+        tile(config(tmp_path / "out", path), Silent())
+    assert "--out" in caught.value.hint and caught.value.exit_code == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_slide_that_may_not_be_read_fails_saying_so(tmp_path, inline):
+    write_slide(tmp_path / "in" / "good.tif")
+    write_slide(tmp_path / "in" / "closed.tif").chmod(0)
+    (failure,) = tile(config(tmp_path / "out", tmp_path / "in"), Silent()).failures
+    assert failure.slide_id == "closed" and "Permission denied" in failure.reason
+
+
+def test_mixed_resolutions_are_a_warning_not_a_failure(tmp_path, inline):
+    write_slide(tmp_path / "in" / "a.tif", mpp=2.0)
+    write_slide(tmp_path / "in" / "b.tif", mpp=0.5)
+    for number in (1, 2):
+        outcome = tile(config(tmp_path / "out", tmp_path / "in", shard=f"{number}/2"), Silent())
+        assert outcome.failures == outcome.warnings == []
+    said = json.loads((tmp_path / "out" / "run.json").read_text())["result"]["warnings"]
+    assert said == [
+        "level 0 is 0.5 um/px on some slides, 2 on others: patches have one resolution, but not one sharpness"
+    ]
+    assert said[0] in (tmp_path / "out" / "index.html").read_text()
+    reporter = Silent()
+    assert tile(config(tmp_path / "whole", tmp_path / "in"), reporter).warnings == said == reporter.warnings
+
+
 def test_a_reader_that_crashes_or_hangs_costs_its_slide_only(tmp_path, work_module):
     for name in ("abort", "fine", "hang"):
         write_slide(tmp_path / "in" / f"{name}.tif")
@@ -549,6 +756,72 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path):
     assert not [name for name in tree(tmp_path / "out") if ".tmp" in name]
     tile(config(tmp_path / "whole", tmp_path / "in"), Silent())
     assert PatchIndex.open(tmp_path / "out").id == PatchIndex.open(tmp_path / "whole").id
+
+
+COUNTED_WORK = """
+from pathlib import Path
+from sgcl_cli.stages.tile_slide import tile_slide
+
+
+def work(progress, job):
+    with Path(job.config.out).with_name("begun").open("a") as log:
+        log.write(job.entry.slide_id + "\\n")
+    return tile_slide(progress, job)
+
+
+if __name__ == "__main__":
+    import sys
+    import counted_work
+    from sgcl_cli.config import TileConfig
+    from sgcl_cli.stages.tile import tile
+    outcome = tile(TileConfig.resolve(eval(sys.argv[1])), work=counted_work.work)
+    print(len(outcome.data["slides"]), len(outcome.failures))
+"""
+
+
+def test_two_runs_at_the_same_time_share_the_work(tmp_path, inline):
+    for number in range(6):
+        write_slide(tmp_path / "in" / f"{number}.tif", seed=number)
+    (tmp_path / "counted_work.py").write_text(COUNTED_WORK)
+    settings = SETTINGS | {"slides": [str(tmp_path / "in")], "out": str(tmp_path / "out"), "workers": 1}
+    path = os.pathsep.join([str(Path(stage.__file__).parents[2]), str(tmp_path), *sys.path])
+    command = [sys.executable, str(tmp_path / "counted_work.py"), repr(settings)]
+    runs = [
+        subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [run.communicate()[0] for run in runs] == ["6 0\n", "6 0\n"]
+    assert sorted((tmp_path / "begun").read_text().split()) == [str(number) for number in range(6)]
+    tile(config(tmp_path / "whole", tmp_path / "in"), Silent())
+    one, two = tree(tmp_path / "whole"), tree(tmp_path / "out")
+    assert set(one) == set(two)
+    for name in one:
+        assert one[name] == two[name] or name in ("index.html", "run.json", "slides.csv"), name
+    tables = [without_measures(rows_of(tmp_path / name / "slides.csv")) for name in ("whole", "out")]
+    assert tables[0] == tables[1]
+
+
+def test_sigterm_stops_the_command_and_the_same_command_completes_it(tmp_path, inline):
+    for seed in range(4):
+        write_slide(tmp_path / "in" / f"{seed}.tif", seed=seed)
+    out = tmp_path / "out"
+    words = ["tile", str(tmp_path / "in"), "--out", str(out), "--mpp", "2", "--patch-size", "64", "--workers", "1"]
+    command = [sys.executable, "-m", "sgcl_cli", *words]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(stage.__file__).parents[2]), *sys.path])}
+    stopped = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not list(out.glob("patches/[!.]*.h5")) and time.monotonic() < end:
+        time.sleep(0.01)
+    stopped.terminate()
+    said = stopped.communicate(timeout=60)[1]
+    assert stopped.returncode == 143 and "run the same command again to go on" in said and "Traceback" not in said
+    assert 1 <= len(list(out.glob("patches/[!.]*.h5"))) < 4 and not (out / "run.json").exists()
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
+    tile(config(tmp_path / "whole", tmp_path / "in"), Silent())
+    one, two = tree(tmp_path / "whole"), tree(out)
+    assert set(one) == set(two)
+    for name in one:
+        assert one[name] == two[name] or name in ("index.html", "run.json", "slides.csv"), name
 
 
 @pytest.mark.slow
