@@ -218,7 +218,7 @@ def _plan(slide: Slide, job: Job, geometry: Geometry) -> Row:
     if not config.allow_upsample:
         slide.check_resolves(config.mpp)
     level = slide.best_level(geometry.mpp)
-    unique = identity(entry.path)
+    unique = identity(entry.path, entry.further)
     return Row(
         slide_id=entry.slide_id,
         path=entry.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,7 @@ def test_tiny_slides(tmp_path, inline, kind, side, patches):
 def test_a_dicom_series_is_one_slide(tmp_path, inline, real_data):
     for name in ("boxes_0.dcm", "boxes_1.dcm", "sm_image.dcm"):
         (tmp_path / "in" / "case").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "in" / "case" / name).symlink_to(real_data / "vendor" / name)
+        shutil.copyfile(real_data / "vendor" / name, tmp_path / "in" / "case" / name)
     notes: list[str] = []
 
     class Listening(Silent):
@@ -199,3 +200,8 @@ def test_a_dicom_series_is_one_slide(tmp_path, inline, real_data):
     rows = {row["slide_id"]: (row["patches"], row["width"], row["mpp_source"]) for row in outcome.data["slides"]}
     assert rows == {"boxes_0": (1, 16, "openslide"), "sm_image": (9, 50, "openslide")}
     assert notes == ["passed over 1 (1 further file of a DICOM series)"]
+    assert tile(config(tmp_path / "out", tmp_path / "in", **settings), Silent()).data["skipped"] == 2
+    further = tmp_path / "in" / "case" / "boxes_1.dcm"
+    further.write_bytes(further.read_bytes()[:-2] + b"xx")
+    (failure,) = tile(config(tmp_path / "out", tmp_path / "in", **settings), Silent()).failures
+    assert failure.reason == "boxes_0.dcm has changed since it was tiled"
