@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 import simplejpeg
@@ -116,6 +117,24 @@ def test_a_slide_with_oblong_pixels_gives_square_patches(tmp_path, inline):
 
     again = tile(config(tmp_path / "out", square, oblong, **settings), Silent())
     assert again.data["skipped"] == 2 and rows_of(tmp_path / "out" / "slides.csv") == [*made.values()]
+
+
+def test_chosen_patches_on_oblong_pixels(tmp_path, inline):
+    """Our own coordinates tell both sides; a peer's file would have squares of pixels read, which are none in um."""
+    slide = write_tiled(tmp_path / "a.tif", tissue(768, 512), (2.0, 3.0))
+    settings = {"mpp": 4.0, "jpeg_quality": 95}
+    tile(config(tmp_path / "whole", slide, **settings), Silent())
+    tile(config(tmp_path / "coords", slide, mpp=4.0, coords_only=True), Silent())
+    tile(config(tmp_path / "out", slide, from_coords=tmp_path / "coords", **settings), Silent())
+    whole, chosen = (PatchIndex.open(tmp_path / name, pixels=True) for name in ("whole", "out"))
+    assert chosen.coords.tolist() == whole.coords.tolist() and (chosen.grid == -1).all()
+    assert [chosen.read(n) for n in range(len(whole))] == [whole.read(n) for n in range(len(whole))]
+    np.testing.assert_allclose(chosen.cells, whole.cells, atol=0.01)
+    with h5py.File(tmp_path / "coords" / "patches" / "a.h5", "r+") as file:
+        del file["coords"].attrs["patch_size_level0_xy"]
+        file["coords"].attrs["patch_size_level0"] = 128
+    with pytest.raises(SlideError, match=r"256 um wide and 384 um high: a\.tif has oblong pixels"):
+        tile(config(tmp_path / "none", slide, from_coords=tmp_path / "coords", **settings), Silent())
 
 
 def test_native_tiles_of_oblong_pixels_are_not_copied(tmp_path, inline):
