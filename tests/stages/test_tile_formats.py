@@ -129,6 +129,7 @@ def test_chosen_patches_on_oblong_pixels(tmp_path, inline):
     whole, chosen = (PatchIndex.open(tmp_path / name, pixels=True) for name in ("whole", "out"))
     assert chosen.coords.tolist() == whole.coords.tolist() and (chosen.grid == -1).all()
     assert [chosen.read(n) for n in range(len(whole))] == [whole.read(n) for n in range(len(whole))]
+    assert "stride0_xy" in whole.files[0].geometry and "stride0_xy" not in chosen.files[0].geometry
     np.testing.assert_allclose(chosen.cells, whole.cells, atol=0.01)
     with h5py.File(tmp_path / "coords" / "patches" / "a.h5", "r+") as file:
         del file["coords"].attrs["patch_size_level0_xy"]
