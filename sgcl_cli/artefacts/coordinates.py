@@ -2,7 +2,8 @@
 
 Both have a dataset ``coords`` (N, 2), level-0 x and y of the top-left corners, whose attributes say how large a patch is.
 CLAM: ``patch_size`` pixels of level ``patch_level``. TRIDENT: ``patch_size`` pixels at the target, ``patch_size_level0`` at
-level 0, or the ratio ``level0_magnification / target_magnification``. Files of ours follow both.
+level 0, or the ratio ``level0_magnification / target_magnification``. Files of ours follow both, and tell width and height in
+``patch_size_level0_xy`` where the slide's pixels are oblong.
 Sources: https://github.com/mahmoodlab/CLAM and https://github.com/mahmoodlab/TRIDENT.
 """
 
@@ -34,8 +35,8 @@ class Coordinates:
 
     :ivar corners: int64 (N, 2), x and y of the top-left corners, level-0 pixels, in the file's order.
     :ivar patch_size: side of a patch in the peer's pixels.
-    :ivar side: side of a patch in level-0 pixels, where the file tells it.
-    :ivar level: the level whose pixels ``patch_size`` counts, where ``side`` is unknown.
+    :ivar sides: (width, height) of a patch in level-0 pixels, where the file tells it.
+    :ivar level: the level whose pixels ``patch_size`` counts, where ``sides`` is unknown.
     :ivar size: (width, height) of the slide's level 0, where the file tells it.
     :ivar level_size: (width, height) of ``level``, where the file tells it.
     :ivar sha256: of all of this.
@@ -43,7 +44,7 @@ class Coordinates:
 
     corners: NDArray[np.int64]
     patch_size: int
-    side: float | None
+    sides: tuple[float, float] | None
     level: int | None
     size: tuple[int, int] | None
     level_size: tuple[int, int] | None
@@ -114,6 +115,7 @@ _ATTRIBUTES = {
     "patch_level": 1,
     "level_dim": 2,
     "patch_size_level0": 1,
+    "patch_size_level0_xy": 2,
     "level0_magnification": 1,
     "target_magnification": 1,
     "level0_width": 1,
@@ -130,11 +132,13 @@ def _interpreted(path: Path, corners: NDArray[np.int64], numbers: dict[str, tupl
     if "patch_size" not in given:
         raise _foreign(path, "'coords' has no attribute 'patch_size'")
     patch_size = given["patch_size"][0]
-    side, level = None, None
-    if "patch_size_level0" in given:
-        side = given["patch_size_level0"][0]
+    sides, level = None, None
+    if "patch_size_level0_xy" in given:
+        sides = given["patch_size_level0_xy"]
+    elif "patch_size_level0" in given:
+        sides = given["patch_size_level0"] * 2
     elif "level0_magnification" in given and "target_magnification" in given:
-        side = patch_size * given["level0_magnification"][0] / given["target_magnification"][0]
+        sides = (patch_size * given["level0_magnification"][0] / given["target_magnification"][0],) * 2
     elif "patch_level" in given:
         level = int(given["patch_level"][0])
     else:
@@ -145,7 +149,7 @@ def _interpreted(path: Path, corners: NDArray[np.int64], numbers: dict[str, tupl
     return Coordinates(
         corners=corners,
         patch_size=round(patch_size),
-        side=side,
+        sides=None if sides is None else (sides[0], sides[1]),
         level=level,
         size=(int(size[0]), int(size[1])) if len(size) == 2 else None,
         level_size=(int(given["level_dim"][0]), int(given["level_dim"][1]))

@@ -211,6 +211,12 @@ class PatchFile:
         return len(self.coords)
 
     @property
+    def sides(self) -> NDArray[np.float64]:
+        """Width and height of a patch in level-0 pixels, float64 (2,)."""
+        side = self.geometry.get("patch_size_level0")
+        return np.array(self.geometry["patch_size_level0_xy"] if side is None else [side, side], np.float64)
+
+    @property
     def has_pixels(self) -> bool:
         """Whether JPEG files are stored, not coordinates alone."""
         return self.jpeg_offsets is not None
@@ -321,7 +327,7 @@ class PatchIndex:
             if on_lattice:
                 parts.append(file.grid.astype(np.float64) * (self.stride / self.patch_size))
             else:
-                parts.append(file.coords.astype(np.float64) / float(file.geometry["patch_size_level0"]))
+                parts.append(file.coords.astype(np.float64) / file.sides)
         return np.concatenate(parts)
 
     @property

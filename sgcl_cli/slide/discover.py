@@ -35,12 +35,14 @@ class Entry:
     :ivar path: the file.
     :ivar name: the path relative to what was given, as records show it.
     :ivar mpp: um per level-0 pixel, where the table gives it.
+    :ivar further: the other files of its DICOM series, which were named or found as well.
     """
 
     slide_id: str
     path: Path
     name: str
     mpp: float | None = None
+    further: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,17 +192,16 @@ def _one_per_series(
     if len(dicom) < 2:
         return entries
     series = dict(zip(dicom, series_of([entry.path for entry in dicom]), strict=True))
-    kept: list[Entry] = []
-    seen: set[tuple[Path, str]] = set()
+    kept: dict[tuple[Path, str], Entry] = {}
     for entry in entries:
         uid = series.get(entry)
-        key = (entry.path.parent.resolve(), uid or "")
-        if uid is not None and key in seen:
+        key = (entry.path.parent.resolve(), uid) if uid is not None else (entry.path, "")
+        if key in kept:
             passed["further file of a DICOM series"] += 1
-            continue
-        seen.add(key)
-        kept.append(entry)
-    return kept
+            kept[key] = replace(kept[key], further=(*kept[key].further, entry.path))
+        else:
+            kept[key] = entry
+    return list(kept.values())
 
 
 def _check_id(entry: Entry) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,11 +57,16 @@ class Thumbnail:
     unreadable: NDArray[np.bool_]
 
 
-def identity(path: Path) -> str:
+def identity(path: Path, further: Sequence[Path] = ()) -> str:
     """What tells a file from another: its size and the sha256 of its first and last MiB, ``<bytes>-<hex>``.
 
+    :param further: files of the same slide: size and sha256 are then those of all files' identities, sorted.
     :raises SlideError: the file cannot be read.
     """
+    if further:
+        parts = sorted(identity(part) for part in (path, *further))
+        total = sum(int(part.partition("-")[0]) for part in parts)
+        return f"{total}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
     try:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size

@@ -20,6 +20,7 @@ from sgcl_cli.slide.lattice import Geometry, Lattice
 from sgcl_cli.slide.reader import Slide
 
 _FIELD_OF_VIEW = 0.05  # share by which it may differ from --patch-size at --mpp
+_SQUARE = 0.01  # share by which a patch's sides may differ in um
 _OVERHANG = 0.5  # level-0 pixels
 
 
@@ -89,19 +90,25 @@ def placed(path: Path, sha256: str, slide: Slide, config: TileConfig) -> Placed:
     if found.sha256 != sha256:
         raise SlideError(f"{path.name} has changed while the cohort was tiled", "run the same command again")
     _check_slide(path, found, slide)
-    side = _side(found, slide)
-    mpp = side * slide.mpp / config.patch_size
+    sides = _sides(found, slide)
+    across, down = sides[0] * slide.mpps[0], sides[1] * slide.mpps[1]
+    if abs(across / down - 1) > _SQUARE:
+        raise SlideError(
+            f"the patches of {path.name} are {across:.4g} um wide and {down:.4g} um high: {slide.path.name} has oblong pixels",
+            "tile it without --from-coords, or give one resolution as column mpp of --list if the record is wrong",
+        )
+    mpp = across / config.patch_size
     if abs(mpp / config.mpp - 1) > _FIELD_OF_VIEW:
         raise SlideError(
-            f"the patches of {path.name} are {side:g} level-0 pixels wide, which are {side * slide.mpp:.4g} um; "
+            f"the patches of {path.name} are {sides[0]:g} level-0 pixels wide, which are {across:.4g} um; "
             f"{config.patch_size} pixels at {config.mpp:g} um/px are {config.patch_size * config.mpp:g}",
-            f"use --patch-size {found.patch_size} --mpp {side * slide.mpp / found.patch_size:.4g}",
+            f"use --patch-size {found.patch_size} --mpp {across / found.patch_size:.4g}",
         )
-    overhangs = np.any(found.corners + side > np.array(slide.size) + _OVERHANG, axis=1)
+    overhangs = np.any(found.corners + sides > np.array(slide.size) + _OVERHANG, axis=1)
     corners = found.corners[~overhangs]
     count = len(corners)
     lattice = Lattice(corners, np.full((count, 2), -1, np.int32), np.full(count, np.nan, np.float32))
-    return Placed(Geometry(config.patch_size, 0, mpp, slide.mpp), lattice, len(found.corners) - count)
+    return Placed(Geometry(config.patch_size, 0, mpp, *slide.mpps), lattice, len(found.corners) - count)
 
 
 def _of_slide(error: ArtefactError, path: Path) -> SlideError:
@@ -110,11 +117,6 @@ def _of_slide(error: ArtefactError, path: Path) -> SlideError:
 
 
 def _check_slide(path: Path, found: Coordinates, slide: Slide) -> None:
-    if slide.mpps[0] != slide.mpps[1]:
-        raise SlideError(
-            f"{slide.path.name} has oblong pixels, and {path.name} takes them for square",
-            "tile it without --from-coords, or give one resolution as column mpp of --list if the record is wrong",
-        )
     if found.level is not None and found.level >= len(slide.downsamples):
         raise SlideError(
             f"{path.name} counts in pixels of level {found.level}, {slide.path.name} has {len(slide.downsamples)} levels",
@@ -137,9 +139,10 @@ def _check_slide(path: Path, found: Coordinates, slide: Slide) -> None:
         )
 
 
-def _side(found: Coordinates, slide: Slide) -> float:
-    """Side of a patch, level-0 pixels."""
-    if found.side is not None:
-        return found.side
+def _sides(found: Coordinates, slide: Slide) -> tuple[float, float]:
+    """Width and height of a patch, level-0 pixels."""
+    if found.sides is not None:
+        return found.sides
     assert found.level is not None
-    return found.patch_size * slide.downsamples[found.level]
+    side = found.patch_size * slide.downsamples[found.level]
+    return side, side

@@ -195,11 +195,11 @@ def _check_unchanged(entry: Entry, made: PatchFile) -> None:
 
     :raises SlideError: it is another file now, or cannot be read any more.
     """
-    if entry.path.exists():
+    if entry.path.exists() and not entry.further:
         status = entry.path.stat()
         if (status.st_size, status.st_mtime_ns) == (made.source.get("bytes"), made.source.get("modified_ns")):
             return
-    if identity(entry.path) != made.source.get("identity"):
+    if identity(entry.path, entry.further) != made.source.get("identity"):
         raise SlideError(f"{entry.path.name} has changed since it was tiled", "use --overwrite to tile it again")
 
 

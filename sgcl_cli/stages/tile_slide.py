@@ -218,7 +218,7 @@ def _plan(slide: Slide, job: Job, geometry: Geometry) -> Row:
     if not config.allow_upsample:
         slide.check_resolves(config.mpp)
     level = slide.best_level(geometry.mpp)
-    unique = identity(entry.path)
+    unique = identity(entry.path, entry.further)
     return Row(
         slide_id=entry.slide_id,
         path=entry.name,
@@ -446,7 +446,7 @@ def _coords_attributes(slide: Slide, job: Job, row: Row, geometry: Geometry) -> 
     if not geometry.square:
         return attributes | {
             "patch_size_level0_xy": np.array(geometry.sides),
-            "stride0_xy": np.array(geometry.strides),
+            **({"stride0_xy": np.array(geometry.strides)} if job.drawn.coords is None else {}),
             "mpp_level0_xy": np.array(slide.mpps),
         }
     side, nominal = geometry.patch_size_level0, layout.magnification(slide.mpp)

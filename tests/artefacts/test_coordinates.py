@@ -52,14 +52,16 @@ def without(attributes: dict[str, Any], *names: str) -> dict[str, Any]:
 def test_tridents_files(tmp_path):
     found = read(write(tmp_path / "a_patches.h5", TRIDENT))
     assert found.corners.tolist() == CORNERS.tolist() and found.corners.dtype == np.int64
-    assert (found.patch_size, found.side, found.level, found.size) == (256, 512.0, None, (4000, 3000))
+    assert (found.patch_size, found.sides, found.level, found.size) == (256, (512.0, 512.0), None, (4000, 3000))
     older = read(write(tmp_path / "b_patches.h5", without(TRIDENT, "patch_size_level0", "level0_width")))
-    assert (older.side, older.size) == (512.0, None)
+    assert (older.sides, older.size) == ((512.0, 512.0), None)
+    oblong = without(TRIDENT, "patch_size_level0") | {"patch_size_level0_xy": (512.0, 320.0)}
+    assert read(write(tmp_path / "c_patches.h5", oblong)).sides == (512.0, 320.0)
 
 
 def test_clams_files(tmp_path):
     found = read(write(tmp_path / "a.h5", CLAM, CORNERS.astype(np.int32)))
-    assert (found.patch_size, found.side, found.level, found.level_size) == (256, None, 1, (1000, 750))
+    assert (found.patch_size, found.sides, found.level, found.level_size) == (256, None, 1, (1000, 750))
     assert read(write(tmp_path / "b.h5", {"patch_size": 256, "patch_level": 0})).level_size is None
 
 

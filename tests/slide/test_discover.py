@@ -167,4 +167,7 @@ def test_dicom_files_of_a_series_are_one_slide(tmp_path: Path):
     series = {"a.dcm": "1", "b.dcm": "1", "c.dcm": "2", "d.dcm": "1"}
     found = find(tmp_path, series=series)
     assert ids(found) == ["a", "broken", "c", "d"]
+    assert {entry.slide_id: [path.name for path in entry.further] for entry in found.entries if entry.further} == {
+        "a": ["b.dcm"]
+    }
     assert found.passed_over == "passed over 1 (1 further file of a DICOM series)"

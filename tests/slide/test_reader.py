@@ -211,6 +211,12 @@ def test_identity_depends_on_size_first_and_last_mebibyte(tmp_path: Path):
         assert (identity(path) == first) is same
     path.write_bytes(content + b"x")
     assert identity(path) != first
+    other = tmp_path / "other"
+    other.write_bytes(b"abc")
+    both = identity(path, [other])
+    assert both == identity(other, [path]) != identity(path) and both.startswith(f"{3 * 2**20 + 1 + 3}-")
+    other.write_bytes(b"abd")
+    assert identity(path, [other]) != both
 
 
 def test_real_slides(real_data: Path):

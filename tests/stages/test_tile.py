@@ -835,5 +835,6 @@ def test_real_folder_of_vendor_files(tmp_path, real_data):
     assert "no resolution" in reasons["tcga-cr-7395-01a-01-ts1.svs"]
     assert "0.9872 um/px" in reasons["whole-slide-packer-example.tif"]
     assert "not a slide" in reasons["broken.svs"]
+    assert "no resolution" in reasons["kidney-48-5.tif"]
     assert not any(str(real_data) in reason for reason in reasons.values())
     assert not [name for name in tree(tmp_path / "out") if ".tmp" in name]

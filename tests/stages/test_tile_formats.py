@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 import simplejpeg
@@ -117,6 +119,25 @@ def test_a_slide_with_oblong_pixels_gives_square_patches(tmp_path, inline):
     assert again.data["skipped"] == 2 and rows_of(tmp_path / "out" / "slides.csv") == [*made.values()]
 
 
+def test_chosen_patches_on_oblong_pixels(tmp_path, inline):
+    """Our own coordinates tell both sides; a peer's file would have squares of pixels read, which are none in um."""
+    slide = write_tiled(tmp_path / "a.tif", tissue(768, 512), (2.0, 3.0))
+    settings = {"mpp": 4.0, "jpeg_quality": 95}
+    tile(config(tmp_path / "whole", slide, **settings), Silent())
+    tile(config(tmp_path / "coords", slide, mpp=4.0, coords_only=True), Silent())
+    tile(config(tmp_path / "out", slide, from_coords=tmp_path / "coords", **settings), Silent())
+    whole, chosen = (PatchIndex.open(tmp_path / name, pixels=True) for name in ("whole", "out"))
+    assert chosen.coords.tolist() == whole.coords.tolist() and (chosen.grid == -1).all()
+    assert [chosen.read(n) for n in range(len(whole))] == [whole.read(n) for n in range(len(whole))]
+    assert "stride0_xy" in whole.files[0].geometry and "stride0_xy" not in chosen.files[0].geometry
+    np.testing.assert_allclose(chosen.cells, whole.cells, atol=0.01)
+    with h5py.File(tmp_path / "coords" / "patches" / "a.h5", "r+") as file:
+        del file["coords"].attrs["patch_size_level0_xy"]
+        file["coords"].attrs["patch_size_level0"] = 128
+    with pytest.raises(SlideError, match=r"256 um wide and 384 um high: a\.tif has oblong pixels"):
+        tile(config(tmp_path / "none", slide, from_coords=tmp_path / "coords", **settings), Silent())
+
+
 def test_native_tiles_of_oblong_pixels_are_not_copied(tmp_path, inline):
     oblong = write_tiled(tmp_path / "oblong.tif", tissue(768, 512), (2.0, 3.0))
     with pytest.raises(SlideError, match="its pixels are oblong, so its tiles are no patches"):
@@ -187,7 +208,7 @@ def test_tiny_slides(tmp_path, inline, kind, side, patches):
 def test_a_dicom_series_is_one_slide(tmp_path, inline, real_data):
     for name in ("boxes_0.dcm", "boxes_1.dcm", "sm_image.dcm"):
         (tmp_path / "in" / "case").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "in" / "case" / name).symlink_to(real_data / "vendor" / name)
+        shutil.copyfile(real_data / "vendor" / name, tmp_path / "in" / "case" / name)
     notes: list[str] = []
 
     class Listening(Silent):
@@ -199,3 +220,8 @@ def test_a_dicom_series_is_one_slide(tmp_path, inline, real_data):
     rows = {row["slide_id"]: (row["patches"], row["width"], row["mpp_source"]) for row in outcome.data["slides"]}
     assert rows == {"boxes_0": (1, 16, "openslide"), "sm_image": (9, 50, "openslide")}
     assert notes == ["passed over 1 (1 further file of a DICOM series)"]
+    assert tile(config(tmp_path / "out", tmp_path / "in", **settings), Silent()).data["skipped"] == 2
+    further = tmp_path / "in" / "case" / "boxes_1.dcm"
+    further.write_bytes(further.read_bytes()[:-2] + b"xx")
+    (failure,) = tile(config(tmp_path / "out", tmp_path / "in", **settings), Silent()).failures
+    assert failure.reason == "boxes_0.dcm has changed since it was tiled"
