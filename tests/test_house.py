@@ -34,6 +34,8 @@ OWNERS = {
     "jinja2": {"report"},
     "matplotlib": {"report", "slide"},
     "pebble": {"engine"},
+    "timm": {"nets"},
+    "transformers": {"nets"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

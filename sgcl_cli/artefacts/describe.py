@@ -32,8 +32,9 @@ _TAIL = """## Checkpoints and encoders
 the projector, the banks and cluster labels, the optimiser, the position in the schedule, the settings, the id of the patches and
 the slides. There are no random states in it: every draw is a function of the seed and the position.
 
-`encoder.safetensors` holds the encoder alone, under torchvision's parameter names without `fc`; `encoder.json` says how to
-feed it: architecture, input size, mean, std, mpp, patch size, embedding size, and the weights' sha256.
+`encoder.safetensors` holds the encoder alone, without a classifier: ResNets under torchvision's parameter names, vision
+transformers under timm's. `encoder.json` says how to feed it: architecture, input size, mean, std, mpp, patch size, embedding
+size, and the weights' sha256; `pretrain_slides` names what it has seen, the weights that it started from included.
 
 ## Labels, brought by you
 

@@ -24,13 +24,15 @@ from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.fit import Position, cosine, fit
 from sgcl_cli.engine.interrupt import StopRequest
 from sgcl_cli.engine.loader import Batch, Failed, Loader, StoredPatches, epoch_order
+from sgcl_cli.engine.optimisers import make_optimiser
 from sgcl_cli.engine.ranks import Ranks, joint_commit, joint_refit, joint_total
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import MEAN, STD, make_views, settings_from
 from sgcl_cli.errors import ConfigError, Interrupted, TrainingError
 from sgcl_cli.method.sgcl import SGCL, Diagnostics, Losses, Settings, bytes_needed, ramp
-from sgcl_cli.nets.resnet import ENCODERS, Projector
+from sgcl_cli.nets.resnet import Projector
 from sgcl_cli.progress import Reporter, Silent, Task
+from sgcl_cli.stages.encoders import Start, build_start, input_side, open_start
 
 FORMAT = "sgcl.pretrain/1"
 _DRY_STEPS = 2
@@ -60,7 +62,8 @@ def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Outcom
         raise TrainingError(
             f"patches of {index.patch_size} pixels cannot be cut into quarters", "tile with an even --patch-size"
         )
-    run_id = store.artefact_id(FORMAT, config.affecting(), [index.id])
+    start = open_start(config.encoder, config.init)
+    run_id = store.artefact_id(FORMAT, {**config.affecting(), **start.settings}, [index.id])
     out = Path(config.out)
     if config.overwrite and not config.dry_run:
         _clear(out)
@@ -70,7 +73,7 @@ def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Outcom
         return stored
     runtime = engine.start(config.device, config.precision, config.threads)
     reporter.note(f"device: {runtime.describe()}")
-    run = _Run(config, index, runtime, run_id, reporter)
+    run = _Run(config, index, start, runtime, run_id, reporter)
     if config.dry_run:
         return run.try_out(record)
     if (out / "last.pt").exists():
@@ -156,18 +159,28 @@ class _Run:
     """One training run: the networks, the objective and the optimiser, and where it stands."""
 
     def __init__(
-        self, config: PretrainConfig, index: PatchIndex, runtime: Runtime, run_id: str, reporter: Reporter
+        self,
+        config: PretrainConfig,
+        index: PatchIndex,
+        start: Start,
+        runtime: Runtime,
+        run_id: str,
+        reporter: Reporter,
     ) -> None:
         self.config, self.index, self.runtime, self.run_id, self.reporter = config, index, runtime, run_id, reporter
+        self.initial = start
         self.out = Path(config.out)
         self.views = settings_from(config, index.patch_size)
         self.steps_per_epoch = len(index) // config.batch
         self.settings, self.warnings = _settings(config).resolve(len(index), config.epochs, config.batch)
         for warning in self.warnings:
             reporter.warn(warning)
+        sides = (self.views.view, self.views.corner) if self.settings.inner else (self.views.view,)
         with engine.seeded(config.seed):
-            self.encoder = ENCODERS[config.encoder]()
-            self.projector = Projector(self.encoder.embedding_size, config.projection)
+            self.encoder, self.embedding_size, init_fit = build_start(start, sides)
+            self.projector = Projector(self.embedding_size, config.projection)
+        if init_fit is not None:
+            reporter.note(f"--init {config.init}: {init_fit.describe()}")
         self.encoder.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.projector.to(runtime.device)
         self.keys = _KeyNetworks(self.encoder, self.projector) if config.base == "moco" else None
@@ -177,12 +190,13 @@ class _Run:
             torch.from_numpy(index.slide_of),
             torch.from_numpy(index.cells),
             dim=config.projection,
-            hidden_dim=self.encoder.embedding_size,
+            hidden_dim=self.embedding_size,
             seed=config.seed,
             device=runtime.device,
         )
-        self.optimiser = torch.optim.SGD(
-            [*self.encoder.parameters(), *self.projector.parameters()],
+        self.optimiser = make_optimiser(
+            config.optimiser,
+            (self.encoder, self.projector),
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
@@ -203,7 +217,7 @@ class _Run:
 
     def _check_memory(self) -> None:
         """Say what banks and lists take, and refuse what cannot fit before anything of it is allocated."""
-        n, sizes = len(self.index), {"dim": self.config.projection, "hidden_dim": self.encoder.embedding_size}
+        n, sizes = len(self.index), {"dim": self.config.projection, "hidden_dim": self.embedding_size}
         needed, free = bytes_needed(self.settings, n, **sizes), engine.free_bytes(self.runtime)
         per_million = bytes_needed(self.settings, 10**6, **sizes)
         self.reporter.note(
@@ -385,7 +399,7 @@ class _Run:
             self.out / "last.pt",
             {
                 "id": self.run_id,
-                "config": self.config.affecting(),
+                "config": {**self.config.affecting(), **self.initial.settings},
                 "patches_id": self.index.id,
                 "slides": {file.slide_id: file.id for file in self.index.files},
                 "position": [self.position.epoch, self.position.within, self.position.step],
@@ -407,7 +421,7 @@ class _Run:
 
         :raises ConfigError: it was made under other settings, or on other patches; the message says which.
         """
-        changed = differences(checkpoint["config"], self.config.affecting())
+        changed = differences(checkpoint["config"], {**self.config.affecting(), **self.initial.settings})
         if changed:
             raise ConfigError(
                 f"{self.out} holds a run under other settings: {'; '.join(changed)}",
@@ -468,15 +482,17 @@ class _Run:
     def _card(self) -> EncoderCard:
         return EncoderCard(
             name=self.config.encoder,
-            embedding_size=self.encoder.embedding_size,
-            input_size=round(self.index.patch_size * 7 / 8),
+            embedding_size=self.embedding_size,
+            input_size=input_side(self.encoder, self.index.patch_size),
             mean=MEAN,
             std=STD,
             mpp=self.index.mpp,
             patch_size=self.index.patch_size,
             run_id=self.run_id,
             epochs=self.position.step / self.steps_per_epoch,
-            pretrain_slides=tuple(str(file.source.get("identity", file.id)) for file in self.index.files),
+            pretrain_slides=tuple(
+                dict.fromkeys((*(str(f.source.get("identity", f.id)) for f in self.index.files), *self.initial.slides))
+            ),
         )
 
     def finish(self, record: RunRecord) -> Outcome:
@@ -509,7 +525,9 @@ class _Run:
             "objective": _plain(self.settings),
         }
         outcome = Outcome("pretrain", self.out, _headline(self.out, data), warnings=warnings, data=data)
-        record.write(self.out, artefact=self.run_id, inputs={"patches": self.index.id}, outcome=outcome)
+        record.write(
+            self.out, artefact=self.run_id, inputs={"patches": self.index.id, **self.initial.settings}, outcome=outcome
+        )
         return outcome
 
     def _judge(self) -> list[str]:

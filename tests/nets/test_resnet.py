@@ -3,14 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sgcl_cli.nets.resnet import ENCODERS, Projector
+from sgcl_cli.nets.encoders import ENCODERS
+from sgcl_cli.nets.resnet import RESNETS, Projector
 
 # Parameter counts of torchvision's models without their last layer (fc): 11,689,512 - 513,000 and so on.
 PARAMETERS = {"resnet18": 11_176_512, "resnet34": 21_284_672, "resnet50": 23_508_032}
 SIZES = {"resnet18": 512, "resnet34": 512, "resnet50": 2048}
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", RESNETS)
 def test_sizes(name: str) -> None:
     model = ENCODERS[name]().eval()
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
@@ -51,7 +52,7 @@ def _expected_names(name: str) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", RESNETS)
 def test_names_and_shapes_are_torchvisions(name: str) -> None:
     found = {key: tuple(value.shape) for key, value in ENCODERS[name]().state_dict().items()}
     assert found == _expected_names(name)
