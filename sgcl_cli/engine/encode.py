@@ -43,7 +43,8 @@ class FrozenEncoder:
 
 
 def resized(patches: Tensor, size: int, interpolation: str) -> Tensor:
-    """uint8 (B, H, W, 3) with the shorter side resized to ``size``, antialiased as PIL does it, to one grey level.
+    """uint8 (B, H, W, 3) with the shorter side resized to ``size``, antialiased as PIL does it, to one grey level: rows first,
+    then columns, whole grey levels after each.
 
     :param interpolation: bilinear or bicubic.
     """
@@ -51,10 +52,11 @@ def resized(patches: Tensor, size: int, interpolation: str) -> Tensor:
     short = min(height, width)
     if short == size:
         return patches
-    sides = (size * height // short, size * width // short)
+    rows, columns = size * height // short, size * width // short
     planes = patches.permute(0, 3, 1, 2).float()
-    planes = interpolate(planes, size=sides, mode=interpolation, antialias=True)
-    return planes.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    for sides in ((height, columns), (rows, columns)):
+        planes = interpolate(planes, size=sides, mode=interpolation, antialias=True).round_().clamp_(0, 255)
+    return planes.to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def centre_crop(patches: Tensor, size: int) -> Tensor:

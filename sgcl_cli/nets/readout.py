@@ -51,8 +51,11 @@ class Readout(nn.Module):
             return self._pool_tokens(found, self._prefix(found.shape[1], *x.shape[-2:]))
         if found.ndim == 2 and self.pool == "auto":
             return found
-        kind = {2: "one vector an image", 4: "maps without a class token"}.get(found.ndim, f"{found.ndim} dimensions")
-        raise ConfigError(f"--pool {self.pool}: the encoder gives {kind}", "use --pool auto")
+        kinds = {2: "one vector an image", 4: "maps without a class token"}
+        raise ConfigError(
+            f"--pool {self.pool}: the encoder gives {kinds.get(found.ndim, f'an array {tuple(found.shape)}')}",
+            "use --pool auto, and an encoder that gives (B, D), tokens (B, T, D) or maps (B, D, h, w)",
+        )
 
     def _pool_tokens(self, tokens: Tensor, prefix: int) -> Tensor:
         classed = self._has_class and prefix > 0
