@@ -234,7 +234,8 @@ def _card(content: dict[str, Any], path: Path) -> EncoderCard:
         raise ArtefactError(
             f"{path} lacks what an encoder needs: {error}", "take the file that sgcl pretrain wrote"
         ) from error
-    if not (sizes_right and numbers_right):
+    resizing_right = card.interpolation in (None, "bilinear", "bicubic") and (card.resize is None or card.resize > 0)
+    if not (sizes_right and numbers_right and resizing_right):
         raise ArtefactError(f"{path} describes no usable encoder", "take the file that sgcl pretrain wrote")
     return card
 

@@ -84,7 +84,16 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"std": [0, 1, 1]}, {"input_size": 0}, {"mean": [0.5, float("inf"), 0]}, {"std": None}, {"mean": [1, 2]}]
+    "change",
+    [
+        {"std": [0, 1, 1]},
+        {"input_size": 0},
+        {"mean": [0.5, float("inf"), 0]},
+        {"std": None},
+        {"mean": [1, 2]},
+        {"resize": 0},
+        {"interpolation": "box"},
+    ],
 )
 def test_cards_that_describe_no_encoder(tmp_path: Path, change: dict) -> None:
     save_encoder(tmp_path, CARD, {"w": torch.zeros(3)})
