@@ -229,7 +229,9 @@ def open_start(arch: str, init: str | None) -> Start:
 
 
 def build_start(start: Start, sides: tuple[int, ...]) -> tuple[nn.Module, int, Fit | None]:
-    """The encoder to train, its embedding size, and how ``--init`` fitted; random weights come from torch's generator.
+    """The encoder to train, its embedding size (also its attribute ``embedding_size``), and how ``--init`` fitted.
+
+    Random weights come from torch's generator.
 
     :param sides: of the square images that it must take, pixels.
     :raises ConfigError: it cannot be made, or does not take images of these sizes.
@@ -240,6 +242,7 @@ def build_start(start: Start, sides: tuple[int, ...]) -> tuple[nn.Module, int, F
     for side, setting in zip(sides, ("--view", "--corner"), strict=False):
         remedy = f"use {setting} {max(1, round(side / step)) * step}, a multiple of {step}" if step > 1 else setting
         width = embedding_of(network, side, start.arch, remedy)
+    network.embedding_size = width  # type: ignore[assignment]
     if start.weights is None:
         return network, width, None
     fit = fit_weights(network, start.weights.groups, arch=start.arch, where=str(start.weights.path))

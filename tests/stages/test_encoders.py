@@ -370,12 +370,12 @@ def test_other_initial_weights_are_another_run(
     training: PretrainConfig, earlier: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(self: Any, batch: Any, position: Any) -> None:
-        self.position = position
+        self.state.position = position
         self.save()
         raise Interrupted(15)
 
     with monkeypatch.context() as patched:
-        patched.setattr("sgcl_cli.stages.pretrain._Run.stepped", stopped)
+        patched.setattr("sgcl_cli.stages.pretrain_run.Run.stepped", stopped)
         with pytest.raises(Interrupted):
             pretrain(replace(training, init=str(earlier)))
     card, state = load_encoder(earlier)

@@ -20,7 +20,7 @@ from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine.fit import Position
 from sgcl_cli.errors import ArtefactError, ConfigError, Interrupted, TrainingError
 from sgcl_cli.progress import Silent
-from sgcl_cli.stages import pretrain as stage
+from sgcl_cli.stages import pretrain_run as stage
 from sgcl_cli.stages.pretrain import pretrain
 
 Make = Callable[..., Path]
@@ -83,14 +83,14 @@ def test_stopped_after_any_step_and_resumed_equals_uninterrupted_to_the_bit(
     config = replace(config, base=base)
     pretrain(config)
     broken = replace(config, out=str(tmp_path / "broken"))
-    stepped = stage._Run.stepped
+    stepped = stage.Run.stepped
 
-    def interrupted(self: stage._Run, batch: object, position: Position) -> None:
+    def interrupted(self: stage.Run, batch: object, position: Position) -> None:
         stepped(self, batch, position)  # type: ignore[arg-type]
         if position.step in (2, 3, 5, 7):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(stage._Run, "stepped", interrupted)
+    monkeypatch.setattr(stage.Run, "stepped", interrupted)
     for _ in range(4):
         with pytest.raises(Interrupted) as stop:
             pretrain(broken)
@@ -162,8 +162,8 @@ def test_coordinates_without_pixels(config: PretrainConfig, make_patches: Make) 
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
     config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = stage._Run.loss
-    monkeypatch.setattr(stage._Run, "loss", lambda self, b, p: whole(self, b, p) * (float("nan") if p.step == 4 else 1))
+    whole = stage.Run.loss
+    monkeypatch.setattr(stage.Run, "loss", lambda self, b, p: whole(self, b, p) * (float("nan") if p.step == 4 else 1))
     with pytest.raises(TrainingError, match=r"the loss is nan at step 4 .*last good checkpoint is .*last.pt"):
         pretrain(config)
     assert load_checkpoint(Path(config.out) / "last.pt")["position"] == [1, 0, 3]
@@ -206,20 +206,6 @@ def test_moco_takes_keys_from_the_network_that_follows(config: PretrainConfig, m
     checkpoint = load_checkpoint(Path(config.out) / "last.pt")
     query, key = checkpoint["encoder"]["state"]["conv1.weight"], checkpoint["keys"]["encoder.conv1.weight"]
     assert not torch.equal(query, key)
-
-
-def test_key_networks_follow_by_momentum() -> None:
-    encoder, projector = torch.nn.Linear(3, 2), torch.nn.Linear(2, 2)
-    keys = stage._KeyNetworks(encoder, projector)
-    expected = encoder.weight.detach().clone()
-    for _ in range(3):
-        with torch.no_grad():
-            encoder.weight += 1
-        keys.follow(encoder, projector, 0.9)
-        expected = 0.9 * expected + 0.1 * encoder.weight.detach()
-    torch.testing.assert_close(keys.encoder.weight, expected)
-    assert not any(parameter.requires_grad for parameter in keys.parameters())
-    assert torch.equal(keys.projector.weight, projector.weight)
 
 
 def test_a_run_that_learned_nothing_says_so(config: PretrainConfig) -> None:

@@ -1,0 +1,75 @@
+"""What is trained: encoder f and projector g as one module, and MoCo's copies of them that follow."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from sgcl_cli.engine.runtime import Runtime
+from sgcl_cli.engine.views import Views
+
+
+class Embedded(NamedTuple):
+    """Unit rows in float32: v (B, D) and h (B, H) of the global views, ``corners`` (4, B, D) of the quarters or None."""
+
+    v: Tensor
+    h: Tensor
+    corners: Tensor | None
+
+    def detached(self) -> Embedded:
+        """The same numbers without their gradient."""
+        return Embedded(self.v.detach(), self.h.detach(), None if self.corners is None else self.corners.detach())
+
+
+class Networks(nn.Module):
+    """f and g on a runtime's device. One call embeds the global and the corner views, so that a step has one forward."""
+
+    def __init__(self, encoder: nn.Module, projector: nn.Module, runtime: Runtime) -> None:
+        super().__init__()
+        self.runtime = runtime
+        self.encoder = encoder.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.projector = projector.to(runtime.device)
+
+    def forward(self, whole: Tensor, corners: Tensor | None) -> Embedded:
+        """Images (B, 3, view, view) and (4, B, 3, corner, corner) or None, normalised."""
+        v, h = self._embed(whole)
+        if corners is None:
+            return Embedded(v, h, None)
+        small, _ = self._embed(corners.flatten(0, 1))
+        return Embedded(v, h, small.view(4, corners.shape[1], -1))
+
+    def _embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        images = images.contiguous(memory_format=torch.channels_last)
+        with self.runtime.autocast():
+            h = self.encoder(images)
+            v = self.projector(h)
+        return normalize(v.float(), dim=1), normalize(h.float(), dim=1)
+
+
+class KeyNetworks(Networks):
+    """MoCo's key encoder and projector: they follow the trained ones and have no gradient (He et al., CVPR 2020)."""
+
+    def __init__(self, networks: Networks) -> None:
+        super().__init__(copy.deepcopy(networks.encoder), copy.deepcopy(networks.projector), networks.runtime)
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, whole: Tensor, corners: Tensor | None) -> Embedded:
+        """As ``Networks``, without gradient."""
+        return super().forward(whole, corners)
+
+    def keys_of(self, views: Views) -> Embedded:
+        """The keys of a batch: of its second global views, and of its quarters."""
+        assert views.second is not None
+        keys: Embedded = self(views.second, views.corners)
+        return keys
+
+    @torch.no_grad()
+    def follow(self, networks: Networks, momentum: float) -> None:
+        """key <- momentum key + (1 - momentum) query, parameters only; batch norm keeps its own statistics."""
+        for key, query in zip(self.parameters(), networks.parameters(), strict=True):
+            key.lerp_(query, 1 - momentum)
