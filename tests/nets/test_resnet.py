@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors import safe_open
 
+from sgcl_cli.artefacts.checkpoint import EncoderCard, save_encoder
 from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.nets.resnet import RESNETS, Projector
 
@@ -53,8 +57,11 @@ def _expected_names(name: str) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("name", RESNETS)
-def test_names_and_shapes_are_torchvisions(name: str) -> None:
-    found = {key: tuple(value.shape) for key, value in ENCODERS[name]().state_dict().items()}
+def test_names_and_shapes_of_the_exported_file_are_torchvisions(name: str, tmp_path: Path) -> None:
+    card = EncoderCard(name, SIZES[name], 224, (0.5,) * 3, (0.5,) * 3, 0.5, 256)
+    save_encoder(tmp_path, card, ENCODERS[name]().state_dict())
+    with safe_open(tmp_path / "encoder.safetensors", "pt") as file:
+        found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     assert found == _expected_names(name)
 
 

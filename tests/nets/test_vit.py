@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
+from sgcl_cli.artefacts.checkpoint import EncoderCard, save_encoder
 from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.nets.vit import VITS, VisionTransformer
 
@@ -34,9 +37,12 @@ def _expected_names(width: int, depth: int) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(("name", "width"), [("vit_tiny", 192), ("vit_small", 384)])
-def test_names_shapes_and_counts_are_timms(name: str, width: int) -> None:
+def test_names_shapes_and_counts_of_the_exported_file_are_timms(name: str, width: int, tmp_path: Path) -> None:
     model = ENCODERS[name]()
-    assert {key: tuple(value.shape) for key, value in model.state_dict().items()} == _expected_names(width, 12)
+    save_encoder(tmp_path, EncoderCard(name, width, 224, (0.5,) * 3, (0.5,) * 3, 0.5, 256), model.state_dict())
+    with safe_open(tmp_path / "encoder.safetensors", "pt") as file:
+        found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    assert found == _expected_names(width, 12)
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
     assert model.embedding_size == width and model.blocks[0].attn.heads == VITS[name][2] == width // 64
 

@@ -309,8 +309,11 @@ def test_a_card_that_states_another_width(config: EmbedConfig, tmp_path: Path) -
 # Training.
 
 
-def test_a_vision_transformer_trains_and_exports_timms_names(training: PretrainConfig, config: EmbedConfig) -> None:
-    training = replace(training, encoder="vit_tiny", optimiser="adamw", lr=5e-4, view=32, corner=16)
+def test_a_vision_transformer_trains_and_exports_timms_names(
+    training: PretrainConfig, config: EmbedConfig, make_patches: Make
+) -> None:
+    few = str(make_patches("few", slides={"a": (4, 3)}))
+    training = replace(training, patches=few, encoder="vit_tiny", optimiser="adamw", lr=5e-4, view=32, corner=16)
     pretrain(training)
     card, state = load_encoder(training.out)
     assert (card.name, card.embedding_size, card.input_size) == ("vit_tiny", 192, 32)
