@@ -79,6 +79,36 @@ def test_bad_values_are_refused_by_flag(settings: dict[str, object], message: st
         TileConfig.resolve({"out": "o"}, settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"encoder": "resnet19"}, "--encoder is 'resnet19' .did you mean 'resnet18'. .*timm:NAME"),
+        ({"encoder": "transformers:a"}, "--encoder is 'transformers:a'"),
+        ({"encoder": "os.system"}, "--encoder is 'os.system'"),
+    ],
+)
+def test_architectures_that_cannot_be_trained(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PretrainConfig.resolve({"patches": "p", "out": "o"}, settings)
+    for encoder in ("vit_small", "timm:a", "timm:hf-hub:o/a", "package.module:factory"):
+        assert PretrainConfig(patches="p", out="o", encoder=encoder).encoder == encoder
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"arch": "resnet"}, "--arch is 'resnet'"),
+        ({"mean": "0.5"}, "--mean is '0.5' .*red,green,blue"),
+        ({"std": "0.1,0.1,0"}, "--std is '0.1,0.1,0' .*greater than 0"),
+        ({"std": "a,b,c"}, "--std is 'a,b,c'"),
+        ({"pool": "max"}, "--pool is 'max'.*cls"),
+    ],
+)
+def test_encoders_that_cannot_be_described_so(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EmbedConfig.resolve({"patches": "p", "out": "o", "encoder": "run"}, settings)
+
+
 def test_evaluate_takes_one_of_two_forms() -> None:
     for settings in ({}, {"train": "a"}, {"features": "f", "train": "a", "test": "b"}):
         with pytest.raises(ConfigError):

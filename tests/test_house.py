@@ -36,6 +36,8 @@ OWNERS = {
     "pebble": {"engine"},
     "distributed": {"engine"},
     "filelock": {"artefacts"},
+    "timm": {"nets"},
+    "transformers": {"nets"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -1,15 +1,18 @@
 """sgcl.checkpoint: everything a training run needs to go on, and the encoder in the form that others load.
 
 A checkpoint holds tensors and plain values only and is read with ``weights_only=True``. The exported encoder is
-``encoder.safetensors`` (torchvision's parameter names) and ``encoder.json`` (what surrounds the weights).
+``encoder.safetensors`` (torchvision's parameter names for ResNets, timm's for vision transformers) and ``encoder.json`` (what
+surrounds the weights). ``read_weights`` also reads the state dicts of others.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import pickle
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,18 @@ from sgcl_cli.errors import ArtefactError
 
 FORMAT = "sgcl.checkpoint/1"
 ENCODER_FORMAT = "sgcl.encoder/1"
+# Where others put the weights in a checkpoint; the averaged ones, which are meant for use, come first.
+CONTAINERS = (
+    "teacher",
+    "state_dict_ema",
+    "model_ema",
+    "ema",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "encoder",
+)
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
@@ -35,35 +50,41 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     :raises ArtefactError: missing, damaged, holding Python objects, or of another format.
     """
-    path = Path(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ArtefactError(f"no such checkpoint: {path}", "check the path") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ArtefactError(
-            f"{path} is not a checkpoint: damaged, or it holds Python objects, which are refused",
-            "give a last.pt or best.pt that sgcl pretrain wrote",
-        ) from error
+    content = _load(Path(path), "checkpoint", "give a last.pt or best.pt that sgcl pretrain wrote")
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise ArtefactError(
             f"{path} is not {FORMAT}: its format is {found!r}",
-            "give a checkpoint that this version of sgcl pretrain wrote",
+            "give a checkpoint that this version of sgcl pretrain wrote; for others' weights name their --arch",
         )
     result: dict[str, Any] = content
     return result
+
+
+def _load(path: Path, kind: str, remedy: str) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ArtefactError(f"no such {kind}: {path}", "check the path") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise ArtefactError(
+            f"{path} is not a {kind}: damaged, or it holds Python objects, which are refused", remedy
+        ) from error
 
 
 @dataclass(frozen=True)
 class EncoderCard:
     """What stands beside the weights: how to build the encoder and how to feed it.
 
+    :param name: an architecture of this package, ``timm:NAME``, ``transformers:NAME`` or ``package.module:factory``.
     :param input_size: side of the square input in pixels, a centre crop of a patch at ``mpp``.
     :param mean, std: per RGB channel, of pixels scaled to 0..1.
     :param mpp: um per pixel of the input; None where unknown.
     :param patch_size: side of the patches that it was trained on, pixels.
     :param pretrain_slides: identities of the slides that it was trained on.
+    :param resize: the shorter side in pixels to which an image is resized before the crop; None where it is not.
+    :param interpolation: bilinear or bicubic, antialiased; None without ``resize``.
+    :param layer, pool: what is taken as the embedding, as ``sgcl embed`` names it.
     """
 
     name: str
@@ -77,13 +98,21 @@ class EncoderCard:
     run_id: str = ""
     epochs: float = 0.0
     pretrain_slides: tuple[str, ...] = ()
+    resize: int | None = None
+    interpolation: str | None = None
+    layer: str | None = None
+    pool: str = "auto"
+
+    def feed(self) -> dict[str, Any]:
+        """What besides the weights decides the embedding of an image, as JSON values."""
+        names = ("name", "input_size", "mean", "std", "resize", "interpolation", "layer", "pool")
+        return {name: list(value) if isinstance(value := getattr(self, name), tuple) else value for name in names}
 
 
 def save_encoder(folder: str | Path, card: EncoderCard, state: dict[str, torch.Tensor]) -> EncoderCard:
     """Write encoder.safetensors and then encoder.json with the weights' sha256; returns the card so completed."""
     folder = Path(folder)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    store.write_bytes(folder / "encoder.safetensors", safetensors.torch.save(tensors))
+    store.write_bytes(folder / "encoder.safetensors", _exported(state))
     complete = EncoderCard(**{**asdict(card), "sha256": store.file_sha256(folder / "encoder.safetensors")})
     store.write_json(folder / "encoder.json", {"format": ENCODER_FORMAT, **asdict(complete)})
     return complete
@@ -98,8 +127,7 @@ def load_encoder(path: str | Path) -> tuple[EncoderCard, dict[str, torch.Tensor]
     if not path.exists():
         raise ArtefactError(f"no such encoder: {path}", "give the folder that sgcl pretrain wrote")
     if path.suffix in (".pt", ".pth"):
-        content = load_checkpoint(path)["encoder"]
-        return _card(content["card"], path), content["state"]
+        return _from_checkpoint(load_checkpoint(path), path)
     folder = path if path.is_dir() else path.parent
     weights = folder / "encoder.safetensors" if path.is_dir() else path
     if not weights.exists():
@@ -109,6 +137,10 @@ def load_encoder(path: str | Path) -> tuple[EncoderCard, dict[str, torch.Tensor]
             else "give a pretrain folder"
         )
         raise ArtefactError(f"{folder} has no encoder.safetensors", remedy)
+    if not (folder / "encoder.json").exists():
+        raise ArtefactError(
+            f"{weights} has no encoder.json beside it", "take both files from one run, or name the weights' --arch"
+        )
     content = store.read_json(folder / "encoder.json")
     if content.get("format") != ENCODER_FORMAT:
         raise ArtefactError(
@@ -117,10 +149,77 @@ def load_encoder(path: str | Path) -> tuple[EncoderCard, dict[str, torch.Tensor]
     card = _card(content, folder / "encoder.json")
     if store.file_sha256(weights) != card.sha256:
         raise ArtefactError(f"{weights} does not belong to its encoder.json", "take both files from one run")
+    return card, _safetensors(weights)
+
+
+def _from_checkpoint(content: Mapping[str, Any], path: Path) -> tuple[EncoderCard, dict[str, torch.Tensor]]:
+    """The card, with the sha256 that the encoder would have as encoder.safetensors, and the weights."""
     try:
-        return card, safetensors.torch.load_file(weights)
+        card, state = _card(content["encoder"]["card"], path), content["encoder"]["state"]
+    except (KeyError, TypeError) as error:
+        raise ArtefactError(f"{path} holds no encoder", "give a last.pt that sgcl pretrain wrote") from error
+    return replace(card, sha256=hashlib.sha256(_exported(state)).hexdigest()), state
+
+
+def _exported(state: Mapping[str, torch.Tensor]) -> bytes:
+    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+
+
+def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise ArtefactError(f"{weights} is damaged: {error}", "run sgcl pretrain again") from error
+        raise ArtefactError(f"{path} is damaged: {error}", "get the file again") from error
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file of weights holds.
+
+    :param groups: state dicts by the name of the container that they stood in, "" for the file itself.
+    :param sha256: of the file; of a run or checkpoint of ours, that of its encoder.safetensors.
+    :param card: what an encoder of ours says about itself; None for others' files.
+    """
+
+    path: Path
+    groups: Mapping[str, Mapping[str, torch.Tensor]]
+    sha256: str
+    card: EncoderCard | None
+
+
+def read_weights(path: str | Path) -> Weights:
+    """Read weights that sgcl pretrain wrote, or a state dict of others: .safetensors, or .pt and .pth without Python objects.
+
+    Checkpoints that hold the state dict in a container (``state_dict``, ``model``, ``teacher`` and others) are looked through.
+
+    :raises ArtefactError: missing, damaged, holding Python objects, or without tensors.
+    """
+    path = Path(path)
+    if path.is_dir() or not path.exists():
+        return _ours(path, *load_encoder(path))
+    if path.suffix == ".safetensors":
+        if path.name == "encoder.safetensors" and (path.parent / "encoder.json").exists():
+            return _ours(path, *load_encoder(path))
+        return Weights(path, {"": _safetensors(path)}, store.file_sha256(path), None)
+    content = _load(path, "file of weights", "save its tensors alone: torch.save(model.state_dict(), FILE)")
+    if isinstance(content, Mapping) and content.get("format") == FORMAT:
+        return _ours(path, *_from_checkpoint(content, path))
+    return Weights(path, _groups(content), store.file_sha256(path), None)
+
+
+def _ours(path: Path, card: EncoderCard, state: dict[str, torch.Tensor]) -> Weights:
+    return Weights(path, {"": state}, card.sha256, card)
+
+
+def _groups(content: Any) -> dict[str, Mapping[str, torch.Tensor]]:
+    if not isinstance(content, Mapping):
+        return {}
+    parts = {"": content, **{name: content[name] for name in CONTAINERS if isinstance(content.get(name), Mapping)}}
+    tensors = {
+        name: {key: value for key, value in part.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+        for name, part in parts.items()
+    }
+    return {name: group for name, group in tensors.items() if group}
 
 
 def _card(content: dict[str, Any], path: Path) -> EncoderCard:
@@ -135,7 +234,8 @@ def _card(content: dict[str, Any], path: Path) -> EncoderCard:
         raise ArtefactError(
             f"{path} lacks what an encoder needs: {error}", "take the file that sgcl pretrain wrote"
         ) from error
-    if not (sizes_right and numbers_right):
+    resizing_right = card.interpolation in (None, "bilinear", "bicubic") and (card.resize is None or card.resize > 0)
+    if not (sizes_right and numbers_right and resizing_right):
         raise ArtefactError(f"{path} describes no usable encoder", "take the file that sgcl pretrain wrote")
     return card
 

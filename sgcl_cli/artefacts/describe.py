@@ -38,8 +38,9 @@ those of the last epochs (`--keep`). Nothing in them depends on the number of pr
 
 `failed_batch.npz` is left where a loss was not finite: patches (uint8), index, slide_id, step, epoch; no Python objects.
 
-`encoder.safetensors` holds the encoder alone, under torchvision's parameter names without `fc`; `encoder.json` says how to
-feed it: architecture, input size, mean, std, mpp, patch size, embedding size, and the weights' sha256.
+`encoder.safetensors` holds the encoder alone, without a classifier: ResNets under torchvision's parameter names, vision
+transformers under timm's. `encoder.json` says how to feed it: architecture, input size, mean, std, mpp, patch size, embedding
+size, and the weights' sha256; `pretrain_slides` names what it has seen, the weights that it started from included.
 
 ## Labels, brought by you
 

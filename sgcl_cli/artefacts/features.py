@@ -44,6 +44,15 @@ SCHEMA = Schema(
         Attribute("slide_id", str, "the slide's or the folder's name"),
         Attribute("encoder", str, "name of the encoder"),
         Attribute("encoder_sha256", str, "SHA-256 of the encoder's weights"),
+        Attribute(
+            "encoder_feed",
+            str,
+            "input size, mean, std, resizing, layer and pooling, JSON; a folder holds one of them",
+            required=False,
+        ),
+        Attribute(
+            "encoder_mpp", np.floating, "resolution that the encoder was trained at, um per pixel", required=False
+        ),
         Attribute("dim", np.integer, "D"),
         Attribute("patches_id", str, "id of the patches"),
         Attribute("patches_path", str, "path of the patches, relative to this folder", required=False),
@@ -145,6 +154,12 @@ def open_features(path: str | Path) -> FeatureSet:
             raise ArtefactError(
                 f"{file.path.name} and {files[0].path.name} come from different encoders",
                 "embed all slides with one encoder",
+            )
+        if ours.get("encoder_feed") != first.get("encoder_feed"):
+            raise ArtefactError(
+                f"{file.path.name} and {files[0].path.name} were embedded in different ways: {ours.get('encoder_feed')}, "
+                f"{first.get('encoder_feed')}",
+                "embed all slides with the same --layer, --pool and --input-size",
             )
     return FeatureSet(folder, files)
 

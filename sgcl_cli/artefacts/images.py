@@ -27,6 +27,7 @@ class ImageFolder:
     label_names: tuple[str, ...]
     groups: tuple[str, ...] | None
     crop: int
+    interpolation: str | None = None
 
     @staticmethod
     def is_one(folder: str | Path) -> bool:
@@ -37,10 +38,13 @@ class ImageFolder:
         return any(path.suffix.lower() in EXTENSIONS for path in folder.glob("*/*"))
 
     @classmethod
-    def open(cls, folder: str | Path, groups: str | Path | None = None, *, crop: int) -> ImageFolder:
+    def open(
+        cls, folder: str | Path, groups: str | Path | None = None, *, crop: int, interpolation: str | None = None
+    ) -> ImageFolder:
         """List the images; hidden files are passed over.
 
         :param crop: side of the square in pixels that ``read`` takes from each image's centre.
+        :param interpolation: bilinear or bicubic, to resize each image's shorter side to ``crop``; None: no resizing.
         :param groups: a table name,group; names as relative paths or file names.
         :raises LabelError: the table lacks an image.
         """
@@ -55,7 +59,7 @@ class ImageFolder:
         classes = sorted({path.parts[0] for path in found})
         label = np.array([classes.index(path.parts[0]) for path in found], np.int16)
         names = tuple(path.as_posix() for path in found)
-        return cls(folder, names, label, tuple(classes), _groups(names, groups), crop)
+        return cls(folder, names, label, tuple(classes), _groups(names, groups), crop, interpolation)
 
     @property
     def name(self) -> str:
@@ -73,7 +77,7 @@ class ImageFolder:
         return len(self.names)
 
     def read(self, row: int) -> NDArray[np.uint8]:
-        """The centre of an image, never resized, as uint8 (crop, crop, 3).
+        """The centre of an image, resized only where ``interpolation`` says how, as uint8 (crop, crop, 3).
 
         :raises ArtefactError: not readable, larger than 16,384 pixels a side, or smaller than the crop.
         """
@@ -83,13 +87,19 @@ class ImageFolder:
         try:
             with Image.open(io.BytesIO(path.read_bytes())) as image:
                 width, height = image.size
-                if not self.crop <= min(width, height) <= max(width, height) <= _LARGEST_SIDE:
+                smallest = self.crop if self.interpolation is None else 1
+                if not smallest <= min(width, height) <= max(width, height) <= _LARGEST_SIDE:
                     raise ArtefactError(
                         f"{path} is {width} x {height} pixels",
-                        f"each side must have {self.crop} pixels, the encoder's input, to {_LARGEST_SIDE}",
+                        f"each side must have {smallest} pixels, the encoder's input, to {_LARGEST_SIDE}",
                     )
+                colour: Image.Image = image.convert("RGB")
+                if self.interpolation is not None:
+                    short = min(width, height)
+                    width, height = self.crop * width // short, self.crop * height // short
+                    colour = colour.resize((width, height), Image.Resampling[self.interpolation.upper()])
                 left, top = (width - self.crop) // 2, (height - self.crop) // 2
-                return np.asarray(image.convert("RGB").crop((left, top, left + self.crop, top + self.crop)))
+                return np.asarray(colour.crop((left, top, left + self.crop, top + self.crop)))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ArtefactError(f"{path} is not a readable image: {error}", "replace or remove it") from error
 

@@ -13,12 +13,14 @@ from typing import Any
 
 from sgcl_cli.config.base import REQUIRED, Config, Meta, describe, differences, failures_allowed, flag, option
 from sgcl_cli.config.embed import EmbedConfig
+from sgcl_cli.config.encoders import ARCHITECTURES, colours
 from sgcl_cli.config.evaluate import EvaluateConfig
 from sgcl_cli.config.pretrain import PretrainConfig
 from sgcl_cli.config.tile import TileConfig
 from sgcl_cli.errors import ConfigError
 
 __all__ = [
+    "ARCHITECTURES",
     "COMMANDS",
     "REQUIRED",
     "Config",
@@ -27,6 +29,7 @@ __all__ = [
     "Meta",
     "PretrainConfig",
     "TileConfig",
+    "colours",
     "describe",
     "differences",
     "failures_allowed",

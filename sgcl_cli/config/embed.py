@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from sgcl_cli.config.base import REQUIRED, Config, failures_allowed, option
+from sgcl_cli.config.encoders import check_architecture, colours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,58 @@ class EmbedConfig(Config):
         REQUIRED, "Folder that sgcl tile wrote, or a folder of class folders of images.", affects=False, argument=True
     )
     encoder: str = option(
-        REQUIRED, "Folder that sgcl pretrain wrote, or its encoder.safetensors or a checkpoint.", affects=False
+        REQUIRED,
+        "Folder that sgcl pretrain wrote, its encoder.safetensors or a checkpoint; a state dict, with --arch; timm:NAME; "
+        "transformers:NAME; or PACKAGE.MODULE:FUNCTION.",
+        affects=False,
+    )
+    arch: str | None = option(
+        None,
+        "Architecture of a state dict: resnet18, resnet34, resnet50, vit_tiny, vit_small, timm:NAME or "
+        "PACKAGE.MODULE:FUNCTION.",
+        affects=False,
+        panel="Encoder",
+    )
+    weights: str | None = option(
+        None, "State dict for timm:NAME and the like, instead of fetching one.", affects=False, panel="Encoder"
+    )
+    layer: str | None = option(
+        None,
+        "Layer that is embedded: layer1 to layer4 of a ResNet, block1 to block12 of a vision transformer; default: the last.",
+        affects=False,
+        panel="Encoder",
+    )
+    pool: Literal["auto", "cls", "mean", "cls+mean"] = option(
+        "auto",
+        "What of a layer is taken: the class token, the mean over the image, or both; auto: what the encoder is made for.",
+        affects=False,
+        panel="Encoder",
+    )
+    input_size: int | None = option(
+        None, "Side of the encoder's input in pixels; default: its own.", low=16, affects=False, panel="Encoder"
+    )
+    mean: str | None = option(
+        None,
+        "Mean of red,green,blue in 0..1 that is subtracted; default: the encoder's own.",
+        affects=False,
+        panel="Encoder",
+    )
+    std: str | None = option(
+        None,
+        "Standard deviation of red,green,blue by which is divided; default: the encoder's own.",
+        affects=False,
+        panel="Encoder",
+    )
+    encoder_mpp: float | None = option(
+        None,
+        "Resolution that the encoder was trained at, um per pixel; default: what it records.",
+        above=0,
+        high=100,
+        affects=False,
+        panel="Encoder",
+    )
+    allow_mpp: bool = option(
+        False, "Go on where patches and encoder differ in resolution by more than 10 %.", affects=False, panel="Encoder"
     )
     groups: str | None = option(
         None, "Table name,group for a folder of images: the patient of each image, say.", affects=False
@@ -41,3 +93,7 @@ class EmbedConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         failures_allowed(self.allow_failures, 100)
+        if self.arch is not None:
+            check_architecture("arch", self.arch)
+        colours("mean", self.mean)
+        colours("std", self.std)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from sgcl_cli.config.base import REQUIRED, Config, flag, option
+from sgcl_cli.config.encoders import check_architecture
 from sgcl_cli.errors import ConfigError
 
 REFERENCE_BATCH = 128  # of the published recipe, to which its learning rate belongs
+_MOST_ADAMW_LR = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +44,24 @@ class PretrainConfig(Config):
     recipe: Literal["sgcl", "sgcl-moco", "sslp", "npid", "npid-inner", "moco", "sgcl-paper"] = option(
         "sgcl", "Named settings, below what TOML and flags say; --print-config shows them.", affects=False
     )
-    encoder: Literal["resnet18", "resnet34", "resnet50"] = option("resnet18", "Architecture of the encoder.")
+    encoder: str = option(
+        "resnet18",
+        "Architecture: resnet18, resnet34, resnet50, vit_tiny, vit_small, timm:NAME or PACKAGE.MODULE:FUNCTION.",
+    )
+    init: str | None = option(
+        None, "Weights to start from: torchvision's, timm's, or a run of sgcl pretrain; default: random.", affects=False
+    )
     epochs: int = option(100, "Passes over the patches.", low=1, panel="Optimisation")
     batch: int = option(128, "Patches in a batch, over all GPUs.", low=2, panel="Optimisation")
+    optimiser: Literal["sgd", "adamw"] = option(
+        "sgd", "Optimiser: sgd, or adamw for vision transformers.", panel="Optimisation"
+    )
     lr: float = option(0.015, "Learning rate at the start; cosine to 0.", above=0, panel="Optimisation")
     lr_scale: Literal["none", "linear"] = option(
         "none", "Rule for --lr: none, as given for any batch; linear, times --batch / 128.", panel="Optimisation"
     )
     momentum: float = option(0.9, "Momentum of SGD.", low=0, below=1, panel="Optimisation")
-    weight_decay: float = option(1e-4, "Weight decay of SGD.", low=0, panel="Optimisation")
+    weight_decay: float = option(1e-4, "Weight decay; adamw spares norms and biases.", low=0, panel="Optimisation")
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "Arithmetic of the encoder; auto is bf16 on CUDA, fp32 on CPU.", panel="Optimisation"
     )
@@ -164,3 +175,9 @@ class PretrainConfig(Config):
         for low, high in (("crop_low", "crop_high"), ("corner_crop_low", "corner_crop_high")):
             if getattr(self, low) > getattr(self, high):
                 raise ConfigError(f"{flag(low)} {getattr(self, low)} is above {flag(high)} {getattr(self, high)}")
+        check_architecture("encoder", self.encoder)
+        if self.optimiser == "adamw" and self.peak_lr > _MOST_ADAMW_LR:
+            raise ConfigError(
+                f"a learning rate of {self.peak_lr:g} is one for SGD; AdamW's steps do not shrink with the gradient",
+                f"give --lr of at most {_MOST_ADAMW_LR}; 5e-4 with --weight-decay 0.05 is usual",
+            )

@@ -8,41 +8,55 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from sgcl_cli.artefacts.checkpoint import EncoderCard
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import normalise
 from sgcl_cli.errors import ArtefactError
-from sgcl_cli.nets.resnet import ENCODERS
 
 
 class FrozenEncoder:
-    """An encoder as its card says, in evaluation mode on the runtime's device.
+    """An encoder in evaluation mode on the runtime's device, fed as its card says.
 
-    :raises ArtefactError: an unknown architecture, or weights that do not fit it.
+    :param model: images (B, 3, input, input), normalised, -> (B, Dh).
     """
 
-    def __init__(self, card: EncoderCard, state: dict[str, Tensor], runtime: Runtime) -> None:
-        if card.name not in ENCODERS:
-            raise ArtefactError(f"encoder '{card.name}' is not known", f"known: {', '.join(ENCODERS)}")
+    def __init__(self, card: EncoderCard, model: nn.Module, runtime: Runtime) -> None:
         self.card = card
         self.runtime = runtime
-        model: nn.Module = ENCODERS[card.name]()
-        try:
-            model.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise ArtefactError(
-                f"the weights do not fit {card.name}: {error}", "take both files from one run"
-            ) from error
         self.model = model.eval().to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, patches: Tensor) -> NDArray[np.float32]:
-        """uint8 (B, H, W, 3) -> float32 (B, Dh): a centre crop at the input size, never resized, so the resolution holds."""
-        images = centre_crop(patches.to(self.runtime.device, non_blocking=True), self.card.input_size)
+        """uint8 (B, H, W, 3) -> float32 (B, Dh).
+
+        Patches are resized only where the card says so; then their centre is taken at the input size.
+        """
+        images = patches.to(self.runtime.device, non_blocking=True)
+        if self.card.resize is not None:
+            images = resized(images, self.card.resize, self.card.interpolation or "bilinear")
+        images = centre_crop(images, self.card.input_size)
         with torch.inference_mode(), self.runtime.autocast():
             h: Any = self.model(normalise(images.permute(0, 3, 1, 2).float().div_(255), self.card.mean, self.card.std))
         result: NDArray[np.float32] = h.float().cpu().numpy()
         return result
+
+
+def resized(patches: Tensor, size: int, interpolation: str) -> Tensor:
+    """uint8 (B, H, W, 3) with the shorter side resized to ``size``, antialiased as PIL does it, to one grey level: rows first,
+    then columns, whole grey levels after each.
+
+    :param interpolation: bilinear or bicubic.
+    """
+    height, width = patches.shape[1:3]
+    short = min(height, width)
+    if short == size:
+        return patches
+    rows, columns = size * height // short, size * width // short
+    planes = patches.permute(0, 3, 1, 2).float()
+    for sides in ((height, columns), (rows, columns)):
+        planes = interpolate(planes, size=sides, mode=interpolation, antialias=True).round_().clamp_(0, 255)
+    return planes.to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def centre_crop(patches: Tensor, size: int) -> Tensor:

@@ -6,8 +6,6 @@ accepted; the weights know nothing of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -90,10 +88,14 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> h (B, Dh)."""
+        return self.maps(x).mean(dim=(2, 3))
+
+    def maps(self, x: Tensor, stages: int = 4) -> Tensor:
+        """Images (B, 3, H, W) -> what the last of ``stages`` stages gives, (B, width, H / 2^(stages + 1), W / 2^(stages + 1))."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for number in range(1, 5):
+        for number in range(1, stages + 1):
             x = self.get_submodule(f"layer{number}")(x)
-        return x.mean(dim=(2, 3))
+        return x
 
 
 class Projector(nn.Module):
@@ -110,8 +112,8 @@ class Projector(nn.Module):
         return v
 
 
-ENCODERS: dict[str, Callable[[], ResNet]] = {
-    "resnet18": lambda: ResNet(BasicBlock, (2, 2, 2, 2)),
-    "resnet34": lambda: ResNet(BasicBlock, (3, 4, 6, 3)),
-    "resnet50": lambda: ResNet(Bottleneck, (3, 4, 6, 3)),
+RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.artefacts.checkpoint import EncoderCard, load_encoder
+from sgcl_cli.artefacts.checkpoint import EncoderCard
 from sgcl_cli.artefacts.features import SCHEMA, FeatureWriter, open_file
 from sgcl_cli.artefacts.images import ImageFolder
 from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
@@ -23,6 +23,7 @@ from sgcl_cli.engine.encode import FrozenEncoder
 from sgcl_cli.engine.loader import Called, Failed, Loader, Source, StoredPatches, in_turn
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.progress import Reporter, Silent, Task
+from sgcl_cli.stages.encoders import check_resolution, open_encoder, other_encoder
 
 _CHECKPOINT_ROWS = 8192
 
@@ -51,9 +52,12 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> Outcome:
     """
     reporter = reporter or Silent()
     record = RunRecord("embed", config)
-    card, state = load_encoder(config.encoder)
+    opened = open_encoder(config)
+    card = opened.card
+    for note in opened.notes:
+        reporter.note(note)
     bags, source, source_id, patch = _sources(config, card)
-    warnings = _mismatch(card, patch)
+    warnings = check_resolution(card, *patch, allowed=config.allow_mpp)
     for warning in warnings:
         reporter.warn(warning)
     out = Path(config.out)
@@ -71,7 +75,7 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> Outcome:
     done = _finished(config, out, bags, identities, card)
     runtime = engine.start(config.device, config.precision, config.threads)
     reporter.note(f"device: {runtime.describe()}")
-    encoder = FrozenEncoder(card, state, runtime)
+    encoder = FrozenEncoder(card, opened.readout, runtime)
     workers = engine.loading_workers(config.workers, runtime)
     loader = Loader(source, batch=config.batch, workers=workers, pin=runtime.on_cuda)
     failures: list[Failure] = []
@@ -95,7 +99,8 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> Outcome:
 def _sources(config: EmbedConfig, card: EncoderCard) -> tuple[list[Bag], Source, str, tuple[float | None, int | None]]:
     """What to embed, where its pixels come from, its id, and the patches' (mpp, size) where known."""
     if ImageFolder.is_one(config.patches):
-        images = ImageFolder.open(config.patches, config.groups, crop=card.input_size)
+        side = card.resize or card.input_size
+        images = ImageFolder.open(config.patches, config.groups, crop=side, interpolation=card.interpolation)
         columns = {
             "name": list(images.names),
             "label": images.label,
@@ -121,27 +126,9 @@ def _bag(file: PatchFile, start: int) -> Bag:
     return Bag(file.slide_id, file.id, file.path, start, len(file), columns, attributes, file.geometry)
 
 
-def _mismatch(card: EncoderCard, patch: tuple[float | None, int | None]) -> list[str]:
-    mpp, size = patch
-    if mpp is None or card.mpp is None:
-        return [
-            f"resolution unknown: the encoder was trained at {card.mpp or 'unknown'} um/px, the images are at {mpp or 'unknown'}"
-        ]
-    if abs(mpp / card.mpp - 1) > 0.1:
-        raise ConfigError(
-            f"the patches are at {mpp:g} um/px, the encoder was trained at {card.mpp:g}",
-            f"tile with --mpp {card.mpp:g}",
-        )
-    if size is not None and size < card.input_size:
-        raise ConfigError(
-            f"the patches are {size} pixels, the encoder's input is {card.input_size}",
-            f"tile with --patch-size {card.patch_size}",
-        )
-    return []
-
-
 def _identity(config: EmbedConfig, card: EncoderCard, bag: Bag) -> str:
-    return store.artefact_id(SCHEMA.format, config.affecting(), [card.sha256, bag.source_id])
+    settings = {**config.affecting(), "encoder": card.feed()}
+    return store.artefact_id(SCHEMA.format, settings, [card.sha256, bag.source_id])
 
 
 def _finished(
@@ -162,8 +149,8 @@ def _finished(
         if attributes.get("id") == identities[bag.slide_id]:
             done.add(bag.slide_id)
             continue
-        if attributes.get("encoder_sha256") != card.sha256:
-            why = f"with another encoder ({attributes.get('encoder')}, weights {str(attributes.get('encoder_sha256'))[:12]})"
+        if (other := other_encoder(attributes, card)) is not None:
+            why = f"with {other}"
         elif attributes.get("patches_id") != bag.source_id:
             why = "from other patches"
         else:
@@ -180,6 +167,8 @@ def _embed_one(
         "slide_id": bag.slide_id,
         "encoder": card.name,
         "encoder_sha256": card.sha256,
+        "encoder_feed": json.dumps(card.feed(), sort_keys=True),
+        **({} if card.mpp is None else {"encoder_mpp": card.mpp}),
         "patches_id": bag.source_id,
         "patches_path": os.path.relpath(bag.path, out),
         "pretrain_slides": json.dumps(card.pretrain_slides),

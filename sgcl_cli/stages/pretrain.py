@@ -13,6 +13,7 @@ from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.ranks import Ranks, joined
 from sgcl_cli.errors import ArtefactError, TrainingError
 from sgcl_cli.progress import Reporter, Silent
+from sgcl_cli.stages.encoders import open_start
 from sgcl_cli.stages.pretrain_close import close, headline
 from sgcl_cli.stages.pretrain_run import Run
 from sgcl_cli.stages.pretrain_state import epochs_kept
@@ -52,7 +53,8 @@ def _pretrain(config: PretrainConfig, reporter: Reporter, ranks: Ranks) -> Outco
     out = Path(config.out)
     with ranks.together():
         index = _corpus(config)
-        run_id = store.artefact_id(FORMAT, config.affecting(), [index.id])
+        start = open_start(config.encoder, config.init)
+        run_id = store.artefact_id(FORMAT, {**config.affecting(), **start.settings}, [index.id])
     _same_everywhere(ranks, run_id, f"the settings or the patches in {config.patches} differ between the processes")
     with ranks.together():
         stored = _stored(config, out, run_id) if ranks.first else None
@@ -63,7 +65,7 @@ def _pretrain(config: PretrainConfig, reporter: Reporter, ranks: Ranks) -> Outco
     with ranks.together():
         runtime = engine.start(config.device, config.precision, config.threads, ranks.own_device)
         reporter.note(f"device: {runtime.describe()}{ranks.describe(config.batch)}")
-        run = Run(config, index, runtime, run_id, reporter, ranks)
+        run = Run(config, index, start, runtime, run_id, reporter, ranks)
         if not config.dry_run:
             run.resume()
     _same_everywhere(ranks, run.state.position, f"the processes do not see the same checkpoint in {out}")

@@ -32,7 +32,7 @@ def close(run: Run, record: RunRecord) -> Outcome:
         "objective": plain(run.settings),
     }
     outcome = Outcome("pretrain", out, headline(out, data), warnings=warnings, data=data)
-    record.write(out, artefact=run.run_id, inputs={"patches": run.index.id}, outcome=outcome)
+    record.write(out, artefact=run.run_id, inputs={"patches": run.index.id, **run.start.settings}, outcome=outcome)
     return outcome
 
 

@@ -24,6 +24,7 @@ from sgcl_cli.engine.fit import NotFiniteError, Position, cosine, fit
 from sgcl_cli.engine.interrupt import StopRequest
 from sgcl_cli.engine.loader import Failed, Loader, StoredPatches, epoch_order
 from sgcl_cli.engine.networks import Embedded, KeyNetworks, Networks, compiled
+from sgcl_cli.engine.optimisers import make_optimiser
 from sgcl_cli.engine.ranks import (
     Ranks,
     distributed,
@@ -37,8 +38,9 @@ from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import Views, make_views, settings_from
 from sgcl_cli.errors import ElsewhereError, Interrupted, SgclError, TrainingError
 from sgcl_cli.method.sgcl import SGCL, Losses, Settings, bytes_needed, ramp
-from sgcl_cli.nets.resnet import ENCODERS, Projector
+from sgcl_cli.nets.resnet import Projector
 from sgcl_cli.progress import Reporter, Task
+from sgcl_cli.stages.encoders import Start, build_start
 from sgcl_cli.stages.pretrain_log import MetricsLog, Tally, watched
 from sgcl_cli.stages.pretrain_state import Checkpoints, State
 
@@ -53,12 +55,14 @@ class Run:
         self,
         config: PretrainConfig,
         index: PatchIndex,
+        start: Start,
         runtime: Runtime,
         run_id: str,
         reporter: Reporter,
         ranks: Ranks,
     ) -> None:
         self.config, self.index, self.runtime, self.run_id, self.reporter = config, index, runtime, run_id, reporter
+        self.start = start
         self.out = Path(config.out)
         self.ranks, self._mine = ranks, ranks.share(config.batch)
         self._writes = ranks.first and not config.dry_run
@@ -74,7 +78,7 @@ class Run:
         share = config.batch // ranks.count
         self.loader = Loader(StoredPatches(index), batch=share, workers=workers, pin=runtime.on_cuda)
         self.feed = Feed(self.loader, runtime)
-        self.checkpoints = Checkpoints(config, index, run_id)
+        self.checkpoints = Checkpoints(config, index, start, run_id)
         self.log = MetricsLog(self.out, writes=self._writes)
         self._started = time.perf_counter()
         self._bar: Task | None = None
@@ -83,24 +87,28 @@ class Run:
     def _begin(self) -> State:
         """The state before the first step, all of it from the seed."""
         config, runtime = self.config, self.runtime
+        sides = (self.views.view, self.views.corner) if self.settings.inner else (self.views.view,)
         with engine.seeded(config.seed):
-            encoder = ENCODERS[config.encoder]()
-            projector = Projector(encoder.embedding_size, config.projection)
+            encoder, width, fitted = build_start(self.start, sides)
+            projector = Projector(width, config.projection)
+        if fitted is not None:
+            self.reporter.note(f"--init {config.init}: {fitted.describe()}")
         networks = Networks(encoder, projector, runtime)
         if config.sync_bn:
             synchronised(networks, self.ranks, runtime)
-        self._check_memory(encoder.embedding_size)
+        self._check_memory(width)
         objective = SGCL(
             self.settings,
             torch.from_numpy(self.index.slide_of),
             torch.from_numpy(self.index.cells),
             dim=config.projection,
-            hidden_dim=encoder.embedding_size,
+            hidden_dim=width,
             seed=config.seed,
             device=runtime.device,
         )
-        optimiser = torch.optim.SGD(
-            networks.parameters(),
+        optimiser = make_optimiser(
+            config.optimiser,
+            (networks,),
             lr=config.peak_lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,

@@ -20,6 +20,7 @@ from sgcl_cli.engine.networks import KeyNetworks, Networks
 from sgcl_cli.engine.views import MEAN, STD
 from sgcl_cli.errors import ConfigError
 from sgcl_cli.method.sgcl import SGCL
+from sgcl_cli.stages.encoders import Start, input_side
 from sgcl_cli.stages.pretrain_log import Tally
 
 
@@ -65,8 +66,10 @@ class State:
 class Checkpoints:
     """last.pt of a run and those of its last epochs, and when one is due."""
 
-    def __init__(self, config: PretrainConfig, index: PatchIndex, run_id: str) -> None:
+    def __init__(self, config: PretrainConfig, index: PatchIndex, start: Start, run_id: str) -> None:
         self.config, self.index, self.run_id = config, index, run_id
+        self._seen = start.slides
+        self._settings = {**config.affecting(), **start.settings}
         self.last = Path(config.out) / "last.pt"
         self.took = 0.0
         self._saved = time.monotonic()
@@ -88,7 +91,7 @@ class Checkpoints:
             self.last,
             {
                 "id": self.run_id,
-                "config": self.config.affecting(),
+                "config": self._settings,
                 "patches_id": self.index.id,
                 "slides": {file.slide_id: file.id for file in self.index.files},
                 "encoder": {"card": card_values(self.card(state)), "state": encoder},
@@ -115,7 +118,7 @@ class Checkpoints:
         return True
 
     def _refuse_another_run(self, content: dict[str, Any]) -> None:
-        changed = differences(content["config"], self.config.affecting())
+        changed = differences(content["config"], self._settings)
         if changed:
             raise ConfigError(
                 f"{self.last.parent} holds a run under other settings: {'; '.join(changed)}",
@@ -129,18 +132,19 @@ class Checkpoints:
 
     def card(self, state: State) -> EncoderCard:
         """What goes with the encoder's weights."""
+        slides = tuple(str(file.source.get("identity", file.id)) for file in self.index.files)
         steps_per_epoch = len(self.index) // self.config.batch
         return EncoderCard(
             name=self.config.encoder,
             embedding_size=int(state.networks.encoder.embedding_size),
-            input_size=round(self.index.patch_size * 7 / 8),
+            input_size=input_side(state.networks.encoder, self.index.patch_size),
             mean=MEAN,
             std=STD,
             mpp=self.index.mpp,
             patch_size=self.index.patch_size,
             run_id=self.run_id,
             epochs=state.position.step / steps_per_epoch,
-            pretrain_slides=tuple(str(file.source.get("identity", file.id)) for file in self.index.files),
+            pretrain_slides=tuple(dict.fromkeys((*slides, *self._seen))),
         )
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from sgcl_cli.artefacts.checkpoint import (
@@ -11,6 +13,7 @@ from sgcl_cli.artefacts.checkpoint import (
     card_values,
     load_checkpoint,
     load_encoder,
+    read_weights,
     save_checkpoint,
     save_encoder,
 )
@@ -28,7 +31,7 @@ def test_encoder_reads_back_from_folder_file_and_checkpoint(tmp_path: Path) -> N
         assert found == card
         assert torch.equal(weights["w"], state["w"])
     save_checkpoint(tmp_path / "last.pt", {"encoder": {"card": card_values(CARD), "state": state}})
-    assert load_encoder(tmp_path / "last.pt")[0] == CARD
+    assert load_encoder(tmp_path / "last.pt")[0] == card, "the sha256 is that of the exported file"
 
 
 def test_a_checkpoint_of_another_format_is_named(tmp_path: Path) -> None:
@@ -81,7 +84,16 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"std": [0, 1, 1]}, {"input_size": 0}, {"mean": [0.5, float("inf"), 0]}, {"std": None}, {"mean": [1, 2]}]
+    "change",
+    [
+        {"std": [0, 1, 1]},
+        {"input_size": 0},
+        {"mean": [0.5, float("inf"), 0]},
+        {"std": None},
+        {"mean": [1, 2]},
+        {"resize": 0},
+        {"interpolation": "box"},
+    ],
 )
 def test_cards_that_describe_no_encoder(tmp_path: Path, change: dict) -> None:
     save_encoder(tmp_path, CARD, {"w": torch.zeros(3)})
@@ -89,3 +101,56 @@ def test_cards_that_describe_no_encoder(tmp_path: Path, change: dict) -> None:
     (tmp_path / "encoder.json").write_text(json.dumps({**content, **change}))
     with pytest.raises(ArtefactError, match="encoder"):
         load_encoder(tmp_path)
+
+
+def test_cards_of_earlier_releases_read_with_defaults(tmp_path: Path) -> None:
+    save_encoder(tmp_path, CARD, {"w": torch.zeros(3)})
+    content = json.loads((tmp_path / "encoder.json").read_text())
+    for name in ("resize", "interpolation", "layer", "pool"):
+        del content[name]
+    (tmp_path / "encoder.json").write_text(json.dumps(content))
+    card = load_encoder(tmp_path)[0]
+    assert (card.resize, card.interpolation, card.layer, card.pool) == (None, None, None, "auto")
+
+
+def test_weights_of_ours_carry_their_card_and_the_exported_sha256(tmp_path: Path) -> None:
+    card = save_encoder(tmp_path, CARD, {"w": torch.ones(3)})
+    save_checkpoint(tmp_path / "last.pt", {"encoder": {"card": card_values(CARD), "state": {"w": torch.ones(3)}}})
+    for path in (tmp_path, tmp_path / "encoder.safetensors", tmp_path / "last.pt"):
+        weights = read_weights(path)
+        assert (weights.card, weights.sha256) == (card, card.sha256)
+        assert torch.equal(weights.groups[""]["w"], torch.ones(3))
+
+
+def test_weights_of_others_are_looked_for_in_their_containers(tmp_path: Path) -> None:
+    path = tmp_path / "dino.pth"
+    torch.save(
+        {"student": {"w": torch.zeros(1)}, "teacher": {"w": torch.ones(1)}, "epoch": 3, "x": torch.ones(2)}, path
+    )
+    weights = read_weights(path)
+    assert weights.card is None and weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert {name: list(group) for name, group in weights.groups.items()} == {"": ["x"], "teacher": ["w"]}
+    (tmp_path / "plain.safetensors").write_bytes(safetensors.torch.save({"w": torch.ones(2)}))
+    assert list(read_weights(tmp_path / "plain.safetensors").groups[""]) == ["w"]
+    torch.save([torch.ones(1)], tmp_path / "list.pt")
+    assert read_weights(tmp_path / "list.pt").groups == {}
+
+
+def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"w": torch.ones(1)}, "args": _Evil()}, tmp_path / "evil.pth")
+    (tmp_path / "cut.safetensors").write_bytes(safetensors.torch.save({"w": torch.ones(99)})[:50])
+    save_checkpoint(tmp_path / "run.pt", {"position": [0, 0, 0]})
+    for name, message in (
+        ("evil.pth", "Python objects, which are refused .*state_dict"),
+        ("cut.safetensors", "cut.safetensors is damaged"),
+        ("absent.pth", "no such encoder"),
+        ("run.pt", "run.pt holds no encoder"),
+    ):
+        with pytest.raises(ArtefactError, match=message):
+            read_weights(tmp_path / name)
+
+
+def test_an_exported_file_without_its_card_says_how_to_use_it(tmp_path: Path) -> None:
+    (tmp_path / "alone.safetensors").write_bytes(safetensors.torch.save({"w": torch.ones(1)}))
+    with pytest.raises(ArtefactError, match=r"no encoder.json beside it .*--arch"):
+        load_encoder(tmp_path / "alone.safetensors")

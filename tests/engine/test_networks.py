@@ -5,7 +5,8 @@ from torch import nn
 
 from sgcl_cli.engine.networks import KeyNetworks, Networks
 from sgcl_cli.engine.runtime import start
-from sgcl_cli.nets.resnet import ENCODERS, Projector
+from sgcl_cli.nets.encoders import ENCODERS
+from sgcl_cli.nets.resnet import Projector
 
 
 def _networks() -> Networks:

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors import safe_open
 
-from sgcl_cli.nets.resnet import ENCODERS, Projector
+from sgcl_cli.artefacts.checkpoint import EncoderCard, save_encoder
+from sgcl_cli.nets.encoders import ENCODERS
+from sgcl_cli.nets.resnet import RESNETS, Projector
 
 # Parameter counts of torchvision's models without their last layer (fc): 11,689,512 - 513,000 and so on.
 PARAMETERS = {"resnet18": 11_176_512, "resnet34": 21_284_672, "resnet50": 23_508_032}
 SIZES = {"resnet18": 512, "resnet34": 512, "resnet50": 2048}
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", RESNETS)
 def test_sizes(name: str) -> None:
     model = ENCODERS[name]().eval()
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
@@ -51,9 +56,12 @@ def _expected_names(name: str) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_names_and_shapes_are_torchvisions(name: str) -> None:
-    found = {key: tuple(value.shape) for key, value in ENCODERS[name]().state_dict().items()}
+@pytest.mark.parametrize("name", RESNETS)
+def test_names_and_shapes_of_the_exported_file_are_torchvisions(name: str, tmp_path: Path) -> None:
+    card = EncoderCard(name, SIZES[name], 224, (0.5,) * 3, (0.5,) * 3, 0.5, 256)
+    save_encoder(tmp_path, card, ENCODERS[name]().state_dict())
+    with safe_open(tmp_path / "encoder.safetensors", "pt") as file:
+        found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     assert found == _expected_names(name)
 
 

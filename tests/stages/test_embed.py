@@ -21,7 +21,7 @@ from sgcl_cli.engine import encode
 from sgcl_cli.engine.loader import StoredPatches
 from sgcl_cli.engine.views import MEAN, STD
 from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
-from sgcl_cli.nets.resnet import ENCODERS
+from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.progress import Silent
 from sgcl_cli.stages import embed as stage
 from sgcl_cli.stages.embed import embed

@@ -1,0 +1,254 @@
+"""Encoders that others define: timm's, transformers', and a function of one's own.
+
+timm and transformers are imported only here, when they are asked for. Names reach this module from the command line or a
+settings file alone; an artefact can name no more than a plain architecture of timm.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from sgcl_cli.errors import ConfigError
+from sgcl_cli.nets.readout import Readout
+
+TIMM, TRANSFORMERS = "timm:", "transformers:"
+INTERPOLATIONS = ("bilinear", "bicubic")
+_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_PLAIN = re.compile(r"timm:[A-Za-z0-9_.]+")
+_PIL_RESAMPLING = {2: "bilinear", 3: "bicubic"}
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How an encoder wants its images: the shorter side resized to ``resize`` pixels (None: not resized), the central square
+    of ``input_size`` pixels, then (x - mean) / std per RGB channel of pixels in 0..1; ``mpp`` in um per pixel where known."""
+
+    input_size: int = 224
+    mean: tuple[float, float, float] = _IMAGENET_MEAN
+    std: tuple[float, float, float] = _IMAGENET_STD
+    resize: int | None = None
+    interpolation: str | None = None
+    mpp: float | None = None
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A network made by another library. ``network`` is what weights are loaded into; ``optional`` begins the names of
+    parameters that its embedding does not use."""
+
+    network: nn.Module
+    feed: Feed
+    readout: Callable[[str], Readout]
+    optional: tuple[str, ...] = ()
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a name is ``timm:NAME``, ``transformers:NAME`` or ``package.module:factory``."""
+    return name.startswith((TIMM, TRANSFORMERS)) or _FACTORY.fullmatch(name) is not None
+
+
+def is_plain_timm(name: str) -> bool:
+    """Whether a name is an architecture that timm itself defines, and neither a hub's nor a folder's."""
+    return _PLAIN.fullmatch(name) is not None
+
+
+def build_foreign(name: str, *, pretrained: bool) -> Foreign:
+    """Make the encoder of a foreign name.
+
+    :param pretrained: whether the library shall fetch the weights that it publishes under this name.
+    :raises ConfigError: the library is absent, or it cannot make this encoder.
+    """
+    if name.startswith(TIMM):
+        return _timm(name.removeprefix(TIMM), pretrained)
+    if name.startswith(TRANSFORMERS):
+        return _transformers(name.removeprefix(TRANSFORMERS), pretrained)
+    return _own(name)
+
+
+def _import(library: str, wanted: str) -> ModuleType:
+    try:
+        return importlib.import_module(library)
+    except Exception as error:
+        raise ConfigError(
+            f"{wanted} needs {library}, which cannot be imported: {error}", f"pip install 'sgcl[{library}]'"
+        ) from error
+
+
+def _timm(name: str, pretrained: bool) -> Foreign:
+    library = _import("timm", TIMM + name)
+    try:
+        network = _any_size(library.create_model, name, pretrained)
+        config = _import("timm.data", TIMM + name).resolve_model_data_config(network)
+        size = int(config["input_size"][-1])
+        feed = Feed(
+            size,
+            _triple(config["mean"]),
+            _triple(config["std"]),
+            math.floor(size / float(config["crop_pct"])),
+            str(config["interpolation"]),
+        )
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"timm cannot make '{name}': {error}",
+            "timm.list_models() names its encoders; without a network give --weights FILE, or timm:local-dir:FOLDER",
+        ) from error
+    return Foreign(network, feed, lambda pool: _read_timm(network, pool))
+
+
+def _any_size(create: Callable[..., nn.Module], name: str, pretrained: bool) -> nn.Module:
+    """A timm model without its classifier, that takes images of any size where its kind can."""
+    try:
+        return create(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
+    except TypeError as error:
+        if "dynamic_img_size" not in str(error):
+            raise
+    return create(name, pretrained=pretrained, num_classes=0)
+
+
+def _read_timm(network: Any, pool: str) -> Readout:
+    if pool == "auto":
+        return Readout(network, network, pool)
+    channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
+
+    def features(x: Tensor) -> Tensor:
+        found: Tensor = network.forward_features(x)
+        return found.permute(0, 3, 1, 2) if channels_last and found.ndim == 4 else found
+
+    prefix = int(getattr(network, "num_prefix_tokens", 0))
+    has_class = getattr(network, "cls_token", None) is not None
+    return Readout(network, features, pool, prefix=lambda *_: prefix, has_class=has_class)
+
+
+def _transformers(name: str, pretrained: bool) -> Foreign:
+    library = _import("transformers", TRANSFORMERS + name)
+    try:
+        if pretrained:
+            network = library.AutoModel.from_pretrained(name)
+        else:
+            network = library.AutoModel.from_config(library.AutoConfig.from_pretrained(name))
+        feed = _processor_feed(library.AutoImageProcessor.from_pretrained(name))
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"transformers cannot make '{name}': {error}",
+            "give a name of the hub, or a folder with config.json, preprocessor_config.json and the weights",
+        ) from error
+    return Foreign(network, feed, lambda pool: _read_transformers(network, pool), optional=("pooler.",))
+
+
+def _processor_feed(processor: Any) -> Feed:
+    """The feed of an image processor, by its attributes as preprocessor_config.json names them."""
+    resize = _side(processor.size) if processor.do_resize else None
+    crop = _side(processor.crop_size) if getattr(processor, "do_center_crop", None) else resize
+    if crop is None:
+        raise ConfigError(
+            "the image processor says no input size", "use an encoder whose preprocessor_config.json does"
+        )
+    resampling = int(processor.resample)
+    if resize is not None and resampling not in _PIL_RESAMPLING:
+        raise ConfigError(f"the image processor resamples by PIL's method {resampling}", "only 2 and 3 are supported")
+    factor = float(processor.rescale_factor) if processor.do_rescale else 1.0
+    mean = _triple(processor.image_mean) if processor.do_normalize else (0.0, 0.0, 0.0)
+    std = _triple(processor.image_std) if processor.do_normalize else (1.0, 1.0, 1.0)
+    scale = 255 * factor
+    return Feed(
+        crop,
+        (mean[0] / scale, mean[1] / scale, mean[2] / scale),
+        (std[0] / scale, std[1] / scale, std[2] / scale),
+        resize,
+        None if resize is None else _PIL_RESAMPLING[resampling],
+    )
+
+
+def _side(size: Any) -> int:
+    """The side of a square size: ``{"shortest_edge": n}``, ``{"height": n, "width": n}`` or n."""
+    if isinstance(size, int):
+        return size
+    said: Mapping[str, Any] = size if isinstance(size, Mapping) else vars(size)
+    edge, height, width = (said.get(key) for key in ("shortest_edge", "height", "width"))
+    if edge is not None:
+        return int(edge)
+    if height is None or height != width:
+        raise ConfigError(f"the image processor's size {size} is not square", "only square inputs are supported")
+    return int(height)
+
+
+def _read_transformers(network: Any, pool: str) -> Readout:
+    seeing = getattr(network, "vision_model", network)
+    vision = getattr(network.config, "vision_config", network.config)
+    if pool == "auto" and hasattr(network, "get_image_features"):
+
+        def project(x: Tensor) -> Tensor:
+            found = network.get_image_features(pixel_values=x)
+            projected: Tensor = getattr(found, "pooler_output", found)
+            return projected
+
+        return Readout(network, project, pool)
+
+    def features(x: Tensor) -> Tensor:
+        found: Tensor = seeing(pixel_values=x).last_hidden_state
+        return found
+
+    def prefix(tokens: int, height: int, width: int) -> int:
+        patch = getattr(vision, "patch_size", None)
+        return max(0, tokens - (height // patch) * (width // patch)) if isinstance(patch, int) else 0
+
+    return Readout(network, features, pool, prefix=prefix)
+
+
+def _own(name: str) -> Foreign:
+    module, _, function = name.partition(":")
+    try:
+        with _working_folder_importable():
+            made = getattr(importlib.import_module(module), function)()
+    except Exception as error:
+        raise ConfigError(
+            f"{name} cannot be called: {type(error).__name__}: {error}",
+            "PACKAGE.MODULE:FUNCTION names a function without arguments that returns a torch module",
+        ) from error
+    network, said = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
+    known = {field.name for field in fields(Feed)}
+    if not isinstance(network, nn.Module) or not isinstance(said, Mapping) or not known >= said.keys():
+        raise ConfigError(
+            f"{name} returned {_spoken(made)}",
+            f"return a torch module, or one and a dict of: {', '.join(sorted(known))}",
+        )
+    values: dict[str, Any] = {key: _triple(said[key]) if key in ("mean", "std") else said[key] for key in said}
+    feed = Feed(**values)
+    return Foreign(network, feed, lambda pool: Readout(network, network, pool))
+
+
+@contextmanager
+def _working_folder_importable() -> Iterator[None]:
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _spoken(made: Any) -> str:
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping):
+        return f"a {type(made[0]).__name__} with {', '.join(map(str, made[1]))}"
+    return f"a {type(made).__name__}"
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

@@ -1,0 +1,87 @@
+"""What of an encoder becomes the embedding: which layer, and how its positions are pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from sgcl_cli.errors import ConfigError
+from sgcl_cli.nets.resnet import ResNet
+from sgcl_cli.nets.vit import VisionTransformer
+
+POOLS = ("auto", "cls", "mean", "cls+mean")
+
+
+class Readout(nn.Module):
+    """Images (B, 3, H, W) -> embeddings (B, D).
+
+    :param network: the module whose parameters compute ``features``.
+    :param features: images -> maps (B, D, h, w), tokens (B, T, D) or vectors (B, D).
+    :param pool: ``auto`` takes vectors as they are, the mean of maps, and of tokens the class token, or the mean where there is
+        none; ``cls``, ``mean`` and ``cls+mean`` (side by side, 2 D) say it for tokens, ``mean`` also for maps.
+    :param prefix: tokens of an image's (T, height, width) that stand before those of its patches.
+    :param has_class: whether the first of these is a class token.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        features: Callable[[Tensor], Tensor],
+        pool: str,
+        *,
+        prefix: Callable[[int, int, int], int] = lambda *_: 1,
+        has_class: bool = True,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.pool = pool
+        self._features, self._prefix, self._has_class = features, prefix, has_class
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> (B, D).
+
+        :raises ConfigError: there is nothing that could be pooled as asked.
+        """
+        found = self._features(x)
+        if found.ndim == 4 and self.pool in ("auto", "mean"):
+            return found.mean(dim=(2, 3))
+        if found.ndim == 3:
+            return self._pool_tokens(found, self._prefix(found.shape[1], *x.shape[-2:]))
+        if found.ndim == 2 and self.pool == "auto":
+            return found
+        kinds = {2: "one vector an image", 4: "maps without a class token"}
+        raise ConfigError(
+            f"--pool {self.pool}: the encoder gives {kinds.get(found.ndim, f'an array {tuple(found.shape)}')}",
+            "use --pool auto, and an encoder that gives (B, D), tokens (B, T, D) or maps (B, D, h, w)",
+        )
+
+    def _pool_tokens(self, tokens: Tensor, prefix: int) -> Tensor:
+        classed = self._has_class and prefix > 0
+        pool = ("cls" if classed else "mean") if self.pool == "auto" else self.pool
+        if pool != "mean" and not classed:
+            raise ConfigError(f"--pool {pool}: the encoder has no class token", "use --pool mean or auto")
+        parts = [tokens[:, 0]] if "cls" in pool else []
+        if "mean" in pool:
+            parts.append(tokens[:, prefix:].mean(dim=1))
+        return torch.cat(parts, dim=1)
+
+
+def read_own(network: ResNet | VisionTransformer, layer: str | None, pool: str) -> Readout:
+    """The readout of an encoder of this package.
+
+    :param layer: ``layer1`` to ``layer4`` of a ResNet, or ``block1`` to ``block12`` of a vision transformer (the final norm
+        applied); None for the last.
+    :raises ConfigError: it has no such layer.
+    """
+    stem, last = ("layer", 4) if isinstance(network, ResNet) else ("block", len(network.blocks))
+    number = last
+    if layer is not None:
+        names = {f"{stem}{n}": n for n in range(1, last + 1)}
+        if layer not in names:
+            raise ConfigError(f"--layer {layer}: the encoder has no such layer", f"use {stem}1 to {stem}{last}")
+        number = names[layer]
+    if isinstance(network, ResNet):
+        return Readout(network, lambda x: network.maps(x, number), pool)
+    return Readout(network, lambda x: network.tokens(x, number), pool)

@@ -1,0 +1,138 @@
+"""Weights into a network whose parameter names they may not quite have: wrappers' prefixes, classifier heads, containers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sgcl_cli.errors import ArtefactError
+
+PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "encoder.",
+    "encoder_q.",
+    "backbone.",
+    "base_encoder.",
+    "vit.",
+    "resnet.",
+)
+HEADS = ("fc.", "head.", "heads.", "head_dist.", "classifier.", "pre_logits.", "projector.", "projection_head.")
+_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a state dict met a network: ``matched`` of ``total`` tensors, and the keys that were left.
+
+    :param container: the part of the file that was taken; empty for the whole.
+    :param heads: keys of classifiers and projectors, left aside. :param unused: other keys that the network does not have.
+    """
+
+    container: str
+    matched: int
+    total: int
+    heads: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def describe(self) -> str:
+        """In one line."""
+        parts = [
+            f"{self.matched} of {self.total} tensors matched" + (f" from '{self.container}'" if self.container else "")
+        ]
+        if self.heads:
+            parts.append(f"heads left aside: {_listed(self.heads)}")
+        if self.unused:
+            parts.append(f"{len(self.unused)} unused: {_listed(self.unused)}")
+        return "; ".join(parts)
+
+
+def fit_weights(
+    network: nn.Module,
+    groups: Mapping[str, Mapping[str, Tensor]],
+    *,
+    arch: str,
+    where: str,
+    optional: tuple[str, ...] = (),
+) -> Fit:
+    """Load that one of ``groups``, named parts of a file, which fits best; every tensor must be there, in its shape.
+
+    Prefixes of wrappers are taken off as far as a name of the network appears. Counters of batch norm
+    (``num_batches_tracked``), which old files lack, may be absent.
+
+    :param optional: beginnings of names that may be absent as well.
+    :raises ArtefactError: no group holds all tensors in their shapes, or one holds a tensor twice.
+    """
+    wanted = network.state_dict()
+    pairings = {name: _pair(wanted, group) for name, group in groups.items()}
+    if not pairings:
+        raise ArtefactError(f"{where} holds no tensors", "give a state dict: names and tensors")
+    best = max(pairings, key=lambda name: len(pairings[name]))
+    group, pairs = groups[best], pairings[best]
+    _refuse_duplicates(pairs, where)
+    found = dict(pairs)
+    required = [name for name in wanted if not name.endswith("num_batches_tracked") and not name.startswith(optional)]
+    missing = [name for name in required if name not in found]
+    if missing:
+        raise ArtefactError(
+            f"the weights do not fit {arch}: {where} lacks {len(missing)} of its {len(required)} tensors, "
+            f"{_listed(missing)}; it holds {_listed(list(group))}",
+            "give weights of this architecture, or name theirs",
+        )
+    wrong = [name for name, key in pairs if wanted[name].shape != group[key].shape]
+    if wrong:
+        first = wrong[0]
+        raise ArtefactError(
+            f"the weights do not fit {arch}: {len(wrong)} tensors of {where} have other shapes, '{found[first]}' is "
+            f"{tuple(group[found[first]].shape)}, not {tuple(wanted[first].shape)}",
+            "give weights of this architecture, or name theirs",
+        )
+    network.load_state_dict({**wanted, **{name: group[key] for name, key in pairs}})
+    used = set(found.values())
+    rest = [key for key in group if key not in used]
+    heads = tuple(key for key in rest if any(name.startswith(HEADS) for name in _names(key)))
+    return Fit(best, len(pairs), len(wanted), heads, tuple(key for key in rest if key not in heads))
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of a state dict in order of the names, as hexadecimal text."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _names(key: str) -> Iterator[str]:
+    """A key, and what is left of it as prefixes are taken off one by one."""
+    yield key
+    for prefix in PREFIXES:
+        if key.startswith(prefix):
+            yield from _names(key.removeprefix(prefix))
+
+
+def _pair(wanted: Mapping[str, Tensor], group: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """(name in the network, key in the group) for every key that has a name there."""
+    paired = ((next((name for name in _names(key) if name in wanted), None), key) for key in group)
+    return [(name, key) for name, key in paired if name is not None]
+
+
+def _refuse_duplicates(pairs: list[tuple[str, str]], where: str) -> None:
+    first: dict[str, str] = {}
+    for name, key in pairs:
+        if name in first:
+            raise ArtefactError(
+                f"{where} holds '{name}' twice, as '{first[name]}' and '{key}'", "save the encoder that is meant alone"
+            )
+        first[name] = key
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

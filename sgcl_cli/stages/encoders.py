@@ -1,0 +1,263 @@
+"""The one door to encoders: what ``--encoder``, ``--arch``, ``--weights`` and ``--init`` name becomes a network and its card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sgcl_cli.artefacts.checkpoint import EncoderCard, Weights, load_encoder, read_weights
+from sgcl_cli.config import EmbedConfig, colours, differences
+from sgcl_cli.errors import ArtefactError, ConfigError
+from sgcl_cli.nets.encoders import ENCODERS
+from sgcl_cli.nets.foreign import Feed, Foreign, build_foreign, is_foreign, is_plain_timm
+from sgcl_cli.nets.readout import Readout, read_own
+from sgcl_cli.nets.vit import VisionTransformer
+from sgcl_cli.nets.weights import Fit, fit_weights, weights_sha256
+
+_MPP_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An encoder to embed with: images (B, 3, input, input), normalised as the card says, -> (B, card.embedding_size)."""
+
+    card: EncoderCard
+    readout: Readout
+    notes: tuple[str, ...] = ()
+
+
+# For embedding.
+
+
+def open_encoder(config: EmbedConfig) -> Opened:
+    """Open what ``--encoder`` names, in evaluation mode on the CPU, and make sure by one image that it embeds.
+
+    :raises ConfigError: it cannot be made, or not with this layer, pool or input size.
+    :raises ArtefactError: weights that are missing, damaged, or do not fit.
+    """
+    if is_foreign(config.encoder) and not Path(config.encoder).exists():
+        opened = _from_library(config)
+    elif config.weights is not None:
+        raise ConfigError(
+            f"--weights {config.weights}: --encoder {config.encoder} has weights of its own",
+            "give the weights as --encoder and their architecture as --arch",
+        )
+    elif config.arch is not None:
+        opened = _from_weights(config, config.arch)
+    else:
+        opened = _from_run(config)
+    opened.readout.eval()
+    side = opened.card.input_size
+    found = embedding_of(opened.readout, side, opened.card.name, "use another --input-size")
+    stated = opened.card.embedding_size
+    if stated not in (0, found):
+        raise ArtefactError(
+            f"{config.encoder} gives {found} numbers an image, its card says {stated}", "take both files from one run"
+        )
+    return replace(opened, card=replace(opened.card, embedding_size=found))
+
+
+def embedding_of(network: nn.Module, side: int, name: str, remedy: str) -> int:
+    """How many numbers a network gives for an image of ``side`` pixels; asked by one black image, without a gradient.
+
+    :param remedy: what to do where it takes no such image.
+    :raises ConfigError: it takes no such image, or gives something other than one vector.
+    """
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            found = network(torch.zeros(1, 3, side, side))
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{name} cannot take images of {side} x {side} pixels: {error}", remedy) from error
+    finally:
+        network.train(training)
+    if not isinstance(found, torch.Tensor) or found.ndim != 2:
+        shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise ConfigError(f"{name} gives {shape} for one image, not one vector", "make its function return (B, D)")
+    return int(found.shape[1])
+
+
+def _from_library(config: EmbedConfig) -> Opened:
+    if config.arch is not None or config.layer is not None:
+        given = "--arch" if config.arch is not None else "--layer"
+        raise ConfigError(
+            f"{given} does not go with --encoder {config.encoder}", f"leave out {given}; --pool chooses what is taken"
+        )
+    made = build_foreign(config.encoder, pretrained=config.weights is None)
+    notes: tuple[str, ...] = ()
+    if config.weights is None:
+        sha256 = weights_sha256(made.network.state_dict())
+    else:
+        weights = read_weights(config.weights)
+        fit = fit_weights(
+            made.network, weights.groups, arch=config.encoder, where=str(weights.path), optional=made.optional
+        )
+        sha256, notes = weights.sha256, (f"{weights.path.name}: {fit.describe()}",)
+    card = _fed(config, EncoderCard(config.encoder, 0, **asdict(made.feed), patch_size=None, sha256=sha256))
+    return Opened(card, made.readout(config.pool), notes)
+
+
+def _from_weights(config: EmbedConfig, arch: str) -> Opened:
+    weights = read_weights(config.encoder)
+    network, made = _build(arch)
+    fit = fit_weights(network, weights.groups, arch=arch, where=str(weights.path))
+    feeding = asdict(made.feed if made else Feed())
+    if weights.card is None:
+        card = EncoderCard(arch, 0, **feeding, patch_size=None, sha256=weights.sha256)
+    else:
+        card = replace(weights.card, name=arch, sha256=weights.sha256)
+    card = _fed(config, card)
+    return Opened(card, _read(network, made, card), (f"{weights.path.name}: {fit.describe()}",))
+
+
+def _from_run(config: EmbedConfig) -> Opened:
+    card, state = load_encoder(config.encoder)
+    if card.name not in ENCODERS and not is_plain_timm(card.name):
+        named = is_foreign(card.name)
+        raise ArtefactError(
+            f"encoder '{card.name}' is not known",
+            f"if you trust it, add --arch {card.name}" if named else f"known: {', '.join(ENCODERS)}",
+        )
+    network, made = _build(card.name)
+    fit_weights(network, {"": state}, arch=card.name, where=config.encoder)
+    card = _fed(config, card)
+    return Opened(card, _read(network, made, card))
+
+
+def _build(arch: str) -> tuple[nn.Module, Foreign | None]:
+    if arch in ENCODERS:
+        return ENCODERS[arch](), None
+    made = build_foreign(arch, pretrained=False)
+    return made.network, made
+
+
+def _read(network: nn.Module, made: Foreign | None, card: EncoderCard) -> Readout:
+    if made is None:
+        return read_own(network, card.layer, card.pool)  # type: ignore[arg-type]
+    if card.layer is not None:
+        raise ConfigError(f"--layer does not go with {card.name}", "leave it out; --pool chooses what is taken")
+    return made.readout(card.pool)
+
+
+def _fed(config: EmbedConfig, card: EncoderCard) -> EncoderCard:
+    """The card with what the settings say otherwise; the width of another layer or pool is not known yet."""
+    size = config.input_size or card.input_size
+    changed = config.layer is not None or config.pool != "auto"
+    return replace(
+        card,
+        input_size=size,
+        resize=None if card.resize is None else round(card.resize * size / card.input_size),
+        mean=colours("mean", config.mean) or card.mean,
+        std=colours("std", config.std) or card.std,
+        mpp=config.encoder_mpp or card.mpp,
+        layer=config.layer,
+        pool=config.pool,
+        embedding_size=0 if changed else card.embedding_size,
+    )
+
+
+def check_resolution(card: EncoderCard, mpp: float | None, size: int | None, *, allowed: bool) -> list[str]:
+    """Compare the patches' resolution, after the encoder's resizing, with the one that it was trained at.
+
+    :param mpp: of the patches, um per pixel. :param size: their side in pixels. None where unknown.
+    :returns: warnings.
+    :raises ConfigError: they differ by more than 10 % and that is not ``allowed``, or the patches are smaller than the input.
+    """
+    if size is not None and card.resize is None and size < card.input_size:
+        wanted = f"tile with --patch-size {card.patch_size or card.input_size}"
+        raise ConfigError(f"the patches are {size} pixels, the encoder's input is {card.input_size}", wanted)
+    if mpp is None or card.mpp is None:
+        return [
+            f"resolution unknown: the encoder was trained at {card.mpp or 'unknown'} um/px, the images are at {mpp or 'unknown'}"
+        ]
+    scale = 1.0 if card.resize is None or size is None else size / card.resize
+    seen = mpp * scale
+    if abs(seen / card.mpp - 1) <= _MPP_TOLERANCE:
+        return []
+    resized = f" ({seen:.3g} after its resizing)" if scale != 1.0 else ""
+    message = f"the patches are at {mpp:g} um/px{resized}, the encoder was trained at {card.mpp:g}"
+    if not allowed:
+        raise ConfigError(message, f"tile with --mpp {card.mpp / scale:.3g}, or go on with --allow-mpp")
+    return [message]
+
+
+def other_encoder(attributes: Mapping[str, Any], card: EncoderCard) -> str | None:
+    """How an encoder that made a features file differs from ``card``, in words; None where it does not."""
+    if attributes.get("encoder_sha256") != card.sha256:
+        return f"another encoder ({attributes.get('encoder')}, weights {str(attributes.get('encoder_sha256'))[:12]})"
+    changed = differences(json.loads(attributes.get("encoder_feed", "{}")), card.feed())
+    return "; ".join(changed) or None
+
+
+# For training.
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training starts from: an architecture, and weights or None for random ones."""
+
+    arch: str
+    weights: Weights | None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What enters the run's identity besides its options."""
+        return {} if self.weights is None else {"init": self.weights.sha256}
+
+    @property
+    def slides(self) -> tuple[str, ...]:
+        """Identities of the slides that the weights have seen already."""
+        card = None if self.weights is None else self.weights.card
+        return () if card is None else card.pretrain_slides
+
+
+def open_start(arch: str, init: str | None) -> Start:
+    """Read the weights of ``--init``.
+
+    :raises ArtefactError: they are missing or damaged.
+    """
+    return Start(arch, None if init is None else read_weights(init))
+
+
+def build_start(start: Start, sides: tuple[int, ...]) -> tuple[nn.Module, int, Fit | None]:
+    """The encoder to train, its embedding size (also its attribute ``embedding_size``), and how ``--init`` fitted.
+
+    Random weights come from torch's generator.
+
+    :param sides: of the square images that it must take, pixels.
+    :raises ConfigError: it cannot be made, or does not take images of these sizes.
+    :raises ArtefactError: the weights do not fit.
+    """
+    network, _ = _build(start.arch)
+    step = _step(network)
+    for side, setting in zip(sides, ("--view", "--corner"), strict=False):
+        remedy = f"use {setting} {max(1, round(side / step)) * step}, a multiple of {step}" if step > 1 else setting
+        width = embedding_of(network, side, start.arch, remedy)
+    network.embedding_size = width  # type: ignore[assignment]
+    if start.weights is None:
+        return network, width, None
+    fit = fit_weights(network, start.weights.groups, arch=start.arch, where=str(start.weights.path))
+    return network, width, fit
+
+
+def input_side(network: nn.Module, patch_size: int) -> int:
+    """Side of the centre crop that a trained encoder embeds: 7/8 of the patch, as near as the encoder can take it."""
+    step = _step(network)
+    return min(max(1, round(patch_size * 7 / 8 / step)), max(1, patch_size // step)) * step
+
+
+def _step(network: nn.Module) -> int:
+    """The sides of images must be multiples of this: the patch of a vision transformer of ours or timm's, else 1 pixel."""
+    if isinstance(network, VisionTransformer):
+        return network.patch
+    size = getattr(getattr(network, "patch_embed", None), "patch_size", 1)
+    return int(size[0] if isinstance(size, tuple) else size)
