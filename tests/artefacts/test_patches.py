@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_a_full_disk_is_told_once_and_leaves_nothing(tmp_path: Path, size: int) 
     }
     with pytest.raises(ArtefactError, match="the disk is full"), PatchWriter(tmp_path / "a.h5") as writer:
         writer._blob.close()
-        writer._blob = Path("/dev/full").open("wb")
+        writer._blob = os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb")
         writer.append(bytes(size))
         writer.finish(**columns, attributes={}, coords_attributes={}, pixels=True)
     assert list(tmp_path.iterdir()) == []
