@@ -228,7 +228,15 @@ def writing(path: str | Path) -> Iterator[None]:
                 f"the disk is full while writing {path}",
                 "free space and run the same command again; what is finished stays",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+        if error.errno in (
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+            errno.ENOTDIR,
+            errno.EEXIST,
+            errno.ENAMETOOLONG,
+            errno.ENOENT,
+        ):
             reason = os.strerror(error.errno)
             raise ArtefactError(
                 f"cannot write {path}: {reason}", "choose a folder that you may write to with --out"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -98,3 +99,19 @@ def test_foreign_coordinates_lie_by_their_level_0_distance(make_patches: Make) -
     index = PatchIndex.open(make_patches(slides={"a": (3, 1)}))
     index.files[0].grid[:] = -1
     np.testing.assert_allclose(index.cells[:, 0], [0, 1, 2])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("size", [100, 1_000_000])
+def test_a_full_disk_is_told_once_and_leaves_nothing(tmp_path: Path, size: int) -> None:
+    columns = {
+        "coords": np.zeros((1, 2), np.int64),
+        "grid": np.zeros((1, 2), np.int32),
+        "tissue": np.ones(1, np.float32),
+    }
+    with pytest.raises(ArtefactError, match="the disk is full"), PatchWriter(tmp_path / "a.h5") as writer:
+        writer._blob.close()
+        writer._blob = os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb")
+        writer.append(bytes(size))
+        writer.finish(**columns, attributes={}, coords_attributes={}, pixels=True)
+    assert list(tmp_path.iterdir()) == []

@@ -52,6 +52,13 @@ def counting(progress, units):
     return units
 
 
+def resident(progress, number):
+    progress.expect(1)
+    progress.advance()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return number, os.getpid(), pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def sleeping(progress, folder):
     Path(folder, str(os.getpid())).touch()
     time.sleep(600)
@@ -139,6 +146,18 @@ def test_progress_inside_tasks(tasks):
     assert seen[-1] == (60, 60)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert any(0 < done < 60 for done, _ in seen)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+def test_memory_stays_flat_over_a_thousand_tasks(tasks):
+    here, there = [], {}
+    for result in run_tasks(tasks.resident, {str(n): (n,) for n in range(1000)}, workers=1, timeout=60.0):
+        _, pid, mib = result.value
+        there.setdefault(pid, []).append(mib)
+        here.append(tasks.resident(Progress(0), 0)[2])
+    (resident,) = there.values()
+    assert len(resident) == 1000
+    assert resident[-1] - resident[100] < 5 and here[-1] - here[100] < 5
 
 
 def test_progress_outside_a_worker_is_harmless():

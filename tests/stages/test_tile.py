@@ -825,6 +825,21 @@ def test_sigterm_stops_the_command_and_the_same_command_completes_it(tmp_path, i
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+def test_a_worker_stays_as_large_over_hundreds_of_slides(tmp_path):
+    def resident() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    path = write_jpeg_slide(tmp_path / "a.tif")
+    sizes = []
+    for number in range(300):
+        job = Job(Entry(f"{number}", path, "a.tif"), config(tmp_path / "out"))
+        assert tile_slide(Progress(0), job).patches > 20
+        sizes.append(resident())
+    assert sizes[-1] - sizes[50] < 15
+
+
+@pytest.mark.slow
 def test_real_folder_of_vendor_files(tmp_path, real_data):
     outcome = tile(
         TileConfig.resolve({"slides": [real_data / "vendor"], "out": tmp_path / "out", "workers": 2}), Silent()
