@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logsumexp
 
 from sgcl_cli.probe.penalised import Solution, walk
 from sgcl_cli.probe.standardise import Standardiser
@@ -114,15 +113,15 @@ class CrossEntropy:
 
     def value(self, scores: Floats) -> tuple[float, Floats]:
         """The mean loss and its gradient (n, k)."""
-        if self.outputs == 1:
-            losses = np.logaddexp(0, scores) - self.truth * scores
-        else:
-            losses = logsumexp(scores, axis=1) - (self.truth * scores).sum(1)
-        return float(losses.mean()), (_normalised(scores) - self.truth) / self.weight
+        p, log_total = _normalised(scores)
+        loss = (log_total - np.einsum("nk,nk->n", self.truth, scores)).mean()
+        p -= self.truth
+        p /= self.weight
+        return float(loss), p
 
     def curvature(self, scores: Floats) -> Floats:
         """Mean of p (1 - p), (k,)."""
-        p = _normalised(scores)
+        p, _ = _normalised(scores)
         diagonal: Floats = (p * (1 - p)).mean(0)
         return diagonal
 
@@ -133,15 +132,23 @@ def cross_entropy(probability: Floats, labels: NDArray[np.int64]) -> float:
     return float(-np.log(np.maximum(own, np.finfo(np.float64).eps)).mean())
 
 
-def _normalised(scores: Floats) -> Floats:
+def _normalised(scores: Floats) -> tuple[Floats, Floats]:
+    """Probabilities (n, k) of the scores, and the logarithm of what they were divided by, (n,); one score is against 0."""
+    highest = scores.max(axis=1, keepdims=True)
     if scores.shape[1] == 1:
-        return np.asarray(expit(scores), dtype=np.float64)
-    return np.asarray(np.exp(scores - logsumexp(scores, axis=1, keepdims=True)), dtype=np.float64)
+        highest = np.maximum(highest, 0)
+    p: Floats = np.exp(scores - highest)
+    total = p.sum(axis=1, keepdims=True)
+    if scores.shape[1] == 1:
+        total = total + np.exp(-highest)
+    p /= total
+    log_total: Floats = (np.log(total) + highest)[:, 0]
+    return p, log_total
 
 
 def _probability(solution: Solution, features: Floats, present: NDArray[np.int64], classes: int) -> Floats:
     """Probabilities with a column for every class, also for those the model never saw."""
-    p = _normalised(solution(features))
+    p, _ = _normalised(solution(features))
     full = np.zeros((len(features), classes))
     full[:, present] = np.hstack([1 - p, p]) if p.shape[1] == 1 else p
     return full

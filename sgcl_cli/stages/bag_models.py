@@ -80,7 +80,7 @@ def fit_fold(recipe: Recipe, cohort: training.Cohort, fold: Fold, seeds: Sequenc
                 bag_sample=recipe.bag_sample,
             )
             optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=WEIGHT_DECAY, fused=True)
-            with _threads_for(work.rows_per_step):
+            with threads_for(work.rows_per_step):
                 engine_fit.fit(work, optimiser, epochs=recipe.epochs, lr=lambda step: recipe.lr)
         work.restore_best()
         test, attention = training.predict(model, cohort, fold.test)
@@ -106,7 +106,7 @@ def seeds_of(seed: int, count: int, fold: Fold) -> list[int]:
 
 
 @contextmanager
-def _threads_for(rows: float) -> Iterator[None]:
+def threads_for(rows: float) -> Iterator[None]:
     """One thread where batches are so small that threads only wait for each other."""
     before = torch.get_num_threads()
     if rows < FEWEST_ROWS_FOR_THREADS:

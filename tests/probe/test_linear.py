@@ -51,7 +51,7 @@ def test_equals_a_cold_fit_of_scikit_learn(classes, dim):
 def test_coefficients_equal_scikit_learns_at_every_c(c, classes):
     features, label = blobs(classes, rows=200, dim=20, seed=1)
     scaler, model = cold(features, label, np.arange(200), c)
-    (solution,) = walk(scaler.transform(features), linear.CrossEntropy.of(label), [c], tolerance=1e-9)
+    (solution,) = walk(scaler.transform(features), linear.CrossEntropy.of(label), [c], tolerance=1e-8)
     assert solution.converged
     np.testing.assert_allclose(solution.coefficients.T, model.coef_, atol=2e-5 * np.abs(model.coef_).max())
     np.testing.assert_allclose(solution.intercept, model.intercept_, atol=2e-5)

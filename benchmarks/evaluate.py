@@ -1,0 +1,317 @@
+"""What bag models and the C path cost, against a plain loop and cold fits.
+
+    python benchmarks/evaluate.py                                  # reduced: minutes on two cores
+    python benchmarks/evaluate.py --full                           # 400 slides x 5,000 patches x 512, 5 folds x 3 seeds
+    python benchmarks/evaluate.py --full --bag-sample 256 --seeds 1
+    python benchmarks/evaluate.py --only path
+
+whole     gated ABMIL over all folds and seeds as `sgcl evaluate` fits it: all features in memory once, packed batches, early
+          stop on validation loss; wall time, CPU time, bags and patches per second, peak memory. Without --full its size is
+          that of the flags, and the time of 400 x 5,000 x 512 is printed as an estimate from one timed epoch at that bag size.
+epoch     one epoch of the same, split into the model's own forward and backward and everything else (packing, standard
+          deviations, order, optimiser, the check of the loss): the overhead
+plain     one epoch of a plain loop: batch 1, the bag's HDF5 file opened for every bag, the same model, optimiser and rows
+path      logistic regression at eight C, warm-started, against cold fits of scikit-learn at equal tolerance of the gradient;
+          "apart" is the largest difference of coefficients relative to the largest: at scikit-learn's 1e-4 the two are not yet
+          equal, at 1e-6 they nearly are
+
+Features are synthetic, float16, class 1 with a shifted tenth of its patches. Times of plain and ours alternate; ratios are
+medians of the ratios within a repeat. The file cache is warm for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from sgcl_cli.engine import fit as engine_fit
+from sgcl_cli.engine import runtime as engine_runtime
+from sgcl_cli.probe import linear, splits
+from sgcl_cli.probe.mil import bags as packed
+from sgcl_cli.probe.mil import models, training
+from sgcl_cli.probe.penalised import walk
+from sgcl_cli.probe.standardise import Standardiser
+from sgcl_cli.probe.targets import Classes
+from sgcl_cli.stages import bag_models
+
+FULL = (400, 5000, 512)
+SMALL_BAG = 50
+LR, WEIGHT_DECAY = bag_models.Recipe().lr, bag_models.WEIGHT_DECAY
+
+
+def rows_of(slide: int, patches: int, dim: int) -> np.ndarray:
+    rng = np.random.default_rng([7, slide])
+    rows = rng.standard_normal((patches, dim), dtype=np.float32)
+    if slide % 2:
+        rows[: max(1, patches // 10), : dim // 8] += 0.5
+    return rows.astype(np.float16)
+
+
+def cohort_of(slides: int, patches: int, dim: int) -> training.Cohort:
+    rows = np.empty((slides * patches, dim), dtype=np.float16)
+    for slide in range(slides):
+        rows[slide * patches : (slide + 1) * patches] = rows_of(slide, patches, dim)
+    offsets = torch.arange(0, slides * patches + 1, patches)
+    names = np.array([f"s{slide:05d}" for slide in range(slides)])
+    return training.Cohort.of(packed.Bags(torch.from_numpy(rows), offsets), Classes(torch.arange(slides) % 2, 2), names)
+
+
+def plan_of(slides: int, folds: int) -> splits.Plan:
+    names = np.array([f"s{slide:05d}" for slide in range(slides)])
+    return splits.cross_validation(names, np.arange(slides) % 2, names, classes=("a", "b"), folds=folds)
+
+
+def work_of(
+    cohort: training.Cohort, fold: splits.Fold, bag_sample: int | None, seed: int = 0
+) -> tuple[training.Training, torch.optim.Optimizer]:
+    mean, scale = packed.row_statistics(cohort.bags, fold.train[:20])
+    with engine_runtime.seeded(seed):
+        model = models.build("gated", mean, scale, outputs=2, hidden=128, dropout=0.25)
+    work = training.Training(model, cohort, fold.train, fold.train[:0], patience=99, seed=seed, bag_sample=bag_sample)
+    return work, torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
+
+
+def ours(cohort: training.Cohort, fold: splits.Fold, bag_sample: int | None) -> Callable[[], None]:
+    """One epoch through the engine's loop."""
+    work, optimiser = work_of(cohort, fold, bag_sample)
+    with bag_models.threads_for(work.rows_per_step):
+        threads = torch.get_num_threads()
+
+    def epoch() -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        engine_fit.fit(work, optimiser, epochs=1, lr=lambda step: LR)
+        torch.set_num_threads(before)
+
+    return epoch
+
+
+def bare(cohort: training.Cohort, fold: splits.Fold, bag_sample: int | None) -> Callable[[], None]:
+    """The model's forward and backward on the same batches, packed and standardised beforehand where it is not the model's."""
+    work, _ = work_of(cohort, fold, bag_sample)
+    prepared = [
+        (cohort.bags.take(batch.bags, batch.draw), torch.from_numpy(batch.bags)) for batch in work.batches(0, 0)
+    ]
+    with bag_models.threads_for(work.rows_per_step):
+        threads = torch.get_num_threads()
+
+    def epoch() -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        work.model.train()
+        for bags, chosen in prepared:
+            for parameter in work.model.parameters():
+                parameter.grad = None
+            work.model.loss(work.model(bags), bags, cohort.target, chosen).backward()
+        torch.set_num_threads(before)
+
+    return epoch
+
+
+def plain(folder: Path, fold: splits.Fold, bag_sample: int | None, dim: int) -> Callable[[], None]:
+    """Batch 1, the file opened for every bag; the model is ours on a single bag, standardisation by constants."""
+    with engine_runtime.seeded(0):
+        model = models.build("gated", torch.zeros(dim), torch.ones(dim), outputs=2, hidden=128, dropout=0.25)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    rng = np.random.default_rng(0)
+
+    def epoch() -> None:
+        model.train()
+        for slide in rng.permutation(fold.train).tolist():
+            with h5py.File(folder / f"{slide}.h5") as file:
+                rows = torch.from_numpy(file["features"][:].astype(np.float32))
+            if bag_sample is not None and len(rows) > bag_sample:
+                rows = rows[torch.from_numpy(rng.choice(len(rows), bag_sample, replace=False))]
+            optimiser.zero_grad()
+            scores = model(packed.Bags(rows, torch.tensor([0, len(rows)]))).scores
+            loss = torch.nn.functional.cross_entropy(scores, torch.tensor([slide % 2]))
+            loss.backward()
+            optimiser.step()
+            loss.item()
+
+    return epoch
+
+
+def timed(action: Callable[[], None]) -> tuple[float, float]:
+    """Wall and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    action()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def peak() -> float:
+    """MiB of this process at its largest."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def epochs(slides: int, patches: int, dim: int, repeats: int, bag_sample: int | None) -> float:
+    """Compare one epoch three ways; returns our CPU seconds per training bag."""
+    cohort = cohort_of(slides, patches, dim)
+    fold = plan_of(slides, 5).folds[0]
+    with tempfile.TemporaryDirectory() as folder:
+        for slide in fold.train.tolist():
+            with h5py.File(Path(folder) / f"{slide}.h5", "w") as file:
+                file["features"] = cohort.bags.rows[slide * patches : (slide + 1) * patches].numpy()
+        ways = {
+            "ours": ours(cohort, fold, bag_sample),
+            "bare": bare(cohort, fold, bag_sample),
+            "plain": plain(Path(folder), fold, bag_sample, dim),
+        }
+        for way in ways.values():
+            way()
+        runs = [{name: timed(way) for name, way in ways.items()} for _ in range(repeats)]
+    count = len(fold.train)
+    print(
+        f"\none epoch, {count} training bags of {patches} rows x {dim}"
+        + (f", {bag_sample} drawn" if bag_sample else "")
+    )
+    for name in ways:
+        wall, cpu = (statistics.median(run[name][kind] for run in runs) for kind in (0, 1))
+        rate = f"{count / cpu:9.1f} bags / CPU s {count * patches / cpu:12,.0f} patches / CPU s"
+        print(f"{name:6} wall {wall:7.2f} s   CPU {cpu:7.2f} s {rate}")
+    overhead = [run["ours"][1] / run["bare"][1] - 1 for run in runs]
+    gain = [[run["plain"][kind] / run["ours"][kind] for run in runs] for kind in (0, 1)]
+    print(
+        f"overhead beyond forward and backward {statistics.median(overhead):.0%} of CPU (repeats {_listed(overhead)})"
+    )
+    print(f"plain / ours {statistics.median(gain[0]):.2f} wall, {statistics.median(gain[1]):.2f} CPU")
+    return statistics.median(run["ours"][1] for run in runs) / count
+
+
+def whole(slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: bag_models.Recipe) -> None:
+    """All folds and seeds."""
+    start = peak()
+    building = time.perf_counter()
+    cohort = cohort_of(slides, patches, dim)
+    made = time.perf_counter() - building
+    size = cohort.bags.rows.numel() * cohort.bags.rows.element_size() / 2**20
+    seen = 0
+    wall, cpu = time.perf_counter(), time.process_time()
+    ran = []
+    for fold in plan_of(slides, folds).folds:
+        fitted = bag_models.fit_fold(recipe, cohort, fold, bag_models.seeds_of(0, seeds, fold))
+        ran += fitted.epochs
+        seen += sum(fitted.epochs) * len(fold.train) + seeds * (len(fold.test) + len(fold.validation))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    rows = min(patches, recipe.bag_sample or patches)
+    drawn = f", {recipe.bag_sample} rows drawn" if recipe.bag_sample else ""
+    size_of_it = f"{slides} slides x {patches} x {dim}, {folds} folds x {seeds} seeds{drawn}"
+    print(f"\ngated ABMIL, {size_of_it}: {wall:.0f} s wall, {cpu:.0f} s CPU")
+    print(f"epochs {min(ran)} to {max(ran)}; {seen / wall:.0f} bags/s, about {seen * rows / wall:,.0f} patches/s")
+    print(f"features {size:.0f} MiB, made in {made:.0f} s; peak {peak():.0f} MiB ({start:.0f} before the features)")
+
+
+def estimate(per_bag: float, folds: int, seeds: int, recipe: bag_models.Recipe) -> None:
+    """What the full default would cost in CPU time, if every model ran all its epochs; nothing was run."""
+    slides = FULL[0]
+    train, validation, test = (round(slides * share) for share in (0.64, 0.16, 0.2))
+    forward = per_bag / 3
+    one = recipe.epochs * (train * per_bag + validation * forward) + (test + validation) * forward
+    total = folds * seeds * one
+    print(
+        f"estimate, not run: {FULL[0]} x {FULL[1]} x {FULL[2]}, {folds} folds x {seeds} seeds, all {recipe.epochs} epochs: "
+        f"{total / 60:.0f} CPU minutes (early stopping makes it less; forward counted as a third of a step)"
+    )
+
+
+def path(rows: int, dim: int, classes: int, repeats: int, tolerance: float) -> None:
+    """The C path against cold fits."""
+    rng = np.random.default_rng(0)
+    label = np.arange(rows) % classes
+    factors = rng.normal(size=(rows, 64)) * (np.arange(1, 65) ** -0.7)
+    features = factors @ rng.normal(size=(64, dim)) + 0.1 * rng.normal(size=(rows, dim))
+    features += 0.1 * rng.normal(size=(classes, dim))[label]
+    features = Standardiser.fit(features)(features)
+    loss = linear.CrossEntropy.of(label)
+
+    def warm() -> list[np.ndarray]:
+        return [s.coefficients.T for s in walk(features, loss, linear.C_PATH, tolerance=tolerance)]
+
+    def cold() -> list[np.ndarray]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fits = [LogisticRegression(C=c, max_iter=2000, tol=tolerance).fit(features, label) for c in linear.C_PATH]
+        return [model.coef_ for model in fits]
+
+    found: dict[str, list[np.ndarray]] = {}
+
+    def kept(name: str, way: Callable[[], list[np.ndarray]]) -> Callable[[], None]:
+        def action() -> None:
+            found[name] = way()
+
+        return action
+
+    ways = {"path": kept("path", warm), "cold": kept("cold", cold)}
+    runs = [{name: timed(way)[1] for name, way in ways.items()} for _ in range(repeats)]
+    ratio = statistics.median(run["cold"] / run["path"] for run in runs)
+    apart = max(
+        float(np.abs(one - other).max() / np.abs(other).max())
+        for one, other in zip(found["path"], found["cold"], strict=True)
+    )
+    both = "   ".join(f"{name} {statistics.median(run[name] for run in runs):.2f} CPU s" for name in ways)
+    print(
+        f"{rows} x {dim}, {classes} classes, tolerance {tolerance:g}: {both}   cold / path {ratio:.1f}   apart {apart:.1e}"
+    )
+
+
+def _listed(shares: list[float]) -> str:
+    return ", ".join(f"{share:.0%}" for share in shares)
+
+
+def settings() -> Iterator[tuple[int, int, int]]:
+    yield 600, 512, 2
+    yield 3000, 512, 9
+    yield 20_000, 256, 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slides", type=int, default=80)
+    parser.add_argument("--patches", type=int, default=500)
+    parser.add_argument("--dim", type=int, default=FULL[2])
+    parser.add_argument("--full", action="store_true", help="400 slides x 5,000 patches x 512")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=bag_models.Recipe().epochs)
+    parser.add_argument("--bag-sample", type=int)
+    parser.add_argument("--small-bags", type=int, default=1000, help="bags of 50 rows in the epoch comparison")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tolerances", type=float, nargs="+", default=[1e-4, 1e-6])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", choices=["whole", "epoch", "path"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the start, {arguments.threads} threads")
+    recipe = replace(bag_models.Recipe(), epochs=arguments.epochs, bag_sample=arguments.bag_sample)
+    if arguments.only in (None, "epoch"):
+        epochs(arguments.small_bags, SMALL_BAG, arguments.dim, arguments.repeats, None)
+        per_bag = epochs(40, FULL[1], arguments.dim, arguments.repeats, arguments.bag_sample)
+        if not arguments.full:
+            estimate(per_bag, arguments.folds, arguments.seeds, recipe)
+    if arguments.only in (None, "whole"):
+        size = FULL if arguments.full else (arguments.slides, arguments.patches, arguments.dim)
+        whole(*size, arguments.folds, arguments.seeds, recipe)
+    if arguments.only in (None, "path"):
+        print("\nlogistic regression at eight C")
+        for rows, dim, classes in settings():
+            for tolerance in arguments.tolerances:
+                path(rows, dim, classes, arguments.repeats, tolerance)
+    print(f"\nload {os.getloadavg()[0]:.1f} at the end")
+
+
+if __name__ == "__main__":
+    main()
