@@ -20,6 +20,7 @@ from sgcl_cli.artefacts.checkpoint import load_checkpoint, load_encoder
 
 Make = Callable[..., Path]
 ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.timeout(900)  # processes that share cores with others
 OPTIONS = ["--epochs", "2", "--batch", "8", "--negatives", "16", "--threads", "1", "--device", "cpu"]
 
 
@@ -52,7 +53,7 @@ def _start(count: int, patches: Path, out: Path, *more: str, main: list[str] | N
 
 
 def _finish(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
-    spoken = [process.communicate(timeout=200) for process in processes]
+    spoken = [process.communicate(timeout=800) for process in processes]
     return [(process.returncode, *said) for process, said in zip(processes, spoken, strict=True)]
 
 
@@ -78,10 +79,14 @@ sys.exit(run(sys.argv[1:]))
 """
 
 
-def test_two_processes_train_the_weights_that_one_does(make_patches: Make, tmp_path: Path) -> None:
-    patches = make_patches()
+@pytest.fixture
+def main(tmp_path: Path) -> list[str]:
     (tmp_path / "plain.py").write_text(PLAIN)
-    main = [str(tmp_path / "plain.py")]
+    return [str(tmp_path / "plain.py")]
+
+
+def test_two_processes_train_the_weights_that_one_does(make_patches: Make, tmp_path: Path, main: list[str]) -> None:
+    patches = make_patches()
     ends = [_finish(_start(count, patches, tmp_path / str(count), main=main)) for count in (1, 2)]
     assert [end[0] for run in ends for end in run] == [0, 0, 0], ends
     (one, alone), (two, both) = (load_encoder(tmp_path / name) for name in ("1", "2"))
@@ -97,13 +102,13 @@ def test_two_processes_train_the_weights_that_one_does(make_patches: Make, tmp_p
     assert "images per second" in ends[1][0][1] and ends[1][1][1:] == ("", "")
 
 
-def test_two_processes_stop_by_a_signal_to_one_and_goes_on_with_another_number(
-    make_patches: Make, tmp_path: Path
+def test_a_signal_to_one_stops_both_and_another_number_goes_on(
+    make_patches: Make, tmp_path: Path, main: list[str]
 ) -> None:
     patches, out = make_patches(), tmp_path / "run"
     long = ["--epochs", "12", "--checkpoint-minutes", "0.0001"]
-    processes = _start(2, patches, out, *long)
-    deadline = time.monotonic() + 120
+    processes = _start(2, patches, out, *long, main=main)
+    deadline = time.monotonic() + 600
     while not (out / "last.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)  # one is told, both stop
@@ -113,7 +118,7 @@ def test_two_processes_stop_by_a_signal_to_one_and_goes_on_with_another_number(
     reached = load_checkpoint(out / "last.pt")["position"][2]
     assert 0 < reached < 36 and not (out / "run.json").exists()
     assert _steps(out)[-1]["step"] == reached
-    code, said, _ = _finish(_start(1, patches, out, *long))[0]
+    code, said, _ = _finish(_start(1, patches, out, *long, main=main))[0]
     assert code == 0 and "12, 36 steps" in said
     assert [step["step"] for step in _steps(out)] == list(range(1, 37))
 
