@@ -25,6 +25,7 @@ from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import bands, direct, jpeg, lossless, overlay
 from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
+from sgcl_cli.slide.crew import Crew
 from sgcl_cli.slide.discover import Entry
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
 from sgcl_cli.slide.lattice import shares as lattice_shares
@@ -288,11 +289,11 @@ def _read(
         return _Reading("none", "coordinates alone" if config.coords_only else "no patches", 0.0, readable, [])
     corners, patch = lattice.coords, bands.Patch(geometry.patch_size_level0, config.patch_size)
     first: SlideError | None = None
-    with direct.opened(slide, corners, patch) as (source, plan):
+    with Crew(progress.share) as crew, direct.opened(slide, corners, patch) as (source, plan):
         if config.lossless:
             files = lossless.files(source, corners, patch, config.jpeg_quality)
         else:
-            files = _encoded(slide, source, plan, corners, patch, config.jpeg_quality)
+            files = _encoded(slide, source, plan, corners, patch, config.jpeg_quality, crew)
         for position, file in files:
             progress.advance()
             if isinstance(file, bytes):
@@ -312,13 +313,15 @@ def _encoded(
     corners: NDArray[np.int64],
     patch: bands.Patch,
     quality: int,
+    crew: Crew,
 ) -> Iterator[tuple[int, bytes | SlideError]]:
     """The JPEG files of all patches in their order; those of a band wait for each other."""
+
+    def encode(pixels: NDArray[np.uint8]) -> bytes:
+        return jpeg.encode(pixels, quality)
+
     for band in plan:
-        read: dict[int, bytes | SlideError] = {}
-        for position, pixels in bands.read(slide, source, band, corners, patch):
-            read[position] = pixels if isinstance(pixels, SlideError) else jpeg.encode(pixels, quality)
-        yield from sorted(read.items(), key=lambda item: item[0])
+        yield from sorted(bands.read(slide, source, band, corners, patch, encode, crew), key=lambda item: item[0])
 
 
 def _finish(
