@@ -188,11 +188,33 @@ class Direct:
             while len(self._kept) * pixels.nbytes > self._room:
                 self._kept.popitem(last=False)
 
+    def rectangle(self, box: tuple[int, int, int, int], crew: Crew = ALONE) -> NDArray[np.uint8]:
+        """All between left, top, right, bottom, decoded anew, uint8 (bottom - top, right - left, 3).
+
+        :raises SlideError: a tile cannot be decoded.
+        """
+        left, top, right, bottom = box
+        width, height = self.tiles.side
+        pixels = np.empty((bottom - top, right - left, 3), np.uint8)
+
+        def fill(tile: tuple[int, int]) -> None:
+            x, y = tile[0] * width - left, tile[1] * height - top
+            place = pixels[max(0, y) : y + height, max(0, x) : x + width]
+            place[:] = self._fresh(*tile)[max(0, -y) :, max(0, -x) :][: place.shape[0], : place.shape[1]]
+
+        columns, rows = range(left // width, -(-right // width)), range(top // height, -(-bottom // height))
+        crew.map(fill, [(column, row) for row in rows for column in columns])
+        return pixels
+
     def render(self, column: int, row: int) -> NDArray[np.uint8]:
         """An odd tile as OpenSlide shows it, uint8 (height, width, 3).
 
+        Where no other level could fill a missing one in, it is the background, and OpenSlide is not asked.
+
         :raises SlideError: OpenSlide cannot decode it either.
         """
+        if self.tiles.level.counts[row, column] == 0 and len(self.slide.downsamples) == 1:
+            return np.full((*self.tiles.side[::-1], 3), self.slide.background, np.uint8)
         downsample, (width, height) = self.slide.downsamples[self.level], self.tiles.level.tile
         location = round(column * width * downsample), round(row * height * downsample)
         pixels = self.slide.pixels(self.level, location, (width, height))
@@ -219,6 +241,28 @@ def opened(slide: Slide, corners: NDArray[np.int64], patch: Patch) -> Iterator[t
         yield source, bands
 
 
+@contextmanager
+def whole_level(slide: Slide, level: int, mpp: float) -> Iterator[Direct | None]:
+    """A level as a source for what needs no more than ``mpp``, if its tiles can be decoded reduced."""
+    found, _ = _tiled_level(slide, level)
+    eighths = _fewest(mpp / (slide.mpp * slide.downsamples[level]))
+    if found is None or eighths == _BLOCK:
+        yield None
+        return
+    descriptor = os.open(slide.path, os.O_RDONLY)
+    try:
+        source = Direct(Tiles(descriptor, slide.path.name, found, eighths), slide, level)
+        source.uses += 1
+        yield source if _check(source).passed else None
+    finally:
+        os.close(descriptor)
+
+
+def _fewest(scale: float) -> int:
+    """Eighths of a tile's side that suffice for patch pixels of ``scale`` level pixels."""
+    return next((eighths for eighths in (1, 2, 4) if _BLOCK / eighths <= scale * UPSAMPLING_ALLOWED), _BLOCK)
+
+
 def _tiled_level(slide: Slide, level: int) -> tuple[TiledLevel | None, str]:
     """The directory that holds a level's tiles, or why there is none that can be used."""
     size = slide.level_sizes[level]
@@ -236,9 +280,8 @@ def _direct(
 ) -> tuple[Source, list[Band]]:
     """Scaled tiles, else full ones, else OpenSlide: the first that passes."""
     scale = patch.extent / (patch.size * slide.downsamples[level])
-    fewest = next((eighths for eighths in (1, 2, 4) if _BLOCK / eighths <= scale * UPSAMPLING_ALLOWED), _BLOCK)
     obstacle = ""
-    for eighths in sorted({fewest, _BLOCK}):
+    for eighths in sorted({_fewest(scale), _BLOCK}):
         source = Direct(replace(tiles, eighths=eighths), slide, level)
         bands = plan(corners, patch, source)
         source.expect(bands)

@@ -23,7 +23,7 @@ from sgcl_cli.artefacts.patches import SCHEMA, PatchWriter
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide import bands, direct, jpeg, lossless, overlay
+from sgcl_cli.slide import bands, direct, jpeg, lossless, overlay, overview
 from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
 from sgcl_cli.slide.crew import Crew
 from sgcl_cli.slide.discover import Entry
@@ -86,11 +86,11 @@ def tile_slide(progress: Progress, job: Job) -> Row:
     started = time.perf_counter()
     cv2.setNumThreads(1)
     config, out = job.config, Path(job.config.out)
-    with _open(job) as slide:
-        row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job)
+    with _open(job) as slide, Crew(progress.share) as crew:
+        row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job, crew)
         progress.expect(len(lattice))
         with PatchWriter(patches_path(out, row.slide_id)) as writer:
-            reading = _read(writer, slide, lattice, geometry, config, progress)
+            reading = _read(writer, slide, lattice, geometry, config, progress, crew)
             if reading.unreadable:
                 lattice = lattice.where(reading.readable)
                 labels = _labels(slide, job, lattice, geometry)
@@ -133,8 +133,8 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
     started = time.perf_counter()
     cv2.setNumThreads(1)
     config = job.config
-    with _open(job) as slide:
-        row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job)
+    with _open(job) as slide, Crew(progress.share) as crew:
+        row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job, crew)
         label = None if labels is None else labels.label
         picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.patch_size_level0, thumbnail.scale, label)
         pictures = sum(len(jpeg.encode(pixels, _PICTURE_QUALITY)) for pixels in (thumbnail.pixels, picture))
@@ -157,10 +157,12 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
     )
 
 
-def _lay(slide: Slide, job: Job) -> tuple[Row, Geometry, Thumbnail, NDArray[np.bool_], Lattice, Labels | None]:
+def _lay(
+    slide: Slide, job: Job, crew: Crew
+) -> tuple[Row, Geometry, Thumbnail, NDArray[np.bool_], Lattice, Labels | None]:
     """Where the slide's patches lie and what they are called; all that is known before reading them."""
     row, geometry = _plan(slide, job)
-    thumbnail = slide.thumbnail()
+    thumbnail = overview.thumbnail(slide, crew)
     mask = _where(thumbnail, job)
     lattice = lay(mask | thumbnail.unreadable, slide.size, geometry, job.config.min_tissue)
     labels = _labels(slide, job, lattice, geometry)
@@ -278,7 +280,13 @@ class _Reading:
 
 
 def _read(
-    writer: PatchWriter, slide: Slide, lattice: Lattice, geometry: Geometry, config: TileConfig, progress: Progress
+    writer: PatchWriter,
+    slide: Slide,
+    lattice: Lattice,
+    geometry: Geometry,
+    config: TileConfig,
+    progress: Progress,
+    crew: Crew,
 ) -> _Reading:
     """Read, encode and write the patches, band by band, in the lattice's order.
 
@@ -289,7 +297,7 @@ def _read(
         return _Reading("none", "coordinates alone" if config.coords_only else "no patches", 0.0, readable, [])
     corners, patch = lattice.coords, bands.Patch(geometry.patch_size_level0, config.patch_size)
     first: SlideError | None = None
-    with Crew(progress.share) as crew, direct.opened(slide, corners, patch) as (source, plan):
+    with direct.opened(slide, corners, patch) as (source, plan):
         if config.lossless:
             files = lossless.files(source, corners, patch, config.jpeg_quality)
         else:
