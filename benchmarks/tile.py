@@ -65,8 +65,8 @@ def plain(path: Path, corners: np.ndarray, geometry: bands.Patch) -> dict[str, f
 def banded(path: Path, corners: np.ndarray, geometry: bands.Patch) -> dict[str, float]:
     with Slide(path) as slide, direct.opened(slide, corners, geometry) as (source, plan):
         for band in plan:
-            for _, patch in bands.read(slide, source, band, corners, geometry):
-                jpeg.encode(patch, QUALITY)
+            for _ in bands.read(slide, source, band, corners, geometry, lambda patch: jpeg.encode(patch, QUALITY)):
+                pass
         return {"path": source.path, "why": source.why, "decoded": getattr(source, "decoded", 0)}
 
 
@@ -127,11 +127,12 @@ def compare(path: Path, mpp: float, repeats: int) -> None:
     rates = {way: [len(corners) / run["cpu"] for run in runs[way]] for way in WAYS}
     first = runs["bands"][0]
     print(f"\n{path.name} at {mpp:g} um/px, {len(corners)} patches; {first['path']}: {first['why']}")
-    print(f"{'':8} {'patches / CPU s':>16} {'all repeats':>32} {'MiB':>6}")
+    print(f"{'':8} {'patches / CPU s':>16} {'all repeats':>32} {'CPU s':>6} {'MiB':>6}")
     for way in WAYS:
         every = " ".join(f"{rate:.0f}" for rate in rates[way])
         memory = f"{max(run['mib'] for run in runs[way]):.0f}" if way != "bound" else ""
-        print(f"{way:8} {statistics.median(rates[way]):16.0f} {every:>32} {memory:>6}")
+        spent = statistics.median(run["cpu"] for run in runs[way])
+        print(f"{way:8} {statistics.median(rates[way]):16.0f} {every:>32} {spent:6.2f} {memory:>6}")
     ratios = {
         way: statistics.median(ours / theirs for ours, theirs in zip(rates["bands"], rates[way], strict=True))
         for way in ("plain", "bound")
@@ -140,22 +141,31 @@ def compare(path: Path, mpp: float, repeats: int) -> None:
 
 
 def scaling(path: Path, mpp: float, workers: list[int]) -> None:
-    """Whole runs over as many copies of the slide as the most workers, twice."""
+    """Whole runs over twice as many copies of the slide as the most workers, and over one slide, whose threads share them."""
     with tempfile.TemporaryDirectory() as folder:
         copies = [Path(folder) / f"{number}{path.suffix}" for number in range(2 * max(workers))]
         for copy in copies:
             copy.symlink_to(path.resolve())
-        print(f"\nsgcl tile, {len(copies)} copies of {path.name} at {mpp:g} um/px")
-        for count in workers:
-            config = TileConfig(
-                slides=tuple(map(str, copies)), out=str(Path(folder) / f"out{count}"), mpp=mpp, workers=count
-            )
-            start = time.perf_counter()
-            outcome = tile(config, Silent())
-            seconds = time.perf_counter() - start
-            most = max(row["peak_mib"] for row in outcome.data["slides"])
-            rate = outcome.data["patches"] / seconds
-            print(f"{count} workers: {seconds:.1f} s, {rate:.0f} patches/s, at most {most:.0f} MiB a worker")
+        for number, slides in enumerate((copies, copies[:1])):
+            print(f"\nsgcl tile, {len(slides)} slides like {path.name} at {mpp:g} um/px")
+            for count in workers:
+                out = str(Path(folder) / f"out{number}-{count}")
+                config = TileConfig(slides=tuple(map(str, slides)), out=out, mpp=mpp, workers=count)
+                start, spent = time.perf_counter(), children()
+                outcome = tile(config, Silent())
+                seconds, spent = time.perf_counter() - start, children() - spent
+                most = max(row["peak_mib"] for row in outcome.data["slides"])
+                rate = outcome.data["patches"] / seconds
+                print(
+                    f"{count} workers: {seconds:.1f} s, {rate:.0f} patches/s, {spent:.1f} CPU s, "
+                    f"{spent / seconds:.2f} CPUs busy, at most {most:.0f} MiB a worker"
+                )
+
+
+def children() -> float:
+    """CPU seconds of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:

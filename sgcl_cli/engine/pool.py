@@ -24,7 +24,8 @@ R = TypeVar("R")
 
 _POLL = 0.2  # seconds between looks at the counters
 
-_counters: Any = None  # in a worker: int64 (tasks, 2) flattened, units done and units expected of each task
+_SHARED = 2  # counters that all tasks share, behind their own: tasks that have not ended, and CPUs for all of them
+_counters: Any = None  # in a worker: int64, units done and units expected of each task, then the shared ones
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ class Result(Generic[R]):
 
 
 class Progress:
-    """Inside a task: tell how many units are expected and how many are done. Picklable; harmless outside a worker."""
+    """Inside a task: tell how many units are expected and how many are done, and ask for a share of the CPUs.
+
+    Picklable; harmless outside a worker.
+    """
 
     def __init__(self, slot: int) -> None:
         self._slot = slot
@@ -63,6 +67,13 @@ class Progress:
         """Count units as done."""
         if _counters is not None:
             _counters[2 * self._slot] += units
+
+    def share(self) -> int:
+        """How many CPUs this task may use now: more than one where fewer tasks are left than there are workers."""
+        if _counters is None:
+            return 1
+        left, budget = map(int, _counters[-_SHARED:])
+        return max(1, budget // max(1, left))
 
 
 def run_tasks(
@@ -79,15 +90,16 @@ def run_tasks(
 
     :param function: importable by name; its first argument is a ``Progress``.
     :param tasks: name -> arguments, picklable.
-    :param workers: processes; 0 counts as 1.
+    :param workers: processes, and CPUs for all of them; 0 counts as 1.
     :param timeout: seconds after which a task is given up; None for no limit.
     :param on_progress: called with the units done and expected so far, over all tasks, several times a second.
     """
     context = multiprocessing.get_context("spawn")
     slots = {key: slot for slot, key in enumerate(tasks)}
-    counters = context.RawArray("q", 2 * max(1, len(tasks)))
+    counters = context.RawArray("q", 2 * len(tasks) + _SHARED)
 
-    def attempt(keys: list[str], processes: int) -> Iterator[Result[R]]:
+    def attempt(keys: list[str], processes: int, budget: int) -> Iterator[Result[R]]:
+        counters[-_SHARED:] = [len(keys), budget]
         with _pool(processes, context, counters) as pool:
             names = {
                 pool.schedule(function, args=(Progress(slots[key]), *tasks[key]), timeout=timeout): key for key in keys
@@ -95,18 +107,19 @@ def run_tasks(
             waiting = set(names)
             while waiting:
                 finished, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
-                on_progress(sum(counters[0::2]), sum(counters[1::2]))
+                counters[-_SHARED] = len(waiting)
+                on_progress(sum(counters[0:-_SHARED:2]), sum(counters[1:-_SHARED:2]))
                 for future in finished:
                     yield _result(names[future], future, timeout)
 
     lost: list[str] = []
-    for result in attempt(list(tasks), max(1, min(workers, len(tasks)))) if tasks else ():
+    for result in attempt(list(tasks), max(1, min(workers, len(tasks))), workers) if tasks else ():
         if isinstance(result.error, Lost):
             lost.append(result.key)
         else:
             yield result
     for key in lost:
-        yield from attempt([key], 1)
+        yield from attempt([key], 1, 1)
 
 
 def _result(key: str, future: Any, timeout: float | None) -> Result[Any]:

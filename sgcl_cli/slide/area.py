@@ -98,3 +98,8 @@ def average(
         if parts == 2:
             pixels = cv2.resize(pixels[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(pixels[skip[1] : height, skip[0] : width])
+
+
+def fit(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """All of ``pixels``, uint8 (H, W, 3), averaged onto (width, height) pixels; enlarged along neither axis."""
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -8,20 +8,28 @@ bounded by a block and by what a source keeps for the blocks that follow, not by
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import area
+from sgcl_cli.slide.crew import ALONE, Crew
 from sgcl_cli.slide.reader import Slide
+
+Made = TypeVar("Made")
+Windows = Callable[
+    [int], NDArray[np.uint8]
+]  # a row of a block -> its window, uint8 (height, width, 3); not to be written to
 
 SIDE = 2048  # source pixels of a block
 PATCHES = 1024  # in a band: their encoded bytes wait for the band's end
-MEMORY = 400 * 2**20  # bytes; reading takes no more, however large the slide and full of tissue
+MEMORY = 400 * 2**20  # bytes; reading with one thread takes no more, however large the slide and full of tissue
 _FILLED = 0.7  # least share of a block that patches cover
 
 
@@ -87,12 +95,14 @@ class Source(Protocol):
     :ivar why: why this one was taken.
     :ivar pitch: level-0 pixels from one pixel to the next.
     :ivar size: (width, height) in pixels.
+    :ivar parallel: whether blocks can be read at the same time; else one after the other, each with all threads.
     """
 
     path: str
     why: str
     pitch: float
     size: tuple[int, int]
+    parallel: bool
 
     def place(self, pixel: int) -> float:
         """Where a piece that begins at ``pixel`` truly begins, level-0 pixels."""
@@ -100,8 +110,8 @@ class Source(Protocol):
     def expect(self, bands: Sequence[Band]) -> None:
         """Be told what will be read, in order."""
 
-    def read(self, block: Block) -> Iterator[NDArray[np.uint8]]:
-        """The windows of a block, each uint8 (height, width, 3); not to be written to.
+    def read(self, block: Block, crew: Crew = ALONE) -> Windows:
+        """The windows of a block.
 
         :raises SlideError: one cannot be decoded.
         """
@@ -109,18 +119,25 @@ class Source(Protocol):
 
 @dataclass
 class ThroughOpenSlide:
-    """A level as OpenSlide renders it; tiles that blocks share stay in its cache as far as a band fits into ``capacity``."""
+    """A level as OpenSlide renders it; tiles that blocks share stay in its cache as far as a band fits into ``capacity``.
+
+    Each thread that reads has a slide of its own: after an error OpenSlide has to open the file anew, under nobody else's hands.
+    """
 
     slide: Slide
     level: int
     why: str
     path: str = "openslide"
     capacity: int = 128 * 2**20  # bytes
+    parallel: bool = True
     pitch: float = field(init=False)
     size: tuple[int, int] = field(init=False)
+    _idle: SimpleQueue[Slide] = field(init=False, default_factory=SimpleQueue)
+    _others: ExitStack = field(init=False, default_factory=ExitStack)
 
     def __post_init__(self) -> None:
         self.pitch, self.size = self.slide.downsamples[self.level], self.slide.level_sizes[self.level]
+        self._idle.put(self.slide)
 
     def place(self, pixel: int) -> float:
         return round(pixel * self.pitch)
@@ -129,16 +146,37 @@ class ThroughOpenSlide:
         needed = [
             4 * (right - left) * (bottom - top) for band in bands for left, top, right, bottom in [_around(band.blocks)]
         ]
-        self.slide.cache(min(self.capacity, 2 * max(needed, default=0)))
+        self.capacity = min(self.capacity, 2 * max(needed, default=0))
+        self.slide.cache(self.capacity)
 
-    def read(self, block: Block) -> Iterator[NDArray[np.uint8]]:
+    def read(self, block: Block, crew: Crew = ALONE) -> Windows:
         x, y, right, bottom = block.box
         if not self.pitch.is_integer():
             x, y = block.origin
         location = round(x * self.pitch), round(y * self.pitch)
-        pixels = self.slide.pixels(self.level, location, (right - x, bottom - y))
-        for left, top, right, bottom in block.windows.tolist():
-            yield pixels[top - y : bottom - y, left - x : right - x]
+        slide = self._free_slide()
+        try:
+            pixels = slide.pixels(self.level, location, (right - x, bottom - y))
+        finally:
+            self._idle.put(slide)
+
+        def window(row: int) -> NDArray[np.uint8]:
+            left, top, right, bottom = block.windows[row].tolist()
+            return pixels[top - y : bottom - y, left - x : right - x]
+
+        return window
+
+    def close(self) -> None:
+        """Close the slides of further threads."""
+        self._others.close()
+
+    def _free_slide(self) -> Slide:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            another = self._others.enter_context(Slide(self.slide.path, given_mpp=self.slide.mpp))
+            another.cache(self.capacity)
+            return another
 
 
 def plan(corners: NDArray[np.int64], shape: Patch, source: Source) -> list[Band]:
@@ -162,21 +200,34 @@ def plan(corners: NDArray[np.int64], shape: Patch, source: Source) -> list[Band]
     return bands
 
 
+def _copied(pixels: NDArray[np.uint8]) -> Any:
+    return np.array(pixels)
+
+
 def read(
-    slide: Slide, source: Source, band: Band, corners: NDArray[np.int64], shape: Patch
-) -> Iterator[tuple[int, NDArray[np.uint8] | SlideError]]:
+    slide: Slide,
+    source: Source,
+    band: Band,
+    corners: NDArray[np.int64],
+    shape: Patch,
+    finish: Callable[[NDArray[np.uint8]], Made] = _copied,
+    crew: Crew = ALONE,
+) -> Iterator[tuple[int, Made | SlideError]]:
     """The patches of a band, in the order in which they are read, each with its position in ``corners``.
 
-    :returns: uint8 (size, size, 3), or why a patch cannot be read.
+    :param finish: what becomes of a patch, uint8 (size, size, 3), which is not to be kept as it is.
+    :returns: what ``finish`` made, or why a patch cannot be read.
     """
-    for block in band.blocks:
-        done = 0
-        try:
-            for position, patch in _cut(source, block, shape.size):
-                yield position, patch
-                done += 1
-        except SlideError:
-            yield from _one_by_one(source, block, shape.size, done)
+
+    def whole(block: Block) -> list[tuple[int, Made | SlideError]]:
+        return list(_finished(source, block, shape.size, finish, ALONE))
+
+    if source.parallel:
+        for made in crew.map(whole, band.blocks):
+            yield from made
+    else:
+        for block in band.blocks:
+            yield from _finished(source, block, shape.size, finish, crew)
     for position in band.single:
         x, y = corners[position].tolist()
         try:
@@ -184,24 +235,28 @@ def read(
         except SlideError as error:
             yield position, error
         else:
-            yield position, patch
+            yield position, finish(patch)
 
 
-def _one_by_one(
-    source: Source, block: Block, size: int, start: int
-) -> Iterator[tuple[int, NDArray[np.uint8] | SlideError]]:
-    """The patches of a block from ``start`` on, those that can be read and those that cannot."""
-    for row in range(start, len(block)):
-        try:
-            yield from _cut(source, block.alone(row), size)
-        except SlideError as error:
-            yield int(block.patches[row]), error
+def _finished(
+    source: Source, block: Block, size: int, finish: Callable[[NDArray[np.uint8]], Made], crew: Crew
+) -> Iterator[tuple[int, Made | SlideError]]:
+    """The patches of a block; one by one where the block cannot be read as a whole."""
+    try:
+        windows = source.read(block, crew)
+    except SlideError as error:
+        if len(block) == 1:
+            yield int(block.patches[0]), error
+            return
+        for row in range(len(block)):
+            yield from _finished(source, block.alone(row), size, finish, ALONE)
+        return
 
+    def cut(row: int) -> Made:
+        skip, shift = tuple(block.skips[row].tolist()), tuple(block.shifts[row].tolist())
+        return finish(area.average(windows(row), block.scale, (size, size), skip, shift))
 
-def _cut(source: Source, block: Block, size: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    rows = zip(block.patches.tolist(), block.skips.tolist(), block.shifts.tolist(), source.read(block), strict=True)
-    for position, skip, shift, window in rows:
-        yield position, area.average(window, block.scale, (size, size), tuple(skip), tuple(shift))
+    yield from zip(block.patches.tolist(), crew.map(cut, range(len(block))), strict=True)
 
 
 def _block(

@@ -12,8 +12,9 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import numpy as np
 import simplejpeg
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import area
-from sgcl_cli.slide.bands import Band, Block, Patch, Source, ThroughOpenSlide, plan
+from sgcl_cli.slide.bands import Band, Block, Patch, Source, ThroughOpenSlide, Windows, plan
+from sgcl_cli.slide.crew import ALONE, Crew
 from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, Slide
 from sgcl_cli.slide.tiff import TiledLevel, tiled_levels
 
@@ -104,6 +106,7 @@ class Direct:
     """
 
     path = "direct"
+    parallel = False
 
     def __init__(self, tiles: Tiles, slide: Slide, level: int, kept: int = _KEPT) -> None:
         self.why = ""
@@ -115,6 +118,7 @@ class Direct:
         self.uses = np.zeros(tiles.level.counts.shape, np.int32)
         self._kept: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
         self._room = kept
+        self._lock = Lock()
 
     def place(self, pixel: int) -> float:
         return pixel * self.pitch
@@ -125,22 +129,26 @@ class Direct:
                 for column, row in self._needed(block):
                     self.uses[row, column] += 1
 
-    def read(self, block: Block) -> Iterator[NDArray[np.uint8]]:
+    def read(self, block: Block, crew: Crew = ALONE) -> Windows:
         width, height = self.tiles.side
-        tiles = {tile: self._tile(*tile) for tile in self._needed(block)}
-        for left, top, right, bottom in block.windows.tolist():
+        needed, windows = self._needed(block), block.windows.tolist()
+        tiles = dict(zip(needed, crew.map(self._tile, needed), strict=True))
+
+        def window(number: int) -> NDArray[np.uint8]:
+            left, top, right, bottom = windows[number]
             columns, rows = range(left // width, -(-right // width)), range(top // height, -(-bottom // height))
             if len(columns) == len(rows) == 1:
                 x, y = columns[0] * width, rows[0] * height
-                yield tiles[columns[0], rows[0]][top - y : bottom - y, left - x : right - x]
-                continue
+                return tiles[columns[0], rows[0]][top - y : bottom - y, left - x : right - x]
             pixels = np.empty((bottom - top, right - left, 3), np.uint8)
             for row in rows:
                 for column in columns:
                     x, y = column * width - left, row * height - top
                     place = pixels[max(0, y) : y + height, max(0, x) : x + width]
                     place[:] = tiles[column, row][max(0, -y) :, max(0, -x) :][: place.shape[0], : place.shape[1]]
-            yield pixels
+            return pixels
+
+        return window
 
     def _needed(self, block: Block) -> list[tuple[int, int]]:
         """Columns and rows of the tiles under a block's windows."""
@@ -155,26 +163,58 @@ class Direct:
         }
         return [(column, row) for row, column in sorted(needed)]
 
-    def _tile(self, column: int, row: int) -> NDArray[np.uint8]:
-        pixels = self._kept.pop((column, row), None)
-        if pixels is None:
-            try:
-                pixels = self.tiles.decode(column, row)
-            except OddTileError:
-                pixels = self.render(column, row)
-            self.decoded += 1
+    def _tile(self, tile: tuple[int, int]) -> NDArray[np.uint8]:
+        with self._lock:
+            kept = self._kept.pop(tile, None)
+        pixels = self._fresh(*tile) if kept is None else kept
+        with self._lock:
+            self.decoded += kept is None
+            self._keep(tile, pixels)
+        return pixels
+
+    def _fresh(self, column: int, row: int) -> NDArray[np.uint8]:
+        try:
+            return self.tiles.decode(column, row)
+        except OddTileError:
+            with self._lock:
+                return self.render(column, row)
+
+    def _keep(self, tile: tuple[int, int], pixels: NDArray[np.uint8]) -> None:
+        """Count a use of a tile, and keep it for the next one where there is room."""
+        column, row = tile
         self.uses[row, column] -= 1
         if self.uses[row, column] > 0:
-            self._kept[column, row] = pixels
+            self._kept[tile] = pixels
             while len(self._kept) * pixels.nbytes > self._room:
                 self._kept.popitem(last=False)
+
+    def rectangle(self, box: tuple[int, int, int, int], crew: Crew = ALONE) -> NDArray[np.uint8]:
+        """All between left, top, right, bottom, decoded anew, uint8 (bottom - top, right - left, 3).
+
+        :raises SlideError: a tile cannot be decoded.
+        """
+        left, top, right, bottom = box
+        width, height = self.tiles.side
+        pixels = np.empty((bottom - top, right - left, 3), np.uint8)
+
+        def fill(tile: tuple[int, int]) -> None:
+            x, y = tile[0] * width - left, tile[1] * height - top
+            place = pixels[max(0, y) : y + height, max(0, x) : x + width]
+            place[:] = self._fresh(*tile)[max(0, -y) :, max(0, -x) :][: place.shape[0], : place.shape[1]]
+
+        columns, rows = range(left // width, -(-right // width)), range(top // height, -(-bottom // height))
+        crew.map(fill, [(column, row) for row in rows for column in columns])
         return pixels
 
     def render(self, column: int, row: int) -> NDArray[np.uint8]:
         """An odd tile as OpenSlide shows it, uint8 (height, width, 3).
 
+        Where no other level could fill a missing one in, it is the background, and OpenSlide is not asked.
+
         :raises SlideError: OpenSlide cannot decode it either.
         """
+        if self.tiles.level.counts[row, column] == 0 and len(self.slide.downsamples) == 1:
+            return np.full((*self.tiles.side[::-1], 3), self.slide.background, np.uint8)
         downsample, (width, height) = self.slide.downsamples[self.level], self.tiles.level.tile
         location = round(column * width * downsample), round(row * height * downsample)
         pixels = self.slide.pixels(self.level, location, (width, height))
@@ -189,15 +229,38 @@ def opened(slide: Slide, corners: NDArray[np.int64], patch: Patch) -> Iterator[t
     """
     level = slide.best_level(slide.mpp * patch.extent / patch.size)
     found, obstacle = _tiled_level(slide, level)
-    if found is None:
-        yield _through_openslide(slide, level, obstacle, corners, patch)
+    with ExitStack() as open_files:
+        if found is None:
+            source, bands = _through_openslide(slide, level, obstacle, corners, patch)
+        else:
+            descriptor = os.open(slide.path, os.O_RDONLY)
+            open_files.callback(os.close, descriptor)
+            source, bands = _direct(slide, level, Tiles(descriptor, slide.path.name, found), corners, patch)
+        if isinstance(source, ThroughOpenSlide):
+            open_files.callback(source.close)
+        yield source, bands
+
+
+@contextmanager
+def whole_level(slide: Slide, level: int, mpp: float) -> Iterator[Direct | None]:
+    """A level as a source for what needs no more than ``mpp``, if its tiles can be decoded reduced."""
+    found, _ = _tiled_level(slide, level)
+    eighths = _fewest(mpp / (slide.mpp * slide.downsamples[level]))
+    if found is None or eighths == _BLOCK:
+        yield None
         return
     descriptor = os.open(slide.path, os.O_RDONLY)
     try:
-        tiles = Tiles(descriptor, slide.path.name, found)
-        yield _direct(slide, level, tiles, corners, patch)
+        source = Direct(Tiles(descriptor, slide.path.name, found, eighths), slide, level)
+        source.uses += 1
+        yield source if _check(source).passed else None
     finally:
         os.close(descriptor)
+
+
+def _fewest(scale: float) -> int:
+    """Eighths of a tile's side that suffice for patch pixels of ``scale`` level pixels."""
+    return next((eighths for eighths in (1, 2, 4) if _BLOCK / eighths <= scale * UPSAMPLING_ALLOWED), _BLOCK)
 
 
 def _tiled_level(slide: Slide, level: int) -> tuple[TiledLevel | None, str]:
@@ -217,9 +280,8 @@ def _direct(
 ) -> tuple[Source, list[Band]]:
     """Scaled tiles, else full ones, else OpenSlide: the first that passes."""
     scale = patch.extent / (patch.size * slide.downsamples[level])
-    fewest = next((eighths for eighths in (1, 2, 4) if _BLOCK / eighths <= scale * UPSAMPLING_ALLOWED), _BLOCK)
     obstacle = ""
-    for eighths in sorted({fewest, _BLOCK}):
+    for eighths in sorted({_fewest(scale), _BLOCK}):
         source = Direct(replace(tiles, eighths=eighths), slide, level)
         bands = plan(corners, patch, source)
         source.expect(bands)

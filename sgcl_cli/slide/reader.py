@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +33,14 @@ UPSAMPLING_ALLOWED = 1.05
 _FIELD_OF_VIEW_TOLERANCE = 0.5  # level-0 pixels
 _LONGEST_SIDE = 4_000_000  # pixels
 _LARGEST_TILE = 64 * 2**20  # pixels; OpenSlide decodes whole tiles
-_THUMBNAIL_MPP = 8.0
-_THUMBNAIL_SIDE = 4096
+THUMBNAIL_MPP = 8.0
+THUMBNAIL_SIDE = 4096
 _BLOCK = 2048  # pixels of a level read at once
 _PIECE = 64  # pixels of a level; an unreadable block is narrowed down to pieces of about this size
 _UNREADABLE_PIECES = 4000  # beyond so many a slide is given up
 _MIB = 2**20
+
+_Pair = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -185,13 +187,21 @@ class Slide:
             pixels[part.place] = self._region(level, part)
         return pixels
 
-    def thumbnail(self, mpp: float = _THUMBNAIL_MPP, longest: int = _THUMBNAIL_SIDE) -> Thumbnail:
+    def thumbnail(
+        self,
+        mpp: float = THUMBNAIL_MPP,
+        longest: int = THUMBNAIL_SIDE,
+        read: Callable[[_Pair, _Pair, tuple[int, int]], NDArray[np.uint8]] | None = None,
+        block: float | None = None,
+    ) -> Thumbnail:
         """The whole slide at about ``mpp``, no side above ``longest`` pixels, read in blocks so that memory stays bounded.
 
         Its pixels are square, whatever the slide's are.
 
         Where the best level cannot be decoded, the finer ones are tried.
 
+        :param read: another way to read than OpenSlide's, called like ``region``.
+        :param block: level-0 pixels a side that are read at once.
         :raises SlideError: nothing, or too little of the slide can be decoded.
         """
         proper = [side * (of_axis / self.mpp) for side, of_axis in zip(self.size, self.mpps, strict=True)]
@@ -202,11 +212,14 @@ class Slide:
         pixels = np.empty((height, width, 3), np.uint8)
         unreadable = np.zeros((height, width), np.bool_)
         failures: list[SlideError] = []
-        for block in _parts((width, height), (0, 0), scale, _BLOCK * self.downsamples[best]):
+        for part in _parts((width, height), (0, 0), scale, block or _BLOCK * self.downsamples[best]):
             try:
-                pixels[block.place] = self._region(best, block)
+                if read is None:
+                    pixels[part.place] = self._region(best, part)
+                else:
+                    pixels[part.place] = read(part.corner, part.extent, part.size)
             except SlideError:
-                failures += self._narrow_down(best, block, pixels[block.place], unreadable[block.place])
+                failures += self._narrow_down(best, part, pixels[part.place], unreadable[part.place])
             if failures and (unreadable.all() or len(failures) > _UNREADABLE_PIECES):
                 raise failures[0]
         return Thumbnail(pixels, scale, math.sqrt(math.prod(self.mpps) * math.prod(scale)), unreadable)

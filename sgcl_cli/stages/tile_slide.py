@@ -23,8 +23,9 @@ from sgcl_cli.artefacts.patches import SCHEMA, PatchWriter
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide import bands, direct, jpeg, lossless, oblong, overlay
+from sgcl_cli.slide import bands, direct, jpeg, lossless, oblong, overlay, overview
 from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
+from sgcl_cli.slide.crew import Crew
 from sgcl_cli.slide.discover import Entry
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
 from sgcl_cli.slide.lattice import shares as lattice_shares
@@ -89,11 +90,11 @@ def tile_slide(progress: Progress, job: Job) -> Row:
     started = time.perf_counter()
     cv2.setNumThreads(1)
     config, out = job.config, Path(job.config.out)
-    with _open(job) as slide:
-        row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job)
+    with _open(job) as slide, Crew(progress.share) as crew:
+        row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job, crew)
         progress.expect(len(lattice))
         with PatchWriter(patches_path(config, row.slide_id)) as writer:
-            reading = _read(writer, slide, lattice, geometry, config, progress)
+            reading = _read(writer, slide, lattice, geometry, config, progress, crew)
             if reading.unreadable:
                 lattice = lattice.where(reading.readable)
                 labels = _labels(slide, job, lattice, geometry)
@@ -137,8 +138,8 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
     started = time.perf_counter()
     cv2.setNumThreads(1)
     config = job.config
-    with _open(job) as slide:
-        row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job)
+    with _open(job) as slide, Crew(progress.share) as crew:
+        row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job, crew)
         label = None if labels is None else labels.label
         picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.sides, thumbnail.scale, label)
         pictures = sum(len(jpeg.encode(pixels, _PICTURE_QUALITY)) for pixels in (thumbnail.pixels, picture))
@@ -160,7 +161,9 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
     )
 
 
-def _lay(slide: Slide, job: Job) -> tuple[Row, Geometry, Thumbnail, NDArray[np.bool_], Lattice, Labels | None]:
+def _lay(
+    slide: Slide, job: Job, crew: Crew
+) -> tuple[Row, Geometry, Thumbnail, NDArray[np.bool_], Lattice, Labels | None]:
     """Where the slide's patches lie and what they are called; all that is known before reading them."""
     foreign = _foreign(slide, job)
     geometry = Geometry(job.config.patch_size, job.config.overlap, job.config.mpp, *slide.mpps)
@@ -169,7 +172,7 @@ def _lay(slide: Slide, job: Job) -> tuple[Row, Geometry, Thumbnail, NDArray[np.b
     else:
         geometry = foreign.geometry
     row = _plan(slide, job, geometry)
-    thumbnail = slide.thumbnail()
+    thumbnail = overview.thumbnail(slide, crew)
     if foreign is None:
         mask = _where(thumbnail, job)
         lattice = lay(mask | thumbnail.unreadable, slide.size, geometry, job.config.min_tissue)
@@ -302,7 +305,13 @@ class _Reading:
 
 
 def _read(
-    writer: PatchWriter, slide: Slide, lattice: Lattice, geometry: Geometry, config: TileConfig, progress: Progress
+    writer: PatchWriter,
+    slide: Slide,
+    lattice: Lattice,
+    geometry: Geometry,
+    config: TileConfig,
+    progress: Progress,
+    crew: Crew,
 ) -> _Reading:
     """Read, encode and write the patches, band by band, in the lattice's order.
 
@@ -318,7 +327,7 @@ def _read(
         if config.lossless:
             files = lossless.files(source, corners, patch, config.jpeg_quality)
         else:
-            files = _encoded(slide, source, plan, corners, patch, config.jpeg_quality)
+            files = _encoded(slide, source, plan, corners, patch, config.jpeg_quality, crew)
         readable = _write(writer, files, len(lattice), progress)
         return _Reading(source.path, source.why, slide.mpp * source.pitch, readable, corners[~readable].tolist())
 
@@ -368,13 +377,15 @@ def _encoded(
     corners: NDArray[np.int64],
     patch: bands.Patch,
     quality: int,
+    crew: Crew,
 ) -> Iterator[tuple[int, bytes | SlideError]]:
     """The JPEG files of all patches in their order; those of a band wait for each other."""
+
+    def encode(pixels: NDArray[np.uint8]) -> bytes:
+        return jpeg.encode(pixels, quality)
+
     for band in plan:
-        read: dict[int, bytes | SlideError] = {}
-        for position, pixels in bands.read(slide, source, band, corners, patch):
-            read[position] = pixels if isinstance(pixels, SlideError) else jpeg.encode(pixels, quality)
-        yield from sorted(read.items(), key=lambda item: item[0])
+        yield from sorted(bands.read(slide, source, band, corners, patch, encode, crew), key=lambda item: item[0])
 
 
 def _finish(

@@ -59,6 +59,12 @@ def resident(progress, number):
     return number, os.getpid(), pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def sharing(progress, until):
+    while until and progress.share() != until:
+        time.sleep(0.01)
+    return progress.share()
+
+
 def sleeping(progress, folder):
     Path(folder, str(os.getpid())).touch()
     time.sleep(600)
@@ -205,3 +211,13 @@ def test_workers_die_with_a_killed_parent(tasks, tmp_path):
     finally:
         parent.kill()
         parent.wait()
+
+
+def test_tasks_share_the_cpus_that_others_have_left(tasks):
+    work = {"short": (0,), "long": (4,)}
+    shares = {result.key: result.value for result in run_tasks(tasks.sharing, work, workers=4, timeout=30)}
+    assert shares == {"short": 2, "long": 4}
+
+
+def test_outside_a_worker_a_task_has_one_cpu():
+    assert Progress(0).share() == 1

@@ -11,6 +11,7 @@ from PIL import Image
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import bands, direct
 from sgcl_cli.slide.bands import Band, Patch, Source
+from sgcl_cli.slide.crew import Crew
 from sgcl_cli.slide.direct import Direct
 from sgcl_cli.slide.reader import Slide
 
@@ -120,6 +121,36 @@ def test_each_tile_is_decoded_once(write_jpeg_pyramid, tissue_like, monkeypatch)
         found = {n: patch for band in plan for n, patch in bands.read(slide, source, band, corners, shape)}
         assert source.decoded == needed == 19 * 24 and not source.uses.any() and not source._kept
     assert len(found) == 80
+
+
+@pytest.mark.parametrize("way", ["direct", "openslide"])
+def test_threads_change_nothing(write_jpeg_pyramid, tissue_like, monkeypatch, way):
+    monkeypatch.setattr(bands, "SIDE", 600)
+    if way == "openslide":
+        monkeypatch.setattr(direct, "_tiled_level", lambda *_: (None, "told so"))
+    path, shape = write_jpeg_pyramid("a.tif", tissue_like, tile=64, broken=[(9, 9)]), Patch(150.0, 96)
+    corners = lattice(10, 8, 150.0)
+    alone, _ = patches_of(path, corners, shape)
+    with Crew(lambda: 4) as crew, opened(path, corners, shape) as (slide, source, plan):
+        assert source.path == way
+        found = {n: p for band in plan for n, p in bands.read(slide, source, band, corners, shape, np.array, crew)}
+    assert sorted(found) == sorted(alone) == list(range(80))
+    for position, patch in found.items():
+        if isinstance(patch, SlideError):
+            assert isinstance(alone[position], SlideError)
+        else:
+            assert np.array_equal(patch, alone[position])
+    assert any(isinstance(patch, SlideError) for patch in found.values())
+
+
+def test_threads_decode_each_tile_once_too(write_jpeg_pyramid, tissue_like):
+    path, shape, corners = write_jpeg_pyramid("a.tif", tissue_like, tile=64), Patch(150.0, 96), lattice(10, 8, 150.0)
+    with Crew(lambda: 4) as crew, opened(path, corners, shape) as (slide, source, plan):
+        assert isinstance(source, Direct)
+        for band in plan:
+            for _ in bands.read(slide, source, band, corners, shape, len, crew):
+                pass
+        assert source.decoded == 19 * 24 and not source.uses.any() and not source._kept
 
 
 def test_tiles_kept_are_bounded(write_jpeg_pyramid, tissue_like, monkeypatch):
