@@ -74,7 +74,7 @@ def _facts(config: TileConfig, rows: Sequence[Row], failures: Sequence[Failure])
 def _card(out: Path, row: Row, side: int, warning: str, colours: Mapping[str, str]) -> SlideCard:
     facts = [
         ("Patches", f"{row.patches:,}"),
-        ("Tissue", f"{row.tissue_mm2 or 0:.2f} mm²"),
+        ("Tissue", f"{row.tissue_mm2 or 0:.2f} mm²" + (f" ({row.tissue_preset})" if row.tissue_preset else "")),
         ("Level 0", f"{row.width:,} × {row.height:,} px"),
         ("Resolution", f"{row.mpp:.4g} um/px ({row.mpp_source})"),
         ("Read from", f"level {row.level}"),
