@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sgcl_cli.config import TileConfig
-from sgcl_cli.slide.density import optical_density
 from sgcl_cli.slide.reader import Slide
 from sgcl_cli.slide.tissue import MAX_HOLE, MIN_AREA, Choice, Segmentation, segment
 
@@ -256,11 +255,6 @@ def test_result_scales_with_resolution():
     coarse = cv2.resize(fine, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)
     mask = segment(np.rint(coarse).astype(np.uint8), 2 * MPP).tissue
     assert overlap(mask.repeat(2, 0).repeat(2, 1), where) > 0.85
-
-
-def test_optical_density_of_white_black_and_between():
-    density = optical_density(np.array([[[255, 127, 0]]], np.uint8))
-    assert density[0, 0] == pytest.approx([0, np.log(2), np.log(256)], abs=1e-6)
 
 
 @pytest.mark.parametrize(
