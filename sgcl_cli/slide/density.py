@@ -5,6 +5,8 @@ Optical density is -ln(I / 255) (Beer-Lambert law, natural logarithm). Images ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,21 @@ def optical_density(rgb: NDArray[np.uint8]) -> Image:
     """-ln((I + 1) / 256) of each channel; float32 (H, W, 3), 0 for white."""
     table = -np.log((np.arange(256) + 1) / 256)
     return np.abs(table.astype(np.float32)[rgb])
+
+
+def strongest(density: Image) -> Image:
+    """The largest of the three channels, (H, W); much faster than a reduction over the last axis."""
+    return np.maximum(np.maximum(density[..., RED], density[..., GREEN]), density[..., BLUE])
+
+
+def weakest(density: Image) -> Image:
+    """The smallest of the three channels, (H, W)."""
+    return np.minimum(np.minimum(density[..., RED], density[..., GREEN]), density[..., BLUE])
+
+
+def colour(density: Image) -> Image:
+    """How far the channels are apart, (H, W); 0 for grey."""
+    return np.asarray(strongest(density) - weakest(density))
 
 
 def spread(density: Image, sigma: float) -> Image:
@@ -45,6 +62,21 @@ def coherence(density: Image, sigma: float) -> Image:
     difference = np.sqrt((xx - yy) ** 2 + 4 * xy * xy)
     shared: Image = difference / np.maximum(energy, 1e-9)
     return shared
+
+
+def in_strips(
+    local: Callable[[Image], NDArray[np.bool_]], image: Image, halo: float, rows: int = 512
+) -> NDArray[np.bool_]:
+    """``local(image)``, strip by strip, so that its working memory stays small.
+
+    :param local: makes a mask, bool (H, W), of which every pixel depends on what lies within ``halo`` pixels of it.
+    """
+    halo, mask = int(np.ceil(halo)), np.empty(image.shape[:2], np.bool_)
+    for top in range(0, len(image), rows):
+        begin = max(0, top - halo)
+        bottom = min(len(image), top + rows)
+        mask[top:bottom] = local(image[begin : bottom + halo])[top - begin : bottom - begin]
+    return mask
 
 
 def _root(variance: Image) -> Image:

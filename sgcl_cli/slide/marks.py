@@ -8,12 +8,16 @@ Densities are optical densities above glass, float32 (H, W, 3) of red, green, bl
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
 from sgcl_cli.slide import morphology
-from sgcl_cli.slide.density import BLUE, GREEN, RED, Image, box_spread, coherence
+from sgcl_cli.slide.density import BLUE, GREEN, RED, Image, box_spread, coherence, colour, in_strips, strongest, weakest
 from sgcl_cli.slide.morphology import Mask
+
+_HALO = 8  # pixels
 
 BLACK = 1.5  # density in every channel
 _BLACK_AREA = 50_000.0  # um^2; smaller black spots are pigment or chromogen
@@ -40,36 +44,41 @@ _LINE_MARGIN = 24.0
 
 def black_mask(density: Image, mpp: float) -> Mask:
     """Black borders, padding and ink; ``density`` may be the plain optical density."""
-    dark = cv2.GaussianBlur(density, (0, 0), 1.0).min(axis=2) > BLACK
+    dark = in_strips(lambda part: np.asarray(weakest(_soft(part)) > BLACK), density, _HALO)
     return morphology.dilate(morphology.pieces(dark, _BLACK_AREA / mpp**2), _MARGIN / mpp)
 
 
-def ink_mask(above: Image, mpp: float, stained: Mask, densest_stain: float) -> Mask:
+def ink_mask(above: Image, mpp: float, stained: Callable[[Image], Mask], densest_stain: float) -> Mask:
     """Strokes of a pen that are even, whatever their colour, and what of an ink's hue goes on from them.
 
-    :param stained: where the colour is one that the stain has.
+    :param stained: where densities are of a colour that the stain has.
     :param densest_stain: the density beyond which even areas of the stain's own colour are ink.
     """
-    soft = cv2.GaussianBlur(above, (0, 0), 1.0)
-    hued = far_blue(soft)
     if mpp > _EVEN_MPP:
-        return np.zeros_like(hued)
-    least = np.where(stained, densest_stain, np.where(hued, _DENSE_HUED_INK, _DENSE_INK))
+        return np.zeros(above.shape[:2], np.bool_)
     side = round(_EVEN_WIDTH / mpp) | 1
-    absorbed = -np.expm1(-above.max(axis=2))
-    even = box_spread(absorbed, side) < _EVEN * cv2.blur(absorbed, (side, side))
-    strokes = morphology.opened((soft.max(axis=2) > least) & even, _EVEN_WIDTH / mpp)
-    strokes = morphology.pieces(strokes, _STROKE_AREA / mpp**2)
+
+    def dense_and_even(part: Image) -> Mask:
+        soft = _soft(part)
+        least = np.where(stained(part), densest_stain, np.where(far_blue(soft), _DENSE_HUED_INK, _DENSE_INK))
+        absorbed = -np.expm1(-strongest(part))
+        even = box_spread(absorbed, side) < _EVEN * cv2.blur(absorbed, (side, side))
+        return np.asarray((strongest(soft) > least) & even)
+
+    dense = in_strips(dense_and_even, above, _HALO + side)
+    strokes = morphology.pieces(morphology.opened(dense, _EVEN_WIDTH / mpp), _STROKE_AREA / mpp**2)
+    if not strokes.any():
+        return strokes
+    hued = in_strips(lambda part: far_blue(_soft(part)), above, _HALO)
     return morphology.dilate(morphology.pieces_holding(strokes | hued, strokes, 0), _STROKE_MARGIN / mpp)
 
 
 def hue_mask(above: Image, mpp: float) -> Mask:
     """Ink of a hue that H&E does not have: all that is blue or green, and strokes of red, orange and yellow."""
-    soft = cv2.GaussianBlur(above, (0, 0), 1.0)
-    red = soft[..., BLUE] - soft[..., RED] > _FAR_RED[0]
-    red &= soft[..., BLUE] > _FAR_RED[1] * soft[..., GREEN]
+    red = in_strips(lambda part: far_red(_soft(part)), above, _HALO)
     strokes = morphology.pieces(morphology.opened(red, _EVEN_WIDTH / mpp), _STROKE_AREA / mpp**2)
-    blue = morphology.pieces(far_blue(soft), _HUED_AREA / mpp**2)
+    hued = in_strips(lambda part: far_blue(_soft(part)), above, _HALO)
+    blue = morphology.pieces(hued, _HUED_AREA / mpp**2)
     return morphology.dilate(blue | morphology.pieces_holding(red, strokes, 0), _MARGIN / mpp)
 
 
@@ -79,13 +88,29 @@ def far_blue(above: Image) -> Mask:
     return np.asarray((red - green > _FAR_BLUE[0]) & (red > _FAR_BLUE[1] * green))
 
 
+def far_red(above: Image) -> Mask:
+    """Absorbs blue so much more than red, and as much as green, that eosin cannot be it."""
+    blue = above[..., BLUE]
+    return np.asarray((blue - above[..., RED] > _FAR_RED[0]) & (blue > _FAR_RED[1] * above[..., GREEN]))
+
+
 def line_mask(above: Image, mpp: float) -> Mask:
     """Colourless thin lines that go one way, glass on both sides: coverslips, rims of bubbles, scratches, fibres."""
-    soft = cv2.GaussianBlur(above, (0, 0), max(1.0, _LINE_SCALE / mpp / 2))
-    neutral = np.ptp(soft, axis=2) < _NEUTRAL * np.abs(soft).max(axis=2)
-    green = above[..., GREEN]
+    scale = max(1.0, _LINE_SCALE / mpp)
     side = max(5, round(_LINE_WIDTH / mpp) | 1)
-    broad = cv2.morphologyEx(green, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
-    thin = green - broad > _THIN * green
-    one_way = coherence(green, max(1.0, _LINE_SCALE / mpp)) > _COHERENT
-    return morphology.dilate(neutral & thin & one_way, _LINE_MARGIN / mpp)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+    def thin_and_straight(part: Image) -> Mask:
+        soft = cv2.GaussianBlur(part, (0, 0), max(1.0, scale / 2))
+        neutral = colour(soft) < _NEUTRAL * strongest(np.abs(soft))
+        green = np.ascontiguousarray(part[..., GREEN])
+        thin = green - cv2.morphologyEx(green, cv2.MORPH_OPEN, disc) > _THIN * green
+        return np.asarray(neutral & thin & (coherence(green, scale) > _COHERENT))
+
+    lines = in_strips(thin_and_straight, above, 6 * scale + side)
+    return morphology.dilate(lines, _LINE_MARGIN / mpp)
+
+
+def _soft(density: Image) -> Image:
+    """Without the noise of single pixels."""
+    return np.asarray(cv2.GaussianBlur(density, (0, 0), 1.0))

@@ -25,7 +25,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.slide import marks, morphology
-from sgcl_cli.slide.density import BLUE, GREEN, RED, Image, box_spread, optical_density, spread
+from sgcl_cli.slide.density import (
+    BLUE,
+    GREEN,
+    RED,
+    Image,
+    box_spread,
+    colour,
+    in_strips,
+    optical_density,
+    spread,
+    strongest,
+)
 from sgcl_cli.slide.morphology import Mask
 
 Preset = Literal["he", "ihc", "faint"]
@@ -115,74 +126,70 @@ def segment(
     """
     density = optical_density(rgb)
     black = marks.black_mask(density, mpp)
-    smooth = _smooth(density[..., GREEN], mpp, _LIMITS["he"].smooth)
+    smooth = _smooth(_green(density), mpp, _LIMITS["he"].smooth)
     density -= _glass(density, smooth & ~black)
     density[black] = 0
-    chosen = _choose(density, mpp, smooth, black) if preset == "auto" else preset
-    limits = _LIMITS[chosen]
-    pen = black | marks.ink_mask(density, mpp, _stain_like(density, chosen), limits.densest)
-    if chosen == "he":
-        pen |= marks.hue_mask(density, mpp)
-    else:
-        smooth = _smooth(density[..., GREEN], mpp, limits.smooth)
-    tissue = _tissue(density, mpp, chosen, smooth, pen)
-    filled = morphology.fill_holes(tissue, max_hole / mpp**2) & ~pen
-    open_ = morphology.opened(filled, _OPENING / mpp)
-    return Segmentation(_true_pieces(open_, density, chosen, min_area / mpp**2), pen, chosen)
+    rough = spread(_green(density), max(1.0, _TEXTURE_SCALE / mpp))
+    as_he = _ink(density, mpp, "he") if preset in ("auto", "he") else black
+    chosen = _choose(density, rough, smooth, black | as_he) if preset == "auto" else preset
+    pen = black | (as_he | marks.hue_mask(density, mpp) if chosen == "he" else _ink(density, mpp, chosen))
+    if chosen == "faint":
+        smooth = _smooth(_green(density), mpp, _LIMITS["faint"].smooth)
+    tissue = _tissue(density, mpp, chosen, rough, smooth | pen)
+    filled = morphology.fill_holes(morphology.close(tissue & ~pen, _CLOSING / mpp), max_hole / mpp**2) & ~pen
+    large = morphology.pieces(morphology.opened(filled, _OPENING / mpp), min_area / mpp**2)
+    return Segmentation(_true_pieces(large, density, chosen), pen, chosen)
 
 
-def _tissue(above: Image, mpp: float, preset: Preset, smooth: Mask, pen: Mask) -> Mask:
-    """What is textured, stained and of a colour that tissue has, gaps closed."""
-    limits, green = _LIMITS[preset], above[..., GREEN]
-    rough = spread(green, max(1.0, _TEXTURE_SCALE / mpp))
-    textured = (rough > _texture_threshold(rough, limits.texture)) & ~smooth & ~pen
-    textured &= ~marks.line_mask(above, mpp)
-    soft = cv2.GaussianBlur(green, (0, 0), 1.0)
-    stained = soft > _least_density(soft[textured], limits)
-    found = (textured & stained) | _dense(above)
-    if preset == "he":
-        found &= _he_coloured(cv2.GaussianBlur(above, (0, 0), max(1.0, _TEXTURE_SCALE / mpp)))
-    return morphology.close(found & ~pen, _CLOSING / mpp)
+def _ink(above: Image, mpp: float, preset: Preset) -> Mask:
+    return marks.ink_mask(above, mpp, lambda part: _stain_like(part, preset), _LIMITS[preset].densest)
 
 
-def _true_pieces(mask: Mask, above: Image, preset: Preset, area: float) -> Mask:
-    """Pieces that are large enough, in focus, for immunohistochemistry of some colour, and where all is faint no dark dirt."""
-    large = morphology.pieces(mask, area)
-    soft = cv2.blur(above, (3, 3))
-    colour, green = np.ptp(soft, axis=2), soft[..., GREEN]
-    sharp = np.minimum(_FINE_SPREAD, _FINE_SHARE * green) if preset == "faint" else _FINE_SPREAD
-    in_focus = (box_spread(above[..., GREEN]) > sharp) | _dense(above)
-    kept = morphology.pieces_holding(large, in_focus, _IN_FOCUS)
+def _tissue(above: Image, mpp: float, preset: Preset, rough: Image, other: Mask) -> Mask:
+    """What is textured, stained and of a colour that tissue has; not the ``other``, except where it is dense."""
+    limits = _LIMITS[preset]
+    textured = (rough > _texture_threshold(rough, limits.texture)) & ~other & ~marks.line_mask(above, mpp)
+    soft = cv2.GaussianBlur(_green(above), (0, 0), 1.0)
+    found = (textured & (soft > _least_density(soft[textured], limits))) | _dense(above)
+    if preset != "he":
+        return np.asarray(found)
+    sigma = max(1.0, _TEXTURE_SCALE / mpp)
+    coloured = in_strips(lambda part: _he_coloured(cv2.GaussianBlur(part, (0, 0), sigma)), above, 5 * sigma)
+    return np.asarray(found & coloured)
+
+
+def _true_pieces(mask: Mask, above: Image, preset: Preset) -> Mask:
+    """Pieces in focus; for immunohistochemistry those of some colour, and where all is faint those without dark dirt."""
+    green = _green(above)
+    sharp = np.minimum(_FINE_SPREAD, _FINE_SHARE * cv2.blur(green, (3, 3))) if preset == "faint" else _FINE_SPREAD
+    in_focus = (box_spread(green) > sharp) | _dense(above)
+    kept = morphology.pieces_holding(mask, in_focus, _IN_FOCUS)
     if preset == "ihc":
-        coloured = colour > np.maximum(_HUE[0], _HUE[1] * soft.max(axis=2))
-        kept = morphology.pieces_holding(kept, coloured, _LEAST_HUE)
+        kept = morphology.pieces_holding(kept, in_strips(_coloured, above, 2), _LEAST_HUE)
     if preset == "faint":
-        dirt = (green > _DIRT) & (colour < _HUE[1] * green)
-        kept = morphology.pieces_holding(kept, ~dirt, 1 - _MOST_DIRT)
+        kept = morphology.pieces_holding(kept, ~in_strips(_dirt, above, 2), 1 - _MOST_DIRT)
     return kept
 
 
-def _choose(above: Image, mpp: float, smooth: Mask, black: Mask) -> Preset:
+def _choose(above: Image, rough: Image, smooth: Mask, pen: Mask) -> Preset:
     """The preset for what is textured and no ink: H&E if some of it is pink, else by its strength."""
-    rough = spread(above[..., GREEN], max(1.0, _TEXTURE_SCALE / mpp))
     limits = _LIMITS["faint"]
-    textured = (rough > _texture_threshold(rough, limits.texture)) & ~smooth & ~black
-    soft = cv2.GaussianBlur(above, (0, 0), 1.0)
-    textured &= ~marks.ink_mask(above, mpp, _stain_like(above, "he"), _LIMITS["he"].densest)
-    textured &= soft[..., GREEN] > limits.density[1]
-    red, green, blue = (soft[..., channel][textured] for channel in (RED, GREEN, BLUE))
-    if not green.size:
+    textured = (rough > _texture_threshold(rough, limits.texture)) & ~smooth & ~pen
+    textured &= cv2.GaussianBlur(_green(above), (0, 0), 1.0) > limits.density[1]
+    if not textured.any() or float(np.median(above[textured].max(axis=1))) < _FAINT:
         return "faint"
-    pink = (green > _PINK[0] * red) & (green > _PINK[1] * blue)
-    usual = float(np.median(np.maximum(np.maximum(red, green), blue)))
-    if usual < _FAINT:
-        return "faint"
-    return "he" if pink.mean() >= _LEAST_PINK else "ihc"
+    pink = in_strips(_pink, above, 8)[textured].mean()
+    return "he" if pink >= _LEAST_PINK else "ihc"
+
+
+def _pink(above: Image) -> Mask:
+    red, green, blue = _channels(cv2.GaussianBlur(above, (0, 0), 1.0))
+    return np.asarray((green > _PINK[0] * red) & (green > _PINK[1] * blue))
 
 
 def _stain_like(above: Image, preset: Preset) -> Mask:
     """Pixels of a hue that the stain has: purple to pink in H&E, brown and blue-grey too in immunohistochemistry."""
-    red, green, blue = (above[..., channel] for channel in (RED, GREEN, BLUE))
+    red, green, blue = _channels(above)
     purple = (green > _STRONG_HUE * blue) & (green > _HE_HUE[1] * red)
     if preset == "he":
         return np.asarray(purple)
@@ -191,12 +198,30 @@ def _stain_like(above: Image, preset: Preset) -> Mask:
 
 
 def _he_coloured(above: Image) -> Mask:
-    red, green, blue = (above[..., channel] for channel in (RED, GREEN, BLUE))
+    red, green, blue = _channels(above)
     return np.asarray((green - blue > np.minimum(_HE_HUE[0], 0.2 * green)) & (green > _HE_HUE[2] * red))
 
 
+def _coloured(above: Image) -> Mask:
+    soft = cv2.blur(above, (3, 3))
+    return np.asarray(colour(soft) > np.maximum(_HUE[0], _HUE[1] * strongest(soft)))
+
+
+def _dirt(above: Image) -> Mask:
+    soft = cv2.blur(above, (3, 3))
+    return np.asarray((soft[..., GREEN] > _DIRT) & (colour(soft) < _HUE[1] * soft[..., GREEN]))
+
+
 def _dense(above: Image) -> Mask:
-    return np.asarray((above[..., GREEN] > _DENSE) & (np.ptp(above, axis=2) > _COLOURED))
+    return np.asarray((above[..., GREEN] > _DENSE) & (colour(above) > _COLOURED))
+
+
+def _channels(density: Image) -> tuple[Image, Image, Image]:
+    return density[..., RED], density[..., GREEN], density[..., BLUE]
+
+
+def _green(density: Image) -> Image:
+    return np.ascontiguousarray(density[..., GREEN])
 
 
 def _smooth(density: Image, mpp: float, limit: float) -> Mask:

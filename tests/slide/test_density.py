@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sgcl_cli.slide.density import box_spread, coherence, optical_density, spread
+from sgcl_cli.slide.density import box_spread, coherence, colour, in_strips, optical_density, spread, strongest, weakest
 
 
 def test_optical_density_of_white_black_and_between():
@@ -26,3 +26,21 @@ def test_an_edge_is_coherent_and_noise_is_not():
     noise = np.random.default_rng(0).normal(0, 1, (60, 60)).astype(np.float32)
     assert coherence(noise, 3.0).mean() < 0.5
     assert np.isfinite(coherence(np.zeros((9, 9), np.float32), 1.0)).all()
+
+
+def test_channels_are_compared_pixel_by_pixel():
+    density = np.random.default_rng(0).normal(0, 1, (5, 7, 3)).astype(np.float32)
+    assert np.array_equal(strongest(density), density.max(axis=2))
+    assert np.array_equal(weakest(density), density.min(axis=2))
+    assert np.allclose(colour(density), np.ptp(density, axis=2))
+
+
+@pytest.mark.parametrize("rows", [7, 16, 100])
+def test_strips_give_what_the_whole_gives(rows):
+    image = np.random.default_rng(0).normal(0, 1, (61, 20)).astype(np.float32)
+
+    def local(part):
+        return cv2.blur(part, (5, 5)) > 0
+
+    assert np.array_equal(in_strips(local, image, 2, rows), local(image))
+    assert not np.array_equal(in_strips(local, image, 0, 7), local(image))
