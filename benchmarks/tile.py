@@ -35,7 +35,7 @@ from sgcl_cli.config import TileConfig
 from sgcl_cli.progress import Silent
 from sgcl_cli.slide import bands, direct, jpeg, lattice
 from sgcl_cli.slide.reader import Slide
-from sgcl_cli.slide.tissue import tissue_mask
+from sgcl_cli.slide.tissue import segment
 from sgcl_cli.stages.tile import tile
 
 SIZE, QUALITY = 256, 90
@@ -46,7 +46,7 @@ def corners_of(path: Path, mpp: float) -> tuple[np.ndarray, bands.Patch]:
     with Slide(path) as slide:
         geometry = lattice.Geometry(SIZE, 0, mpp, slide.mpp)
         thumbnail = slide.thumbnail()
-        found = lattice.lay(tissue_mask(thumbnail.pixels, thumbnail.mpp), slide.size, geometry, 0.5)
+        found = lattice.lay(segment(thumbnail.pixels, thumbnail.mpp).tissue, slide.size, geometry, 0.5)
     return found.coords, bands.Patch(geometry.patch_size_level0, SIZE)
 
 

@@ -1,9 +1,14 @@
-"""The pictures of docs/method.md: ``python docs/figures/draw.py``. They are drawn by the package's own functions."""
+"""Pictures of docs/method.md and docs/tile.md: ``python docs/figures/draw.py``. They are drawn by the package's own functions.
+
+That of tissue needs real slides (SGCL_DATA, default ../shared/data) and is left as it is without them.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import cv2
 import matplotlib as mpl
 import numpy as np
 import torch
@@ -15,9 +20,14 @@ from sgcl_cli.method.negatives import rank_quantiles
 from sgcl_cli.method.positives import Neighbourhood
 from sgcl_cli.method.settings import Settings
 from sgcl_cli.method.sgcl import ramp
+from sgcl_cli.slide import jpeg
+from sgcl_cli.slide.reader import Slide
+from sgcl_cli.slide.tissue import segment
 
 HERE = Path(__file__).parent
 RADII = (1.1, 2.0, 3.0, 5.0, 7.0)
+DATA = Path(os.environ.get("SGCL_DATA", HERE.parents[1] / ".." / "shared" / "data"))
+INKS = ((35, 60, 160), (200, 30, 45), (90, 30, 140), (40, 40, 42))
 
 
 def neighbours() -> None:
@@ -51,6 +61,42 @@ def laws() -> None:
     figure.savefig(HERE / "laws.png", dpi=110)
 
 
+def flawed(rgb: np.ndarray) -> np.ndarray:
+    """A thumbnail of 8 um per pixel with ink, a coverslip's edge, a bubble, dust and a black border drawn onto it."""
+    height, width = rgb.shape[:2]
+    picture, random = rgb.copy(), np.random.default_rng(0)
+    for number, ink in enumerate(INKS):
+        x = width * (0.30 + 0.16 * number)
+        points = [(x + 14 * np.sin(3 * t), height * (0.70 + 0.24 * t)) for t in np.linspace(0, 1, 30)]
+        cv2.polylines(picture, [np.rint(points).astype(np.int32)], False, ink, 13, cv2.LINE_AA)
+    cv2.line(picture, (0, 14), (width, 22), (70, 70, 72), 2, cv2.LINE_AA)
+    cv2.circle(picture, (round(width * 0.72), round(height * 0.17)), 42, (75, 75, 75), 4, cv2.LINE_AA)
+    for x, y in random.integers(-10, 11, (16, 2)).tolist():
+        cv2.circle(picture, (round(width * 0.93) + x, round(height * 0.3) + y), 2, (60, 60, 60), cv2.FILLED)
+    picture[:, :18] = 3
+    return picture
+
+
+def tissue() -> None:
+    panels = []
+    for name, drawn in (("metaplasia_trypsin_IHC", lambda rgb: rgb), ("lung_scc_HE3", flawed)):
+        with Slide(DATA / "wsi" / f"{name}.svs") as slide:
+            thumbnail = slide.thumbnail()
+        picture = drawn(thumbnail.pixels)
+        seen = segment(picture, thumbnail.mpp)
+        print(f"{name}: {seen.preset}")
+        shown = picture.copy()
+        for mask, colour in ((seen.tissue, (0, 140, 60)), (seen.pen, (210, 20, 20))):
+            outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(shown, outlines, -1, colour, 2)
+        size = round(shown.shape[1] * 460 / shown.shape[0]), 460
+        panels.append(cv2.resize(shown, size, interpolation=cv2.INTER_AREA))
+    gap = np.full((460, 8, 3), 255, np.uint8)
+    (HERE / "tile_tissue.jpg").write_bytes(jpeg.encode(np.hstack([panels[0], gap, panels[1]]), 82))
+
+
 if __name__ == "__main__":
     neighbours()
     laws()
+    if (DATA / "wsi").is_dir():
+        tissue()

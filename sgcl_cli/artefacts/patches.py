@@ -39,7 +39,11 @@ SCHEMA = Schema(
         Column("label", ("int16",), ("N",), "class of the patch, -1 unknown; names in label_names", required=False),
         Column("label_share", ("float32",), ("N",), "share of the patch that its class covers", required=False),
         Column(
-            "blur", ("float32",), ("N",), "share that is tissue without structure at 8 um per pixel", required=False
+            "blur",
+            ("float32",),
+            ("N",),
+            "how far the patch is blurred, um: sigma of the Gaussian that makes noise as smooth; NaN without structure",
+            required=False,
         ),
         Column("pen", ("float32",), ("N",), "share under pen marks or black borders", required=False),
     ),
@@ -99,7 +103,7 @@ class PatchWriter:
 
         :param attributes: the root attributes of ``SCHEMA``; ``config``, ``source`` and ``label_names`` as plain values.
         :param coords_attributes: the attributes that CLAM's and TRIDENT's readers look for, and the resolution.
-        :param shares: the optional columns label_share, blur and pen, where known.
+        :param shares: the optional float32 columns label_share, blur and pen, where known.
         :param pixels: whether patches are stored; without them the jpeg columns are absent.
         """
         with store.writing(self.path):

@@ -21,10 +21,18 @@ class TileConfig(Config):
     slides: tuple[str, ...] = option(
         (), "Slides, or folders that are searched for slides.", affects=False, argument=True
     )
-    list: str | None = option(None, "Table of slides, CSV with columns path[,slide_id][,mpp].", affects=False)
+    list: str | None = option(
+        None, "Table of slides, CSV with columns path[,slide_id][,mpp][,tissue][,min_area][,max_hole].", affects=False
+    )
     id_from: Literal["stem", "path"] = option(
         "stem", "Where slide ids come from: the file's stem, or its relative path.", affects=False
     )
+
+    tissue: Literal["auto", "he", "ihc", "faint"] = option(
+        "auto", "Stain by which tissue is told: he, ihc, faint or unstained, or auto by each slide.", panel="Tissue"
+    )
+    min_area: float = option(20_000.0, "Least area of a piece of tissue, um^2.", low=0, panel="Tissue")
+    max_hole: float = option(6_000.0, "Largest area of a hole that counts as tissue, um^2.", low=0, panel="Tissue")
 
     mpp: float = option(0.5, "Resolution of the patches, um per pixel.", above=0, high=100, panel="Patches")
     patch_size: int = option(256, "Side of a patch in pixels at --mpp.", low=16, high=8192, panel="Patches")

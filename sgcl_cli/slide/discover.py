@@ -11,13 +11,14 @@ import math
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.slide.tissue import Choice
 
 # https://openslide.org/formats/
 EXTENSIONS = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi")
@@ -34,7 +35,7 @@ class Entry:
     :ivar slide_id: its name in every output.
     :ivar path: the file.
     :ivar name: the path relative to what was given, as records show it.
-    :ivar mpp: um per level-0 pixel, where the table gives it.
+    :ivar mpp: um per level-0 pixel, where the table gives it; so for the settings of its tissue below.
     :ivar further: the other files of its DICOM series, which were named or found as well.
     """
 
@@ -43,6 +44,14 @@ class Entry:
     name: str
     mpp: float | None = None
     further: tuple[Path, ...] = ()
+    tissue: Choice | None = None
+    min_area: float | None = None
+    max_hole: float | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What the table says of this slide, by column; None where it says nothing."""
+        return {name: getattr(self, name) for name in ("mpp", "tissue", "min_area", "max_hole")}
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,7 @@ def _is_our_output(folder: Path) -> bool:
 
 
 def _from_table(table: Path, id_from: IdFrom) -> list[Entry]:
-    """Rows path[,slide_id][,mpp]; relative paths are relative to the table's folder."""
+    """Rows path[,slide_id][,mpp][,tissue][,min_area][,max_hole]; relative paths are relative to the table's folder."""
     try:
         rows = store.read_table(table, ["path"])
     except LabelError as error:
@@ -153,28 +162,43 @@ def _from_table(table: Path, id_from: IdFrom) -> list[Entry]:
             )
         seen[resolved] = number
         named = _named(path, Path(row["path"]) if not Path(row["path"]).is_absolute() else Path(path.name), id_from)
+        where = f"{table}, row {number}"
         entries.append(
             replace(
                 named,
                 slide_id=row.get("slide_id") or named.slide_id,
-                mpp=_table_mpp(row.get("mpp", ""), f"{table}, row {number}"),
+                mpp=_table_number(row, "mpp", where, "um per pixel as a positive number", above_zero=True),
+                tissue=_table_tissue(row.get("tissue", ""), where),
+                min_area=_table_number(row, "min_area", where, "um^2 as a number from 0"),
+                max_hole=_table_number(row, "max_hole", where, "um^2 as a number from 0"),
             )
         )
     return entries
 
 
-def _table_mpp(text: str, where: str) -> float | None:
+def _table_number(row: Mapping[str, str], column: str, where: str, what: str, above_zero: bool = False) -> float | None:
+    text = row.get(column, "")
     if not text:
         return None
     try:
         value = float(text.replace(",", "."))
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or value <= 0:
-        raise ConfigError(
-            f"{where}: mpp is '{text}'", "give um per pixel as a positive number, or leave the cell empty"
-        )
+    if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
+        raise ConfigError(f"{where}: {column} is '{text}'", f"give {what}, or leave the cell empty")
     return value
+
+
+def _table_tissue(text: str, where: str) -> Choice | None:
+    choices: tuple[Choice, ...] = get_args(Choice)
+    for choice in choices:
+        if text.lower() == choice:
+            return choice
+    if text:
+        raise ConfigError(
+            f"{where}: tissue is '{text}'", f"choose one of {', '.join(choices)}, or leave the cell empty"
+        )
+    return None
 
 
 def _once(entries: list[Entry], passed: Counter[str]) -> list[Entry]:

@@ -8,16 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide import jpeg
+from sgcl_cli.slide import focus
 from sgcl_cli.slide.bands import Patch, Source
 from sgcl_cli.slide.direct import Direct, OddTileError
+from sgcl_cli.slide.focus import Encoded
 
 _TOLERANCE = 0.5  # level-0 pixels, by which the edges of a patch and of its tile may differ
 
 
 def files(
     source: Source, corners: NDArray[np.int64], patch: Patch, quality: int
-) -> Iterator[tuple[int, bytes | SlideError]]:
+) -> Iterator[tuple[int, Encoded | SlideError]]:
     """Each patch's JPEG file with its position in ``corners``, or why it cannot be read; every file is decoded once to be sure.
 
     A tile that is missing in a sparse file is the one thing that is encoded, as OpenSlide shows it.
@@ -53,12 +54,12 @@ def _tiles(source: Direct, corners: NDArray[np.int64], patch: Patch) -> NDArray[
     return found
 
 
-def _copied(source: Direct, tiles: NDArray[np.int64], quality: int) -> Iterator[tuple[int, bytes | SlideError]]:
+def _copied(source: Direct, tiles: NDArray[np.int64], quality: int) -> Iterator[tuple[int, Encoded | SlideError]]:
     for position, (column, row) in enumerate(tiles.tolist()):
         try:
-            source.tiles.decode(column, row)
-            yield position, source.tiles.jpeg(column, row)
+            pixels = source.tiles.decode(column, row)
+            yield position, Encoded(source.tiles.jpeg(column, row), focus.sample(pixels))
         except OddTileError:
-            yield position, jpeg.encode(source.render(column, row), quality)
+            yield position, focus.encode(source.render(column, row), quality)
         except SlideError as error:
             yield position, error

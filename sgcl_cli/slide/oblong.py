@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide import jpeg
+from sgcl_cli.slide import focus
 from sgcl_cli.slide.lattice import Sides
 from sgcl_cli.slide.reader import Slide
 
@@ -21,7 +21,7 @@ _CACHE = 128 * 2**20  # bytes
 
 def files(
     slide: Slide, corners: NDArray[np.int64], sides: Sides, size: int, quality: int
-) -> Iterator[tuple[int, bytes | SlideError]]:
+) -> Iterator[tuple[int, focus.Encoded | SlideError]]:
     """Each patch's JPEG file with its position in ``corners``, or why it cannot be read.
 
     :param corners: int64 (N, 2), level-0 pixels.
@@ -31,6 +31,6 @@ def files(
     slide.cache(_CACHE)
     for position, (x, y) in enumerate(corners.tolist()):
         try:
-            yield position, jpeg.encode(slide.region((x, y), sides, (size, size)), quality)
+            yield position, focus.encode(slide.region((x, y), sides, (size, size)), quality)
         except SlideError as error:
             yield position, error

@@ -77,7 +77,7 @@ def _facts(config: TileConfig, rows: Sequence[Row], failures: Sequence[Failure])
 def _card(out: Path, row: Row, side: int, warning: str, colours: Mapping[str, str]) -> SlideCard:
     facts = [
         ("Patches", f"{row.patches:,}"),
-        *([("Tissue", f"{row.tissue_mm2:.2f} mm²")] if row.tissue_mm2 is not None else []),
+        *([("Tissue", _spoken_tissue(row))] if row.tissue_mm2 is not None else []),
         ("Level 0", f"{row.width:,} × {row.height:,} px"),
         ("Resolution", f"{_spoken_mpp(row)} um/px ({row.mpp_source})"),
         ("Read from", f"level {row.level}"),
@@ -96,6 +96,10 @@ def _card(out: Path, row: Row, side: int, warning: str, colours: Mapping[str, st
         mpp=row.mpp,
         seconds=row.seconds,
     )
+
+
+def _spoken_tissue(row: Row) -> str:
+    return f"{row.tissue_mm2:.2f} mm²" + (f" ({row.tissue_preset})" if row.tissue_preset else "")
 
 
 def _spoken_mpp(row: Row) -> str:

@@ -181,8 +181,10 @@ def _refuse_other_settings(made: PatchFile, config: TileConfig, drawings: Drawin
         changes += renamed(made.label_names, drawings.names)
     else:
         changes += job.drawn.changes(made.source, made.label_names)
-    if job is not None and made.source.get("given_mpp") != job.entry.mpp:
-        changes.append(f"mpp in --list was {made.source.get('given_mpp')}, is {job.entry.mpp}")
+        for name, now in job.entry.given.items():
+            before = made.source.get(f"given_{name}")
+            if before != now:
+                changes.append(f"{name} in --list was {before}, is {now}")
     if changes:
         raise ConfigError(
             f"{made.path} was made under other settings: {'; '.join(changes)}",
@@ -223,6 +225,7 @@ def _row_of(made: PatchFile) -> Row:
         tissue_mm2=made.source["tissue_mm2"],
         identity=made.source["identity"],
         id=made.id,
+        tissue_preset=made.source.get("tissue_preset", ""),
         labels=None if made.label is None else class_counts(made.label, made.label_names),
     )
 

@@ -23,7 +23,7 @@ from sgcl_cli.artefacts.patches import SCHEMA, PatchWriter
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide import bands, direct, jpeg, lossless, oblong, overlay, overview
+from sgcl_cli.slide import bands, direct, focus, jpeg, lossless, oblong, overlay, overview
 from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
 from sgcl_cli.slide.crew import Crew
 from sgcl_cli.slide.discover import Entry
@@ -31,7 +31,7 @@ from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
 from sgcl_cli.slide.lattice import shares as lattice_shares
 from sgcl_cli.slide.reader import Slide, Thumbnail, identity
 from sgcl_cli.slide.tiff import check_whole
-from sgcl_cli.slide.tissue import pen_mask, smooth_mask, tissue_mask
+from sgcl_cli.slide.tissue import Segmentation, segment
 from sgcl_cli.stages import foreign_patches
 from sgcl_cli.stages.drawings import Drawn, annotation_of, roi_of
 
@@ -56,6 +56,7 @@ class Row:
     ``mpp`` is level 0's, across the slide, ``mpp_y`` down it: another one where pixels are oblong.
     ``unreadable`` patches could not be decoded and are left out, as are ``overhanging`` ones of a peer's
     coordinate file; ``path`` in the source of the patches file says how it was read.
+    ``tissue_preset`` is what tissue was told by, "" where a region of interest stands for it or nothing was looked for.
     ``labels`` counts the patches of each class that occurs. ``seconds`` and ``peak_mib`` (of the worker so far) belong to the
     run that made the file.
     """
@@ -76,6 +77,7 @@ class Row:
     tissue_mm2: float | None
     identity: str
     id: str = ""
+    tissue_preset: str = ""
     labels: dict[str, int] | None = None
     seconds: float | None = None
     peak_mib: float | None = None
@@ -91,7 +93,7 @@ def tile_slide(progress: Progress, job: Job) -> Row:
     cv2.setNumThreads(1)
     config, out = job.config, Path(job.config.out)
     with _open(job) as slide, Crew(progress.share) as crew:
-        row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job, crew)
+        row, geometry, thumbnail, found, lattice, labels = _lay(slide, job, crew)
         progress.expect(len(lattice))
         with PatchWriter(patches_path(config, row.slide_id)) as writer:
             reading = _read(writer, slide, lattice, geometry, config, progress, crew)
@@ -99,21 +101,20 @@ def tile_slide(progress: Progress, job: Job) -> Row:
                 lattice = lattice.where(reading.readable)
                 labels = _labels(slide, job, lattice, geometry)
             row = replace(
-                _counted(row, job, mask, lattice, labels),
+                _counted(row, job, found.tissue, lattice, labels),
                 unreadable=len(reading.unreadable),
                 mpp_actual=max(row.mpp_actual, reading.mpp),
             )
             label = None if labels is None else labels.label
-            picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.sides, thumbnail.scale, label)
-            contours = json.dumps(overlay.outlines(mask, thumbnail.scale), separators=(",", ":"))
+            picture = overlay.draw(thumbnail.pixels, found.tissue, lattice, geometry.sides, thumbnail.scale, label)
+            contours = json.dumps(overlay.outlines(found.tissue, thumbnail.scale), separators=(",", ":"))
             store.write_bytes(
                 out / "thumbnails" / f"{row.slide_id}.jpg", jpeg.encode(thumbnail.pixels, _PICTURE_QUALITY)
             )
             store.write_bytes(out / "overlays" / f"{row.slide_id}.jpg", jpeg.encode(picture, _PICTURE_QUALITY))
             if job.drawn.coords is None and not job.drawn.roi_is(out / "contours" / f"{row.slide_id}.geojson"):
                 store.write_text(out / "contours" / f"{row.slide_id}.geojson", contours)
-            searched = mask if job.drawn.coords is None else None
-            shares = _shares(thumbnail, searched, slide.size, geometry, lattice, labels)
+            shares = _shares(found, slide.size, geometry, lattice, labels, reading)
             _finish(writer, slide, job, row, geometry, lattice, reading, label, shares)
     return replace(row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
 
@@ -139,9 +140,9 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
     cv2.setNumThreads(1)
     config = job.config
     with _open(job) as slide, Crew(progress.share) as crew:
-        row, geometry, thumbnail, mask, lattice, labels = _lay(slide, job, crew)
+        row, geometry, thumbnail, found, lattice, labels = _lay(slide, job, crew)
         label = None if labels is None else labels.label
-        picture = overlay.draw(thumbnail.pixels, mask, lattice, geometry.sides, thumbnail.scale, label)
+        picture = overlay.draw(thumbnail.pixels, found.tissue, lattice, geometry.sides, thumbnail.scale, label)
         pictures = sum(len(jpeg.encode(pixels, _PICTURE_QUALITY)) for pixels in (thumbnail.pixels, picture))
         before = time.perf_counter() - started
         tried = np.unique(np.linspace(0, len(lattice) - 1, min(TRIED, len(lattice))).astype(int)).tolist()
@@ -161,9 +162,7 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
     )
 
 
-def _lay(
-    slide: Slide, job: Job, crew: Crew
-) -> tuple[Row, Geometry, Thumbnail, NDArray[np.bool_], Lattice, Labels | None]:
+def _lay(slide: Slide, job: Job, crew: Crew) -> tuple[Row, Geometry, Thumbnail, Segmentation, Lattice, Labels | None]:
     """Where the slide's patches lie and what they are called; all that is known before reading them."""
     foreign = _foreign(slide, job)
     geometry = Geometry(job.config.patch_size, job.config.overlap, job.config.mpp, *slide.mpps)
@@ -173,15 +172,20 @@ def _lay(
         geometry = foreign.geometry
     row = _plan(slide, job, geometry)
     thumbnail = overview.thumbnail(slide, crew)
+    found = _where(thumbnail, job)
     if foreign is None:
-        mask = _where(thumbnail, job)
-        lattice = lay(mask | thumbnail.unreadable, slide.size, geometry, job.config.min_tissue)
-        row = replace(row, tissue_mm2=round(float(mask.sum()) * thumbnail.mpp**2 / 1e6, 4))
+        lattice = lay(found.tissue | thumbnail.unreadable, slide.size, geometry, job.config.min_tissue)
+        replaced = job.drawn.roi is not None and job.config.roi_mode == "replace"
+        row = replace(
+            row,
+            tissue_mm2=round(float(found.tissue.sum()) * thumbnail.mpp**2 / 1e6, 4),
+            tissue_preset="" if replaced else found.preset,
+        )
     else:
-        mask, lattice = np.zeros(thumbnail.pixels.shape[:2], np.bool_), foreign.lattice
+        found, lattice = replace(found, tissue=np.zeros_like(found.tissue)), foreign.lattice
         row = replace(row, overhanging=foreign.overhanging)
     labels = _labels(slide, job, lattice, geometry)
-    return _counted(row, job, mask, lattice, labels), geometry, thumbnail, mask, lattice, labels
+    return _counted(row, job, found.tissue, lattice, labels), geometry, thumbnail, found, lattice, labels
 
 
 def _counted(row: Row, job: Job, mask: NDArray[np.bool_], lattice: Lattice, labels: Labels | None) -> Row:
@@ -241,19 +245,32 @@ def _plan(slide: Slide, job: Job, geometry: Geometry) -> Row:
         id=store.artefact_id(
             SCHEMA.format,
             config.affecting(),
-            [entry.slide_id, unique, *([] if entry.mpp is None else [str(entry.mpp)]), *job.drawn.sources],
+            [entry.slide_id, unique, *_given(entry), *job.drawn.sources],
         ),
     )
 
 
-def _where(thumbnail: Thumbnail, job: Job) -> NDArray[np.bool_]:
-    """Where patches may lie: tissue, or the region of interest, or tissue within it; bool (H, W) of the thumbnail."""
+def _given(entry: Entry) -> list[str]:
+    """What the table says of a slide, as its patches' id depends on it."""
+    return [f"{name} {value}" for name, value in entry.given.items() if value is not None]
+
+
+def _where(thumbnail: Thumbnail, job: Job) -> Segmentation:
+    """Where patches may lie: tissue, or the region of interest, or tissue within it."""
+    given, config = job.entry, job.config
+    found = segment(
+        thumbnail.pixels,
+        thumbnail.mpp,
+        preset=config.tissue if given.tissue is None else given.tissue,
+        min_area=config.min_area if given.min_area is None else given.min_area,
+        max_hole=config.max_hole if given.max_hole is None else given.max_hole,
+    )
     regions = roi_of(job.drawn)
     if regions is None:
-        return tissue_mask(thumbnail.pixels, thumbnail.mpp)
+        return found
     height, width = thumbnail.pixels.shape[:2]
     inside = region_mask(regions, (height, width), thumbnail.scale)
-    return inside if job.config.roi_mode == "replace" else inside & tissue_mask(thumbnail.pixels, thumbnail.mpp)
+    return replace(found, tissue=inside if config.roi_mode == "replace" else inside & found.tissue)
 
 
 def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Labels | None:
@@ -265,18 +282,17 @@ def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Lab
 
 
 def _shares(
-    thumbnail: Thumbnail,
-    mask: NDArray[np.bool_] | None,
+    found: Segmentation,
     size: tuple[int, int],
     geometry: Geometry,
     lattice: Lattice,
     labels: Labels | None,
+    reading: _Reading,
 ) -> dict[str, NDArray[np.float32]]:
-    """The optional shares of each patch, as seen on the thumbnail; blur is one of tissue, which ``mask`` shows."""
-    seen = {"pen": pen_mask(thumbnail.pixels, thumbnail.mpp)}
-    if mask is not None:
-        seen["blur"] = mask & smooth_mask(thumbnail.pixels)
-    shares = {name: lattice_shares(shown, size, geometry, lattice) for name, shown in seen.items()}
+    """The optional numbers of each patch: under pen as the thumbnail shows it, and what was measured on its pixels."""
+    shares = {"pen": lattice_shares(found.pen, size, geometry, lattice)}
+    if reading.blur is not None:
+        shares["blur"] = reading.blur
     return shares if labels is None else shares | {"label_share": labels.share}
 
 
@@ -295,6 +311,7 @@ class _Reading:
     :ivar mpp: um per pixel of what was decoded, 0 where nothing was.
     :ivar readable: bool (N,), the patches that could be read.
     :ivar unreadable: x, y of the corners of those that could not, level-0 pixels.
+    :ivar blur: float32, of each patch that could be read, um; None where no pixels were.
     """
 
     path: str
@@ -302,6 +319,7 @@ class _Reading:
     mpp: float
     readable: NDArray[np.bool_]
     unreadable: list[list[int]]
+    blur: NDArray[np.float32] | None = None
 
 
 def _read(
@@ -328,8 +346,9 @@ def _read(
             files = lossless.files(source, corners, patch, config.jpeg_quality)
         else:
             files = _encoded(slide, source, plan, corners, patch, config.jpeg_quality, crew)
-        readable = _write(writer, files, len(lattice), progress)
-        return _Reading(source.path, source.why, slide.mpp * source.pitch, readable, corners[~readable].tolist())
+        readable, blur = _write(writer, files, len(lattice), progress)
+        lost = corners[~readable].tolist()
+        return _Reading(source.path, source.why, slide.mpp * source.pitch, readable, lost, blur * config.mpp)
 
 
 def _read_oblong(
@@ -344,30 +363,32 @@ def _read_oblong(
             f"{slide.path.name}: its pixels are oblong, so its tiles are no patches", "leave out --lossless"
         )
     files = oblong.files(slide, lattice.coords, geometry.sides, config.patch_size, config.jpeg_quality)
-    readable = _write(writer, files, len(lattice), progress)
+    readable, blur = _write(writer, files, len(lattice), progress)
     coarsest = slide.mpp * slide.downsamples[slide.best_level(config.mpp)]
-    return _Reading(slide.library, oblong.WHY, coarsest, readable, lattice.coords[~readable].tolist())
+    lost = lattice.coords[~readable].tolist()
+    return _Reading(slide.library, oblong.WHY, coarsest, readable, lost, blur * config.mpp)
 
 
 def _write(
-    writer: PatchWriter, files: Iterable[tuple[int, bytes | SlideError]], count: int, progress: Progress
-) -> NDArray[np.bool_]:
-    """Write the files of ``count`` patches; which of them could be read, bool (count,).
+    writer: PatchWriter, files: Iterable[tuple[int, focus.Encoded | SlideError]], count: int, progress: Progress
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Write the files of ``count`` patches; which of them could be read, bool (count,), and the blur of those, in pixels.
 
     :raises SlideError: none.
     """
-    readable = np.ones(count, np.bool_)
+    readable, meter = np.ones(count, np.bool_), focus.Meter()
     first: SlideError | None = None
     for position, file in files:
         progress.advance()
-        if isinstance(file, bytes):
-            writer.append(file)
-        else:
+        if isinstance(file, SlideError):
             readable[position] = False
             first = first or file
+        else:
+            writer.append(file.jpeg)
+            meter.add(file)
     if first is not None and not readable.any():
         raise SlideError(f"none of {count} patches can be read; first: {first.message}", first.hint)
-    return readable
+    return readable, meter.blur()
 
 
 def _encoded(
@@ -378,11 +399,11 @@ def _encoded(
     patch: bands.Patch,
     quality: int,
     crew: Crew,
-) -> Iterator[tuple[int, bytes | SlideError]]:
+) -> Iterator[tuple[int, focus.Encoded | SlideError]]:
     """The JPEG files of all patches in their order; those of a band wait for each other."""
 
-    def encode(pixels: NDArray[np.uint8]) -> bytes:
-        return jpeg.encode(pixels, quality)
+    def encode(pixels: NDArray[np.uint8]) -> focus.Encoded:
+        return focus.encode(pixels, quality)
 
     for band in plan:
         yield from sorted(bands.read(slide, source, band, corners, patch, encode, crew), key=lambda item: item[0])
@@ -415,7 +436,8 @@ def _finish(
                 "bytes": status.st_size,
                 "modified_ns": status.st_mtime_ns,
                 "identity": row.identity,
-                "given_mpp": job.entry.mpp,
+                **{f"given_{name}": value for name, value in job.entry.given.items()},
+                "tissue_preset": row.tissue_preset,
                 "mpp_source": row.mpp_source,
                 "level": row.level,
                 "tissue_mm2": row.tissue_mm2,

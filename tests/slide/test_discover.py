@@ -111,12 +111,30 @@ def test_table_resolves_a_collision_and_wins_over_a_folder(tmp_path: Path):
     assert ids(found) == ["a", "second"]
 
 
-@pytest.mark.parametrize("mpp", ["0", "nan", "-1", "inf", "fine"])
-def test_table_with_impossible_mpp(tmp_path: Path, mpp):
+def test_table_gives_settings_of_tissue(tmp_path: Path):
+    touch(tmp_path, "a.svs", "b.svs")
     table = tmp_path / "slides.csv"
-    table.write_text(f"path,mpp\na.svs,{mpp}\n")
-    with pytest.raises(ConfigError, match=f"row 2: mpp is '{mpp}'"):
+    table.write_text("path,tissue,min_area,max_hole,site\na.svs,IHC,5e4,0,north\nb.svs,,,,south\n", encoding="utf-8")
+    first, second = find(table=table).entries
+    assert first.given == {"mpp": None, "tissue": "ihc", "min_area": 50_000.0, "max_hole": 0.0}
+    assert set(second.given.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("mpp", value) for value in ("0", "nan", "-1", "inf", "fine")),
+        *(("min_area", value) for value in ("-1", "large")),
+        ("max_hole", "nan"),
+        ("tissue", "pas"),
+    ],
+)
+def test_table_with_impossible_settings(tmp_path: Path, column, value):
+    table = tmp_path / "slides.csv"
+    table.write_text(f"path,{column}\na.svs,{value}\n")
+    with pytest.raises(ConfigError, match=f"row 2: {column} is '{value}'") as caught:
         find(table=table)
+    assert "leave the cell empty" in caught.value.hint
 
 
 @pytest.mark.parametrize(

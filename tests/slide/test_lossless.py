@@ -5,10 +5,12 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from simplejpeg import decode_jpeg
 
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import direct, lossless
 from sgcl_cli.slide.bands import Patch
+from sgcl_cli.slide.focus import sample
 from sgcl_cli.slide.reader import Slide
 
 CORNERS = np.array([(0, 0), (256, 0), (512, 256), (1280, 1024)])
@@ -21,8 +23,9 @@ def test_native_bytes_are_whole_jpeg_files(write_jpeg_pyramid, tissue_like, sett
     with Slide(path) as slide, direct.opened(slide, CORNERS, patch) as (source, _):
         files = dict(lossless.files(source, CORNERS, patch, 90))
     for position, (x, y) in enumerate(CORNERS.tolist()):
-        data = files[position]
+        data = files[position].jpeg
         assert data[data.index(b"\xff\xda") :] in content
+        assert np.array_equal(files[position].sample, sample(decode_jpeg(data)))
         with Image.open(io.BytesIO(data)) as image:
             assert (
                 np.abs(np.asarray(image.convert("RGB")) - tissue_like[y : y + 256, x : x + 256].astype(int)).mean() < 4
@@ -34,7 +37,7 @@ def test_tiles_of_a_reduced_level(write_jpeg_pyramid, tissue_like):
     with Slide(path) as slide, direct.opened(slide, CORNERS, patch) as (source, _):
         files = dict(lossless.files(source, CORNERS, patch, 90))
         expected = slide.pixels(1, (512, 256), (64, 64)).astype(int)
-    with Image.open(io.BytesIO(files[2])) as image:
+    with Image.open(io.BytesIO(files[2].jpeg)) as image:
         assert np.abs(np.asarray(image) - expected).max() <= 1
 
 
@@ -67,6 +70,6 @@ def test_missing_and_broken_tiles(write_jpeg_pyramid, tissue_like):
     path, patch = write_jpeg_pyramid("a.tif", tissue_like, missing=[(1, 0)], broken=[(2, 1)]), Patch(256.0, 256)
     with Slide(path) as slide, direct.opened(slide, CORNERS, patch) as (source, _):
         files = dict(lossless.files(source, CORNERS, patch, 90))
-    with Image.open(io.BytesIO(files[1])) as image:
+    with Image.open(io.BytesIO(files[1].jpeg)) as image:
         assert (np.asarray(image) == 255).all()
-    assert isinstance(files[2], SlideError) and isinstance(files[3], bytes)
+    assert isinstance(files[2], SlideError) and isinstance(files[3].jpeg, bytes)

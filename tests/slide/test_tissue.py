@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
+from sgcl_cli.config import TileConfig
 from sgcl_cli.slide.reader import Slide
-from sgcl_cli.slide.tissue import optical_density, pen_mask, smooth_mask, tissue_mask
+from sgcl_cli.slide.tissue import MAX_HOLE, MIN_AREA, Choice, Segmentation, segment
 
 MPP = 8.0
 SIDE = 256
@@ -32,8 +35,12 @@ def with_tissue(
     return np.where(where[..., None], image * np.exp(-np.array(density) * strength), image)
 
 
-def mask_of(image: NDArray[np.float64], **settings: float) -> NDArray[np.bool_]:
-    return tissue_mask(np.clip(np.rint(image), 0, 255).astype(np.uint8), MPP, **settings)
+def found(image: NDArray[np.float64], **settings: Any) -> Segmentation:
+    return segment(np.clip(np.rint(image), 0, 255).astype(np.uint8), MPP, **settings)
+
+
+def mask_of(image: NDArray[np.float64], **settings: Any) -> NDArray[np.bool_]:
+    return found(image, **settings).tissue
 
 
 def overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
@@ -82,33 +89,154 @@ def test_filled_in_gaps_and_borders_are_not_tissue():
     assert overlap(mask_of(image), where) > 0.9
 
 
-@pytest.mark.parametrize(
-    "ink", [(35, 60, 160), (20, 110, 70), (60, 150, 60), (18, 18, 20)], ids=["blue", "green", "lime", "black"]
-)
-def test_pen_is_not_tissue(ink):
+STAINS = {
+    "he": (0.35, 0.8, 0.4),
+    "eosin": (0.08, 0.3, 0.14),
+    "haematoxylin": (0.28, 0.3, 0.2),
+    "dab": (0.5, 0.7, 1.0),
+    "unstained": (0.06, 0.07, 0.06),
+}
+INKS = {
+    "blue": (35, 60, 160),
+    "cyan": (60, 180, 220),
+    "green": (20, 110, 70),
+    "lime": (60, 150, 60),
+    "yellow": (245, 235, 40),
+    "orange": (240, 120, 20),
+    "red": (200, 30, 45),
+    "pink": (240, 60, 150),
+    "purple": (90, 30, 140),
+    "brown": (100, 60, 30),
+    "grey": (70, 70, 75),
+    "black": (18, 18, 20),
+}
+
+
+def painted(
+    image: NDArray[np.float64], where: NDArray[np.bool_], colour: tuple[int, int, int], noise: float
+) -> NDArray[np.float64]:
+    """Something with soft edges on top."""
+    grain = np.random.default_rng(2).normal(0, noise, (SIDE, SIDE, 1))
+    cover = cv2.GaussianBlur(where.astype(np.float32), (0, 0), 0.8)[..., None]
+    return image * (1 - cover) + cover * (np.array(colour) + grain)
+
+
+def lines(*ends: tuple[tuple[int, int], tuple[int, int]], width: int) -> NDArray[np.bool_]:
+    drawn = np.zeros((SIDE, SIDE), np.uint8)
+    for start, end in ends:
+        cv2.line(drawn, start, end, 1, width)
+    return drawn > 0
+
+
+@pytest.mark.parametrize("ink", INKS)
+@pytest.mark.parametrize("stain", ["he", "haematoxylin", "dab"])
+def test_pen_of_any_colour_is_not_tissue(ink, stain):
     where = disc(90, 90, 50)
-    image = with_tissue(glass(), where)
-    strokes = np.zeros((SIDE, SIDE), np.uint8)
-    cv2.line(strokes, (20, 200), (230, 180), 1, 12)
-    cv2.line(strokes, (90, 90), (200, 150), 1, 10)
-    texture = np.random.default_rng(2).normal(0, 6, (SIDE, SIDE, 1))
-    image = np.where(strokes[..., None] > 0, np.array(ink) + texture, image)
-    mask = mask_of(cv2.GaussianBlur(image, (0, 0), 0.8))
-    assert (mask & (strokes > 0)).sum() < 0.02 * strokes.sum()
-    assert overlap(mask, where & (cv2.dilate(strokes, np.ones((9, 9))) == 0)) > 0.85
+    strokes = lines(((20, 200), (230, 180)), ((90, 90), (200, 150)), width=12)
+    seen = found(painted(with_tissue(glass(), where, STAINS[stain]), strokes, INKS[ink], 6))
+    assert not (seen.tissue & strokes).any()
+    assert (seen.pen & strokes).sum() > 0.95 * strokes.sum() and seen.pen.sum() < 2.5 * strokes.sum()
+    near = cv2.dilate(strokes.astype(np.uint8), np.ones((9, 9))) > 0
+    assert overlap(seen.tissue, where & ~near) > 0.88
+    assert seen.preset == ("he" if stain == "he" else "ihc")
 
 
-def test_dark_stain_is_not_pen():
-    for density in ((0.9, 1.0, 0.45), (0.9, 1.2, 1.4), (0.15, 0.9, 0.5)):
-        image = with_tissue(glass(), disc(), density)
-        assert pen_mask(np.clip(image, 0, 255).astype(np.uint8), MPP).mean() < 0.002
+@pytest.mark.parametrize("density", [(0.9, 1.0, 0.45), (0.9, 1.2, 1.4), (0.15, 0.9, 0.5), (0.3, 1.3, 1.45)])
+@pytest.mark.parametrize("preset", ["auto", "ihc", "faint"])
+def test_dark_stain_is_not_pen(density, preset):
+    assert found(with_tissue(glass(), disc(), density), preset=preset).pen.mean() < 0.002
 
 
-def test_dust_out_of_focus_is_not_tissue():
+def test_blue_and_green_chromogens_are_ink_in_he_alone():
+    image = with_tissue(glass(), disc(), (0.9, 0.5, 0.3))
+    assert found(image, preset="he").pen[disc(radius=50)].mean() > 0.9
+    seen = found(image)
+    assert seen.preset == "ihc" and not seen.pen.any() and overlap(seen.tissue, disc()) > 0.9
+
+
+def bubble(image: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    rim = disc(190, 190, 45) & ~disc(190, 190, 41)
+    light = disc(190, 190, 48) & ~disc(190, 190, 45)
+    return painted(painted(image, rim, (70, 70, 70), 3), light, (252, 252, 252), 1), disc(190, 190, 55)
+
+
+def coverslip(image: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    edge = lines(((0, 20), (255, 14)), ((240, 0), (236, 255)), width=2)
+    return painted(image, edge, (60, 60, 62), 12), edge
+
+
+def sharp_dust(image: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    grains = np.zeros((SIDE, SIDE), bool)
+    for x, y in np.random.default_rng(5).integers(-9, 10, (14, 2)):
+        grains |= disc(200 + x, 60 + y, 2.5) | disc(220 - y, 200 + x, 2.5) | disc(60 + y, 210 - x, 2.5)
+    return painted(image, grains, (60, 60, 60), 20), grains
+
+
+def blurred_dust(image: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     rows, columns = np.indices((SIDE, SIDE))
     dust = np.exp(-((columns - 200) ** 2 + (rows - 60) ** 2) / (2 * 9.0**2))
-    where = disc(100, 150, 60)
-    assert overlap(mask_of(with_tissue(glass() - 70 * dust[..., None], where)), where) > 0.9
+    return image - 70 * dust[..., None], disc(200, 60, 20)
+
+
+def black_border(image: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    border = np.zeros((SIDE, SIDE), bool)
+    border[:40], border[:, 225:] = True, True
+    return np.where(border[..., None], 4, image), border
+
+
+def black_background(image: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    return np.where(disc(90, 90, 70)[..., None], image, 0), ~disc(90, 90, 75)
+
+
+def grey_field(image: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    darker = image * 0.65
+    darker[:40], darker[:, 225:] = 90, 60
+    return darker, ~disc(90, 90, 60)
+
+
+FLAWS = [bubble, coverslip, sharp_dust, blurred_dust, black_border, black_background, grey_field]
+
+
+@pytest.mark.parametrize("stain", ["he", "haematoxylin", "unstained"])
+@pytest.mark.parametrize("flaw", FLAWS, ids=lambda flaw: flaw.__name__)
+def test_what_else_lies_on_a_slide_is_not_tissue(flaw, stain):
+    where = disc(90, 95, 50)
+    image, bad = flaw(with_tissue(glass(), where, STAINS[stain]))
+    seen = found(image)
+    assert not (seen.tissue & bad).any()
+    assert overlap(seen.tissue, where) > 0.9
+    assert seen.preset == {"he": "he", "haematoxylin": "ihc", "unstained": "faint"}[stain]
+
+
+def test_fat_is_tissue():
+    centres = cKDTree(np.random.default_rng(7).uniform(30, 226, (900, 2)))
+    distance, _ = centres.query(np.moveaxis(np.indices((SIDE, SIDE)), 0, -1), k=2)
+    septa = (distance[..., 1] - distance[..., 0] < 1.2) & disc(radius=90)
+    assert septa.sum() < 0.5 * disc(radius=90).sum()
+    image = glass() * np.exp(-np.where(septa[..., None], (0.1, 0.35, 0.15), 0))
+    assert overlap(mask_of(image), disc(radius=90)) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("stain", "preset"),
+    [("he", "he"), ("eosin", "he"), ("haematoxylin", "ihc"), ("dab", "ihc"), ("unstained", "faint")],
+)
+def test_auto_chooses_by_colour_and_strength(stain, preset):
+    assert found(with_tissue(glass(), disc(), STAINS[stain])).preset == preset
+
+
+def test_a_preset_that_is_given_is_used():
+    image = with_tissue(glass(), disc(), (0.12, 0.12, 0.12))
+    assert not found(image, preset="he").tissue.any()
+    assert not found(image, preset="ihc").tissue.any()
+    faint = found(image, preset="faint")
+    assert faint.preset == "faint" and overlap(faint.tissue, disc()) > 0.9
+
+
+def test_settings_of_the_command_are_those_of_the_function():
+    config = TileConfig(out="out")
+    assert (config.min_area, config.max_hole) == (MIN_AREA, MAX_HOLE)
+    assert get_args(get_type_hints(TileConfig)["tissue"]) == get_args(Choice)
 
 
 def test_small_pieces_are_dropped_and_small_holes_filled_by_area():
@@ -125,13 +253,8 @@ def test_result_scales_with_resolution():
     where = disc()
     fine = with_tissue(glass(), where)
     coarse = cv2.resize(fine, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)
-    mask = tissue_mask(np.rint(coarse).astype(np.uint8), 2 * MPP)
+    mask = segment(np.rint(coarse).astype(np.uint8), 2 * MPP).tissue
     assert overlap(mask.repeat(2, 0).repeat(2, 1), where) > 0.85
-
-
-def test_optical_density_of_white_black_and_between():
-    density = optical_density(np.array([[[255, 127, 0]]], np.uint8))
-    assert density[0, 0] == pytest.approx([0, np.log(2), np.log(256)], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -167,17 +290,10 @@ def test_optical_density_of_white_black_and_between():
 def test_real_slides(real_data: Path, name, tissue, bare, low, high):
     with Slide(real_data / name) as slide:
         thumbnail = slide.thumbnail()
-    mask = tissue_mask(thumbnail.pixels, thumbnail.mpp)
+    seen = segment(thumbnail.pixels, thumbnail.mpp)
+    mask = seen.tissue
     height, width = mask.shape
     assert low < mask.mean() < high
+    assert seen.preset == ("ihc" if "IHC" in name else "he") and seen.pen.mean() < 0.005
     assert all(mask[int(y * height), int(x * width)] for x, y in tissue)
     assert not any(mask[int(y * height), int(x * width)] for x, y in bare)
-
-
-def test_tissue_far_out_of_focus_is_smooth_and_tissue_in_focus_is_not():
-    where = disc(radius=80)
-    sharp = np.clip(np.rint(with_tissue(glass(), where)), 0, 255).astype(np.uint8)
-    far = cv2.GaussianBlur(sharp, (0, 0), 24 / MPP)
-    inside = disc(radius=60)
-    assert smooth_mask(sharp)[inside].mean() < 0.1 < 0.6 < smooth_mask(far)[inside].mean()
-    assert smooth_mask(sharp)[~disc(radius=85)].all()

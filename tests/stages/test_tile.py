@@ -141,23 +141,60 @@ def test_patches_show_what_lies_at_their_coordinates(tmp_path, inline):
         assert grey.mean() < 2
 
 
-def test_blur_and_pen_are_shares_of_each_patch(tmp_path, inline):
+def test_pen_is_a_share_of_each_patch(tmp_path, inline):
     samples = Path(__file__).parents[2] / "sample_data" / "slides"
     tile(config(tmp_path / "out", samples, mpp=0.5, patch_size=64, coords_only=True, min_tissue=0.1), Silent())
     for made in PatchIndex.open(tmp_path / "out").files:
-        assert made.blur is not None and made.pen is not None and made.blur.dtype == made.pen.dtype == np.float32
-        assert (made.blur <= made.tissue + 1e-6).all() and (made.pen + made.tissue <= 1 + 1e-5).all()
-        marked = made.pen > 0.3
-        assert marked.any() == (made.slide_id == "sample_pen_050")
+        assert made.blur is None and made.pen is not None and made.pen.dtype == np.float32
+        assert (made.pen + made.tissue <= 1 + 1e-5).all()
+        assert (made.pen > 0.3).any() == (made.slide_id == "sample_pen_050")
+        assert made.source["tissue_preset"] == "he"
+
+
+def test_blur_is_measured_on_each_patch_in_um(tmp_path, inline):
     path = write_slide(tmp_path / "a.tif")
     pixels = tifffile.imread(path)
-    pixels[:, SIDE // 2 :] = cv2.GaussianBlur(pixels, (0, 0), 20)[:, SIDE // 2 :]
+    pixels[:, SIDE // 2 :] = cv2.GaussianBlur(pixels, (0, 0), 4)[:, SIDE // 2 :]
     tags = {"resolution": (5e3, 5e3), "resolutionunit": "CENTIMETER"}
     tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", metadata=None, **tags)
-    tile(config(tmp_path / "far", path, coords_only=True), Silent())
-    (made,) = PatchIndex.open(tmp_path / "far").files
-    left = made.coords[:, 0] + 64 <= SIDE // 2
-    assert made.blur[left].mean() < 0.1 < 0.3 < made.blur[~left].mean()
+    for name, mpp, size in (("fine", 2.0, 64), ("coarse", 4.0, 32)):
+        tile(config(tmp_path / name, path, mpp=mpp, patch_size=size), Silent())
+        (made,) = PatchIndex.open(tmp_path / name).files
+        left = made.coords[:, 0] + 64 <= SIDE // 2
+        assert made.blur is not None and made.blur.dtype == np.float32 and np.isfinite(made.blur).all()
+        sharp, far = np.median(made.blur[left]), np.median(made.blur[~left])
+        assert 0.5 < sharp < 4.0 and 8.0 < far < 16.0
+
+
+def test_lossless_patches_have_blur_and_lost_patches_have_none(tmp_path, inline):
+    path = write_jpeg_slide(tmp_path / "a.tif", 5)
+    for name, settings in (("copied", {"lossless": True}), ("encoded", {})):
+        tile(config(tmp_path / name, path, patch_size=256, min_tissue=0.2, **settings), Silent())
+        (made,) = PatchIndex.open(tmp_path / name).files
+        assert len(made.source["unreadable"]) == 1 and made.blur is not None and len(made.blur) == len(made) > 2
+
+
+def test_tissue_of_the_table_wins_and_a_change_is_refused(tmp_path, inline):
+    write_slide(tmp_path / "a.tif")
+    write_slide(tmp_path / "b.tif")
+    table, out = tmp_path / "slides.csv", tmp_path / "out"
+    table.write_text("path,tissue,min_area\na.tif,faint,\nb.tif,,1e9\n")
+    outcome = tile(config(out, list=str(table), tissue="ihc"), Silent())
+    first, second = outcome.data["slides"]
+    assert (first["tissue_preset"], second["tissue_preset"]) == ("faint", "ihc")
+    assert first["patches"] > 20 and second["reason"] == "no tissue found"
+    assert [row["tissue_preset"] for row in rows_of(out / "slides.csv")] == ["faint", "ihc"]
+    assert "(faint)" in (out / "index.html").read_text()
+    again = tile(config(out, list=str(table), tissue="ihc"), Silent())
+    assert again.data["skipped"] == 2 and again.data["slides"][0]["tissue_preset"] == "faint"
+    before = PatchFile.open(out / "patches" / "a.h5").id
+    table.write_text("path,tissue,min_area\na.tif,he,\nb.tif,,1e9\n")
+    with pytest.raises(ConfigError, match=r"a\.h5 was made under other settings: tissue in --list was faint, is he"):
+        tile(config(out, list=str(table), tissue="ihc"), Silent())
+    tile(config(out, list=str(table), tissue="ihc", overwrite=True), Silent())
+    assert PatchFile.open(out / "patches" / "a.h5").id != before
+    with pytest.raises(ConfigError, match="--tissue was ihc, is auto"):
+        tile(config(out, list=str(table)), Silent())
 
 
 def write_jpeg_slide(path: Path, *broken: int) -> Path:

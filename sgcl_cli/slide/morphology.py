@@ -1,0 +1,60 @@
+"""Shapes in a mask: discs, pieces, holes. Masks are bool (H, W), lengths pixels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+
+
+def close(mask: Mask, diameter: float) -> Mask:
+    """Gaps narrower than a disc filled."""
+    return _morph(mask, cv2.MORPH_CLOSE, diameter)
+
+
+def opened(mask: Mask, diameter: float) -> Mask:
+    """Only where a disc fits."""
+    return _morph(mask, cv2.MORPH_OPEN, diameter)
+
+
+def dilate(mask: Mask, radius: float) -> Mask:
+    """Grown by ``radius``."""
+    return _morph(mask, cv2.MORPH_DILATE, 2 * radius)
+
+
+def pieces(mask: Mask, area: float) -> Mask:
+    """Only the 8-connected pieces of at least ``area`` pixels."""
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    keep = statistics[:, cv2.CC_STAT_AREA] >= area
+    keep[0] = False
+    return np.asarray(keep[labels])
+
+
+def pieces_holding(mask: Mask, marked: Mask, share: float) -> Mask:
+    """Only the 8-connected pieces of which at least ``share`` is ``marked``, and some is."""
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    held = np.bincount(labels[marked], minlength=count)
+    keep = (held >= share * statistics[:, cv2.CC_STAT_AREA]) & (held > 0)
+    keep[0] = False
+    return np.asarray(keep[labels])
+
+
+def fill_holes(mask: Mask, area: float) -> Mask:
+    """Holes of at most ``area`` pixels filled; what touches the image's edge is no hole."""
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
+    hole = statistics[:, cv2.CC_STAT_AREA] <= area
+    border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    hole[border] = False
+    hole[0] = False
+    return mask | hole[labels] if count > 1 else mask
+
+
+def _morph(mask: Mask, operation: int, diameter: float) -> Mask:
+    """Morphology with a disc of about ``diameter`` pixels; beyond the image's edge the image goes on."""
+    side = max(1, round(diameter)) | 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    padded = cv2.copyMakeBorder(mask.astype(np.uint8), side, side, side, side, cv2.BORDER_REPLICATE)
+    moved = cv2.morphologyEx(padded, operation, disc)
+    return np.asarray(moved[side:-side, side:-side] > 0)
