@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide import plain
+from sgcl_cli.slide import plain, strips
 from sgcl_cli.slide.resolution import MppSource, positive, resolution
 
 UPSAMPLING_ALLOWED = 1.05
@@ -285,8 +285,8 @@ class Slide:
         try:
             return openslide.OpenSlide(self.path)
         except openslide.OpenSlideUnsupportedFormatError:
-            if plain.is_untiled_tiff(self.path):
-                return plain.StrippedTiff(self.path)
+            if strips.is_untiled_tiff(self.path):
+                return strips.StrippedTiff(self.path)
             raise
 
     def _reopen(self) -> None:
