@@ -5,7 +5,8 @@ SgclError
 ├── LabelError       exit 2   labels or splits that cannot be evaluated honestly
 ├── SlideError       exit 1   one slide: not a slide, unreadable, no resolution, too coarse
 ├── ArtefactError    exit 1   a file of ours (or a peer's) is missing, damaged, foreign or cannot be written
-└── TrainingError    exit 1   training cannot go on: non-finite loss, too few patches, no such device
+├── TrainingError    exit 1   training cannot go on: non-finite loss, too few patches, no such device
+└── ElsewhereError   exit 1   another process of the same run failed, and says why
 
 Each carries a message (what, which file, why) and a hint (what to do). A foreign exception is translated in the room
 that knows the foreign library. ``Interrupted`` is no error: it is a signal on its way to the exit code.
@@ -59,9 +60,20 @@ class TrainingError(SgclError):
     """Training cannot start or cannot go on."""
 
 
-class Interrupted(BaseException):
-    """A signal asked the process to stop; the exit code is 128 + signum."""
+class ElsewhereError(SgclError):
+    """Another process of the same run failed and says why; this one ends in silence."""
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, message: str = "another process of this run failed", hint: str = "see its message") -> None:
+        super().__init__(message, hint)
+
+
+class Interrupted(BaseException):
+    """A signal asked the process to stop; the exit code is 128 + signum.
+
+    :param told: whether another process of the same run tells the user.
+    """
+
+    def __init__(self, signum: int, told: bool = False) -> None:
         super().__init__(signum)
         self.signum = signum
+        self.told = told

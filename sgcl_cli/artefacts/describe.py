@@ -14,6 +14,7 @@ same ones by which every file is checked when it is written and when it is read.
 sgcl tile       patches/<slide_id>.h5  thumbnails/<slide_id>.jpg  overlays/<slide_id>.jpg  contours/<slide_id>.geojson
                 index.html  slides.csv  failures.csv  run.json
 sgcl pretrain   last.pt  encoder.safetensors  encoder.json  metrics.jsonl  curves.png  slides.csv  run.json
+                epoch-0001.pt and so on with --keep; failed_batch.npz where a loss was not finite
 sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json
 sgcl evaluate   metrics.json  metrics.csv  predictions.csv  splits.csv  audit.json  figures/*.png
                 attention/<slide_id>.csv  report.html  run.json
@@ -30,7 +31,10 @@ _TAIL = """## Checkpoints and encoders
 
 `last.pt` (sgcl.checkpoint/1) holds tensors and plain values and is read with `weights_only=True`: the encoder and its card,
 the projector, the banks and cluster labels, the optimiser, the position in the schedule, the settings, the id of the patches and
-the slides. There are no random states in it: every draw is a function of the seed and the position.
+the slides. There are no random states in it: every draw is a function of the seed and the position. `epoch-0001.pt` and so on are
+those of the last epochs (`--keep`). Nothing in them depends on the number of processes.
+
+`failed_batch.npz` is left where a loss was not finite: patches (uint8), index, slide_id, step, epoch; no Python objects.
 
 `encoder.safetensors` holds the encoder alone, without a classifier: ResNets under torchvision's parameter names, vision
 transformers under timm's. `encoder.json` says how to feed it: architecture, input size, mean, std, mpp, patch size, embedding

@@ -36,6 +36,7 @@ class Outcome:
     :param headline: (name, value) pairs of the closing table.
     :param total: slides that were asked for, by which --allow-failures is judged.
     :param data: the result as JSON values, printed by --json.
+    :param told: whether another process of the same run tells the user.
     """
 
     stage: str
@@ -45,6 +46,7 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
+    told: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The outcome as JSON values."""

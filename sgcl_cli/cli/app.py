@@ -23,7 +23,7 @@ from sgcl_cli.config import (
     failures_allowed,
     load_toml,
 )
-from sgcl_cli.errors import Interrupted, SgclError
+from sgcl_cli.errors import ElsewhereError, Interrupted, SgclError
 
 SOME_FAILED = 3
 
@@ -61,7 +61,8 @@ def _command(kind: type[Config], help: str, example: str) -> None:
             outcome = stage(config, terminal)
         except KeyboardInterrupt:  # before typer makes a silent exit of it
             raise Interrupted(signal.SIGINT) from None
-        terminal.close(outcome, as_json=door["json"])
+        if not outcome.told:
+            terminal.close(outcome, as_json=door["json"])
         allowed = failures_allowed(getattr(config, "allow_failures", "0"), outcome.total)
         if len(outcome.failures) > allowed:
             raise typer.Exit(SOME_FAILED)
@@ -96,6 +97,8 @@ def run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(args=arguments, prog_name="sgcl", standalone_mode=False)
+    except ElsewhereError as error:
+        return error.exit_code
     except SgclError as error:
         Terminal().error(error)
         return error.exit_code
@@ -104,7 +107,8 @@ def run(arguments: list[str]) -> int:
         Terminal().error(SgclError(message, "see sgcl --help, or sgcl COMMAND --help"))
         return 2
     except Interrupted as stop:
-        Terminal().note("interrupted; run the same command again to go on")
+        if not stop.told:
+            Terminal().note("interrupted; run the same command again to go on")
         return 128 + stop.signum
     return code if isinstance(code, int) else 0
 

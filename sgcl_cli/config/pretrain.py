@@ -10,6 +10,7 @@ from sgcl_cli.config.base import REQUIRED, Config, flag, option
 from sgcl_cli.config.encoders import check_architecture
 from sgcl_cli.errors import ConfigError
 
+REFERENCE_BATCH = 128  # of the published recipe, to which its learning rate belongs
 _MOST_ADAMW_LR = 0.01
 
 
@@ -51,16 +52,20 @@ class PretrainConfig(Config):
         None, "Weights to start from: torchvision's, timm's, or a run of sgcl pretrain; default: random.", affects=False
     )
     epochs: int = option(100, "Passes over the patches.", low=1, panel="Optimisation")
-    batch: int = option(128, "Patches in a batch.", low=2, panel="Optimisation")
+    batch: int = option(128, "Patches in a batch, over all GPUs.", low=2, panel="Optimisation")
     optimiser: Literal["sgd", "adamw"] = option(
         "sgd", "Optimiser: sgd, or adamw for vision transformers.", panel="Optimisation"
     )
     lr: float = option(0.015, "Learning rate at the start; cosine to 0.", above=0, panel="Optimisation")
+    lr_scale: Literal["none", "linear"] = option(
+        "none", "Rule for --lr: none, as given for any batch; linear, times --batch / 128.", panel="Optimisation"
+    )
     momentum: float = option(0.9, "Momentum of SGD.", low=0, below=1, panel="Optimisation")
     weight_decay: float = option(1e-4, "Weight decay; adamw spares norms and biases.", low=0, panel="Optimisation")
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "Arithmetic of the encoder; auto is bf16 on CUDA, fp32 on CPU.", panel="Optimisation"
     )
+    sync_bn: bool = option(False, "Batch norm over the batches of all GPUs; CUDA only.", panel="Optimisation")
 
     view: int | None = option(
         None, "Side of the global view in pixels; default 224 for patches of 256, in proportion.", low=16, panel="Views"
@@ -143,9 +148,27 @@ class PretrainConfig(Config):
     checkpoint_minutes: float = option(
         10.0, "Minutes between checkpoints, besides the one after each epoch.", above=0, affects=False, panel="Run"
     )
+    keep: int = option(
+        0,
+        "Checkpoints of the last N epochs kept as epoch-0001.pt and so on, besides last.pt.",
+        low=0,
+        affects=False,
+        panel="Run",
+    )
+    compile: bool = option(
+        False,
+        "Compile the encoder (torch.compile): slower to start, faster steps on a GPU.",
+        affects=False,
+        panel="Run",
+    )
     grace: float = option(
         25.0, "Seconds after a SIGTERM in which a checkpoint may be written.", low=0, affects=False, panel="Run"
     )
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate that the schedule starts from: --lr under the rule of --lr-scale."""
+        return self.lr * self.batch / REFERENCE_BATCH if self.lr_scale == "linear" else self.lr
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,8 +176,8 @@ class PretrainConfig(Config):
             if getattr(self, low) > getattr(self, high):
                 raise ConfigError(f"{flag(low)} {getattr(self, low)} is above {flag(high)} {getattr(self, high)}")
         check_architecture("encoder", self.encoder)
-        if self.optimiser == "adamw" and self.lr > _MOST_ADAMW_LR:
+        if self.optimiser == "adamw" and self.peak_lr > _MOST_ADAMW_LR:
             raise ConfigError(
-                f"--lr {self.lr} is a rate for SGD; AdamW's steps do not shrink with the gradient",
+                f"--lr {self.peak_lr:g} is a rate for SGD; AdamW's steps do not shrink with the gradient",
                 f"give --lr of at most {_MOST_ADAMW_LR}; 5e-4 with --weight-decay 0.05 is usual",
             )

@@ -24,6 +24,10 @@ class Position:
     step: int = 0
 
 
+class NotFiniteError(TrainingError):
+    """The loss of a step is not finite."""
+
+
 class Work(Protocol[Batch]):
     """What is trained. ``batches`` of an epoch must be the same each time it is asked, and may begin at a later one."""
 
@@ -46,12 +50,14 @@ def fit(
     lr: Callable[[int], float],
     start: Position = Position(),
     stop: Callable[[], bool] = lambda: False,
+    joint: Callable[[float], float] = lambda loss: loss,
 ) -> Position:
     """Train from ``start`` until the epochs are done, ``end_epoch`` returns True, or ``stop`` does after a step.
 
     :param lr: the learning rate of a step, counted from 0 over the whole run.
+    :param joint: this process's loss -> that of all processes that train together; not finite where any is not.
     :returns: the position reached; it equals ``start`` for nothing done.
-    :raises TrainingError: the loss is not finite; the parameters are those before that step.
+    :raises NotFiniteError: the loss is not finite; the parameters are those before that step.
     """
     position = start
     while position.epoch < epochs:
@@ -61,9 +67,9 @@ def fit(
                 group["lr"] = lr(position.step)
             optimiser.zero_grad(set_to_none=True)
             loss = work.loss(batch, position)
-            value = float(loss.detach())
+            value = joint(float(loss.detach()))
             if not math.isfinite(value):
-                raise TrainingError(
+                raise NotFiniteError(
                     f"the loss is {value} at step {position.step} (epoch {position.epoch + 1})",
                     "lower --lr, or use --precision fp32",
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -13,10 +14,14 @@ class StopRequest:
 
     A second signal of the same kind acts as it did before, so an impatient user is not held. Outside the main thread, where
     Python allows no handlers, nothing is intercepted.
+
+    :param settle: seconds in which a second signal still counts as the first; a launcher repeats what a terminal sent to all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settle: float = 0.0) -> None:
         self.signum: int | None = None
+        self._settle = settle
+        self._first = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -27,8 +32,8 @@ class StopRequest:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.signum is None:
-            self.signum = number
-        else:
+            self.signum, self._first = number, time.monotonic()
+        elif time.monotonic() - self._first >= self._settle:
             signal.signal(number, self._before[number])
             signal.raise_signal(number)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.functional import normalize
 
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import Views
+from sgcl_cli.errors import ConfigError
 
 
 class Embedded(NamedTuple):
@@ -73,3 +75,14 @@ class KeyNetworks(Networks):
         """key <- momentum key + (1 - momentum) query, parameters only; batch norm keeps its own statistics."""
         for key, query in zip(self.parameters(), networks.parameters(), strict=True):
             key.lerp_(query, 1 - momentum)
+
+
+def compiled(networks: Networks) -> nn.Module:
+    """The networks compiled by torch.compile at their first call; parameters are shared, shapes must stay.
+
+    :raises ConfigError: there is no C++ compiler, which torch needs.
+    """
+    if networks.runtime.device.type == "cpu" and shutil.which("g++") is None and shutil.which("clang++") is None:
+        raise ConfigError("--compile needs a C++ compiler on the CPU", "install g++, or leave --compile out")
+    module: nn.Module = torch.compile(networks, dynamic=False)  # type: ignore[assignment]
+    return module

@@ -7,30 +7,72 @@ process on the joined batch.
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from sgcl_cli.errors import TrainingError
+from sgcl_cli.engine.runtime import Runtime
+from sgcl_cli.errors import ConfigError, ElsewhereError, Interrupted, SgclError, TrainingError
 from sgcl_cli.method.sgcl import SGCL, Losses
+
+_PATIENCE = timedelta(hours=2)  # rank 0 fits the clusters while the others wait
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all: ``rank`` of ``count``. The default is a process that is alone."""
+    """This process among all: ``rank`` of ``count``, ``local_rank`` of ``local_count`` on its machine. The default is alone."""
 
     rank: int = 0
     count: int = 1
+    local_rank: int = 0
+    local_count: int = 1
 
     @classmethod
     def current(cls) -> Ranks:
         """The ranks of the process group that was started, if one was."""
         if dist.is_available() and dist.is_initialized():
-            return cls(dist.get_rank(), dist.get_world_size())
+            local = (
+                int(os.environ.get(name, default)) for name, default in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
+            )
+            return cls(dist.get_rank(), dist.get_world_size(), *local)
         return cls()
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that writes and speaks."""
+        return self.rank == 0
+
+    @property
+    def own_device(self) -> int | None:
+        """Which GPU of its machine is this process's; None for a process that is alone."""
+        return self.local_rank if self.count > 1 else None
+
+    def describe(self, batch: int) -> str:
+        """How many processes share a batch, in words; nothing for a process that is alone."""
+        return f", {self.count} processes, {batch // self.count} patches of a batch each" if self.count > 1 else ""
+
+    def share(self, batch: int) -> slice:
+        """This rank's part of a batch of all ranks: equal parts in order of rank.
+
+        :raises ConfigError: the batch cannot be shared equally.
+        """
+        if batch % self.count:
+            raise ConfigError(
+                f"--batch {batch} is the batch of all processes and cannot be shared equally by {self.count}",
+                f"use --batch {max(1, batch // self.count) * self.count}",
+            )
+        size = batch // self.count
+        return slice(self.rank * size, (self.rank + 1) * size)
 
     def gather(self, part: Tensor, dim: int = 0) -> Tensor:
         """The equally shaped parts of all ranks, joined along ``dim`` in order of rank; no gradient."""
@@ -53,6 +95,117 @@ class Ranks:
         total = tensor.detach().clone()
         dist.all_reduce(total)
         return total
+
+    def mean(self, value: float) -> float:
+        """The mean over all ranks; NaN where any is NaN. It travels by the CPU and waits for no device."""
+        return float(self.sum(torch.tensor(value, dtype=torch.float64))) / self.count
+
+    def largest(self, value: int) -> int:
+        """The largest over all ranks, by the CPU."""
+        return int(self.gather(torch.tensor([value])).max())
+
+    def of_first(self, value: T) -> T:
+        """Rank 0's value of a plain object."""
+        if self.count == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, 0)
+        return box[0]
+
+    def all_of(self, value: T) -> list[T]:
+        """The plain objects of all ranks, in order of rank."""
+        if self.count == 1:
+            return [value]
+        box: list[Any] = [None] * self.count
+        dist.all_gather_object(box, value)
+        return box
+
+    def agree(self, error: BaseException | None = None) -> None:
+        """A point that all ranks pass together, or none: each says whether it failed.
+
+        :raises BaseException: ``error``, on the lowest rank that has one. :raises ElsewhereError: on the others, if any has one.
+        """
+        failed = self.gather(torch.tensor([int(error is not None)])).tolist()
+        if error is not None and failed.index(1) == self.rank:
+            raise error
+        if any(failed):
+            raise ElsewhereError from error
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A stretch without communication that ends in ``agree``."""
+        try:
+            yield
+        except BaseException as error:
+            self.agree(error)
+            raise
+        self.agree()
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """Join the processes that torchrun started, if it did, and part at the end.
+
+    Numbers on a GPU travel by NCCL, those on the CPU by gloo. A rank whose neighbour has gone ends with ``ElsewhereError``.
+
+    :param device: as --device has it; a GPU is chosen by the rank on its machine.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "MASTER_ADDR" not in os.environ:
+        yield Ranks()
+        return
+    with_gpu = torch.cuda.is_available() and not device.startswith("cpu")
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if with_gpu else "gloo", timeout=_PATIENCE)
+        try:
+            yield Ranks.current()
+        except (SgclError, Interrupted):  # all ranks end; after any other error this one must not wait for the rest
+            dist.destroy_process_group()
+            raise
+        dist.destroy_process_group()
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _BROKEN):
+            raise
+        raise ElsewhereError(f"the connection to another process is lost: {error}") from error
+
+
+_BROKEN = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL")
+
+
+def distributed(networks: nn.Module, ranks: Ranks, runtime: Runtime) -> nn.Module:
+    """What to call in place of ``networks`` so that the gradients of all ranks are averaged; batch norm's running statistics
+    are rank 0's."""
+    if ranks.count == 1:
+        return networks
+    devices = [runtime.device] if runtime.on_cuda else None
+    return DistributedDataParallel(networks, device_ids=devices, gradient_as_bucket_view=True)
+
+
+def synchronised(networks: nn.Module, ranks: Ranks, runtime: Runtime) -> None:
+    """Make every batch norm take its statistics over the batches of all ranks, in place; parameters keep their names.
+
+    :raises ConfigError: not on CUDA; torch has no such layer for the CPU.
+    """
+    if not runtime.on_cuda:
+        raise ConfigError("--sync-bn works on CUDA only", "leave it out on the CPU, or use --device cuda")
+    if ranks.count > 1:
+        nn.SyncBatchNorm.convert_sync_batchnorm(networks)  # type: ignore[no-untyped-call]
+
+
+def joint_terms(losses: Losses, ranks: Ranks) -> dict[str, float]:
+    """The total and the terms over the batch of all ranks, with one transfer from the device."""
+    spatial = torch.stack([losses.spatial_sum.detach(), losses.spatial_count])
+    parts = torch.stack([losses.rest.detach(), losses.self_term, losses.inner_term]) / ranks.count
+    rest, self_term, inner, spatial_sum, count = ranks.sum(torch.cat([parts, spatial])).tolist()
+    spatial_term = spatial_sum / max(count, 1.0)
+    total = rest + losses.spatial_weight * spatial_term
+    return {"total": total, "self": self_term, "spatial": spatial_term, "inner": inner}
+
+
+def joint_means(values: Tensor, ranks: Ranks) -> list[float]:
+    """The means over the ranks of each value (X,), NaN left out; NaN where no rank has one."""
+    known = ~values.isnan()
+    both = ranks.sum(torch.stack([values.where(known, 0.0), known.to(values.dtype)]))
+    return [float(value) for value in (both[0] / both[1]).tolist()]
 
 
 def joint_total(losses: Losses, ranks: Ranks) -> Tensor:

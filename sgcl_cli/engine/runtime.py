@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import statistics
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +38,34 @@ class Runtime:
         name = torch.cuda.get_device_name(self.device) if self.on_cuda else f"{torch.get_num_threads()} threads"
         return f"{self.device} ({name}), {'float32' if self.lower is None else 'bfloat16 autocast'}"
 
+    def seconds_of(self, work: Callable[[], object], repeats: int = 1) -> float:
+        """The median time that a piece of work takes on the device, which is waited for."""
+        taken = []
+        for _ in range(repeats):
+            self.wait()
+            started = time.perf_counter()
+            work()
+            self.wait()
+            taken.append(time.perf_counter() - started)
+        return statistics.median(taken)
 
-def start(device: str, precision: str, threads: int | None) -> Runtime:
+    def wait(self) -> None:
+        """Wait until the device has done what was asked of it."""
+        if self.on_cuda:
+            torch.cuda.synchronize(self.device)
+
+    def most_memory(self) -> tuple[int, int] | None:
+        """The most bytes that tensors took on the GPU so far, and all that it has; None on the CPU."""
+        if not self.on_cuda:
+            return None
+        return torch.cuda.max_memory_allocated(self.device), torch.cuda.get_device_properties(self.device).total_memory
+
+
+def start(device: str, precision: str, threads: int | None, local_rank: int | None = None) -> Runtime:
     """Settle device, precision and threads.
 
     :param device: auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.
+    :param local_rank: of several processes on this machine, each with a GPU of its own: which; None for a process alone.
     :raises ConfigError: no such kind of device. :raises TrainingError: CUDA was asked for and is not there.
     """
     if threads is not None:
@@ -53,10 +78,20 @@ def start(device: str, precision: str, threads: int | None) -> Runtime:
         raise ConfigError(f"--device {device} is not a device", "use auto, cpu, cuda or cuda:N") from error
     if chosen.type not in ("cpu", "cuda"):
         raise ConfigError(f"--device {device} is not supported", "use auto, cpu, cuda or cuda:N")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise TrainingError(
-            f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices", "use --device cpu or auto"
-        )
+    if chosen.type == "cuda" and local_rank is not None:
+        if chosen.index is not None:
+            raise ConfigError(
+                f"--device {device} would give every process the same GPU",
+                "use --device cuda: each takes one of its own",
+            )
+        chosen = torch.device("cuda", local_rank)
+    if chosen.type == "cuda":
+        if (chosen.index or 0) >= torch.cuda.device_count():
+            raise TrainingError(
+                f"--device {chosen}: this machine has {torch.cuda.device_count()} CUDA devices",
+                "use --device cpu or auto" if local_rank is None else "start one process for each GPU",
+            )
+        torch.cuda.set_device(chosen)
     lowered = precision == "bf16" or (precision == "auto" and chosen.type == "cuda")
     return Runtime(chosen, torch.bfloat16 if lowered else None)
 
@@ -77,11 +112,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def loading_workers(asked: int | None, runtime: Runtime) -> int:
-    """Decoding processes: as asked, else enough for a GPU and none beside a CPU that computes anyway."""
+def loading_workers(asked: int | None, runtime: Runtime, sharers: int = 1) -> int:
+    """Decoding processes: as asked, else enough for a GPU and none beside a CPU that computes anyway.
+
+    :param sharers: processes of this machine that divide its cores.
+    """
     if asked is not None:
         return asked
-    return min(cores(), 12) if runtime.on_cuda else 0
+    return max(1, min(cores() // sharers, 12)) if runtime.on_cuda else 0
 
 
 @contextlib.contextmanager

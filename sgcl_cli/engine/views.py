@@ -123,8 +123,8 @@ def _augment(images: Tensor, draw: Uniforms, area: tuple[float, float], size: in
     box = crop_boxes(draw, side, area)
     device = images.device
     flipped = draw[0] < settings.flip
-    rows = resize_matrix(box[:, 1], box[:, 3], side, size, np.zeros_like(flipped)).to(device)
-    columns = resize_matrix(box[:, 0], box[:, 2], side, size, flipped).to(device)
+    rows = resize_matrix(box[:, 1], box[:, 3], side, size, np.zeros_like(flipped), device)
+    columns = resize_matrix(box[:, 0], box[:, 2], side, size, flipped, device)
     cut = rows.unsqueeze(1) @ images @ columns.unsqueeze(1).transpose(-1, -2)
     gray = torch.from_numpy(draw[1] < settings.grayscale).to(device).view(-1, 1, 1, 1)
     cut = torch.where(gray, luma(cut).expand_as(cut), cut)
@@ -156,21 +156,31 @@ def crop_boxes(draw: Uniforms, side: int, area: tuple[float, float]) -> NDArray[
 
 
 def resize_matrix(
-    start: NDArray[np.int64], length: NDArray[np.int64], side: int, size: int, flipped: NDArray[np.bool_]
+    start: NDArray[np.int64],
+    length: NDArray[np.int64],
+    side: int,
+    size: int,
+    flipped: NDArray[np.bool_],
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Rows of weights (B, size, side) that cut [start, start + length), resize it to ``size`` and mirror it where flipped.
 
-    The filter is a triangle, as wide as the scale where that shrinks: antialiased bilinear interpolation.
+    The filter is a triangle, as wide as the scale where that shrinks: antialiased bilinear interpolation. The weights are
+    computed on ``device``, in float64, and given as float32.
     """
     scale = length / size
-    support = np.maximum(scale, 1.0)[:, None, None]
-    centre = (start[:, None] + (np.arange(size) + 0.5)[None] * scale[:, None])[:, :, None]
-    pixel = np.arange(side)[None, None]
-    weight = np.maximum(0.0, 1.0 - np.abs(pixel + 0.5 - centre) / support)
-    weight *= (pixel >= start[:, None, None]) & (pixel < (start + length)[:, None, None])
-    weight /= weight.sum(axis=2, keepdims=True)
-    weight[flipped] = weight[flipped, ::-1]
-    return torch.from_numpy(weight.astype(np.float32))
+    centre = start[:, None] + (np.arange(size) + 0.5)[None] * scale[:, None]
+    centre[flipped] = centre[flipped, ::-1]
+    packed = np.concatenate(
+        [centre, start[:, None], (start + length)[:, None], np.maximum(scale, 1.0)[:, None]], axis=1
+    )
+    per_row = torch.from_numpy(packed).to(device)
+    first, end, support = (per_row[:, size + n, None, None] for n in range(3))
+    pixel = torch.arange(side, device=per_row.device, dtype=torch.float64)
+    weight: Tensor = (1.0 - (pixel + 0.5 - per_row[:, :size, None]).abs() / support).clamp_min_(0.0)
+    weight *= (pixel >= first) & (pixel < end)
+    weight /= weight.sum(dim=2, keepdim=True)
+    return weight.float()
 
 
 def luma(images: Tensor) -> Tensor:

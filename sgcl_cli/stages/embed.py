@@ -20,7 +20,7 @@ from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, write_failur
 from sgcl_cli.config import EmbedConfig
 from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.encode import FrozenEncoder
-from sgcl_cli.engine.loader import Failed, Loader, Read, StoredPatches, in_turn
+from sgcl_cli.engine.loader import Called, Failed, Loader, Source, StoredPatches, in_turn
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.progress import Reporter, Silent, Task
 from sgcl_cli.stages.encoders import check_resolution, open_encoder, other_encoder
@@ -56,7 +56,7 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> Outcome:
     card = opened.card
     for note in opened.notes:
         reporter.note(note)
-    bags, read, source_id, patch = _sources(config, card)
+    bags, source, source_id, patch = _sources(config, card)
     warnings = check_resolution(card, *patch, allowed=config.allow_mpp)
     for warning in warnings:
         reporter.warn(warning)
@@ -76,7 +76,8 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> Outcome:
     runtime = engine.start(config.device, config.precision, config.threads)
     reporter.note(f"device: {runtime.describe()}")
     encoder = FrozenEncoder(card, opened.readout, runtime)
-    loader = Loader(read, workers=engine.loading_workers(config.workers, runtime), pin=runtime.on_cuda)
+    workers = engine.loading_workers(config.workers, runtime)
+    loader = Loader(source, batch=config.batch, workers=workers, pin=runtime.on_cuda)
     failures: list[Failure] = []
     with reporter.task("embed", total, "patches") as bar:
         for bag in bags:
@@ -95,8 +96,8 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> Outcome:
     return _close(config, record, out, bags, identities, failures, done, card, source_id, warnings)
 
 
-def _sources(config: EmbedConfig, card: EncoderCard) -> tuple[list[Bag], Read, str, tuple[float | None, int | None]]:
-    """What to embed, how to read row i of it, its id, and the patches' (mpp, size) where known."""
+def _sources(config: EmbedConfig, card: EncoderCard) -> tuple[list[Bag], Source, str, tuple[float | None, int | None]]:
+    """What to embed, where its pixels come from, its id, and the patches' (mpp, size) where known."""
     if ImageFolder.is_one(config.patches):
         side = card.resize or card.input_size
         images = ImageFolder.open(config.patches, config.groups, crop=side, interpolation=card.interpolation)
@@ -107,7 +108,7 @@ def _sources(config: EmbedConfig, card: EncoderCard) -> tuple[list[Bag], Read, s
         }
         attributes = {"label_names": json.dumps(list(images.label_names))}
         bag = Bag(images.name, images.id, images.folder, 0, len(images), columns, attributes, None)
-        return [bag], images.read, images.id, (None, None)
+        return [bag], Called(images.read, side), images.id, (None, None)
     if config.groups:
         raise ConfigError(
             "--groups is for a folder of class folders of images", "patients of slides stand in labels.csv"

@@ -2,54 +2,85 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import failed_batch, store
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.artefacts.results import Outcome, RunRecord
 from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine import runtime as engine
-from sgcl_cli.errors import TrainingError
+from sgcl_cli.engine.ranks import Ranks, joined
+from sgcl_cli.errors import ArtefactError, TrainingError
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.encoders import open_start
 from sgcl_cli.stages.pretrain_close import close, headline
 from sgcl_cli.stages.pretrain_run import Run
+from sgcl_cli.stages.pretrain_state import epochs_kept
 from sgcl_cli.stages.pretrain_trial import try_out
 
 FORMAT = "sgcl.pretrain/1"
-_OWN_FILES = ("last.pt", "encoder.safetensors", "encoder.json", "metrics.jsonl", "curves.png", "slides.csv", "run.json")
+_OWN_FILES = (
+    "last.pt",
+    "encoder.safetensors",
+    "encoder.json",
+    "metrics.jsonl",
+    "curves.png",
+    "slides.csv",
+    "run.json",
+    failed_batch.NAME,
+)
 
 
 def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Outcome:
     """Train an encoder on the patches of a folder, going on where an earlier run of the same command stopped.
 
-    Writes last.pt, encoder.safetensors, encoder.json, metrics.jsonl, curves.png, slides.csv and, last, run.json.
+    Under torchrun every process calls this; rank 0 writes and speaks. Writes last.pt, encoder.safetensors, encoder.json,
+    metrics.jsonl, curves.png, slides.csv and, last, run.json.
 
     :raises ConfigError: the folder holds a run under other settings or on other patches.
     :raises ArtefactError: patches that are missing, damaged, mixed or without pixels.
     :raises TrainingError: too few patches, no such device, a loss that is not finite.
     :raises Interrupted: a signal came; a checkpoint was written if there was time.
     """
-    reporter = reporter or Silent()
+    with joined(config.device) as ranks:
+        voice = reporter if reporter is not None and ranks.first else Silent()
+        return _pretrain(config, voice, ranks)
+
+
+def _pretrain(config: PretrainConfig, reporter: Reporter, ranks: Ranks) -> Outcome:
     record = RunRecord("pretrain", config)
-    index = _corpus(config)
-    start = open_start(config.encoder, config.init)
-    run_id = store.artefact_id(FORMAT, {**config.affecting(), **start.settings}, [index.id])
     out = Path(config.out)
-    if config.overwrite and not config.dry_run:
-        _clear(out)
-    stored = None if config.dry_run else _finished(out, run_id)
+    with ranks.together():
+        index = _corpus(config)
+        start = open_start(config.encoder, config.init)
+        run_id = store.artefact_id(FORMAT, {**config.affecting(), **start.settings}, [index.id])
+    _same_everywhere(ranks, run_id, f"the settings or the patches in {config.patches} differ between the processes")
+    with ranks.together():
+        stored = _stored(config, out, run_id) if ranks.first else None
+    stored = ranks.of_first(stored)
     if stored is not None:
         reporter.note(f"{out} is complete under these settings; nothing to do")
-        return stored
-    runtime = engine.start(config.device, config.precision, config.threads)
-    reporter.note(f"device: {runtime.describe()}")
-    run = Run(config, index, start, runtime, run_id, reporter)
+        return replace(stored, told=not ranks.first)
+    with ranks.together():
+        runtime = engine.start(config.device, config.precision, config.threads, ranks.own_device)
+        reporter.note(f"device: {runtime.describe()}{ranks.describe(config.batch)}")
+        run = Run(config, index, start, runtime, run_id, reporter, ranks)
+        if not config.dry_run:
+            run.resume()
+    _same_everywhere(ranks, run.state.position, f"the processes do not see the same checkpoint in {out}")
+    run.connect()
     if config.dry_run:
-        return try_out(run)
-    run.resume()
+        return replace(try_out(run), told=not ranks.first)
     run.train()
-    return close(run, record)
+    with ranks.together():
+        return close(run, record) if ranks.first else Outcome("pretrain", out, [], told=True)
+
+
+def _same_everywhere(ranks: Ranks, value: object, otherwise: str) -> None:
+    if len(set(ranks.all_of(value))) > 1:
+        error = ArtefactError(otherwise, "patches and --out must lie where all nodes see the same files")
+        ranks.agree(error)
 
 
 def _corpus(config: PretrainConfig) -> PatchIndex:
@@ -67,12 +98,16 @@ def _corpus(config: PretrainConfig) -> PatchIndex:
 
 
 def _clear(out: Path) -> None:
-    for name in _OWN_FILES:
-        (out / name).unlink(missing_ok=True)
+    for path in [*(out / name for name in _OWN_FILES), *epochs_kept(out)]:
+        path.unlink(missing_ok=True)
 
 
-def _finished(out: Path, run_id: str) -> Outcome | None:
+def _stored(config: PretrainConfig, out: Path, run_id: str) -> Outcome | None:
     """The outcome of a run that is complete and the same; None where there is none, or one to go on with."""
+    if config.dry_run:
+        return None
+    if config.overwrite:
+        _clear(out)
     if not (out / "run.json").exists() or not (out / "encoder.safetensors").exists():
         return None
     written = store.read_json(out / "run.json")

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.method.sgcl import Diagnostics, Losses
+from sgcl_cli.engine.ranks import Ranks, joint_means
+from sgcl_cli.method.sgcl import Diagnostics
 
 
 @dataclass
@@ -73,14 +74,8 @@ class MetricsLog:
         store.write_text(self.path, "".join(kept))
 
 
-def terms(losses: Losses) -> dict[str, float]:
-    """The terms of the loss as numbers, with one transfer from the device."""
-    stacked = torch.stack([losses.total.detach(), losses.self_term, losses.spatial_term, losses.inner_term])
-    return dict(zip(("total", "self", "spatial", "inner"), stacked.tolist(), strict=True))
-
-
-def watched(diagnostics: Diagnostics | None) -> dict[str, float | None]:
-    """Batch means of what a person watches; null where there is nothing to average."""
+def watched(diagnostics: Diagnostics | None, ranks: Ranks) -> dict[str, float | None]:
+    """Means over the batch of what a person watches; null where there is nothing to average."""
     if diagnostics is None:
         return {}
     means = {
@@ -90,5 +85,5 @@ def watched(diagnostics: Diagnostics | None) -> dict[str, float | None]:
         "negative_similarity": diagnostics.negative_similarity,
         "propagated_same_slide": diagnostics.same_slide,
     }
-    values = torch.stack([value.float() for value in means.values()]).tolist()
+    values = joint_means(torch.stack([value.float() for value in means.values()]), ranks)
     return {name: value if math.isfinite(value) else None for name, value in zip(means, values, strict=True)}

@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from sgcl_cli.artefacts import failed_batch
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine import runtime as engine
-from sgcl_cli.engine.fit import Position, cosine, fit
+from sgcl_cli.engine.feed import Fed, Feed
+from sgcl_cli.engine.fit import NotFiniteError, Position, cosine, fit
 from sgcl_cli.engine.interrupt import StopRequest
-from sgcl_cli.engine.loader import Batch, Failed, Loader, StoredPatches, epoch_order
-from sgcl_cli.engine.networks import Embedded, KeyNetworks, Networks
+from sgcl_cli.engine.loader import Failed, Loader, StoredPatches, epoch_order
+from sgcl_cli.engine.networks import Embedded, KeyNetworks, Networks, compiled
 from sgcl_cli.engine.optimisers import make_optimiser
-from sgcl_cli.engine.ranks import Ranks, joint_commit, joint_refit, joint_total
+from sgcl_cli.engine.ranks import (
+    Ranks,
+    distributed,
+    joint_commit,
+    joint_refit,
+    joint_terms,
+    joint_total,
+    synchronised,
+)
 from sgcl_cli.engine.runtime import Runtime
-from sgcl_cli.engine.views import make_views, settings_from
-from sgcl_cli.errors import Interrupted, TrainingError
+from sgcl_cli.engine.views import Views, make_views, settings_from
+from sgcl_cli.errors import ElsewhereError, Interrupted, SgclError, TrainingError
 from sgcl_cli.method.sgcl import SGCL, Losses, Settings, bytes_needed, ramp
 from sgcl_cli.nets.resnet import Projector
 from sgcl_cli.progress import Reporter, Task
 from sgcl_cli.stages.encoders import Start, build_start
-from sgcl_cli.stages.pretrain_log import MetricsLog, Tally, terms, watched
+from sgcl_cli.stages.pretrain_log import MetricsLog, Tally, watched
 from sgcl_cli.stages.pretrain_state import Checkpoints, State
+
+_LAUNCHER_REPEATS = 2.0  # seconds
+_RECENT = 50  # steps over which the bar's rates are taken
 
 
 class Run:
@@ -42,11 +59,13 @@ class Run:
         runtime: Runtime,
         run_id: str,
         reporter: Reporter,
+        ranks: Ranks,
     ) -> None:
         self.config, self.index, self.runtime, self.run_id, self.reporter = config, index, runtime, run_id, reporter
         self.start = start
         self.out = Path(config.out)
-        self.ranks = Ranks.current()
+        self.ranks, self._mine = ranks, ranks.share(config.batch)
+        self._writes = ranks.first and not config.dry_run
         self.views = settings_from(config, index.patch_size)
         self.steps_per_epoch = len(index) // config.batch
         self.total_steps = config.epochs * self.steps_per_epoch
@@ -54,12 +73,16 @@ class Run:
         for warning in self.warnings:
             reporter.warn(warning)
         self.state = self._begin()
-        workers = engine.loading_workers(config.workers, runtime)
-        self.loader = Loader(StoredPatches(index), workers=workers, pin=runtime.on_cuda)
+        self.model: nn.Module = self.state.networks
+        workers = engine.loading_workers(config.workers, runtime, ranks.local_count)
+        share = config.batch // ranks.count
+        self.loader = Loader(StoredPatches(index), batch=share, workers=workers, pin=runtime.on_cuda)
+        self.feed = Feed(self.loader, runtime)
         self.checkpoints = Checkpoints(config, index, start, run_id)
-        self.log = MetricsLog(self.out, writes=not config.dry_run)
+        self.log = MetricsLog(self.out, writes=self._writes)
         self._started = time.perf_counter()
         self._bar: Task | None = None
+        self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT)
 
     def _begin(self) -> State:
         """The state before the first step, all of it from the seed."""
@@ -71,6 +94,8 @@ class Run:
         if fitted is not None:
             self.reporter.note(f"--init {config.init}: {fitted.describe()}")
         networks = Networks(encoder, projector, runtime)
+        if config.sync_bn:
+            synchronised(networks, self.ranks, runtime)
         self._check_memory(width)
         objective = SGCL(
             self.settings,
@@ -84,7 +109,7 @@ class Run:
         optimiser = make_optimiser(
             config.optimiser,
             (networks,),
-            lr=config.lr,
+            lr=config.peak_lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             fused=runtime.on_cuda,
@@ -95,16 +120,23 @@ class Run:
         """Say what banks and lists take, and refuse what cannot fit before anything of it is allocated."""
         n, sizes = len(self.index), {"dim": self.config.projection, "hidden_dim": hidden_dim}
         needed, free = bytes_needed(self.settings, n, **sizes), engine.free_bytes(self.runtime)
+        copies = 1 if self.runtime.on_cuda else self.ranks.local_count
         per_million = bytes_needed(self.settings, 10**6, **sizes)
         self.reporter.note(
             f"banks and lists: {needed / 2**30:.2f} GiB for {n:,} patches ({per_million / 2**30:.1f} GiB a million)"
         )
-        if free is not None and needed > free:
+        if free is not None and needed * copies > free:
             raise TrainingError(
                 f"banks and lists for {n:,} patches need {needed / 2**30:.1f} GiB, {self.runtime.device} has "
                 f"{free / 2**30:.1f} GiB free",
                 "use --bank-dtype bfloat16, --ranking v (needs no bank of h), or a GPU with more memory",
             )
+
+    def connect(self) -> None:
+        """Make ``model``, by which the networks are called: compiled where asked, gradients averaged over the ranks."""
+        self.model = distributed(
+            compiled(self.state.networks) if self.config.compile else self.model, self.ranks, self.runtime
+        )
 
     # What engine.fit asks for.
 
@@ -116,33 +148,34 @@ class Run:
             report = joint_refit(self.state.objective, self.ranks, position.epoch)
             self.log.write({"step": position.step, "clusters": {**report, "seconds": time.perf_counter() - started}})
 
-    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        """The batches of an epoch from a position on."""
-        order = epoch_order(len(self.index), self.config.batch, self.config.seed, epoch, start)
-        for batch in self.loader.batches(order):
-            if isinstance(batch, Failed):
-                raise batch.error
-            yield batch
+    def batches(self, epoch: int, start: int) -> Iterator[Fed]:
+        """This rank's share of the batches of an epoch, from a position on."""
+        for fed in self.feed.batches(self.order(epoch, start), partial(self.draw, epoch)):
+            self.ranks.agree(fed.error if isinstance(fed, Failed) else None)
+            assert isinstance(fed, Fed)
+            yield fed
 
-    def loss(self, batch: Batch, position: Position) -> Tensor:
+    def order(self, epoch: int, start: int = 0) -> list[NDArray[np.int64]]:
+        """The patches of each batch of an epoch, this rank's share of them."""
+        order = epoch_order(len(self.index), self.config.batch, self.config.seed, epoch, start)
+        return [whole[self._mine] for whole in order]
+
+    def draw(self, epoch: int, patches: Tensor, index: NDArray[np.int64]) -> Views:
+        """The views of a batch in an epoch."""
+        corners, second = self.settings.inner, self.state.keys is not None
+        return make_views(
+            patches, index, settings=self.views, seed=self.config.seed, epoch=epoch, corners=corners, second=second
+        )
+
+    def loss(self, batch: Fed, position: Position) -> Tensor:
         """The objective of a batch; what the banks take afterwards is kept for ``stepped``."""
-        state = self.state
-        with torch.no_grad():
-            views = make_views(
-                batch.patches.to(self.runtime.device, non_blocking=True),
-                batch.index,
-                settings=self.views,
-                seed=self.config.seed,
-                epoch=position.epoch,
-                corners=self.settings.inner,
-                second=state.keys is not None,
-            )
-        self._index = torch.from_numpy(batch.index).to(self.runtime.device)
-        query: Embedded = state.networks(views.whole, views.corners)
+        state, views = self.state, batch.views
+        self._at = position
+        query: Embedded = self.model(views.whole, views.corners)
         keys = None if state.keys is None else state.keys.keys_of(views)
-        self._new = (keys or query).detached()
+        self.embedded = (keys or query).detached()
         self._losses: Losses = state.objective.losses(
-            self._index,
+            batch.index,
             query.v,
             query.h.detach(),
             query.corners,
@@ -150,23 +183,36 @@ class Run:
             step=position.step,
             key_BD=None if keys is None else keys.v,
         )
-        return joint_total(self._losses, self.ranks)
+        self.batch = batch
+        total = joint_total(self._losses, self.ranks)
+        self.feed.look_ahead()
+        return total
 
-    def stepped(self, batch: Batch, position: Position) -> None:
+    def stepped(self, batch: Fed, position: Position) -> None:
         """Move the banks and the key networks, count and log the step, and write the checkpoint that is due."""
-        state, new = self.state, self._new
-        joint_commit(state.objective, self.ranks, self._index, new.v, new.h, new.corners)
+        state, new = self.state, self.embedded
+        joint_commit(state.objective, self.ranks, batch.index, new.v, new.h, new.corners)
         if state.keys is not None:
             state.keys.follow(state.networks, self.settings.key_momentum)
         state.position = position
-        losses = terms(self._losses)
+        losses = joint_terms(self._losses, self.ranks)
         state.tally.add(losses)
         self.log.write({"step": position.step, **self._schedule(position), "loss": losses, **self._measures()})
         if self._bar is not None:
-            self._bar.update(note=f"epoch {position.epoch + 1}/{self.config.epochs} loss {losses['total']:.3f}")
+            self._bar.update(note=self._note(position, losses["total"]))
             self._bar.advance()
         if self.checkpoints.due:
             self.save()
+
+    def _note(self, position: Position, loss: float) -> str:
+        epoch = f"epoch {position.epoch + 1}/{self.config.epochs} loss {loss:.3f}"
+        now = time.perf_counter()
+        self._recent.append((now, self.batch.waited))
+        seconds = now - self._recent[0][0]
+        if seconds <= 0:
+            return epoch
+        steps, waited = len(self._recent) - 1, sum(wait for _, wait in list(self._recent)[1:])
+        return f"{epoch}, {steps * self.config.batch / seconds:.0f} images/s, {waited / seconds:.0%} waiting for data"
 
     def _schedule(self, position: Position) -> dict[str, float]:
         epochs = self.epochs_at(position)
@@ -178,15 +224,14 @@ class Run:
 
     def _measures(self) -> dict[str, float | None]:
         """What a line of metrics.jsonl says of its step besides the loss."""
-        return watched(self._losses.diagnostics)
+        return {"data_wait": round(self.batch.waited, 6), **watched(self._losses.diagnostics, self.ranks)}
 
     def end_epoch(self, position: Position) -> bool:
         """Close the epoch's means and write a checkpoint."""
         state = self.state
         state.position = position
         state.epoch_means, state.tally = state.tally.means(), Tally()
-        if not self.config.dry_run:
-            self.save()
+        self.save()
         return False
 
     # Training, checkpoints.
@@ -205,38 +250,67 @@ class Run:
             self.log.trim(self.state.position.step)
 
     def train(self) -> None:
-        """Run to the last epoch, or until a signal asks to stop."""
+        """Run to the last epoch, or until a signal asks to stop; all ranks stop after the same step.
+
+        :raises TrainingError: the loss is not finite; the message names the last good checkpoint and the batch.
+        :raises Interrupted: by a signal to any rank.
+        """
         self.checkpoints.start_clock()
         self._started = time.perf_counter()
-        with StopRequest() as stop, self.reporter.task("pretrain", self.total_steps, "steps") as self._bar:
+        settle = _LAUNCHER_REPEATS if self.ranks.count > 1 else 0.0
+        with StopRequest(settle) as stop, self.reporter.task("pretrain", self.total_steps, "steps") as self._bar:
             self._bar.advance(self.state.position.step)
+            signum = 0
+
+            def asked() -> bool:
+                nonlocal signum
+                signum = self.ranks.largest(stop.signum or 0)
+                return signum > 0
+
             try:
                 fit(
                     self,
                     self.state.optimiser,
                     epochs=self.config.epochs,
-                    lr=cosine(self.config.lr, self.total_steps),
+                    lr=cosine(self.config.peak_lr, self.total_steps),
                     start=self.state.position,
-                    stop=lambda: stop.signum is not None,
+                    stop=asked,
+                    joint=self.ranks.mean,
                 )
-            except TrainingError as error:
-                last = self.checkpoints.last
-                good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was written yet"
-                raise TrainingError(error.message, f"{error.hint}; {good}") from error
-            if stop.signum is not None and self.state.position.epoch < self.config.epochs:
+            except NotFiniteError as error:
+                raise self._not_finite(error) from error
+            if signum and self.state.position.epoch < self.config.epochs:
                 if self.checkpoints.took <= self.config.grace:
                     self.save()
-                raise Interrupted(stop.signum)
+                self.ranks.agree()
+                raise Interrupted(signum, told=not self.ranks.first)
         self.trained_seconds = self.seconds()
+
+    def _not_finite(self, error: NotFiniteError) -> SgclError:
+        """The error that names what a person needs to look into it: the last good checkpoint, and the batch, saved."""
+        patches = self.ranks.gather(self.batch.batch.patches)
+        index = self.ranks.gather(torch.from_numpy(self.batch.batch.index))
+        if not self.ranks.first:
+            return ElsewhereError()
+        last = self.checkpoints.last
+        good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was written yet"
+        if not self._writes:
+            return TrainingError(error.message, f"{error.hint}; {good}")
+        batch = self.out / failed_batch.NAME
+        slides = [self.index.slide_ids[slide] for slide in self.index.slide_of[index.numpy()]]
+        at = {"step": self._at.step, "epoch": self._at.epoch}
+        failed_batch.save_failed_batch(batch, patches.numpy(), index.numpy(), slides, **at)
+        return TrainingError(error.message, f"{error.hint}; {good}; the batch is in {batch}")
 
     def seconds(self) -> float:
         """Seconds of training so far, earlier parts of an interrupted run included."""
         return self.state.seconds + time.perf_counter() - self._started
 
     def save(self) -> None:
-        """Write last.pt, after the lines of metrics.jsonl that lead up to it."""
-        self.log.flush()
-        self.checkpoints.save(self.state, self.seconds())
+        """Write last.pt, after the lines of metrics.jsonl that lead up to it; rank 0 does, and a dry run does not."""
+        if self._writes:
+            self.log.flush()
+            self.checkpoints.save(self.state, self.seconds())
 
 
 def _settings(config: PretrainConfig) -> Settings:

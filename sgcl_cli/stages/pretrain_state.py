@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import torch
 
+from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.checkpoint import EncoderCard, card_values, load_checkpoint, save_checkpoint
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import PretrainConfig, differences
@@ -61,7 +64,7 @@ class State:
 
 
 class Checkpoints:
-    """last.pt of a run, and when it is due."""
+    """last.pt of a run and those of its last epochs, and when one is due."""
 
     def __init__(self, config: PretrainConfig, index: PatchIndex, start: Start, run_id: str) -> None:
         self.config, self.index, self.run_id = config, index, run_id
@@ -81,7 +84,7 @@ class Checkpoints:
         return time.monotonic() - self._saved > 60 * self.config.checkpoint_minutes
 
     def save(self, state: State, seconds: float) -> None:
-        """Write last.pt; ``seconds`` of training so far."""
+        """Write last.pt, and keep it under its epoch's number at the end of an epoch; ``seconds`` of training so far."""
         started = time.monotonic()
         encoder = state.networks.encoder.state_dict()
         save_checkpoint(
@@ -96,6 +99,8 @@ class Checkpoints:
                 **state.content(),
             },
         )
+        if self.config.keep and state.position.within == 0:
+            keep_epoch(self.last, state.position.epoch, self.config.keep)
         self._saved = time.monotonic()
         self.took = self._saved - started
 
@@ -141,6 +146,27 @@ class Checkpoints:
             epochs=state.position.step / steps_per_epoch,
             pretrain_slides=tuple(dict.fromkeys((*slides, *self._seen))),
         )
+
+
+def epochs_kept(folder: Path) -> list[Path]:
+    """The checkpoints of epochs in a folder, oldest first."""
+    return sorted(folder.glob("epoch-[0-9]*.pt"), key=lambda path: int(path.stem.partition("-")[2]))
+
+
+def keep_epoch(last: Path, epoch: int, most: int) -> None:
+    """Give last.pt a second name by its epoch, then remove all but the ``most`` newest of such names.
+
+    The name is a hard link, which takes no space until last.pt is replaced; a copy where the file system has no links.
+    """
+    path = last.with_name(f"epoch-{epoch:04d}.pt")
+    with store.atomic(path) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(last, temporary)
+        except OSError:
+            shutil.copyfile(last, temporary)
+    for old in epochs_kept(last.parent)[:-most]:
+        old.unlink(missing_ok=True)
 
 
 def _corpus_change(before: dict[str, str], index: PatchIndex) -> str:

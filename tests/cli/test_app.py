@@ -5,13 +5,15 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from sgcl_cli import __version__
+from sgcl_cli.artefacts.results import Outcome
 from sgcl_cli.cli.app import app, run
 from sgcl_cli.config import EmbedConfig, EvaluateConfig, PretrainConfig, TileConfig, flag
-from sgcl_cli.errors import Interrupted
+from sgcl_cli.errors import ElsewhereError, Interrupted
 
 COMMANDS = {"tile": TileConfig, "pretrain": PretrainConfig, "embed": EmbedConfig, "evaluate": EvaluateConfig}
 
@@ -111,3 +113,22 @@ def test_signals_become_exit_codes(
     monkeypatch.setattr(sgcl_cli.stages.pretrain, "pretrain", interrupted)
     assert run(["pretrain", "p", "--out", "o"]) == code
     assert "run the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [(ElsewhereError(), 1), (Interrupted(15, told=True), 143), (Outcome("pretrain", Path(), [], told=True), 0)],
+)
+def test_only_one_process_of_a_run_speaks(
+    ending: object, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sgcl_cli.stages.pretrain
+
+    def ended(*_: object) -> object:
+        if isinstance(ending, BaseException):
+            raise ending
+        return ending
+
+    monkeypatch.setattr(sgcl_cli.stages.pretrain, "pretrain", ended)
+    assert run(["pretrain", "p", "--out", "o", "--json"]) == code
+    assert capsys.readouterr() == ("", "")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sgcl_cli.engine.fit import Position, cosine, fit
+from sgcl_cli.engine.fit import NotFiniteError, Position, cosine, fit
 from sgcl_cli.engine.interrupt import StopRequest
 from sgcl_cli.errors import ConfigError, TrainingError
 
@@ -98,6 +98,19 @@ def test_a_signal_is_remembered_and_a_second_one_acts() -> None:
         assert stop.signum == signal.SIGINT
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_a_launcher_repeats_counts_once() -> None:
+    with StopRequest(settle=5.0) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signum == signal.SIGINT
+
+
+def test_the_loss_of_another_process_stops_this_one() -> None:
+    work = Line()
+    with pytest.raises(NotFiniteError, match="the loss is nan at step 0"):
+        fit(work, _optimiser(work), epochs=1, lr=lambda step: 0.1, joint=lambda loss: math.nan)
 
 
 def test_devices() -> None:

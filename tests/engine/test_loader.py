@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +12,7 @@ import numpy as np
 import pytest
 
 from sgcl_cli.artefacts.patches import PatchIndex
-from sgcl_cli.engine.loader import Batch, Failed, Loader, StoredPatches, decode_jpeg, epoch_order, in_turn
+from sgcl_cli.engine.loader import Batch, Called, Failed, Loader, StoredPatches, decode_jpeg, epoch_order, in_turn
 from sgcl_cli.errors import ArtefactError
 
 Make = Callable[..., Path]
@@ -37,7 +41,7 @@ def test_in_turn_ends_with_a_short_batch() -> None:
 def test_batches_come_in_order_whatever_the_workers(make_patches: Make, workers: int) -> None:
     index = PatchIndex.open(make_patches())
     read = StoredPatches(index)
-    loader = Loader(read, workers=workers, pin=False)
+    loader = Loader(read, batch=8, workers=workers, pin=False)
     for epoch in range(2):
         order = epoch_order(len(index), 8, 0, epoch)
         for wanted, batch in zip(order, loader.batches(order), strict=True):
@@ -46,12 +50,49 @@ def test_batches_come_in_order_whatever_the_workers(make_patches: Make, workers:
             assert np.array_equal(batch.patches[3].numpy(), read(int(wanted[3])))
 
 
-def test_a_damaged_patch_costs_its_batch_only(make_patches: Make) -> None:
+def test_batches_stay_valid_until_the_next_but_one_is_asked_for(make_patches: Make) -> None:
+    index = PatchIndex.open(make_patches(slides={"a": (12, 10)}))
+    read = StoredPatches(index)
+    loader = Loader(read, batch=16, workers=2, pin=False)
+    before: Batch | None = None
+    for epoch in range(4):
+        for number, batch in enumerate(loader.batches(epoch_order(len(index), 16, 0, epoch))):
+            assert isinstance(batch, Batch)
+            time.sleep(0.02)  # the workers run ahead as far as they may
+            for held in (before, batch):
+                if held is not None:
+                    for place in (0, 15):
+                        assert np.array_equal(held.patches[place].numpy(), read(int(held.index[place])))
+            before = batch
+            if epoch == 1 and number == 2:
+                break  # an epoch that is left in the middle
+
+
+def test_workers_outlive_signals_that_go_to_all(make_patches: Make) -> None:
+    index = PatchIndex.open(make_patches())
+    loader = Loader(StoredPatches(index), batch=8, workers=2, pin=False)
+    order = epoch_order(len(index), 8, 0, 0)
+    assert len(list(loader.batches(order))) == 3
+    for child in multiprocessing.active_children():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(child.pid, number)
+    assert len(list(loader.batches(order))) == 3
+
+
+def test_any_function_is_a_source() -> None:
+    source = Called(lambda i: np.full((4, 4, 3), i, np.uint8), 4)
+    for workers in (0, 1):
+        batches = list(Loader(source, batch=3, workers=workers, pin=False).batches(in_turn(5, 4, 3)))
+        assert [b.patches[:, 1, 2, 0].tolist() for b in batches] == [[5, 6, 7], [8]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_patch_costs_its_batch_only(make_patches: Make, workers: int) -> None:
     folder = make_patches(slides={"a": (6, 1)})
     with h5py.File(folder / "patches" / "a.h5", "r+") as file:
         start = int(file["jpeg_offsets"][3])
         file["jpeg"][start : start + 50] = 0
-    loader = Loader(StoredPatches(PatchIndex.open(folder)), workers=0, pin=False)
+    loader = Loader(StoredPatches(PatchIndex.open(folder)), batch=2, workers=workers, pin=False)
     got = list(loader.batches(in_turn(0, 6, 2)))
     assert [type(batch) for batch in got] == [Batch, Failed, Batch]
     assert isinstance(got[1], Failed) and "patch 3 of" in got[1].error.message

@@ -13,8 +13,18 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sgcl_cli.engine.ranks import Ranks, joint_commit, joint_refit, joint_total
-from sgcl_cli.errors import TrainingError
+from sgcl_cli.engine.ranks import (
+    Ranks,
+    joined,
+    joint_commit,
+    joint_means,
+    joint_refit,
+    joint_terms,
+    joint_total,
+    synchronised,
+)
+from sgcl_cli.engine.runtime import start
+from sgcl_cli.errors import ConfigError, TrainingError
 from sgcl_cli.method.sgcl import SGCL, Settings
 
 N, BATCH, DIM, HIDDEN, STEPS = 240, 8, 16, 24, 4
@@ -95,6 +105,36 @@ def test_two_ranks_are_one_process_on_the_joined_batch(tmp_path: Path) -> None:
 def test_alone_everything_is_itself() -> None:
     ranks, x = Ranks(), torch.ones(3)
     assert ranks.gather(x) is x and ranks.broadcast(x) is x and ranks.sum(x) is x
+
+
+def test_a_batch_is_shared_equally_or_refused() -> None:
+    whole = list(range(12))
+    assert [whole[Ranks(rank, 3).share(12)] for rank in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    with pytest.raises(ConfigError, match="--batch 7 is the batch of all processes .*use --batch 6"):
+        Ranks(0, 2).share(7)
+
+
+def test_batch_norm_over_ranks_needs_cuda() -> None:
+    with pytest.raises(ConfigError, match="--sync-bn works on CUDA only"):
+        synchronised(torch.nn.BatchNorm2d(3), Ranks(0, 2), start("cpu", "fp32", None))
+
+
+def test_terms_of_the_whole_batch_are_means_over_ranks() -> None:
+    index, v, h, corners = _batch(0)
+    losses = _objective().losses(index, v, h, corners, epoch=5.0, step=0)
+    terms = joint_terms(losses, Ranks())
+    assert terms["total"] == pytest.approx(float(losses.total)) and terms["spatial"] > 0
+    assert joint_means(torch.tensor([2.0, float("nan")]), Ranks())[0] == 2.0
+
+
+def test_what_only_a_process_alone_may_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = Ranks()
+    with pytest.raises(ValueError, match="mine"), ranks.together():
+        raise ValueError("mine")
+    assert (ranks.of_first("a"), ranks.all_of("a"), ranks.largest(3), ranks.mean(2.5)) == ("a", ["a"], 3, 2.5)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with joined("cpu") as alone:
+        assert alone == ranks and alone.own_device is None
 
 
 if __name__ == "__main__":

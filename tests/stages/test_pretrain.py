@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,13 +12,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.checkpoint import load_checkpoint, load_encoder, save_checkpoint
+from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine.fit import Position
+from sgcl_cli.engine.loader import StoredPatches, epoch_order
 from sgcl_cli.errors import ArtefactError, ConfigError, Interrupted, TrainingError
 from sgcl_cli.progress import Silent
 from sgcl_cli.stages import pretrain_run as stage
@@ -167,6 +171,26 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
     with pytest.raises(TrainingError, match=r"the loss is nan at step 4 .*last good checkpoint is .*last.pt"):
         pretrain(config)
     assert load_checkpoint(Path(config.out) / "last.pt")["position"] == [1, 0, 3]
+    with np.load(Path(config.out) / "failed_batch.npz") as kept:
+        order = epoch_order(31, 8, config.seed, 1)[1]
+        assert (int(kept["step"]), int(kept["epoch"])) == (4, 1) and np.array_equal(kept["index"], order)
+        read = StoredPatches(PatchIndex.open(config.patches))
+        assert np.array_equal(kept["patches"], np.stack([read(int(i)) for i in order]))
+        assert set(kept["slide_id"]) <= {"a", "b"}
+
+
+def test_the_checkpoints_of_the_last_epochs_are_kept(config: PretrainConfig) -> None:
+    pretrain(replace(config, keep=2))
+    kept = sorted(path.name for path in Path(config.out).glob("epoch-*.pt"))
+    assert kept == ["epoch-0002.pt", "epoch-0003.pt"]
+    assert load_checkpoint(Path(config.out) / kept[0])["position"] == [2, 0, 6]
+    assert load_encoder(Path(config.out) / kept[0])[0].epochs == 2
+    pretrain(replace(config, epochs=1, overwrite=True))
+    assert not list(Path(config.out).glob("epoch-*.pt"))
+
+
+def test_the_rule_for_the_learning_rate(config: PretrainConfig) -> None:
+    assert config.peak_lr == 0.015 and replace(config, lr_scale="linear").peak_lr == pytest.approx(0.015 / 16)
 
 
 def test_a_damaged_checkpoint_is_not_taken_for_good(config: PretrainConfig) -> None:
@@ -180,8 +204,45 @@ def test_a_damaged_checkpoint_is_not_taken_for_good(config: PretrainConfig) -> N
 
 def test_dry_run_writes_nothing(config: PretrainConfig) -> None:
     outcome = pretrain(replace(config, dry_run=True))
-    assert outcome.data["steps"] == 9 and outcome.data["seconds_per_step"] > 0
+    data = outcome.data
+    assert data["steps"] == 9 and data["seconds_per_step"] > 0
+    pieces = data["seconds_of"]
+    assert set(pieces) == {"data", "views", "encoder", "objective", "clusters"} and min(pieces.values()) > 0
+    assert data["bound"] == "encoder"
+    assert data["images_per_second"] == pytest.approx(8 / data["seconds_per_step"])
+    hours = (9 * data["seconds_per_step"] + 2 * pieces["clusters"]) / 3600
+    assert data["expected_hours"] == pytest.approx(hours)
+    assert data["memory"]["process"] > 2**26
     assert not Path(config.out).exists()
+
+
+def test_a_dry_run_of_moco(config: PretrainConfig) -> None:
+    assert (
+        pretrain(replace(config, base="moco", weight_inner=0.0, epochs=1, dry_run=True)).data["images_per_second"] > 0
+    )
+
+
+def test_a_line_says_how_long_its_data_were_waited_for(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    into = StoredPatches.into
+
+    def slow(self: StoredPatches, i: int, pixels: np.ndarray) -> None:
+        time.sleep(0.01)
+        into(self, i, pixels)
+
+    monkeypatch.setattr(StoredPatches, "into", slow)
+    pretrain(replace(config, epochs=1))
+    assert all(0.08 <= step["data_wait"] < 5 for step in _steps(config.out))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_networks_train_alike_and_leave_the_same_names(config: PretrainConfig, tmp_path: Path) -> None:
+    pretrain(replace(config, epochs=1))
+    pretrain(replace(config, epochs=1, compile=True, out=str(tmp_path / "compiled")))
+    plain, compiled = _state(config.out), _state(str(tmp_path / "compiled"))
+    assert plain.keys() == compiled.keys()
+    first, second = (_steps(out)[0]["loss"] for out in (config.out, str(tmp_path / "compiled")))
+    assert second == pytest.approx(first, rel=1e-4)
 
 
 def test_terms_can_be_left_out(config: PretrainConfig, tmp_path: Path) -> None:

@@ -1,0 +1,232 @@
+"""How close pretraining comes to what its encoder and its decoder could do alone.
+
+    python benchmarks/pretrain.py                                   # a synthetic corpus, CPU, small; minutes
+    python benchmarks/pretrain.py --patches tiles/ --device cuda --batch 256 --workers 16 --steps 50
+    python benchmarks/pretrain.py --only loading --workers 1 4
+    python benchmarks/pretrain.py --only start --index 1000000
+
+loop      images per second of the whole loop: decoding, views, encoder, objective, optimiser, banks, log
+ceiling   the same encoder on random tensors that lie on the device: forward, backward, optimiser
+loading   patches per second and core that come out of the loader, and out of a bare loop of simplejpeg over the same bytes
+start     seconds from an opened index to the end of the first step, with an index of --index patches and no pixels
+
+Loop and ceiling take turns, step by step; rates are medians and the ratio is the median of the ratios of neighbours. On the CPU
+both are CPU time of the process, so that what else the machine does matters little; on CUDA they are wall time. Loading counts
+the CPU time of the main process and of its workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+import torch
+
+from sgcl_cli.artefacts.patches import PatchFile, PatchIndex, PatchWriter
+from sgcl_cli.config import PretrainConfig
+from sgcl_cli.engine import runtime as engine
+from sgcl_cli.engine.fit import cosine, fit
+from sgcl_cli.engine.loader import Called, Loader, StoredPatches, epoch_order
+from sgcl_cli.engine.ranks import Ranks
+from sgcl_cli.engine.views import Views
+from sgcl_cli.progress import Silent
+from sgcl_cli.stages.pretrain_run import Run
+from sgcl_cli.stages.pretrain_trial import encoder_step, measure
+
+SIDE = 256
+
+
+def texture(rng: np.random.Generator) -> np.ndarray:
+    """A patch with detail at every scale, whose JPEG file is about as long as one of stained tissue."""
+    image = np.zeros((SIDE, SIDE, 3))
+    for scale, strength in ((64, 30), (16, 25), (4, 20), (2, 8)):
+        image += np.kron(rng.normal(0, strength, (SIDE // scale, SIDE // scale, 3)), np.ones((scale, scale, 1)))
+    return (image + np.array([200, 150, 190])).clip(0, 255).astype(np.uint8)
+
+
+def corpus(folder: Path, patches: int) -> Path:
+    """One slide of random textures, as sgcl tile would write it."""
+    rng = np.random.default_rng(0)
+    place = np.arange(patches)
+    grid = np.stack([place % 50, place // 50], 1).astype(np.int32)
+    with PatchWriter(folder / "patches" / "textures.h5") as writer:
+        for _ in range(patches):
+            writer.append(simplejpeg.encode_jpeg(texture(rng), quality=90))
+        writer.finish(
+            coords=grid.astype(np.int64) * SIDE,
+            grid=grid,
+            tissue=np.ones(patches, np.float32),
+            attributes={
+                "id": "textures",
+                "slide_id": "textures",
+                "config": {"mpp": 0.5, "patch_size": SIDE, "overlap": 0},
+                "source": {},
+                "label_names": [],
+            },
+            coords_attributes={"patch_size": SIDE, "patch_size_level0": SIDE, "mpp_target": 0.5},
+            pixels=True,
+            label=None,
+        )
+    return folder
+
+
+def run_over(config: PretrainConfig, index: PatchIndex) -> Run:
+    runtime = engine.start(config.device, config.precision, config.threads)
+    run = Run(config, index, runtime, "benchmark", Silent(), Ranks())
+    run.connect()
+    return run
+
+
+def clock(run: Run) -> float:
+    run.runtime.wait()
+    return time.perf_counter() if run.runtime.on_cuda else time.process_time()
+
+
+def random_views(like: Views) -> Views:
+    return Views(
+        *(None if part is None else torch.randn_like(part) for part in (like.whole, like.corners, like.second))
+    )
+
+
+def loop(config: PretrainConfig, index: PatchIndex, steps: int) -> None:
+    run = run_over(config, index)
+    loops, ceilings = [], []
+    last = None
+
+    def stepped() -> bool:
+        nonlocal last
+        now = clock(run)
+        if last is not None:
+            loops.append(now - last)
+            run.batch = replace(run.batch, views=still)
+            encoder_step(run)
+            ceilings.append(clock(run) - now)
+        last = clock(run)
+        return len(loops) > steps
+
+    def first() -> bool:
+        return True
+
+    schedule = cosine(config.peak_lr, run.total_steps)
+    fit(run, run.state.optimiser, epochs=config.epochs, lr=schedule, stop=first)
+    still = random_views(run.batch.views)
+    fit(run, run.state.optimiser, epochs=config.epochs, lr=schedule, stop=stepped)
+    loops, ceilings = loops[1:], ceilings[1:]  # the first of each makes what is lazy
+    ratio = statistics.median(ceiling / whole for whole, ceiling in zip(loops, ceilings, strict=True))
+    unit = "s" if run.runtime.on_cuda else "CPU s"
+    print(f"loop      {config.batch / statistics.median(loops):8.2f} images per {unit}")
+    print(f"ceiling   {config.batch / statistics.median(ceilings):8.2f} images per {unit}")
+    print(
+        f"loop / ceiling  {ratio:.3f}   (batch {config.batch}, {config.encoder}, {len(index):,} patches, {len(loops)} steps)"
+    )
+    cost = measure(run)
+    print("pieces    " + ", ".join(f"{name} {took:.3f}" for name, took in cost.pieces.items()) + " s a step, wall time")
+
+
+def cpu_seconds(process: int | str) -> float:
+    """User and system time of a process so far (proc(5), fields 14 and 15)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def bare(index: PatchIndex, patches: int) -> float:
+    """Patches per CPU second of a loop that only decodes."""
+    files = [index.read(int(i)) for i in np.random.default_rng(0).permutation(len(index))[:patches]]
+    started = time.process_time()
+    for data in files:
+        simplejpeg.decode_jpeg(data, colorspace="RGB")
+    return len(files) / (time.process_time() - started)
+
+
+def loaded(index: PatchIndex, workers: int, batch: int, patches: int) -> float:
+    """Patches per CPU second, of all processes, out of the loader; starting them is not counted."""
+    loader = Loader(StoredPatches(index), batch=batch, workers=workers, pin=False)
+    order = [part for epoch in range(1 + patches // len(index)) for part in epoch_order(len(index), batch, 0, epoch)]
+    order = order[: max(1, patches // batch)]
+    for _ in loader.batches(order[:1]):
+        pass
+    children = list(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    started = sum(map(cpu_seconds, ["self", *children]))
+    for _ in loader.batches(order):
+        pass
+    return len(order) * batch / (sum(map(cpu_seconds, ["self", *children])) - started)
+
+
+def loading(index: PatchIndex, workers: list[int], batch: int, patches: int, repeats: int) -> None:
+    for count in workers:
+        pairs = [(bare(index, patches), loaded(index, count, batch, patches)) for _ in range(repeats)]
+        alone, fed = (statistics.median(values) for values in zip(*pairs, strict=True))
+        ratio = statistics.median(fed / alone for alone, fed in pairs)
+        print(
+            f"loading   {fed:8.0f} patches per CPU s with {count} workers, {alone:.0f} bare; loading / bare  {ratio:.3f}"
+        )
+
+
+def start(config: PretrainConfig, patches: int) -> None:
+    """An index without pixels, 10,000 patches a slide; every patch that is asked for is grey."""
+    files, place = [], np.arange(10_000)
+    grid = np.stack([place % 100, place // 100], 1).astype(np.int32)
+    settings = {"mpp": 0.5, "patch_size": SIDE, "overlap": 0}
+    for number in range(patches // len(place)):
+        files.append(
+            PatchFile(
+                path=Path(f"{number}.h5"), id=str(number), slide_id=f"{number:05d}", coords=grid.astype(np.int64) * SIDE,
+                grid=grid, tissue=np.ones(len(place), np.float32), label=None, label_names=(), config=settings, source={},
+                reason="", geometry={}, jpeg_offsets=None,
+            )
+        )  # fmt: skip
+    grey = np.full((SIDE, SIDE, 3), 128, np.uint8)
+    before, began = time.process_time(), time.perf_counter()
+    run = run_over(config, PatchIndex(Path(), tuple(files)))
+    built, built_wall = time.process_time() - before, time.perf_counter() - began
+    run.feed._loader = Loader(Called(lambda i: grey, SIDE), batch=config.batch, workers=0, pin=run.runtime.on_cuda)
+    fit(run, run.state.optimiser, epochs=1, lr=cosine(0.1, run.total_steps), stop=lambda: True)
+    took, wall = time.process_time() - before, time.perf_counter() - began
+    print(
+        f"start     {built:.1f} CPU s ({built_wall:.1f} s) to build, {took:.1f} CPU s ({wall:.1f} s) to the end of step 1"
+    )
+    print(f"          {patches:,} patches, batch {config.batch}, {run.runtime.describe()}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patches", help="folder that sgcl tile wrote; default: 600 synthetic textures")
+    parser.add_argument("--only", choices=["loop", "loading", "start"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--encoder", default="resnet18")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--decoded", type=int, default=2_000, help="patches that loading decodes in a repeat")
+    parser.add_argument("--index", type=int, default=1_000_000)
+    parser.add_argument("--compile", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.patches or str(corpus(Path(scratch), 600))
+        config = PretrainConfig(
+            patches=folder, out=scratch, encoder=given.encoder, batch=given.batch, device=given.device,
+            threads=given.threads, compile=given.compile, dry_run=True,
+            workers=None if given.device == "cpu" else max(given.workers),
+        )  # fmt: skip
+        print(json.dumps({"torch": torch.__version__, "cores": engine.cores(), **vars(given)}))
+        index = PatchIndex.open(folder, pixels=True)
+        if given.only in (None, "loading"):
+            loading(index, given.workers, given.batch, given.decoded, given.repeats)
+        if given.only in (None, "loop"):
+            loop(config, index, given.steps)
+        if given.only in (None, "start"):
+            start(config, given.index)
+
+
+if __name__ == "__main__":
+    main()
