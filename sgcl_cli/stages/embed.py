@@ -108,7 +108,7 @@ def _sources(config: EmbedConfig, card: EncoderCard) -> tuple[list[Bag], Source,
         }
         attributes = {"label_names": json.dumps(list(images.label_names))}
         bag = Bag(images.name, images.id, images.folder, 0, len(images), columns, attributes, None)
-        return [bag], Called(images.read, card.input_size), images.id, (None, None)
+        return [bag], Called(images.read, side), images.id, (None, None)
     if config.groups:
         raise ConfigError(
             "--groups is for a folder of class folders of images", "patients of slides stand in labels.csv"
