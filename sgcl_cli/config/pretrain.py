@@ -72,6 +72,14 @@ class PretrainConfig(Config):
     saturation: float = option(0.4, "Strength of the saturation jitter.", low=0, high=1, panel="Views")
     hue: float = option(0.4, "Strength of the hue jitter, in turns.", low=0, high=0.5, panel="Views")
     flip: float = option(0.5, "Probability of a horizontal flip.", low=0, high=1, panel="Views")
+    vertical_flip: float = option(0.0, "Probability of a vertical flip.", low=0, high=1, panel="Views")
+    rotate90: float = option(0.0, "Probability of 1, 2 or 3 quarter turns.", low=0, high=1, panel="Views")
+    stain_scale: float = option(
+        0.0, "Stain jitter: factors of haematoxylin, eosin and residual, 1 +- this.", low=0, high=1, panel="Views"
+    )
+    stain_shift: float = option(
+        0.0, "Stain jitter: shifts of the same, +- this, in optical density.", low=0, high=1, panel="Views"
+    )
 
     base: Literal["npid", "moco"] = option(
         "npid", "Where the self term's keys come from: the bank, or a momentum encoder and a queue.", panel="Objective"
