@@ -18,19 +18,23 @@ if TYPE_CHECKING:
 
 Picture = NDArray[np.uint8]
 COLOURS = (ACCENT, "#6d28d9", "#b45309", "#0369a1")
+_LEGEND = "numbers: cosine of v with the anchor's;   dashed frame: on another slide;   squares on the slide: the patches shown"
 _ANCHOR = "#dc2626"
-_BLOCK = 3.05  # inches
+_WIDTH, _BLOCK, _FOOT = 12.4, 3.9, 0.3  # inches
 _DOT = 14.0  # points squared
 
 
 @dataclass(frozen=True)
 class Row:
-    """Patches of one kind: ``pictures`` uint8 (H, W, 3) and a caption each; ``places`` float64 (n, 2) are the centres of all
-    that lie on the anchor's slide, in level-0 pixels, shown here or not."""
+    """Patches of one kind: ``pictures`` uint8 (H, W, 3), a caption each, and whether it lies on another slide.
+
+    :param places: float64 (n, 2), centres of those that lie on the anchor's slide, level-0 pixels.
+    """
 
     name: str
     pictures: Sequence[Picture]
     captions: Sequence[str]
+    elsewhere: Sequence[bool]
     places: NDArray[np.float64]
 
 
@@ -63,26 +67,28 @@ def draw_neighbours(anchors: Sequence[Anchor], path: str | Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12.6, _BLOCK * len(anchors)), facecolor="white")
+    height = _BLOCK * len(anchors) + _FOOT
+    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
     FigureCanvasAgg(figure)
     blocks = figure.add_gridspec(
         len(anchors),
         3,
-        width_ratios=(3.1, 1.55, 8),
+        width_ratios=(3.4, 1.5, 7.2),
         left=0.008,
-        right=0.998,
-        top=1 - 0.26 / (_BLOCK * len(anchors)),
-        bottom=0.012,
+        right=0.995,
+        top=1 - 0.25 / height,
+        bottom=(_FOOT + 0.05) / height,
         wspace=0.03,
-        hspace=0.13,
+        hspace=0.09,
     )
     for number, anchor in enumerate(anchors):
         _draw_slide(figure.add_subplot(blocks[number, 0]), anchor)
         _draw_anchor(figure.add_subplot(blocks[number, 1]), anchor)
         most = max(1, *(len(row.pictures) for row in anchor.rows))
-        cells = blocks[number, 2].subgridspec(len(anchor.rows), most, wspace=0.05, hspace=0.34)
+        cells = blocks[number, 2].subgridspec(len(anchor.rows), most, wspace=0.06, hspace=0.26)
         for line, (row, colour) in enumerate(zip(anchor.rows, COLOURS, strict=True)):
             _draw_row([figure.add_subplot(cells[line, place]) for place in range(most)], row, colour)
+    figure.text(0.008, 0.08 / height, _LEGEND, fontsize=8, color=MUTED)
     with store.atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
 
@@ -127,25 +133,24 @@ def _draw_row(axes: Sequence[Axes], row: Row, colour: str) -> None:
     axes[0].set_title(row.name, fontsize=8.5, color=colour, loc="left", pad=4)
     for axis in axes[len(row.pictures) :]:
         axis.set_axis_off()
-    for axis, picture, caption in zip(axes, row.pictures, row.captions, strict=False):
+    for axis, picture, caption, elsewhere in zip(axes, row.pictures, row.captions, row.elsewhere, strict=False):
         axis.imshow(picture, interpolation="bilinear")
         axis.set_anchor("NW")
         axis.text(
-            0.5,
-            -0.04,
+            0.04,
+            0.04,
             caption,
             transform=axis.transAxes,
             fontsize=6.5,
-            color=MUTED,
-            ha="center",
-            va="top",
+            color=INK,
             parse_math=False,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8},
         )
-        _bare(axis, colour)
+        _bare(axis, colour, dashed=elsewhere)
 
 
-def _bare(axis: Axes, colour: str) -> None:
+def _bare(axis: Axes, colour: str, *, dashed: bool = False) -> None:
     settings: dict[str, Any] = {"xticks": [], "yticks": []}
     axis.set(**settings)
     for spine in axis.spines.values():
-        spine.set(edgecolor=colour, linewidth=1.2)
+        spine.set(edgecolor=colour, linewidth=1.4, linestyle=(0, (3, 2)) if dashed else "solid")

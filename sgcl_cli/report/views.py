@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +48,10 @@ def draw_views(rows: Sequence[Seen], path: str | Path, *, note: str) -> None:
         *(f"corner {n + 1}" for n in range(len(first.corners))),
     ]
     width, height = _CELL * len(titles), _CELL * len(rows)
-    figure = Figure(figsize=(width, height + 0.62), facecolor="white")
+    figure = Figure(figsize=(width, height + 0.75), facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), len(titles), squeeze=False)
-    figure.subplots_adjust(0.005, 0.3 / (height + 0.62), 0.995, 1 - 0.3 / (height + 0.62), 0.04, 0.04)
+    figure.subplots_adjust(0.005, 0.43 / (height + 0.75), 0.995, 1 - 0.3 / (height + 0.75), 0.04, 0.04)
     for line, row in zip(axes, rows, strict=True):
         for axis, picture in zip(line, [row.patch, *row.views, *row.corners], strict=True):
             axis.imshow(picture, interpolation="nearest")
@@ -59,7 +60,8 @@ def draw_views(rows: Sequence[Seen], path: str | Path, *, note: str) -> None:
         _name(line[0], row)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=8.5, color=INK, pad=4)
-    figure.text(0.005, 0.09 / (height + 0.62), note, fontsize=7.5, color=MUTED, parse_math=False)
+    note = textwrap.fill(note, int(16 * width))
+    figure.text(0.005, 0.06 / (height + 0.75), note, fontsize=7.5, color=MUTED, parse_math=False)
     with store.atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
 
