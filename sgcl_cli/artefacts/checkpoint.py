@@ -64,6 +64,7 @@ class EncoderCard:
     :param mpp: um per pixel of the input; None where unknown.
     :param patch_size: side of the patches that it was trained on, pixels.
     :param pretrain_slides: identities of the slides that it was trained on.
+    :param probe_slides: identities of the slides (ids of the image folders) whose labels a probe used during training.
     """
 
     name: str
@@ -77,6 +78,7 @@ class EncoderCard:
     run_id: str = ""
     epochs: float = 0.0
     pretrain_slides: tuple[str, ...] = ()
+    probe_slides: tuple[str, ...] = ()
 
 
 def save_encoder(folder: str | Path, card: EncoderCard, state: dict[str, torch.Tensor]) -> EncoderCard:
@@ -126,8 +128,8 @@ def load_encoder(path: str | Path) -> tuple[EncoderCard, dict[str, torch.Tensor]
 def _card(content: dict[str, Any], path: Path) -> EncoderCard:
     try:
         fields = {key: content[key] for key in EncoderCard.__dataclass_fields__ if key in content}
-        for key in ("mean", "std", "pretrain_slides"):
-            fields[key] = tuple(fields[key])
+        for key in ("mean", "std", "pretrain_slides", "probe_slides"):
+            fields[key] = tuple(fields.get(key, ()))
         card = EncoderCard(**fields)
         sizes_right = card.input_size > 0 and card.embedding_size > 0 and len(card.mean) == len(card.std) == 3
         numbers_right = all(math.isfinite(value) for value in (*card.mean, *card.std)) and min(card.std) > 0

@@ -107,7 +107,7 @@ _PANELS: tuple[tuple[str, str, tuple[_Curve, ...], dict[str, Any]], ...] = (
     ),
     ("Probe: kNN on labels", "balanced accuracy", (("probe.balanced_accuracy", "kNN", "epoch"),), {"ylim": (0, 1.02)}),
     ("Speed", "images per second", (("images_per_second", "images per second", "step"),), {"ylim": (0, None)}),
-    ("Waiting for data", "share of the time", (("data_wait", "waiting", "step"),), {"ylim": (-0.02, 1.02)}),
+    ("Waiting for data", "seconds a step", (("data_wait", "waiting", "step"),), {"ylim": (0, None)}),
     (
         "Schedule",
         "relative",

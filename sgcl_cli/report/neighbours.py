@@ -20,7 +20,8 @@ Picture = NDArray[np.uint8]
 COLOURS = (ACCENT, "#6d28d9", "#b45309", "#0369a1")
 _LEGEND = "numbers: cosine of v with the anchor's;   dashed frame: on another slide;   squares on the slide: the patches shown"
 _ANCHOR = "#dc2626"
-_WIDTH, _BLOCK, _FOOT = 12.4, 3.9, 0.3  # inches
+_WIDTH, _BLOCK, _FOOT = 11.9, 3.9, 0.3  # inches
+_PITCH = 1.06  # pictures' widths
 _DOT = 14.0  # points squared
 
 
@@ -73,7 +74,7 @@ def draw_neighbours(anchors: Sequence[Anchor], path: str | Path) -> None:
     blocks = figure.add_gridspec(
         len(anchors),
         3,
-        width_ratios=(3.4, 1.5, 7.2),
+        width_ratios=(3.4, 1.5, 6.7),
         left=0.008,
         right=0.995,
         top=1 - 0.25 / height,
@@ -85,12 +86,12 @@ def draw_neighbours(anchors: Sequence[Anchor], path: str | Path) -> None:
         _draw_slide(figure.add_subplot(blocks[number, 0]), anchor)
         _draw_anchor(figure.add_subplot(blocks[number, 1]), anchor)
         most = max(1, *(len(row.pictures) for row in anchor.rows))
-        cells = blocks[number, 2].subgridspec(len(anchor.rows), most, wspace=0.06, hspace=0.26)
-        for line, (row, colour) in enumerate(zip(anchor.rows, COLOURS, strict=True)):
-            _draw_row([figure.add_subplot(cells[line, place]) for place in range(most)], row, colour)
+        cells = blocks[number, 2].subgridspec(len(anchor.rows), 1, hspace=0.26)
+        for line, (row, colour) in enumerate(zip(anchor.rows, COLOURS, strict=False)):
+            _draw_row(figure.add_subplot(cells[line, 0]), row, most, colour)
     figure.text(0.008, 0.08 / height, _LEGEND, fontsize=8, color=MUTED)
     with store.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
 
 
 def _draw_slide(axis: Axes, anchor: Anchor) -> None:
@@ -99,7 +100,7 @@ def _draw_slide(axis: Axes, anchor: Anchor) -> None:
         axis.imshow(anchor.thumbnail, extent=(0, width, height, 0), interpolation="bilinear")
     else:
         axis.scatter(anchor.tissue[:, 0], anchor.tissue[:, 1], s=_DOT / 3, marker="s", color=LINE, linewidths=0)
-    for row, colour in reversed(list(zip(anchor.rows, COLOURS, strict=True))):
+    for row, colour in reversed(list(zip(anchor.rows, COLOURS, strict=False))):
         axis.scatter(
             row.places[:, 0], row.places[:, 1], s=_DOT, marker="s", facecolor="none", edgecolor=colour, linewidths=0.9
         )
@@ -129,28 +130,23 @@ def _draw_anchor(axis: Axes, anchor: Anchor) -> None:
     _bare(axis, _ANCHOR)
 
 
-def _draw_row(axes: Sequence[Axes], row: Row, colour: str) -> None:
-    axes[0].set_title(row.name, fontsize=8.5, color=colour, loc="left", pad=4)
-    for axis in axes[len(row.pictures) :]:
-        axis.set_axis_off()
-    for axis, picture, caption, elsewhere in zip(axes, row.pictures, row.captions, row.elsewhere, strict=False):
-        axis.imshow(picture, interpolation="bilinear")
-        axis.set_anchor("NW")
-        axis.text(
-            0.04,
-            0.04,
-            caption,
-            transform=axis.transAxes,
-            fontsize=6.5,
-            color=INK,
-            parse_math=False,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8},
-        )
-        _bare(axis, colour, dashed=elsewhere)
+def _draw_row(axis: Axes, row: Row, most: int, colour: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    axis.set_title(row.name, fontsize=8.5, color=colour, loc="left", pad=4)
+    for place, (picture, caption, elsewhere) in enumerate(zip(row.pictures, row.captions, row.elsewhere, strict=True)):
+        left = place * _PITCH
+        axis.imshow(picture, extent=(left, left + 1, 1, 0), interpolation="bilinear")
+        line = (0, (3, 2)) if elsewhere else "solid"
+        axis.add_patch(Rectangle((left, 0), 1, 1, fill=False, edgecolor=colour, linewidth=1.5, linestyle=line))
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8}
+        axis.text(left + 0.05, 0.94, caption, fontsize=6.5, color=INK, parse_math=False, bbox=box)
+    axis.set(xlim=(-0.01, most * _PITCH), ylim=(1.01, -0.01), aspect="equal", anchor="NW")
+    axis.set_axis_off()
 
 
-def _bare(axis: Axes, colour: str, *, dashed: bool = False) -> None:
+def _bare(axis: Axes, colour: str) -> None:
     settings: dict[str, Any] = {"xticks": [], "yticks": []}
     axis.set(**settings)
     for spine in axis.spines.values():
-        spine.set(edgecolor=colour, linewidth=1.4, linestyle=(0, (3, 2)) if dashed else "solid")
+        spine.set(edgecolor=colour, linewidth=1.4)

@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +13,8 @@ from numpy.typing import NDArray
 from sgcl_cli.artefacts import store
 from sgcl_cli.report.figures import ACCENT, INK, MUTED
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 Picture = NDArray[np.uint8]
-_CELL = 1.25  # inches
+_CELL, _HEAD, _FOOT = 1.25, 0.3, 0.4  # inches
 
 
 @dataclass(frozen=True)
@@ -42,42 +38,27 @@ def draw_views(rows: Sequence[Seen], path: str | Path, *, note: str) -> None:
     from matplotlib.figure import Figure
 
     first = rows[0]
-    titles = [
-        "patch",
-        *(f"view {n + 1}" for n in range(len(first.views))),
-        *(f"corner {n + 1}" for n in range(len(first.corners))),
-    ]
-    width, height = _CELL * len(titles), _CELL * len(rows)
-    figure = Figure(figsize=(width, height + 0.75), facecolor="white")
+    titles = [f"view {n + 1}" for n in range(len(first.views))] + [f"corner {n + 1}" for n in range(len(first.corners))]
+    columns = ["patch", *titles]
+    width, height = _CELL * len(columns), _CELL * len(rows) + _HEAD + _FOOT
+    figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), len(titles), squeeze=False)
-    figure.subplots_adjust(0.005, 0.43 / (height + 0.75), 0.995, 1 - 0.3 / (height + 0.75), 0.04, 0.04)
-    for line, row in zip(axes, rows, strict=True):
-        for axis, picture in zip(line, [row.patch, *row.views, *row.corners], strict=True):
-            axis.imshow(picture, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        _name(line[0], row)
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title, fontsize=8.5, color=INK, pad=4)
-    note = textwrap.fill(note, int(16 * width))
-    figure.text(0.005, 0.06 / (height + 0.75), note, fontsize=7.5, color=MUTED, parse_math=False)
+    axis = figure.add_axes((0.0, _FOOT / height, 1.0, 1 - (_HEAD + _FOOT) / height))
+    for line, row in enumerate(rows):
+        for column, picture in enumerate([row.patch, *row.views, *row.corners]):
+            axis.imshow(
+                picture, extent=(column + 0.02, column + 0.98, line + 0.98, line + 0.02), interpolation="nearest"
+            )
+        if row.corners:
+            axis.plot(
+                [0.02, 0.98], [line + 0.5] * 2, [0.5] * 2, [line + 0.02, line + 0.98], color=ACCENT, linewidth=0.8
+            )
+        box = {"facecolor": INK, "edgecolor": "none", "pad": 1.2, "alpha": 0.7}
+        axis.text(0.05, line + 0.93, row.name, fontsize=6, color="white", parse_math=False, bbox=box)
+    for column, title in enumerate(columns):
+        axis.text(column + 0.5, -0.04, title, fontsize=8.5, color=INK, ha="center")
+    axis.set(xlim=(0, len(columns)), ylim=(len(rows), 0))
+    axis.set_axis_off()
+    figure.text(0.005, 0.06 / height, textwrap.fill(note, int(15 * width)), fontsize=7.5, color=MUTED, parse_math=False)
     with store.atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
-
-
-def _name(axis: Axes, row: Seen) -> None:
-    height, width = row.patch.shape[:2]
-    if row.corners:
-        axis.axhline(height / 2 - 0.5, color=ACCENT, linewidth=0.8)
-        axis.axvline(width / 2 - 0.5, color=ACCENT, linewidth=0.8)
-    axis.text(
-        0.03,
-        0.03,
-        row.name,
-        transform=axis.transAxes,
-        fontsize=6,
-        color="white",
-        parse_math=False,
-        bbox={"facecolor": INK, "edgecolor": "none", "pad": 1.2, "alpha": 0.7},
-    )

@@ -25,6 +25,10 @@ _VIEWS = 3
 _ANCHORS = 4
 _SHOWN = 8
 _CANDIDATES = 16
+_NO_PICTURES = (
+    "matplotlib is not installed: views.png, curves.png and neighbours.png are skipped; "
+    "metrics.jsonl has the numbers of the curves"
+)
 _KINDS = (
     ("spatial", "spatial positives"),
     ("propagated", "propagated positives"),
@@ -59,7 +63,7 @@ def picture_views(index: PatchIndex, settings: ViewSettings, out: Path, *, seed:
         ]
         draw_views(rows, out / "views.png", note=_strengths(settings, corners))
 
-    return _drawn("views.png", draw)
+    return _drawn(draw)
 
 
 def picture_curves(metrics: Path, out: Path) -> list[str]:
@@ -70,7 +74,7 @@ def picture_curves(metrics: Path, out: Path) -> list[str]:
 
         draw_curves(read_metrics(metrics), out / "curves.png")
 
-    return _drawn("curves.png", draw, "; metrics.jsonl has its numbers")
+    return _drawn(draw)
 
 
 def picture_neighbours(index: PatchIndex, objective: SGCL, out: Path, *, step: int) -> list[str]:
@@ -85,14 +89,14 @@ def picture_neighbours(index: PatchIndex, objective: SGCL, out: Path, *, step: i
         company = gallery(objective, chosen, step=step, most=_SHOWN)
         draw_neighbours([_anchor(index, one) for one in company], out / "neighbours.png")
 
-    return _drawn("neighbours.png", draw)
+    return _drawn(draw)
 
 
-def _drawn(name: str, draw: Callable[[], None], rest: str = "") -> list[str]:
+def _drawn(draw: Callable[[], None]) -> list[str]:
     try:
         draw()
     except ImportError:
-        return [f"matplotlib is not installed: {name} is skipped{rest}"]
+        return [_NO_PICTURES]
     return []
 
 

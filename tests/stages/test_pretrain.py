@@ -54,7 +54,9 @@ def test_a_run_leaves_what_the_design_says(config: PretrainConfig) -> None:
         "encoder.safetensors",
         "encoder.json",
         "metrics.jsonl",
+        "views.png",
         "curves.png",
+        "neighbours.png",
         "slides.csv",
         "run.json",
     }
