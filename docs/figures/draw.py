@@ -1,7 +1,16 @@
-"""The pictures of docs/method.md: ``python docs/figures/draw.py``. They are drawn by the package's own functions."""
+"""The pictures of docs/method.md and docs/pretrain.md, drawn by the package's own functions.
+
+``python docs/figures/draw.py`` draws those of the method; ``python docs/figures/draw.py RUN`` takes those that a run of
+sgcl pretrain left. The published ones are of three slides of $SGCL_DATA/wsi:
+
+    sgcl tile $SGCL_DATA/wsi/{pdac_trucut_HE3,lung_scc_HE3,metaplasia_HE}.svs --out tiles --mpp 1
+    sgcl pretrain tiles --out RUN --epochs 3 --batch 32 --view 64 --corner 32 --rotate90 0.75 --vertical-flip 0.5 \\
+        --stain-scale 0.2 --stain-shift 0.05 --hue 0.1 --neighbours 12
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,6 +19,7 @@ import torch
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from sgcl_cli.method.negatives import rank_quantiles
 from sgcl_cli.method.positives import Neighbourhood
@@ -51,6 +61,18 @@ def laws() -> None:
     figure.savefig(HERE / "laws.png", dpi=110)
 
 
+def pictures(run: Path) -> None:
+    """views.png and neighbours.png of a run, as small JPEGs."""
+    for name, target in (("views.png", "views.jpg"), ("neighbours.png", "company.jpg")):
+        with Image.open(run / name) as image:
+            width, height = image.size
+            small = image.convert("RGB").resize((1000, round(1000 * height / width)), Image.Resampling.LANCZOS)
+        small.save(HERE / target, quality=80, optimize=True)
+
+
 if __name__ == "__main__":
-    neighbours()
-    laws()
+    if len(sys.argv) > 1:
+        pictures(Path(sys.argv[1]))
+    else:
+        neighbours()
+        laws()

@@ -44,7 +44,8 @@ was trained on and those whose labels a probe used.
 `metrics.jsonl` has one JSON object a line. A step: step, epoch (as a real number), lr, ramp, loss (total, self, spatial, inner),
 spatial_positives, propagated_positives, positive_similarity, negative_similarity, propagated_same_slide, spread, pair_similarity,
 images_per_second, data_wait (seconds that it waited for decoding), memory_mib. An epoch: step and summary, the means of
-these, effective_rank_v, effective_rank_h and, where one ran, probe. A refit: step and clusters. What does not apply is null or absent.
+these, effective_rank_v, effective_rank_h and, where one ran, probe. A refit: step and clusters. What does not apply is null
+or absent.
 
 ## Labels, brought by you
 

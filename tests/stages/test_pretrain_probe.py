@@ -32,27 +32,41 @@ def _probe(config: PretrainConfig) -> Probe:
     return Probe(config, PatchIndex.open(config.patches, pixels=True), RUNTIME, 28)
 
 
+class _Roughness:
+    """In the place of an encoder: how much neighbouring pixels differ, which is what the labels of the patches are."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, patches: torch.Tensor) -> np.ndarray:
+        steps = patches.float().diff(dim=2).ne(0).float().mean(dim=(1, 2, 3))
+        return torch.stack([steps, torch.full_like(steps, 0.2)], 1).numpy()
+
+
 def _state() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     return ENCODERS["resnet18"]().state_dict()
 
 
-def test_the_patches_own_labels_are_judged_by_the_other_slide(config: PretrainConfig) -> None:
+def test_the_patches_own_labels_are_judged_by_the_other_slide(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "FrozenEncoder", _Roughness)
     probe = _probe(config)
     asked = probe.labelled
     assert asked.slides == ("identity of a", "identity of b") and asked.slide_ids == ("a", "b")
     assert asked.names == ("fine", "coarse") and len(asked.rows) == 31 and asked.groups == 2
-    score = probe.score(CARD, _state())
+    score = probe.score(CARD, {})
     assert score["patches"] == 31 and score["slides"] == 2 and score["chance"] == 0.5
-    assert score["balanced_accuracy"] > 0.8
-    assert probe.score(CARD, _state()) == score
+    assert score["balanced_accuracy"] == 1.0
 
 
 def test_labels_that_mean_nothing_score_at_chance(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "FrozenEncoder", _Roughness)
     probe = _probe(config)
     shuffled = np.random.default_rng(1).permutation(probe.labelled.label)
     monkeypatch.setattr(probe, "labelled", replace(probe.labelled, label=shuffled))
-    assert 0.2 < probe.score(CARD, _state())["balanced_accuracy"] < 0.75
+    assert 0.25 < probe.score(CARD, {})["balanced_accuracy"] < 0.75
 
 
 def test_patients_from_a_table(config: PretrainConfig, make_patches: Make, tmp_path: Path) -> None:
