@@ -252,7 +252,9 @@ class Run:
         if state.best is None or accuracy > state.best:
             state.best = accuracy
             self.checkpoints.save_best(state, {"epoch": epoch, **score})
-        self.reporter.note(f"epoch {epoch}: the probe's balanced accuracy is {accuracy:.3f}, chance is {score['chance']:.3f}")
+        self.reporter.note(
+            f"epoch {epoch}: the probe's balanced accuracy is {accuracy:.3f}, chance is {score['chance']:.3f}"
+        )
         return {"probe": score}
 
     def warn(self, messages: list[str]) -> None:
