@@ -4,8 +4,8 @@
 sgcl pretrain left. The published ones are of three slides of $SGCL_DATA/wsi:
 
     sgcl tile $SGCL_DATA/wsi/{pdac_trucut_HE3,lung_scc_HE3,metaplasia_HE}.svs --out tiles --mpp 1
-    sgcl pretrain tiles --out RUN --epochs 3 --batch 32 --view 64 --corner 32 --rotate90 0.75 --vertical-flip 0.5 \\
-        --stain-scale 0.2 --stain-shift 0.05 --hue 0.1 --neighbours 12
+    sgcl pretrain tiles --out RUN --epochs 4 --batch 32 --lr 0.002 --view 64 --corner 32 --rotate90 0.75 \\
+        --vertical-flip 0.5 --stain-scale 0.2 --stain-shift 0.05 --hue 0.1 --neighbours 12
 """
 
 from __future__ import annotations
