@@ -35,7 +35,8 @@ def config(make_patches: Make, tmp_path: Path) -> PretrainConfig:
 def _losses(total: float, same_slide: float) -> Losses:
     one = torch.tensor(total)
     seen = Diagnostics(torch.tensor([2.0, 4.0]), torch.tensor([0.0, 1.0]), one, -one, torch.tensor(same_slide))
-    return Losses(one, one, one / 2, one / 4, one / 4, one, one, 1.0, seen)
+    spatial, count = one / 4, torch.tensor(2.0)
+    return Losses(one, one - spatial, one / 2, spatial, one / 4, count * spatial, count, 1.0, seen)
 
 
 def test_steps_wait_on_a_gpu_and_are_logged_together(config: PretrainConfig, tmp_path: Path) -> None:
