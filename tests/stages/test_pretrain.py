@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.checkpoint import load_checkpoint, load_encoder, save_checkpoint
@@ -23,11 +24,31 @@ from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine.fit import Position
 from sgcl_cli.engine.loader import StoredPatches, epoch_order
 from sgcl_cli.errors import ArtefactError, ConfigError, Interrupted, TrainingError
+from sgcl_cli.nets.encoders import ENCODERS
+from sgcl_cli.nets.resnet import RESNETS
 from sgcl_cli.progress import Silent
 from sgcl_cli.stages import pretrain_run as stage
 from sgcl_cli.stages.pretrain import pretrain
 
 Make = Callable[..., Path]
+
+
+class Small(nn.Module):
+    """An encoder with batch norm that costs nothing; runs in a process of their own have the real one."""
+
+    embedding_size = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 5, 3, bias=False), nn.BatchNorm2d(16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.bn1(self.conv1(x))).mean((2, 3))
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENCODERS, "resnet18", Small)
 
 
 @pytest.fixture
@@ -116,7 +137,8 @@ def test_banks_may_start_as_what_the_untrained_networks_make_of_the_patches(conf
     assert abs(similarity["random"]) < 0.2 < similarity["encoded"]
 
 
-def test_kill_9_and_again(config: PretrainConfig, tmp_path: Path) -> None:
+def test_kill_9_and_again(config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENCODERS, "resnet18", RESNETS["resnet18"])
     pretrain(config)
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "sgcl_cli", "pretrain", config.patches, "--out", str(out)]
