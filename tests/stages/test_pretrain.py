@@ -25,7 +25,7 @@ from sgcl_cli.engine.fit import Position
 from sgcl_cli.engine.loader import StoredPatches, epoch_order
 from sgcl_cli.errors import ArtefactError, ConfigError, Interrupted, TrainingError
 from sgcl_cli.nets.encoders import ENCODERS
-from sgcl_cli.nets.resnet import RESNETS
+from sgcl_cli.nets.resnet import RESNETS, ResNet
 from sgcl_cli.progress import Silent
 from sgcl_cli.stages import pretrain_run as stage
 from sgcl_cli.stages.pretrain import pretrain
@@ -138,7 +138,7 @@ def test_banks_may_start_as_what_the_untrained_networks_make_of_the_patches(conf
 
 
 def test_kill_9_and_again(config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENCODERS, "resnet18", RESNETS["resnet18"])
+    monkeypatch.setitem(ENCODERS, "resnet18", lambda: ResNet(*RESNETS["resnet18"]))
     pretrain(config)
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "sgcl_cli", "pretrain", config.patches, "--out", str(out)]
@@ -289,8 +289,8 @@ def test_moco_takes_keys_from_the_network_that_follows(config: PretrainConfig, m
     seen = []
     commit = stage.SGCL.commit
 
-    def watched(self: stage.SGCL, index: torch.Tensor, v: torch.Tensor, *rest: torch.Tensor) -> None:
-        commit(self, index, v, *rest)
+    def watched(self: stage.SGCL, index: torch.Tensor, v: torch.Tensor, *rest: torch.Tensor, **how: float) -> None:
+        commit(self, index, v, *rest, **how)
         queued = bool(torch.isin(index, self.queue.index_Q).all())
         seen.append((queued, torch.allclose(self.bank_v[index], v, atol=1e-6), v.requires_grad))
 
