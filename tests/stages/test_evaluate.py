@@ -20,6 +20,7 @@ from sgcl_cli.probe import linear
 from sgcl_cli.progress import Silent
 from sgcl_cli.report import figures
 from sgcl_cli.stages import evaluate as stage
+from sgcl_cli.stages import evaluate_fit, evaluate_tables
 from sgcl_cli.stages.evaluate import evaluate
 
 DIM = 6
@@ -186,7 +187,7 @@ def test_attention_of_a_slide_never_comes_from_a_model_that_saw_it(
     slides: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[set[int], list[int]]] = []
-    predict, training = stage.training.predict, stage.training.Training
+    predict, training = evaluate_fit.training.predict, evaluate_fit.training.Training
     seen: set[int] = set()
 
     class Watched(training):
@@ -199,8 +200,8 @@ def test_attention_of_a_slide_never_comes_from_a_model_that_saw_it(
         asked.append((set(seen), chosen.tolist()))
         return predict(model, cohort, chosen)
 
-    monkeypatch.setattr(stage.training, "Training", Watched)
-    monkeypatch.setattr(stage.training, "predict", watched)
+    monkeypatch.setattr(evaluate_fit.training, "Training", Watched)
+    monkeypatch.setattr(evaluate_fit.training, "predict", watched)
     run(tmp_path / "out", features=str(slides), labels=str(labels))
     final = [(known, chosen) for known, chosen in asked if not known & set(chosen)]
     assert sorted(bag for _, chosen in final for bag in chosen) == list(range(40))
@@ -293,12 +294,12 @@ def test_a_fold_of_one_class_gives_null_with_a_reason(slides: Path, tmp_path: Pa
 
 def test_again_returns_what_is_there(slides: Path, labels: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    monkeypatch.setattr(stage, "_fit", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr(stage, "fit", lambda *_: pytest.fail("fitted again"))
     again = run(out, features=str(slides), labels=str(labels), threads=2)
     result = json.loads((out / "metrics.json").read_text())
     assert again.data["models"] == result["models"]
     pooled = result["models"]["mean_pool"]["metrics"]["auroc"]
-    assert again.headline[3] == ("Mean pool, logistic regression: AUROC", stage._spoken(pooled))
+    assert again.headline[3] == ("Mean pool, logistic regression: AUROC", evaluate_tables.spoken(pooled))
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
@@ -414,7 +415,7 @@ def measurements(rows: list[dict[str, str]]) -> None:
 def test_an_audit_error_stops_before_anything_is_fitted(
     slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage, message: str
 ) -> None:
-    monkeypatch.setattr(stage, "_fit", lambda *_: pytest.fail("fitted"))
+    monkeypatch.setattr(stage, "fit", lambda *_: pytest.fail("fitted"))
     rows = table_of(40)
     damage(rows)
     with pytest.raises(LabelError, match=message) as caught:
