@@ -19,6 +19,12 @@ class EvaluateConfig(Config):
     labels: str | None = option(None, "Table slide_id,label[,patient_id][,site][,split].", affects=False, panel="Data")
     train: str | None = option(None, "Features to fit on; goes with --test.", affects=False, panel="Data")
     test: str | None = option(None, "Features to report on; goes with --train.", affects=False, panel="Data")
+    patches: str | None = option(
+        None,
+        "Folder of the patches, for pictures of attention; default: where the features say.",
+        affects=False,
+        panel="Data",
+    )
     target: str = option("label", "Column of --labels that holds the target.", panel="Data")
     level: Literal["auto", "slide", "patch"] = option("auto", "What is predicted: slides or patches.", panel="Data")
     task: Literal["auto", "binary", "multiclass"] = option("auto", "Kind of target.", panel="Data")

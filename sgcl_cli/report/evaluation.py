@@ -34,7 +34,7 @@ class SlideResult:
     slide_id: str
     truth: str
     fold: str
-    probability: Mapping[str, float]
+    probability: dict[str, float]
 
 
 @dataclass(frozen=True)

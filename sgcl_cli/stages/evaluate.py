@@ -20,7 +20,7 @@ from sgcl_cli.probe.audit import Audit
 from sgcl_cli.probe.cohort import Cohort
 from sgcl_cli.probe.splits import Plan
 from sgcl_cli.progress import Reporter, Silent
-from sgcl_cli.report import evaluation, figures, page
+from sgcl_cli.report import figures
 from sgcl_cli.stages import evaluate_page, evaluate_tables
 from sgcl_cli.stages.evaluate_fit import Model, fit
 from sgcl_cli.stages.evaluate_inputs import Inputs, cohort_of, describe, open_inputs, plan_of
@@ -130,40 +130,34 @@ def _write(
         warnings.append("matplotlib is not installed: the figures are left out")
         reporter.warn(warnings[-1])
     result = evaluate_tables.metrics_json(config, cohort, plan, models, identity)
-    finished = evaluation.Evaluation(
-        result=result,
-        inferred=[*inputs.inferred, *describe(cohort, plan, config)],
-        warnings=warnings,
-        parts=evaluate_page.parts_of(cohort, plan),
-        curves={model.key: evaluate_page.curves_of(cohort, plan, model) for model in models},
-        encoder=str((cohort.files[0].attributes or {}).get("encoder", "not recorded")),
-        command=config.command_line(),
-        provenance=evaluate_page.provenance(identity, inputs.ids),
-        slides=evaluate_page.slide_results(cohort, plan, models),
-    )
-    pictures = evaluation.pictures(finished) if figures.AVAILABLE else {}
-    files = ["audit.json", "splits.csv", "predictions.csv", "metrics.csv", "report.html", "metrics.json"]
+    predictions = list(evaluate_tables.prediction_rows(cohort, plan, models))
+    files = ["audit.json", "splits.csv", "predictions.csv", "metrics.csv", "metrics.json"]
     store.write_json(out / "audit.json", audit.as_dict())
     store.write_csv(
         out / "splits.csv", ["slide_id", "patient_id", "fold", "split"], evaluate_tables.split_rows(cohort, plan)
     )
     columns = evaluate_tables.prediction_columns(cohort)
-    store.write_csv(out / "predictions.csv", columns, list(evaluate_tables.prediction_rows(cohort, plan, models)))
+    store.write_csv(out / "predictions.csv", columns, predictions)
     store.write_csv(
         out / "metrics.csv",
         ["model", "metric", "scope", "value", "low", "high", "reason"],
         evaluate_tables.tidy_metrics(models),
     )
-    for name, picture in pictures.items():
-        store.write_bytes(out / "figures" / f"{name}.png", picture.png)
-        files.append(f"figures/{name}.png")
-    for file, slide in zip(cohort.files, cohort.slide_id.tolist(), strict=True) if attention else ():
-        if slide in attention:
-            path = Path("attention") / f"{file.path.stem}.csv"
-            store.write_text(out / path, evaluate_tables.attention_csv(file.coords, attention[slide]))
-            files.append(str(path))
-    html = page.render(evaluation.page(finished, list(pictures.values())))
-    store.write_text(out / "report.html", html)
+    files += evaluate_page.write_report(
+        out,
+        evaluate_page.Finished(
+            config=config,
+            cohort=cohort,
+            plan=plan,
+            result=result,
+            predictions=predictions,
+            attention=attention,
+            inferred=[*inputs.inferred, *describe(cohort, plan, config)],
+            ledger=audit.ledger,
+            warnings=warnings,
+            ids=inputs.ids,
+        ),
+    )
     store.write_json(out / "metrics.json", result)
     data = {**{k: v for k, v in result.items() if k != "format"}, "files": files}
     outcome = Outcome(
@@ -177,6 +171,6 @@ def _remove_former(out: Path) -> None:
     """Take away a result that is about to be replaced, run.json first, so that old and new are never mixed."""
     with store.writing(out):
         (out / "run.json").unlink(missing_ok=True)
-        for pattern in ("figures/roc_*.png", "figures/confusion_*.png", "attention/*.csv"):
+        for pattern in evaluate_page.FIGURES:
             for path in out.glob(pattern):
                 path.unlink()

@@ -72,11 +72,9 @@ def closing_table(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Rows of the closing table, from the content of metrics.json."""
     rows = []
     for model in data["models"].values():
-        for metric, name in page.METRIC_NAMES.items():
-            entry = model["metrics"][metric]
-            if metric == "accuracy":
-                continue
-            rows.append((f"{model['name']}: {name}", spoken(entry)))
+        for metric, entry in model["metrics"].items():
+            if metric != "accuracy":
+                rows.append((f"{model['name']}: {page.METRIC_NAMES[metric]}", spoken(entry)))
     return rows
 
 

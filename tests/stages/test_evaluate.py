@@ -150,8 +150,11 @@ def test_slide_level_writes_everything_it_promises(slides: Path, labels: Path, f
         *("metrics.json", "metrics.csv", "predictions.csv", "splits.csv", "audit.json"),
         *("figures", "attention", "report.html", "run.json"),
     }
-    assert {path.stem for path in (out / "figures").iterdir()} == {
-        f"{kind}_{model}" for kind in ("roc", "confusion") for model in ("mean_pool", "abmil")
+    assert {path.name for path in (out / "figures").iterdir()} >= {
+        f"{kind}_{model}.{suffix}"
+        for kind in ("roc", "pr", "reliability", "confusion")
+        for model in ("mean_pool", "abmil")
+        for suffix in ("png", "svg")
     }
     result = json.loads((out / "metrics.json").read_text())
     assert (result["level"], result["task"], result["classes"]) == ("slide", "binary", ["normal", "tumour"])
