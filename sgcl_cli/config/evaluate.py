@@ -25,6 +25,9 @@ class EvaluateConfig(Config):
         affects=False,
         panel="Data",
     )
+    compare: tuple[str, ...] = option(
+        (), "Folders of finished evaluations to compare with each other: --compare A B ...", affects=False, panel="Data"
+    )
     target: str = option("label", "Column of --labels that holds the target.", panel="Data")
     level: Literal["auto", "slide", "patch"] = option("auto", "What is predicted: slides or patches.", panel="Data")
     task: Literal["auto", "binary", "multiclass"] = option("auto", "Kind of target.", panel="Data")
@@ -48,6 +51,10 @@ class EvaluateConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.compare:
+            if self.features or self.train or self.test or self.labels:
+                raise ConfigError("--compare takes finished evaluations alone", "leave features and labels out")
+            return
         pair = self.train is not None or self.test is not None
         if pair and (self.train is None or self.test is None):
             raise ConfigError("--train and --test go together", "give both, or FEATURES with --labels")

@@ -22,6 +22,7 @@ from sgcl_cli.probe.splits import Plan
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.report import figures
 from sgcl_cli.stages import evaluate_page, evaluate_tables
+from sgcl_cli.stages.compare import compare
 from sgcl_cli.stages.evaluate_fit import Model, fit
 from sgcl_cli.stages.evaluate_inputs import Inputs, cohort_of, describe, open_inputs, plan_of
 
@@ -37,6 +38,8 @@ def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcom
     :raises ArtefactError: features cannot be read, or results cannot be written.
     """
     reporter = reporter or Silent()
+    if config.compare:
+        return compare(config, reporter)
     record = RunRecord("evaluate", config)
     out = Path(config.out)
     audit = Audit()
