@@ -49,11 +49,30 @@ class EvaluateConfig(Config):
     bootstrap: int = option(2000, "Resamples of the patients for intervals; 0 for none.", low=0, panel="Protocol")
     confidence: float = option(0.95, "Coverage of the intervals.", above=0, below=1, panel="Protocol")
 
+    dense: str | None = option(
+        None, "Folder of masks: tell pixels apart by the encoder's feature map.", affects=False, panel="Dense"
+    )
+    encoder: str | None = option(
+        None, "Encoder for --dense: what sgcl embed takes, a ResNet of this package.", affects=False, panel="Dense"
+    )
+    mask_values: str | None = option(
+        None, "Classes of the masks' values, 255=tumour,0=other; default: each value is one.", panel="Dense"
+    )
+    ignore: int | None = option(None, "Value of the masks that is no class.", low=0, panel="Dense")
+    dense_layer: Literal["layer1", "layer2", "layer3", "layer4"] = option(
+        "layer4", "Stage whose map is read: layer4 is 32 times smaller than the patch, layer3 16 times.", panel="Dense"
+    )
+    dense_pixels: int = option(8000, "Labelled pixels a slide that the head is fitted on.", low=1, panel="Dense")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.compare:
             if self.features or self.train or self.test or self.labels:
                 raise ConfigError("--compare takes finished evaluations alone", "leave features and labels out")
+            return
+        if self.dense:
+            if self.features or self.train or self.test:
+                raise ConfigError("--dense looks at patches, not features", "leave features out")
             return
         pair = self.train is not None or self.test is not None
         if pair and (self.train is None or self.test is None):

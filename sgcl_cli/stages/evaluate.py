@@ -23,6 +23,7 @@ from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.report import figures
 from sgcl_cli.stages import evaluate_page, evaluate_tables
 from sgcl_cli.stages.compare import compare
+from sgcl_cli.stages.dense import evaluate_dense
 from sgcl_cli.stages.evaluate_fit import Model, fit
 from sgcl_cli.stages.evaluate_inputs import Inputs, cohort_of, describe, open_inputs, plan_of
 
@@ -40,6 +41,8 @@ def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcom
     reporter = reporter or Silent()
     if config.compare:
         return compare(config, reporter)
+    if config.dense is not None:
+        return evaluate_dense(config, reporter)
     record = RunRecord("evaluate", config)
     out = Path(config.out)
     audit = Audit()
