@@ -62,6 +62,13 @@ SCHEMA = Schema(
             "identities of the slides that the encoder was trained on, JSON list",
             required=False,
         ),
+        Attribute(
+            "probe_slides",
+            str,
+            "identities of the slides, or ids of the image folders, whose labels a probe used while the encoder trained, "
+            "JSON list",
+            required=False,
+        ),
         Attribute("source_identity", str, "identity of the slide", required=False),
         Attribute("label_names", str, "names of the classes, JSON list", required=False),
         Attribute("config", str, "the settings that affect the result, JSON"),

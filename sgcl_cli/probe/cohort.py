@@ -179,6 +179,7 @@ def by_slide(sources: Sequence[Source], labels: Labels, *, task: str, allow_miss
         patients_known=labels.has_patients,
     )
     _audit_transductive(cohort, audit)
+    _audit_probed(cohort, audit)
     return cohort
 
 
@@ -236,6 +237,7 @@ def by_patch(sources: Sequence[Source], labels: Labels | None, *, task: str, aud
         patients_known="no patients" not in from_where,
     )
     _audit_transductive(cohort, audit)
+    _audit_probed(cohort, audit)
     return cohort
 
 
@@ -377,6 +379,23 @@ def _audit_transductive(cohort: Cohort, audit: Audit) -> None:
             "transductive",
             f"transductive: the encoder was pretrained, without labels, on {len(seen)} of these "
             f"{len(cohort.files)} slides: {_listed(sorted(seen))}",
+        )
+
+
+def _audit_probed(cohort: Cohort, audit: Audit) -> None:
+    """Slides and image folders whose labels chose best.pt: numbers of that encoder on them are optimistic."""
+    used = []
+    for file in cohort.files:
+        attributes = file.attributes or {}
+        asked = json.loads(str(attributes.get("probe_slides", "[]")))
+        if attributes.get("source_identity") in asked or attributes.get("patches_id") in asked:
+            used.append(file.slide_id)
+    if used:
+        audit.ledger["used_by_a_probe"] = sorted(used)
+        audit.warn(
+            "probed",
+            f"a probe used the labels of {len(used)} of these {len(cohort.files)} {cohort.unit}s while the encoder trained, and "
+            f"best.pt was chosen by them: {_listed(sorted(used))}",
         )
 
 
