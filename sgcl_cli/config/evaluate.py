@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 from sgcl_cli.config.base import Config, option
 from sgcl_cli.errors import ConfigError
 
-
 BAG_MODELS = ("mean", "max", "abmil", "gated-abmil", "clam-sb", "dsmil", "transmil")
 
 
@@ -22,6 +21,12 @@ class EvaluateConfig(Config):
     labels: str | None = option(None, "Table slide_id,label[,patient_id][,site][,split].", affects=False, panel="Data")
     train: str | None = option(None, "Features to fit on; goes with --test.", affects=False, panel="Data")
     test: str | None = option(None, "Features to report on; goes with --train.", affects=False, panel="Data")
+    patches: str | None = option(
+        None,
+        "Folder of the patches, for pictures of attention; default: where the features say.",
+        affects=False,
+        panel="Data",
+    )
     target: str = option("label", "Column of --labels that holds the target.", panel="Data")
     id: str = option("slide_id", "Column of --labels that names the slides.", panel="Data")
     time: str | None = option(
@@ -59,7 +64,10 @@ class EvaluateConfig(Config):
         0.2, "Share of the training patients kept for choosing settings.", above=0, below=1, panel="Protocol"
     )
     knn_k: int | None = option(
-        None, "Neighbours of the kNN probe; default: 10, 20, 100 or 200, whichever suits validation.", low=1, panel="Protocol"
+        None,
+        "Neighbours of the kNN probe; default: 10, 20, 100 or 200, whichever suits validation.",
+        low=1,
+        panel="Protocol",
     )
     knn_temperature: float = option(0.07, "Temperature of the kNN probe's votes.", above=0, panel="Protocol")
     mil_epochs: int = option(60, "Most epochs of the attention model.", low=1, panel="Protocol")

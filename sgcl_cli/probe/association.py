@@ -31,9 +31,7 @@ def cramers_v(first: NDArray[np.generic], second: NDArray[np.generic]) -> tuple[
     return (float(np.sqrt(phi / room)) if room > 0 else 0.0), float(p)
 
 
-def audit_sites(
-    label: NDArray[np.int64], site: NDArray[np.str_], patient: NDArray[np.str_], audit: Audit
-) -> None:
+def audit_sites(label: NDArray[np.int64], site: NDArray[np.str_], patient: NDArray[np.str_], audit: Audit) -> None:
     """Warn where the classes of patients and their sites go together: V above 0.3.
 
     Each patient counts once for each class and site it has; rows without a site are left out.

@@ -38,8 +38,10 @@ def kaplan_meier(title: str, groups: Sequence[Survival], *, p: float | None = No
             time = np.concatenate([[0], group.time, [group.followed.max(initial=0)]])
             held = np.concatenate([[1], group.survival, group.survival[-1:] if len(group.survival) else [1]])
             axes.step(time, held, where="post", color=colour(number), linewidth=1.8, label=short(group.name))
-            edges = [np.concatenate([[1], edge, edge[-1:] if len(edge) else [1]]) for edge in (group.low, group.high)]
-            axes.fill_between(time, *edges, step="post", color=colour(number), alpha=0.14, linewidth=0)
+            low, high = (
+                np.concatenate([[1], edge, edge[-1:] if len(edge) else [1]]) for edge in (group.low, group.high)
+            )
+            axes.fill_between(time, low, high, step="post", color=colour(number), alpha=0.14, linewidth=0)
             censored = np.setdiff1d(group.followed, group.time)
             at = held[np.searchsorted(time[:-1], censored, side="right") - 1]
             axes.plot(censored, at, "|", color=colour(number), markersize=5)

@@ -11,6 +11,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +90,7 @@ def _hash(texts: Sequence[str]) -> str:
 
 
 def _write(path: Path, fitted: FoldFit) -> None:
-    arrays = {"test": fitted.test, "validation": fitted.validation}
+    arrays: dict[str, Any] = {"test": fitted.test, "validation": fitted.validation}
     if fitted.attention is not None:
         arrays["attention"] = np.concatenate(fitted.attention)
         arrays["lengths"] = np.array([len(bag) for bag in fitted.attention], dtype=np.int64)

@@ -103,9 +103,7 @@ def _bag_models(
     def model_of(key: str) -> Model:
         recipe = recipe_of(config, key)
         settings = {**vars(recipe), "seeds": config.seeds, "seed": config.seed}
-        return Model(
-            key, models.MODELS[key][1], lambda fold: _bags(config, recipe, bags, cohort, fold), settings
-        )
+        return Model(key, models.MODELS[key][1], lambda fold: _bags(config, recipe, bags, cohort, fold), settings)
 
     return [model_of(key) for key in config.bag_models]
 
@@ -165,9 +163,7 @@ def _nearest(config: EvaluateConfig, features: NDArray[np.floating], cohort: Coh
 
 def _centroids(features: NDArray[np.floating], cohort: Cohort, fold: Fold) -> FoldFit:
     def share(known: NDArray[np.int64], asked: NDArray[np.int64]) -> Floats:
-        return simpleshot.predict(
-            features[known], cohort.label[known], features[asked], classes=len(cohort.classes)
-        )
+        return simpleshot.predict(features[known], cohort.label[known], features[asked], classes=len(cohort.classes))
 
     return _single(share(fold.fitted, fold.test), {}, share(fold.train, fold.validation))
 

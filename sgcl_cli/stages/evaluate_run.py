@@ -18,7 +18,7 @@ from sgcl_cli.progress import Reporter
 from sgcl_cli.stages import evaluate_efficiency
 from sgcl_cli.stages.evaluate_cache import Fits
 from sgcl_cli.stages.evaluate_checks import check_scores
-from sgcl_cli.stages.evaluate_fit import FoldFit, Model, suite
+from sgcl_cli.stages.evaluate_fit import FoldFit, suite
 from sgcl_cli.stages.evaluate_score import Scored, Scorer
 
 _TIMED_ROWS = 400
@@ -38,9 +38,7 @@ class Scores:
     efficiency: dict[str, Any] | None = None
 
 
-def fit(
-    config: EvaluateConfig, cohort: Cohort, plan: Plan, fits: Fits, audit: Audit, reporter: Reporter
-) -> Scores:
+def fit(config: EvaluateConfig, cohort: Cohort, plan: Plan, fits: Fits, audit: Audit, reporter: Reporter) -> Scores:
     """Fit every model in every fold, or take earlier fits; score them; add to the audit what scores show."""
     models = suite(config, cohort)
     scorer = Scorer(config, cohort, plan)
@@ -105,6 +103,6 @@ def spoken_seconds(seconds: float) -> str:
     """``under a minute``, or minutes, or hours."""
     if seconds < 60:
         return "under a minute"
-    return f"at most about {seconds / 60:.0f} minutes" if seconds < 5400 else f"at most about {seconds / 3600:.1f} hours"
-
-
+    return (
+        f"at most about {seconds / 60:.0f} minutes" if seconds < 5400 else f"at most about {seconds / 3600:.1f} hours"
+    )

@@ -14,17 +14,16 @@ from sgcl_cli.probe.cohort import Cohort
 from sgcl_cli.probe.splits import Plan
 from sgcl_cli.probe.uncertainty import Headline
 from sgcl_cli.report import page
+from sgcl_cli.stages.evaluate_run import Scores
 from sgcl_cli.stages.evaluate_score import Scored, log_rank_p, reported_rows, spread_dict
 
 FORMAT = "sgcl.evaluation/1"
 _PROTOCOL = ("mil_", "knn_", "seeds", "bag_sample", "cv", "models")
 
 
-def metrics_json(
-    config: EvaluateConfig, cohort: Cohort, plan: Plan, models: Sequence[Scored], identity: str
-) -> dict[str, Any]:
+def metrics_json(config: EvaluateConfig, cohort: Cohort, plan: Plan, scores: Scores, identity: str) -> dict[str, Any]:
     """The content of metrics.json."""
-    refused = next(iter(models[0].headlines.values())).no_interval
+    refused = next(iter(scores.models[0].headlines.values())).no_interval
     path = {"regression": ridge.ALPHA_PATH, "survival": linear_cox.C_PATH}.get(cohort.task, linear.C_PATH)
     return {
         "format": FORMAT,
@@ -48,7 +47,9 @@ def metrics_json(
             "seed": config.seed,
         },
         "interval": "patients resampled within each fold, stratified by class; conditional on the fitted models",
-        "models": {model.key: _model(config, cohort, plan, model) for model in models},
+        "attention_model": scores.attention_model,
+        "models": {model.key: _model(config, cohort, plan, model) for model in scores.models},
+        **({} if scores.efficiency is None else {"label_efficiency": scores.efficiency}),
     }
 
 

@@ -64,7 +64,9 @@ def test_time_and_event_are_numbers_of_named_columns(tmp_path: Path) -> None:
     assert [(row.slide_id, row.time, row.event) for row in rows] == [("007", 12.5, 1), ("b", 0.0, 0)]
 
 
-@pytest.mark.parametrize(("cells", "message"), [("-1,1", "time is '-1'"), ("nan,1", "time is"), ("1,2", "event is '2'")])
+@pytest.mark.parametrize(
+    ("cells", "message"), [("-1,1", "time is '-1'"), ("nan,1", "time is"), ("1,2", "event is '2'")]
+)
 def test_a_time_or_event_that_is_none_is_refused(tmp_path: Path, cells: str, message: str) -> None:
     path = _table(tmp_path, f"slide_id,time,event\na,{cells}\n")
     with pytest.raises(LabelError, match=message):

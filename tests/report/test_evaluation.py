@@ -145,7 +145,7 @@ def test_calibration_and_thresholds_are_tables_with_their_numbers():
     headline = {"value": 0.123, "low": 0.1, "high": 0.2, "no_interval": ""}
     shares = {
         name: headline | {"value": value}
-        for name, value in zip(("sensitivity", "specificity", "ppv", "npv"), (0.9, 0.8, 0.7, 0.6))
+        for name, value in zip(("sensitivity", "specificity", "ppv", "npv"), (0.9, 0.8, 0.7, 0.6), strict=True)
     }
     told.result["models"]["linear"] |= {
         "calibration": {"ece": headline, "brier": headline | {"value": 0.25}},

@@ -24,7 +24,7 @@ from sgcl_cli.stages import evaluate_fit, evaluate_tables
 from sgcl_cli.stages.evaluate import evaluate
 
 DIM = 6
-FAST = {"mil_epochs": 2, "bootstrap": 40, "mil_hidden": 8, "threads": 1, "device": "cpu"}
+FAST = {"mil_epochs": 2, "seeds": 1, "bootstrap": 40, "mil_hidden": 8, "threads": 1, "device": "cpu"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -148,16 +148,19 @@ def test_slide_level_writes_everything_it_promises(slides: Path, labels: Path, f
     outcome = run(out, features=str(slides), labels=str(labels))
     assert {path.name for path in out.iterdir()} == {
         *("metrics.json", "metrics.csv", "predictions.csv", "splits.csv", "audit.json"),
-        *("figures", "attention", "report.html", "run.json"),
+        *("figures", "attention", "report.html", "run.json", ".cache"),
     }
-    assert {path.stem for path in (out / "figures").iterdir()} == {
-        f"{kind}_{model}" for kind in ("roc", "confusion") for model in ("mean_pool", "abmil")
+    assert {path.name for path in (out / "figures").iterdir()} >= {
+        f"{kind}_{model}.{suffix}"
+        for kind in ("roc", "pr", "reliability", "confusion")
+        for model in ("mean-pool", "gated-abmil")
+        for suffix in ("png", "svg")
     }
     result = json.loads((out / "metrics.json").read_text())
     assert (result["level"], result["task"], result["classes"]) == ("slide", "binary", ["normal", "tumour"])
-    assert list(result["models"]) == ["majority", "mean_pool", "abmil"]
+    assert list(result["models"]) == ["majority", "patch-count", "mean-pool", "knn", "simpleshot", "gated-abmil"]
     assert result["counts"] == {"rows": 40, "slides": 40, "patients": 20, "folds": 5}
-    best = result["models"]["mean_pool"]["metrics"]["auroc"]
+    best = result["models"]["mean-pool"]["metrics"]["auroc"]
     assert best["low"] < best["value"] <= best["high"]
     assert best["value"] > 0.7
     assert result["models"]["majority"]["metrics"]["auroc"]["value"] == 0.5
@@ -177,7 +180,7 @@ def test_every_slide_is_predicted_once_by_a_model_that_did_not_see_its_patient(f
     assert all(len(where) == 1 for where in sides.values())
     test_fold = {row["slide_id"]: row["fold"] for row in splits if row["split"] == "test"}
     predictions = rows_of(finished / "predictions.csv")
-    assert len(predictions) == 3 * 40
+    assert len(predictions) == 6 * 40
     assert all(test_fold[row["slide_id"]] == row["fold"] for row in predictions)
     assert all(abs(float(row["p_normal"]) + float(row["p_tumour"]) - 1) < 1e-6 for row in predictions)
     assert "007" in test_fold
@@ -241,7 +244,9 @@ def test_shuffled_test_labels_leave_every_fitted_number_unchanged(slides: Path, 
         predictions = rows_of(tmp_path / f"out-{name}/predictions.csv")
         numbers = [[row["slide_id"], row["model"], row["p_normal"], row["p_tumour"]] for row in predictions]
         attention = {key: value for key, value in content(tmp_path / f"out-{name}").items() if "attention" in key}
-        results.append(([model["fits"] for model in fitted.values()], numbers, attention, fitted["abmil"]["metrics"]))
+        results.append(
+            ([model["fits"] for model in fitted.values()], numbers, attention, fitted["gated-abmil"]["metrics"])
+        )
     assert results[0][:3] == results[1][:3]
     assert results[0][3] != results[1][3]
 
@@ -254,7 +259,7 @@ def test_patch_level_from_features_alone(patches: Path, tmp_path: Path) -> None:
     assert result["models"]["linear"]["metrics"]["auroc"]["value"] > 0.8
     assert result["models"]["knn"]["metrics"]["auroc"]["value"] > 0.8
     assert not (tmp_path / "out/attention").exists()
-    assert outcome.data["models"].keys() == {"majority", "linear", "knn"}
+    assert outcome.data["models"].keys() == {"majority", "linear", "knn", "simpleshot"}
     row = rows_of(tmp_path / "out/predictions.csv")[0]
     assert (row["slide_id"], row["row"], row["label"]) == ("s00", "1", "fat")
 
@@ -284,12 +289,12 @@ def test_a_fold_of_one_class_gives_null_with_a_reason(slides: Path, tmp_path: Pa
             row["split"] = "test"
     table = write_table(tmp_path / "one.csv", rows)
     outcome = run(tmp_path / "out", features=str(slides), labels=str(table))
-    auroc = outcome.data["models"]["mean_pool"]["metrics"]["auroc"]
+    auroc = outcome.data["models"]["mean-pool"]["metrics"]["auroc"]
     assert auroc["value"] is None
     assert auroc["reason"] == "only class 'normal' is present"
     assert ("Mean pool, logistic regression: AUROC", "undefined: only class 'normal' is present") in outcome.headline
-    assert "per_patient" in outcome.data["models"]["mean_pool"]
-    assert not (tmp_path / "out/figures/roc_mean_pool.png").exists()
+    assert "per_patient" in outcome.data["models"]["mean-pool"]
+    assert not (tmp_path / "out/figures/roc_mean-pool.png").exists()
 
 
 def test_again_returns_what_is_there(slides: Path, labels: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +303,7 @@ def test_again_returns_what_is_there(slides: Path, labels: Path, out: Path, monk
     again = run(out, features=str(slides), labels=str(labels), threads=2)
     result = json.loads((out / "metrics.json").read_text())
     assert again.data["models"] == result["models"]
-    pooled = result["models"]["mean_pool"]["metrics"]["auroc"]
+    pooled = result["models"]["mean-pool"]["metrics"]["auroc"]
     assert again.headline[3] == ("Mean pool, logistic regression: AUROC", evaluate_tables.spoken(pooled))
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
