@@ -6,6 +6,7 @@ Rows are sorted by slide id, patches by their row within the file, so the order 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -313,9 +314,22 @@ def patch_features(cohort: Cohort) -> NDArray[np.floating]:
 
 
 def bag_rows(cohort: Cohort) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-    """All patches of a slide-level cohort, (N, D), and the offsets of its slides, (n + 1,)."""
+    """All patches of a slide-level cohort, (N, D), and the offsets of its slides, (n + 1,).
+
+    Where files are mapped from disk, so are the rows: from a temporary file without a name.
+    """
     offsets = np.concatenate([[0], np.cumsum([len(file) for file in cohort.files])]).astype(np.int64)
-    return np.concatenate([file.features for file in cohort.files]), offsets
+    first = cohort.files[0].features
+    dtype = np.result_type(*{file.features.dtype for file in cohort.files})
+    shape = (int(offsets[-1]), first.shape[1])
+    if any(isinstance(file.features, np.memmap) for file in cohort.files):
+        with tempfile.TemporaryFile() as unnamed:
+            rows: NDArray[np.floating] = np.memmap(unnamed, dtype, "w+", 0, shape)
+    else:
+        rows = np.empty(shape, dtype)
+    for file, start, end in zip(cohort.files, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        rows[start:end] = file.features
+    return rows, offsets
 
 
 def _files_by_slide(sources: Sequence[Source], audit: Audit) -> tuple[dict[str, FeatureFile], dict[str, str]]:

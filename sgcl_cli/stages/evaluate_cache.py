@@ -102,7 +102,7 @@ def _write(path: Path, fitted: FoldFit) -> None:
 def _read(path: Path) -> FoldFit | None:
     """The fit, or None where there is none that can be read."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             attention = None
             if "attention" in stored:
                 attention = np.split(stored["attention"], np.cumsum(stored["lengths"])[:-1])

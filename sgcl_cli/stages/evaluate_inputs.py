@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.artefacts.features import open_features
+from sgcl_cli.artefacts.features import open_features, stored_bytes
 from sgcl_cli.artefacts.labels import Columns, Labels, read_labels
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import ConfigError, LabelError
@@ -26,11 +27,15 @@ from sgcl_cli.probe.splits import Plan
 from sgcl_cli.report import evaluation
 
 MOST_BINS = 4
+MAPPED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is read: the sources, the table, the level and task as far as the table settles them, and all ids."""
+    """What is read: the sources, the table, the level and task as far as the table settles them, and all ids.
+
+    ``mapped``: features are beyond half of memory, so they stay on disk.
+    """
 
     sources: tuple[Source, ...]
     labels: Labels | None
@@ -38,6 +43,7 @@ class Inputs:
     task: str
     task_from: str
     split_file: SplitFile | None
+    mapped: bool
     inferred: list[tuple[str, str, str]]
     ids: dict[str, str]
 
@@ -48,8 +54,10 @@ def open_inputs(config: EvaluateConfig, audit: Audit) -> Inputs:
     :raises LabelError: there are no labels for the level asked for, or a table is not what it must be.
     :raises ConfigError: patches are to be measured, or to survive.
     """
-    first = open_features(config.features or config.train or "")
-    second = open_features(config.test) if config.test is not None else None
+    folders = [folder for folder in (config.features or config.train, config.test) if folder is not None]
+    mapped = MAPPED_SHARE * memory_bytes() < sum(map(stored_bytes, folders))
+    first, second = ([open_features(folder, mapped=mapped) for folder in folders] + [None])[:2]
+    assert first is not None
     sources = cohorts.open_sources(first, second)
     ids = {"features": first.id} if second is None else {"train": first.id, "test": second.id}
     columns, task, task_from = _columns(config)
@@ -82,7 +90,12 @@ def open_inputs(config: EvaluateConfig, audit: Audit) -> Inputs:
         why = f"the table has the column{' ' if columns.target else ''}{named}"
     else:
         why = "no table gives slides a label, so the patches' own labels are the target"
-    return Inputs(sources, labels, level, task, task_from, split_file, [("Level", level, why)], ids)
+    return Inputs(sources, labels, level, task, task_from, split_file, mapped, [("Level", level, why)], ids)
+
+
+def memory_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _columns(config: EvaluateConfig) -> tuple[Columns, str, str]:
@@ -183,6 +196,7 @@ def describe(config: EvaluateConfig, inputs: Inputs, cohort: Cohort, plan: Plan)
         ("Rows", _count_of(cohort), ""),
         ("Patients", str(cohort.patients), cohort.patients_from),
         ("Division", *_division(config, inputs, cohort, plan)),
+        *([("Features", "mapped from disk", "they are beyond half of memory")] if inputs.mapped else []),
     ]
 
 
