@@ -1,11 +1,18 @@
-"""Pictures of docs/method.md and docs/tile.md: ``python docs/figures/draw.py``. They are drawn by the package's own functions.
+"""The pictures of the docs, drawn by the package's own functions.
 
-That of tissue needs real slides (SGCL_DATA, default ../shared/data) and is left as it is without them.
+``python docs/figures/draw.py`` draws those of docs/method.md and docs/tile.md; that of tissue needs real slides (SGCL_DATA,
+default ../shared/data) and is left as it is without them. ``python docs/figures/draw.py RUN`` takes those of docs/pretrain.md
+that a run of sgcl pretrain left. The published ones are of three slides of $SGCL_DATA/wsi:
+
+    sgcl tile $SGCL_DATA/wsi/{pdac_trucut_HE3,lung_scc_HE3,metaplasia_HE}.svs --out tiles --mpp 1
+    sgcl pretrain tiles --out RUN --epochs 4 --batch 32 --lr 0.002 --view 64 --corner 32 --rotate90 0.75 \\
+        --vertical-flip 0.5 --stain-scale 0.2 --stain-shift 0.05 --hue 0.1 --neighbours 12
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -15,6 +22,7 @@ import torch
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from sgcl_cli.method.negatives import rank_quantiles
 from sgcl_cli.method.positives import Neighbourhood
@@ -95,8 +103,20 @@ def tissue() -> None:
     (HERE / "tile_tissue.jpg").write_bytes(jpeg.encode(np.hstack([panels[0], gap, panels[1]]), 82))
 
 
+def pictures(run: Path) -> None:
+    """views.png and neighbours.png of a run, as small JPEGs."""
+    for name, target in (("views.png", "views.jpg"), ("neighbours.png", "company.jpg")):
+        with Image.open(run / name) as image:
+            width, height = image.size
+            small = image.convert("RGB").resize((1000, round(1000 * height / width)), Image.Resampling.LANCZOS)
+        small.save(HERE / target, quality=80, optimize=True)
+
+
 if __name__ == "__main__":
-    neighbours()
-    laws()
-    if (DATA / "wsi").is_dir():
-        tissue()
+    if len(sys.argv) > 1:
+        pictures(Path(sys.argv[1]))
+    else:
+        neighbours()
+        laws()
+        if (DATA / "wsi").is_dir():
+            tissue()

@@ -82,6 +82,7 @@ class EncoderCard:
     :param mpp: um per pixel of the input; None where unknown.
     :param patch_size: side of the patches that it was trained on, pixels.
     :param pretrain_slides: identities of the slides that it was trained on.
+    :param probe_slides: identities of the slides (ids of the image folders) whose labels a probe used during training.
     :param resize: the shorter side in pixels to which an image is resized before the crop; None where it is not.
     :param interpolation: bilinear or bicubic, antialiased; None without ``resize``.
     :param layer, pool: what is taken as the embedding, as ``sgcl embed`` names it.
@@ -98,6 +99,7 @@ class EncoderCard:
     run_id: str = ""
     epochs: float = 0.0
     pretrain_slides: tuple[str, ...] = ()
+    probe_slides: tuple[str, ...] = ()
     resize: int | None = None
     interpolation: str | None = None
     layer: str | None = None
@@ -225,8 +227,8 @@ def _groups(content: Any) -> dict[str, Mapping[str, torch.Tensor]]:
 def _card(content: dict[str, Any], path: Path) -> EncoderCard:
     try:
         fields = {key: content[key] for key in EncoderCard.__dataclass_fields__ if key in content}
-        for key in ("mean", "std", "pretrain_slides"):
-            fields[key] = tuple(fields[key])
+        for key in ("mean", "std", "pretrain_slides", "probe_slides"):
+            fields[key] = tuple(fields.get(key, ()))
         card = EncoderCard(**fields)
         sizes_right = card.input_size > 0 and card.embedding_size > 0 and len(card.mean) == len(card.std) == 3
         numbers_right = all(math.isfinite(value) for value in (*card.mean, *card.std)) and min(card.std) > 0

@@ -93,14 +93,9 @@ def read(path: Path) -> Coordinates:
     :raises ArtefactError: missing, damaged, deceitful, or not coordinates with the size of a patch.
     """
     with store.opened(path) as file:
-        data = file.get("coords")
-        if not isinstance(data, h5py.Dataset):
-            raise _foreign(path, "it has no dataset 'coords'")
-        if data.dtype.kind not in "iu" or data.ndim != 2 or data.shape[1] != 2:
-            raise _foreign(path, f"'coords' is {data.dtype} {data.shape}, not whole numbers (N, 2)")
-        if len(data) > _MOST_PATCHES:
-            raise _foreign(path, f"it claims {len(data)} patches")
         try:
+            data = file.get("coords")
+            _check_shape(path, data)
             corners = data[:].astype(np.int64)
             numbers = {name: _numbers(data.attrs.get(name)) for name in _ATTRIBUTES}
         except (OSError, RuntimeError, TypeError, ValueError, KeyError) as error:
@@ -121,6 +116,15 @@ _ATTRIBUTES = {
     "level0_width": 1,
     "level0_height": 1,
 }
+
+
+def _check_shape(path: Path, data: object) -> None:
+    if not isinstance(data, h5py.Dataset):
+        raise _foreign(path, "it has no dataset 'coords'")
+    if data.dtype.kind not in "iu" or data.ndim != 2 or data.shape[1] != 2:
+        raise _foreign(path, f"'coords' is {data.dtype} {data.shape}, not whole numbers (N, 2)")
+    if len(data) > _MOST_PATCHES:
+        raise _foreign(path, f"it claims {len(data)} patches")
 
 
 def _interpreted(path: Path, corners: NDArray[np.int64], numbers: dict[str, tuple[float, ...] | None]) -> Coordinates:

@@ -34,13 +34,21 @@ _TAIL = """## Checkpoints and encoders
 `last.pt` (sgcl.checkpoint/1) holds tensors and plain values and is read with `weights_only=True`: the encoder and its card,
 the projector, the banks and cluster labels, the optimiser, the position in the schedule, the settings, the id of the patches and
 the slides. There are no random states in it: every draw is a function of the seed and the position. `epoch-0001.pt` and so on are
-those of the last epochs (`--keep`). Nothing in them depends on the number of processes.
+those of the last epochs (`--keep`). Nothing in them depends on the number of processes. `best.pt` has the encoder and its card
+only, and the probe's scores that chose it.
 
 `failed_batch.npz` is left where a loss was not finite: patches (uint8), index, slide_id, step, epoch; no Python objects.
 
 `encoder.safetensors` holds the encoder alone, without a classifier: ResNets under torchvision's parameter names, vision
 transformers under timm's. `encoder.json` says how to feed it: architecture, input size, mean, std, mpp, patch size, embedding
-size, and the weights' sha256; `pretrain_slides` names what it has seen, the weights that it started from included.
+size, and the weights' sha256; `pretrain_slides` names what it has seen, the weights that it started from included, and
+`probe_slides` those whose labels a probe used.
+
+`metrics.jsonl` has one JSON object a line. A step: step, epoch (as a real number), lr, ramp, loss (total, self, spatial, inner),
+spatial_positives, propagated_positives, positive_similarity, negative_similarity, propagated_same_slide, spread, pair_similarity,
+images_per_second, data_wait (seconds that it waited for decoding), memory_mib. An epoch: step and summary, the means of
+these, effective_rank_v, effective_rank_h and, where one ran, probe. A refit: step and clusters. What does not apply is null
+or absent.
 
 ## Labels, brought by you
 

@@ -25,6 +25,7 @@ import numpy as np
 from sgcl_cli.errors import ArtefactError, LabelError
 
 TEXT = "text"
+_LONGEST_REASON = 200  # characters of what HDF5 says
 _LARGEST_INFLATION = 1100  # deflate cannot expand its input further than about 1032 times
 
 
@@ -126,9 +127,14 @@ def opened(path: str | Path, schema: Schema | None = None) -> Iterator[h5py.File
             "delete it and run the command again",
         ) from error
     with file:
-        _refuse_deceit(file, path, path.stat().st_size)
-        if schema is not None:
-            schema.check(file, path)
+        try:
+            _refuse_deceit(file, path, path.stat().st_size)
+            if schema is not None:
+                schema.check(file, path)
+        except (RuntimeError, KeyError, ValueError, OSError) as error:
+            raise ArtefactError(
+                f"{path} is damaged: {str(error)[:_LONGEST_REASON]}", "delete it and run the command again"
+            ) from error
         yield file
 
 

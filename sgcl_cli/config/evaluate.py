@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 from sgcl_cli.config.base import Config, option
 from sgcl_cli.errors import ConfigError
 
+BAG_MODELS = ("mean", "max", "abmil", "gated-abmil", "clam-sb", "dsmil", "transmil")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Config):
@@ -29,17 +31,47 @@ class EvaluateConfig(Config):
         (), "Folders of finished evaluations to compare with each other: --compare A B ...", affects=False, panel="Data"
     )
     target: str = option("label", "Column of --labels that holds the target.", panel="Data")
+    id: str = option("slide_id", "Column of --labels that names the slides.", panel="Data")
+    time: str | None = option(
+        None, "Column of --labels with the time to an event, for survival; goes with --event.", panel="Data"
+    )
+    event: str | None = option(
+        None, "Column of --labels that says whether it happened: 1, or 0 for censored.", panel="Data"
+    )
     level: Literal["auto", "slide", "patch"] = option("auto", "What is predicted: slides or patches.", panel="Data")
-    task: Literal["auto", "binary", "multiclass"] = option("auto", "Kind of target.", panel="Data")
+    task: Literal["auto", "binary", "multiclass", "regression", "survival"] = option(
+        "auto", "Kind of target.", panel="Data"
+    )
     allow_missing: bool = option(
         False, "Go on where more than 5 % of the labelled slides have no features.", panel="Data"
     )
 
+    models: str | None = option(
+        None, "Bag models on slides, by comma: mean,max,abmil,gated-abmil,clam-sb,dsmil,transmil.", panel="Protocol"
+    )
+    cv: Literal["patient", "site"] = option(
+        "patient", "What folds keep together: patients, or sites, each left out once.", panel="Protocol"
+    )
+    splits: str | None = option(
+        None, "Division to use: our splits.csv, CLAM's splits, or a table slide_id,split.", affects=False, panel="Data"
+    )
     folds: int = option(5, "Folds of the patient-grouped cross-validation.", low=2, high=50, panel="Protocol")
+    seeds: int = option(3, "Fits of each bag model in each fold; predictions are averaged.", low=1, panel="Protocol")
+    bag_sample: int | None = option(
+        None, "Patches drawn of each training slide every epoch; default: all.", low=1, panel="Protocol"
+    )
+    label_efficiency: bool = option(
+        False, "Also fit on 1, 10 and 100 % of the fitted patients, repeatedly.", panel="Protocol"
+    )
     validation: float = option(
         0.2, "Share of the training patients kept for choosing settings.", above=0, below=1, panel="Protocol"
     )
-    knn_k: int = option(20, "Neighbours of the kNN probe.", low=1, panel="Protocol")
+    knn_k: int | None = option(
+        None,
+        "Neighbours of the kNN probe; default: 10, 20, 100 or 200, whichever suits validation.",
+        low=1,
+        panel="Protocol",
+    )
     knn_temperature: float = option(0.07, "Temperature of the kNN probe's votes.", above=0, panel="Protocol")
     mil_epochs: int = option(60, "Most epochs of the attention model.", low=1, panel="Protocol")
     mil_patience: int = option(12, "Epochs without a better validation loss before it stops.", low=1, panel="Protocol")
@@ -64,8 +96,22 @@ class EvaluateConfig(Config):
     )
     dense_pixels: int = option(8000, "Labelled pixels a slide that the head is fitted on.", low=1, panel="Dense")
 
+    @property
+    def bag_models(self) -> tuple[str, ...]:
+        """The bag models asked for, gated-abmil where nothing is said."""
+        return tuple(name.strip() for name in (self.models or "gated-abmil").split(","))
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        unknown = [name for name in self.bag_models if name not in BAG_MODELS]
+        if unknown:
+            raise ConfigError(f"--models: there is no '{unknown[0]}'", f"known: {', '.join(BAG_MODELS)}")
+        if (self.time is None) != (self.event is None):
+            raise ConfigError("--time and --event go together", "name both columns")
+        if self.time is not None and self.task not in ("auto", "survival"):
+            raise ConfigError(f"--task {self.task} has no --time", "leave --task or --time and --event out")
+        if self.splits is not None and self.cv == "site":
+            raise ConfigError("--splits and --cv site both divide the slides", "give one of them")
         if self.compare:
             if self.features or self.train or self.test or self.labels:
                 raise ConfigError("--compare takes finished evaluations alone", "leave features and labels out")

@@ -83,6 +83,14 @@ class PretrainConfig(Config):
     saturation: float = option(0.4, "Strength of the saturation jitter.", low=0, high=1, panel="Views")
     hue: float = option(0.4, "Strength of the hue jitter, in turns.", low=0, high=0.5, panel="Views")
     flip: float = option(0.5, "Probability of a horizontal flip.", low=0, high=1, panel="Views")
+    vertical_flip: float = option(0.0, "Probability of a vertical flip.", low=0, high=1, panel="Views")
+    rotate90: float = option(0.0, "Probability of 1, 2 or 3 quarter turns.", low=0, high=1, panel="Views")
+    stain_scale: float = option(
+        0.0, "Stain jitter: factors of haematoxylin, eosin and residual, 1 +- this.", low=0, high=1, panel="Views"
+    )
+    stain_shift: float = option(
+        0.0, "Stain jitter: shifts of the same, +- this, in optical density.", low=0, high=1, panel="Views"
+    )
 
     base: Literal["npid", "moco"] = option(
         "npid", "Where the self term's keys come from: the bank, or a momentum encoder and a queue.", panel="Objective"
@@ -142,6 +150,31 @@ class PretrainConfig(Config):
         False, "Follow the published code where it departs from its equations.", panel="Objective"
     )
 
+    probe: str | None = option(
+        None,
+        "Score the encoder by kNN while it trains, on 'labels' (those of the patches) or on a folder of labelled patches or "
+        "of class folders of images; writes best.pt.",
+        affects=False,
+        panel="Watching",
+    )
+    probe_every: int = option(1, "Epochs between two probes.", low=1, affects=False, panel="Watching")
+    probe_groups: str | None = option(
+        None,
+        "Table of who must not judge whom in the probe: slide_id,patient_id for patches, name,group for images.",
+        affects=False,
+        panel="Watching",
+    )
+    log_every: int = option(
+        20,
+        "Steps between two readings of the GPU's numbers; every step is logged.",
+        low=1,
+        affects=False,
+        panel="Watching",
+    )
+    tensorboard: bool = option(
+        False, "Write the numbers for TensorBoard as well, into OUT/tensorboard.", affects=False, panel="Watching"
+    )
+
     workers: int | None = option(
         None, "Processes that decode patches; default: from the cores.", low=0, affects=False, panel="Run"
     )
@@ -172,6 +205,8 @@ class PretrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.probe_groups is not None and self.probe is None:
+            raise ConfigError("--probe-groups is for --probe", "add --probe labels or --probe FOLDER")
         for low, high in (("crop_low", "crop_high"), ("corner_crop_low", "corner_crop_high")):
             if getattr(self, low) > getattr(self, high):
                 raise ConfigError(f"{flag(low)} {getattr(self, low)} is above {flag(high)} {getattr(self, high)}")

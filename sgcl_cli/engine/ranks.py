@@ -191,21 +191,22 @@ def synchronised(networks: nn.Module, ranks: Ranks, runtime: Runtime) -> None:
         nn.SyncBatchNorm.convert_sync_batchnorm(networks)  # type: ignore[no-untyped-call]
 
 
-def joint_terms(losses: Losses, ranks: Ranks) -> dict[str, float]:
-    """The total and the terms over the batch of all ranks, with one transfer from the device."""
+def joint_terms(losses: Losses, ranks: Ranks) -> dict[str, Tensor]:
+    """The total and the terms over the batch of all ranks, as scalars on the device."""
     spatial = torch.stack([losses.spatial_sum.detach(), losses.spatial_count])
     parts = torch.stack([losses.rest.detach(), losses.self_term, losses.inner_term]) / ranks.count
-    rest, self_term, inner, spatial_sum, count = ranks.sum(torch.cat([parts, spatial])).tolist()
-    spatial_term = spatial_sum / max(count, 1.0)
+    rest, self_term, inner, spatial_sum, count = ranks.sum(torch.cat([parts, spatial])).unbind()
+    spatial_term = spatial_sum / count.clamp_min(1)
     total = rest + losses.spatial_weight * spatial_term
     return {"total": total, "self": self_term, "spatial": spatial_term, "inner": inner}
 
 
-def joint_means(values: Tensor, ranks: Ranks) -> list[float]:
-    """The means over the ranks of each value (X,), NaN left out; NaN where no rank has one."""
+def joint_means(values: Tensor, ranks: Ranks) -> Tensor:
+    """The means over the ranks of each value (X,), NaN left out; NaN where no rank has one. On the device."""
     known = ~values.isnan()
     both = ranks.sum(torch.stack([values.where(known, 0.0), known.to(values.dtype)]))
-    return [float(value) for value in (both[0] / both[1]).tolist()]
+    mean: Tensor = both[0] / both[1]
+    return mean
 
 
 def joint_total(losses: Losses, ranks: Ranks) -> Tensor:

@@ -2,7 +2,8 @@
 
 Every parameter of a view comes from a counter-based hash of (seed, epoch, patch index, view, parameter), so neither the
 device, nor the batch, nor the worker that decoded the patch can matter. Crop, antialiased resize and flip are two matrix
-products per view; the colour operations follow torchvision's definitions, in a random order per patch.
+products per view; the colour operations follow torchvision's definitions, in a random order per patch. What histology adds
+(quarter turns, vertical flip, stain jitter) is off unless asked for, and draws from places of its own, so it moves nothing else.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sgcl_cli.engine.stain import jitter_stains
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 _ASPECT = (3 / 4, 4 / 3)
 _CROP_TRIES = 10
 _LUMA = (0.299, 0.587, 0.114)
 _OPERATIONS = 4  # brightness, contrast, saturation, hue
+_STAINS = 3  # haematoxylin, eosin, residual
 
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """Strengths of the augmentation; sizes in pixels, crops as shares of the area, hue in turns."""
+    """Strengths of the augmentation; sizes in pixels, crops as shares of the area, hue in turns, stain shift in optical
+    density; grayscale, flip, vertical_flip and rotate90 are probabilities."""
 
     view: int = 224
     corner: int = 96
@@ -38,6 +43,10 @@ class ViewSettings:
     saturation: float = 0.4
     hue: float = 0.4
     flip: float = 0.5
+    vertical_flip: float = 0.0
+    rotate90: float = 0.0
+    stain_scale: float = 0.0
+    stain_shift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,15 @@ def normalise(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float]
     return (images - shift) / scale
 
 
+def denormalise(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> NDArray[np.uint8]:
+    """What a person sees of normalised images (B, 3, H, W): uint8 (B, H, W, 3) on the CPU."""
+    shift = torch.tensor(mean, device=images.device).view(1, 3, 1, 1)
+    scale = torch.tensor(std, device=images.device).view(1, 3, 1, 1)
+    pixels = (images.float() * scale + shift).clamp(0, 1).mul(255).round().to(torch.uint8)
+    seen: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return seen
+
+
 class Uniforms:
     """Numbers in [0, 1) for the patches of a batch, float64 (B,) each, named by position: the n-th is always the same."""
 
@@ -119,16 +137,47 @@ def uniforms(index: NDArray[np.int64], seed: int, epoch: int, view: int) -> Unif
 
 
 def _augment(images: Tensor, draw: Uniforms, area: tuple[float, float], size: int, settings: ViewSettings) -> Tensor:
-    side = images.shape[-1]
-    box = crop_boxes(draw, side, area)
-    device = images.device
-    flipped = draw[0] < settings.flip
-    rows = resize_matrix(box[:, 1], box[:, 3], side, size, np.zeros_like(flipped), device)
-    columns = resize_matrix(box[:, 0], box[:, 2], side, size, flipped, device)
-    cut = rows.unsqueeze(1) @ images @ columns.unsqueeze(1).transpose(-1, -2)
-    gray = torch.from_numpy(draw[1] < settings.grayscale).to(device).view(-1, 1, 1, 1)
+    box = crop_boxes(draw, images.shape[-1], area)
+    cut = _cut(images, box, size, *_pose(draw, settings))
+    if settings.stain_scale > 0 or settings.stain_shift > 0:
+        around = np.stack([2 * draw[30 + n] - 1 for n in range(2 * _STAINS)], axis=1)
+        scale, shift = 1 + settings.stain_scale * around[:, :_STAINS], settings.stain_shift * around[:, _STAINS:]
+        cut = jitter_stains(cut, scale, shift)
+    gray = torch.from_numpy(draw[1] < settings.grayscale).to(cut.device).view(-1, 1, 1, 1)
     cut = torch.where(gray, luma(cut).expand_as(cut), cut)
     return normalise(jitter(cut, draw, settings))
+
+
+def _pose(draw: Uniforms, settings: ViewSettings) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether each patch is mirrored left to right, mirrored top to bottom, and transposed after that: (B,) each.
+
+    Flips come first, then 1, 2 or 3 quarter turns against the clock, each as likely: a turn is a mirroring of the columns
+    and a transposition.
+    """
+    columns = draw[0] < settings.flip
+    rows = draw[2] < settings.vertical_flip if settings.vertical_flip > 0 else np.zeros_like(columns)
+    if settings.rotate90 == 0:
+        return columns, rows, np.zeros_like(columns)
+    turns = np.where(draw[3] < settings.rotate90, 1 + np.floor(3 * draw[4]), 0)
+    return columns ^ np.isin(turns, (1, 2)), rows ^ np.isin(turns, (2, 3)), turns % 2 == 1
+
+
+def _cut(
+    images: Tensor,
+    box: NDArray[np.int64],
+    size: int,
+    mirrored: NDArray[np.bool_],
+    upended: NDArray[np.bool_],
+    transposed: NDArray[np.bool_],
+) -> Tensor:
+    """Cut boxes (B, 4) out of images, resize them to ``size`` and put them into their pose: (B, 3, size, size)."""
+    side, device = images.shape[-1], images.device
+    rows = resize_matrix(box[:, 1], box[:, 3], side, size, upended, device)
+    columns = resize_matrix(box[:, 0], box[:, 2], side, size, mirrored, device)
+    cut = rows.unsqueeze(1) @ images @ columns.unsqueeze(1).transpose(-1, -2)
+    if not transposed.any():
+        return cut
+    return torch.where(torch.from_numpy(transposed).to(device).view(-1, 1, 1, 1), cut.transpose(-1, -2), cut)
 
 
 def crop_boxes(draw: Uniforms, side: int, area: tuple[float, float]) -> NDArray[np.int64]:
@@ -165,22 +214,19 @@ def resize_matrix(
 ) -> Tensor:
     """Rows of weights (B, size, side) that cut [start, start + length), resize it to ``size`` and mirror it where flipped.
 
-    The filter is a triangle, as wide as the scale where that shrinks: antialiased bilinear interpolation. The weights are
-    computed on ``device``, in float64, and given as float32.
+    The filter is a triangle, as wide as the scale where that shrinks: antialiased bilinear interpolation. Only a few
+    numbers a patch travel to the device; the weights are made there.
     """
     scale = length / size
-    centre = start[:, None] + (np.arange(size) + 0.5)[None] * scale[:, None]
-    centre[flipped] = centre[flipped, ::-1]
-    packed = np.concatenate(
-        [centre, start[:, None], (start + length)[:, None], np.maximum(scale, 1.0)[:, None]], axis=1
-    )
-    per_row = torch.from_numpy(packed).to(device)
-    first, end, support = (per_row[:, size + n, None, None] for n in range(3))
-    pixel = torch.arange(side, device=per_row.device, dtype=torch.float64)
-    weight: Tensor = (1.0 - (pixel + 0.5 - per_row[:, :size, None]).abs() / support).clamp_min_(0.0)
+    numbers = np.stack([start, start + length, scale, np.maximum(scale, 1.0), flipped], axis=1).astype(np.float32)
+    first, end, step, support, mirror = torch.from_numpy(numbers).to(device)[:, :, None, None].unbind(1)
+    place = torch.arange(size, device=device, dtype=torch.float32)[None, :, None]
+    place = torch.where(mirror > 0, size - 1 - place, place)
+    pixel = torch.arange(side, device=device, dtype=torch.float32)[None, None]
+    weight = pixel + 0.5 - first - (place + 0.5) * step
+    weight = weight.abs_().div_(support).neg_().add_(1).clamp_(min=0)
     weight *= (pixel >= first) & (pixel < end)
-    weight /= weight.sum(dim=2, keepdim=True)
-    return weight.float()
+    return weight.div_(weight.sum(dim=2, keepdim=True))
 
 
 def luma(images: Tensor) -> Tensor:
@@ -259,4 +305,8 @@ def settings_from(config: Any, patch_size: int) -> ViewSettings:
         saturation=config.saturation,
         hue=config.hue,
         flip=config.flip,
+        vertical_flip=config.vertical_flip,
+        rotate90=config.rotate90,
+        stain_scale=config.stain_scale,
+        stain_shift=config.stain_shift,
     )

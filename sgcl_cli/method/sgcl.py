@@ -220,9 +220,7 @@ class SGCL:
         pool_P = negatives.pool_draws(self.seed, step, self.n, settings.pool).to(self.device)
         row_PD = similarity.rows_of(self.bank_v, pool_P)
         similarity_BP = v_BD @ row_PD.T
-        spatial = Lists.empty(len(index_B), self.device)
-        if self._neighbourhood is not None:
-            spatial = self._neighbourhood.lists(index_B)
+        spatial = self.spatial(index_B)
         propagated = Lists.empty(len(index_B), self.device)
         if settings.propagation and self.clusters is not None:
             propagated = self._propagate(index_B, v_BD, spatial, pool_P, row_PD, step)
@@ -233,6 +231,12 @@ class SGCL:
         quantile_Z = negatives.rank_quantiles(self.seed, step, settings, self.n)
         position_BR, times_BR = negatives.semi_hard(ranking_BP, pool_P, index_B, both, quantile_Z, settings.top_share)
         return Selection(spatial, propagated, both, pool_P, row_PD, similarity_BP, position_BR, times_BR)
+
+    def spatial(self, index_B: Tensor) -> Lists:
+        """P_sp of the patches ``index_B``, on the objective's device; empty lists without the expansion."""
+        if self._neighbourhood is None:
+            return Lists.empty(len(index_B), self.device)
+        return self._neighbourhood.lists(index_B)
 
     def _propagate(
         self, index_B: Tensor, v_BD: Tensor, spatial: Lists, pool_P: Tensor, row_PD: Tensor, step: int

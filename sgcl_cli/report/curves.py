@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
+from sgcl_cli.report.drawing import INK, MUTED, PALETTE
 
-_TERMS = (("self", "self"), ("spatial", "spatial"), ("inner", "inner"), ("total", "total"))
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Record = Mapping[str, Any]
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -25,8 +30,10 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return records
 
 
-def draw_curves(records: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Draw the terms of the loss, the positives and similarities, and the schedule over the epochs.
+def draw_curves(records: Sequence[Record], path: str | Path) -> None:
+    """Draw over the epochs: the terms, similarities, positives, the use of the space, the probe, speed and schedule.
+
+    A panel whose numbers were not recorded is left out.
 
     :raises ImportError: matplotlib is not installed.
     """
@@ -34,37 +41,115 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     from matplotlib.figure import Figure
 
     steps = [record for record in records if "loss" in record]
-    epochs = np.array([record["epoch"] for record in steps])
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    epochs = [record["summary"] for record in records if "summary" in record]
+    panels = [panel for panel in _PANELS if any(_known(steps, epochs, key, source) for key, _, source in panel[2])]
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.4 * columns, 2.9 * lines), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2)
-    for key, name in _TERMS:
-        axes[0, 0].plot(epochs, _smooth([record["loss"][key] for record in steps]), label=name)
-    axes[0, 0].set(title="Loss, by term", ylabel="nats")
-    for key, name in (("positive_similarity", "positives"), ("negative_similarity", "negatives")):
-        axes[0, 1].plot(epochs, _smooth([record.get(key) for record in steps]), label=name)
-    axes[0, 1].set(title="Similarity in the spatial term", ylabel="mean cosine")
-    for key, name in (("spatial_positives", "spatial"), ("propagated_positives", "propagated")):
-        axes[1, 0].plot(epochs, _smooth([record.get(key) for record in steps]), label=name)
-    axes[1, 0].set(title="Positives of an anchor", ylabel="mean count", xlabel="epoch", yscale="symlog")
-    axes[1, 1].plot(epochs, [record["ramp"] for record in steps], label="weight of the spatial term")
-    axes[1, 1].plot(
-        epochs, np.array([record["lr"] for record in steps]) / steps[0]["lr"], label="learning rate, relative"
-    )
-    axes[1, 1].set(title="Schedule", xlabel="epoch", ylim=(0, 1.05))
-    for axis in axes.flat:
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for axis, (title, unit, curves, style) in zip(axes.flat, panels, strict=False):
+        for number, (key, name, source) in enumerate(curves):
+            _plot(axis, steps if source == "step" else epochs, key, name, source, PALETTE[number])
+        axis.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
+        axis.set_ylabel(unit, color=MUTED)
+        axis.set(**style)
+        axis.set_xlim(0, None)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False)
+        if len(axis.lines) > 1:
+            axis.legend(frameon=False, fontsize=8)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis in axes[-1][: len(panels) - columns * (lines - 1)]:
+        axis.set_xlabel("epoch", color=MUTED)
     with store.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
 
 
-def _smooth(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float64]]:
+_Curve = tuple[str, str, str]
+_PANELS: tuple[tuple[str, str, tuple[_Curve, ...], dict[str, Any]], ...] = (
+    (
+        "Loss, by term",
+        "nats",
+        tuple((f"loss.{name}", name, "step") for name in ("self", "spatial", "inner", "total")),
+        {},
+    ),
+    (
+        "Similarity in the spatial term",
+        "mean cosine",
+        (("positive_similarity", "positives", "step"), ("negative_similarity", "negatives", "step")),
+        {},
+    ),
+    (
+        "Positives of an anchor",
+        "mean count",
+        (("spatial_positives", "spatial", "step"), ("propagated_positives", "propagated", "step")),
+        {"yscale": "symlog"},
+    ),
+    (
+        "Propagated positives on the own slide",
+        "share",
+        (("propagated_same_slide", "own slide", "step"),),
+        {"ylim": (-0.02, 1.02)},
+    ),
+    (
+        "Spread of a batch (0: collapsed)",
+        "1 = everywhere alike",
+        (("spread", "spread of v", "step"), ("pair_similarity", "similarity of pairs", "step")),
+        {"ylim": (-0.05, 1.1)},
+    ),
+    (
+        "Effective rank of the banks",
+        "RankMe",
+        (("effective_rank_v", "v", "epoch"), ("effective_rank_h", "h", "epoch")),
+        {"ylim": (0, None)},
+    ),
+    ("Probe: kNN on labels", "balanced accuracy", (("probe.balanced_accuracy", "kNN", "epoch"),), {"ylim": (0, 1.02)}),
+    ("Speed", "images per second", (("images_per_second", "images per second", "step"),), {"ylim": (0, None)}),
+    ("Waiting for data", "seconds a step", (("data_wait", "waiting", "step"),), {"ylim": (0, None)}),
+    (
+        "Schedule",
+        "relative",
+        (("ramp", "weight of the spatial term", "step"), ("lr", "learning rate", "step")),
+        {"ylim": (0, 1.05)},
+    ),
+)
+
+
+def _plot(axis: Axes, records: Sequence[Record], key: str, name: str, source: str, colour: str) -> None:
+    values = _values(records, key)
+    if not np.isfinite(values).any():
+        return
+    epoch = np.array([record["epoch"] for record in records], dtype=np.float64)
+    if key == "lr":
+        values = values / values[0]
+    if source == "epoch":
+        axis.plot(epoch, values, label=name, color=colour, marker="o", markersize=3.5, linewidth=1.5)
+    else:
+        axis.plot(epoch, _smooth(values), label=name, color=colour, linewidth=1.4)
+
+
+def _known(steps: Sequence[Record], epochs: Sequence[Record], key: str, source: str) -> bool:
+    return bool(np.isfinite(_values(steps if source == "step" else epochs, key)).any())
+
+
+def _values(records: Sequence[Record], key: str) -> NDArray[np.float64]:
+    """A number of every record, found by its dotted name; NaN where it is absent or null."""
+
+    def find(record: Record) -> float:
+        value: Any = record
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return float("nan") if value is None else float(value)
+
+    return np.array([find(record) for record in records], dtype=np.float64)
+
+
+def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """A running mean over about 1 % of the run, so that a trend shows through the noise of single batches."""
-    array = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-    width = max(1, len(array) // 100)
-    known = np.where(np.isnan(array), 0.0, array)
-    weight = np.convolve(~np.isnan(array), np.ones(width), mode="same")
+    window = np.ones(max(1, len(values) // 100))
+    known = np.isfinite(values)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.convolve(known, np.ones(width), mode="same") / weight)
+        total = np.convolve(np.where(known, values, 0.0), window, mode="same")
+        return np.asarray(total / np.convolve(known.astype(np.float64), window, mode="same"))

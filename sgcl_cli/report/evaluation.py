@@ -327,7 +327,7 @@ def _named_once(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
 def _division_table(evaluation: Evaluation) -> Table:
     unit = "Slides" if evaluation.result["level"] == "slide" else "Patches"
     rows = [
-        [part.fold, part.name, part.patients, sum(part.rows_per_class), *part.rows_per_class]
+        [part.fold, part.name, part.patients, sum(part.rows_per_class), *part.rows_per_class[: len(evaluation.classes)]]
         for part in evaluation.parts
     ]
     return Table(

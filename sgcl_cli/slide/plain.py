@@ -5,6 +5,7 @@ Source: PNG (ISO/IEC 15948), section 11.2.2.
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,26 +26,35 @@ REMEDY = (
 def open_image(path: Path) -> openslide.ImageSlide:
     """A PNG or JPEG file, in OpenSlide's terms.
 
-    :raises SlideError: too many pixels, more than 8 bits a sample, or colours that are not RGB or grey.
+    :raises SlideError: damaged, too many pixels, more than 8 bits a sample, or colours that are not RGB or grey.
     """
     with bounded():
         try:
             image = Image.open(path)
+            try:
+                _check_supported(path, image)
+                image.load()
+            except Exception:
+                image.close()
+                raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise SlideError(
                 f"{path.name} has more than {MOST_PIXELS // 10**6} million pixels, too many for a file without tiles",
                 REMEDY,
             ) from error
-        try:
-            if _sixteen_bits(path, image):
-                raise unsupported(path, "more than 8 bits a sample")
-            if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
-                raise unsupported(path, f"{image.mode} colours")
-            image.load()
-        except (SlideError, OSError, SyntaxError, ValueError):
-            image.close()
-            raise
+        except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+            raise SlideError(
+                f"{path.name} cannot be read: {str(error).replace(str(path), path.name)}",
+                "the image is damaged; copy it again",
+            ) from error
     return openslide.ImageSlide(image)
+
+
+def _check_supported(path: Path, image: Image.Image) -> None:
+    if _sixteen_bits(path, image):
+        raise unsupported(path, "more than 8 bits a sample")
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        raise unsupported(path, f"{image.mode} colours")
 
 
 def _sixteen_bits(path: Path, image: Image.Image) -> bool:

@@ -172,6 +172,7 @@ def _embed_one(
         "patches_id": bag.source_id,
         "patches_path": os.path.relpath(bag.path, out),
         "pretrain_slides": json.dumps(card.pretrain_slides),
+        "probe_slides": json.dumps(card.probe_slides),
         "config": json.dumps(config.affecting(), sort_keys=True),
         **bag.attributes,
     }

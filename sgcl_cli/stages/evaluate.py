@@ -1,6 +1,7 @@
 """``sgcl evaluate``: from features and labels to a table with intervals, predictions, figures and a report.
 
-Everything is computed before the first result is written; run.json comes last, so a folder with run.json is complete.
+Everything is computed before the first result is written, fits are kept under .cache meanwhile; run.json comes last, so
+a folder with run.json is complete.
 """
 
 from __future__ import annotations
@@ -9,13 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.results import Outcome, RunRecord
 from sgcl_cli.config import EvaluateConfig, differences, flag
 from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.probe import split_files
 from sgcl_cli.probe.audit import Audit
 from sgcl_cli.probe.cohort import Cohort
 from sgcl_cli.probe.splits import Plan
@@ -24,8 +23,9 @@ from sgcl_cli.report import figures
 from sgcl_cli.stages import evaluate_page, evaluate_tables
 from sgcl_cli.stages.compare import compare
 from sgcl_cli.stages.dense import evaluate_dense
-from sgcl_cli.stages.evaluate_fit import Model, fit
-from sgcl_cli.stages.evaluate_inputs import Inputs, cohort_of, describe, open_inputs, plan_of
+from sgcl_cli.stages.evaluate_cache import Fits
+from sgcl_cli.stages.evaluate_inputs import Inputs, cohort_of, describe, ledger_rows, open_inputs, plan_of
+from sgcl_cli.stages.evaluate_run import Scores, expected_seconds, fit, spoken_seconds
 
 
 def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcome:
@@ -53,20 +53,30 @@ def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcom
             reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
             return stored
         cohort = cohort_of(config, inputs, audit)
-        plan = plan_of(config, cohort, audit)
-    described = [*inputs.inferred, *describe(cohort, plan, config)]
+        plan = plan_of(config, inputs, cohort, audit)
+    described = describe(config, inputs, cohort, plan)
     for what, value, why in described:
         reporter.note(f"{what}: {value}" + (f" ({why})" if why else ""))
     for warning in audit.warnings:
         reporter.warn(warning)
     if config.dry_run:
-        headline = [(what.lower(), value) for what, value, _ in described]
-        return Outcome("evaluate", out, headline, cohort.slides, warnings=audit.warnings, data={"plan": dict(headline)})
+        return _planned(config, cohort, plan, audit, described)
     identity = store.artefact_id(
         evaluate_tables.FORMAT, config.affecting(), [f"{k}={v}" for k, v in sorted(inputs.ids.items())]
     )
-    models, attention = fit(config, cohort, plan, reporter)
-    return _write(config, inputs, cohort, plan, audit, models, attention, record, identity, reporter)
+    scores = fit(config, cohort, plan, Fits(out, cohort), audit, reporter)
+    return _write(config, inputs, cohort, plan, audit, scores, described, record, identity, reporter)
+
+
+def _planned(
+    config: EvaluateConfig, cohort: Cohort, plan: Plan, audit: Audit, described: Sequence[tuple[str, str, str]]
+) -> Outcome:
+    """What a dry run says: the plan, the ledger of slides, and the time it would take."""
+    seconds = expected_seconds(config, cohort, plan)
+    found = [(what.lower(), value) for what, value, _ in described]
+    data = {"plan": dict(found), "ledger": audit.ledger, "expected_seconds": round(seconds, 1)}
+    headline = [*found, *ledger_rows(audit.ledger), ("expected time", spoken_seconds(seconds))]
+    return Outcome("evaluate", Path(config.out), headline, cohort.slides, warnings=audit.warnings, data=data)
 
 
 @contextmanager
@@ -121,8 +131,8 @@ def _write(
     cohort: Cohort,
     plan: Plan,
     audit: Audit,
-    models: Sequence[Model],
-    attention: Mapping[str, NDArray[np.float32]],
+    scores: Scores,
+    described: Sequence[tuple[str, str, str]],
     record: RunRecord,
     identity: str,
     reporter: Reporter,
@@ -135,19 +145,17 @@ def _write(
     if not figures.AVAILABLE:
         warnings.append("matplotlib is not installed: the figures are left out")
         reporter.warn(warnings[-1])
-    result = evaluate_tables.metrics_json(config, cohort, plan, models, identity)
-    predictions = list(evaluate_tables.prediction_rows(cohort, plan, models))
+    result = evaluate_tables.metrics_json(config, cohort, plan, scores, identity)
+    predictions = list(evaluate_tables.prediction_rows(cohort, plan, scores.models))
     files = ["audit.json", "splits.csv", "predictions.csv", "metrics.csv", "metrics.json"]
     store.write_json(out / "audit.json", audit.as_dict())
-    store.write_csv(
-        out / "splits.csv", ["slide_id", "patient_id", "fold", "split"], evaluate_tables.split_rows(cohort, plan)
-    )
-    columns = evaluate_tables.prediction_columns(cohort)
-    store.write_csv(out / "predictions.csv", columns, predictions)
+    divided = split_files.rows_of(plan, cohort.slide_id, cohort.patient_id)
+    store.write_csv(out / "splits.csv", ["slide_id", "patient_id", "fold", "split"], divided)
+    store.write_csv(out / "predictions.csv", evaluate_tables.prediction_columns(cohort), predictions)
     store.write_csv(
         out / "metrics.csv",
         ["model", "metric", "scope", "value", "low", "high", "reason"],
-        evaluate_tables.tidy_metrics(models),
+        evaluate_tables.tidy_metrics(scores.models),
     )
     files += evaluate_page.write_report(
         out,
@@ -157,11 +165,12 @@ def _write(
             plan=plan,
             result=result,
             predictions=predictions,
-            attention=attention,
-            inferred=[*inputs.inferred, *describe(cohort, plan, config)],
+            attention=scores.attention,
+            inferred=described,
             ledger=audit.ledger,
             warnings=warnings,
             ids=inputs.ids,
+            efficiency=evaluate_page.efficiency_of(result),
         ),
     )
     store.write_json(out / "metrics.json", result)

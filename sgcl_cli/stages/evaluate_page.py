@@ -94,7 +94,9 @@ def _attention(out: Path, finished: Finished) -> tuple[list[str], list[Section]]
         files.append(path)
         told = sure.get(slide)
         truth = told.truth if told else ""
-        probability = told.probability.get("abmil", float("nan")) if told else float("nan")
+        probability = (
+            told.probability.get(str(finished.result["attention_model"]), float("nan")) if told else float("nan")
+        )
         seen.append(attention_pictures.Seen(slide, file, truth, probability, attention))
     drawn, section = attention_pictures.draw(out, seen, finished.config.patches)
     return [*files, *drawn], [section]
@@ -114,8 +116,7 @@ def _map(finished: Finished) -> dict[str, Picture]:
     if plane is None:
         return {}
     labels = [cohort.classes[number] for number in cohort.label[chosen]] if cohort.classes else []
-    site = getattr(cohort, "site", None)
-    sites = [] if site is None else site[chosen].tolist()
+    sites = [] if cohort.site is None else cohort.site[chosen].tolist()
     pictures = {}
     for name, group in (("label", labels), ("site", sites)):
         if len(set(group)) < 2:
@@ -136,11 +137,29 @@ def parts_of(cohort: Cohort, plan: Plan) -> list[evaluation.Part]:
             fold.name,
             name,
             len(np.unique(cohort.patient_id[members])),
-            np.bincount(cohort.label[members], minlength=len(cohort.classes)).tolist(),
+            _counts(cohort, members),
         )
         for fold in plan.folds
         for name, members in (("training", fold.train), ("validation", fold.validation), ("test", fold.test))
     ]
+
+
+def _counts(cohort: Cohort, members: NDArray[np.int64]) -> list[int]:
+    """Rows per class; all of them in one where there are none."""
+    counts: list[int] = np.bincount(cohort.label[members], minlength=len(cohort.classes)).tolist()
+    return counts
+
+
+def efficiency_of(result: Mapping[str, Any]) -> evaluation.Efficiency | None:
+    """The label-efficiency curves of metrics.json by models' names, None where there are none."""
+    found = result.get("label_efficiency")
+    if found is None:
+        return None
+    curves = {
+        result["models"][key]["name"]: {float(share): values for share, values in curve.items()}
+        for key, curve in found["curves"].items()
+    }
+    return evaluation.Efficiency(found["metric"], curves, found["left_out"])
 
 
 def slide_results(finished: Finished) -> list[evaluation.SlideResult]:

@@ -15,6 +15,7 @@ from sgcl_cli.errors import ArtefactError, TrainingError
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.encoders import open_start
 from sgcl_cli.stages.pretrain_close import close, headline
+from sgcl_cli.stages.pretrain_pictures import picture_views
 from sgcl_cli.stages.pretrain_run import Run
 from sgcl_cli.stages.pretrain_state import epochs_kept
 from sgcl_cli.stages.pretrain_trial import try_out
@@ -22,10 +23,13 @@ from sgcl_cli.stages.pretrain_trial import try_out
 FORMAT = "sgcl.pretrain/1"
 _OWN_FILES = (
     "last.pt",
+    "best.pt",
     "encoder.safetensors",
     "encoder.json",
     "metrics.jsonl",
+    "views.png",
     "curves.png",
+    "neighbours.png",
     "slides.csv",
     "run.json",
     failed_batch.NAME,
@@ -35,8 +39,8 @@ _OWN_FILES = (
 def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Outcome:
     """Train an encoder on the patches of a folder, going on where an earlier run of the same command stopped.
 
-    Under torchrun every process calls this; rank 0 writes and speaks. Writes last.pt, encoder.safetensors, encoder.json,
-    metrics.jsonl, curves.png, slides.csv and, last, run.json.
+    Under torchrun every process calls this; rank 0 writes and speaks. Writes views.png, metrics.jsonl and last.pt, then
+    encoder.safetensors, encoder.json, curves.png, neighbours.png, slides.csv and, last, run.json; best.pt where a probe runs.
 
     :raises ConfigError: the folder holds a run under other settings or on other patches.
     :raises ArtefactError: patches that are missing, damaged, mixed or without pixels.
@@ -72,6 +76,8 @@ def _pretrain(config: PretrainConfig, reporter: Reporter, ranks: Ranks) -> Outco
     run.connect()
     if config.dry_run:
         return replace(try_out(run), told=not ranks.first)
+    if ranks.first:
+        run.warn(picture_views(index, run.views, out, seed=config.seed, corners=run.settings.inner))
     run.train()
     with ranks.together():
         return close(run, record) if ranks.first else Outcome("pretrain", out, [], told=True)
@@ -98,7 +104,7 @@ def _corpus(config: PretrainConfig) -> PatchIndex:
 
 
 def _clear(out: Path) -> None:
-    for path in [*(out / name for name in _OWN_FILES), *epochs_kept(out)]:
+    for path in [*(out / name for name in _OWN_FILES), *epochs_kept(out), *(out / "tensorboard").glob("events.out.*")]:
         path.unlink(missing_ok=True)
 
 

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sgcl_cli.artefacts import store
-from sgcl_cli.engine.ranks import Ranks, joint_means
-from sgcl_cli.method.sgcl import Diagnostics
 
 
 @dataclass
 class Tally:
-    """Means over the steps of an epoch."""
+    """Means over the steps of an epoch, of each number over the steps that had it."""
 
     sums: dict[str, float] = field(default_factory=dict)
-    steps: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
 
-    def add(self, losses: dict[str, float]) -> None:
-        """Count the terms of one step."""
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.steps += 1
+    def add(self, numbers: Mapping[str, float | None]) -> None:
+        """Count the numbers of one step; null does not count."""
+        for name, value in numbers.items():
+            if value is not None:
+                self.sums[name] = self.sums.get(name, 0.0) + value
+                self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        """The mean of each term."""
-        return {name: value / max(1, self.steps) for name, value in self.sums.items()}
+        """The mean of each number."""
+        return {name: value / self.counts[name] for name, value in self.sums.items()}
+
+    def content(self) -> dict[str, Any]:
+        """As plain values, for a checkpoint."""
+        return {"sums": self.sums, "counts": self.counts}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Tally:
+        """From a checkpoint."""
+        return cls(dict(content["sums"]), dict(content["counts"]))
 
 
 class MetricsLog:
@@ -72,18 +78,3 @@ class MetricsLog:
                 break
             kept.append(line + "\n")
         store.write_text(self.path, "".join(kept))
-
-
-def watched(diagnostics: Diagnostics | None, ranks: Ranks) -> dict[str, float | None]:
-    """Means over the batch of what a person watches; null where there is nothing to average."""
-    if diagnostics is None:
-        return {}
-    means = {
-        "spatial_positives": diagnostics.spatial.mean(),
-        "propagated_positives": diagnostics.propagated.mean(),
-        "positive_similarity": diagnostics.positive_similarity,
-        "negative_similarity": diagnostics.negative_similarity,
-        "propagated_same_slide": diagnostics.same_slide,
-    }
-    values = joint_means(torch.stack([value.float() for value in means.values()]), ranks)
-    return {name: value if math.isfinite(value) else None for name, value in zip(means, values, strict=True)}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,6 @@ from sgcl_cli.engine.ranks import (
     distributed,
     joint_commit,
     joint_refit,
-    joint_terms,
     joint_total,
     synchronised,
 )
@@ -41,11 +40,13 @@ from sgcl_cli.method.sgcl import SGCL, Losses, Settings, bytes_needed, ramp
 from sgcl_cli.nets.resnet import Projector
 from sgcl_cli.progress import Reporter, Task
 from sgcl_cli.stages.encoders import Start, build_start
-from sgcl_cli.stages.pretrain_log import MetricsLog, Tally, watched
+from sgcl_cli.stages.pretrain_log import MetricsLog, Tally
+from sgcl_cli.stages.pretrain_probe import Probe
 from sgcl_cli.stages.pretrain_state import Checkpoints, State
+from sgcl_cli.stages.pretrain_warnings import about_corpus, about_epoch
+from sgcl_cli.stages.pretrain_watch import Watch, bank_health
 
 _LAUNCHER_REPEATS = 2.0  # seconds
-_RECENT = 50  # steps over which the bar's rates are taken
 
 
 class Run:
@@ -80,9 +81,11 @@ class Run:
         self.feed = Feed(self.loader, runtime)
         self.checkpoints = Checkpoints(config, index, start, run_id)
         self.log = MetricsLog(self.out, writes=self._writes)
+        self.watch = Watch(config, runtime, self.log, ranks)
+        self.probe = self._probe()
+        self.warn(about_corpus(self.state.objective))
         self._started = time.perf_counter()
         self._bar: Task | None = None
-        self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT)
 
     def _begin(self) -> State:
         """The state before the first step, all of it from the seed."""
@@ -195,24 +198,24 @@ class Run:
         if state.keys is not None:
             state.keys.follow(state.networks, self.settings.key_momentum)
         state.position = position
-        losses = joint_terms(self._losses, self.ranks)
-        state.tally.add(losses)
-        self.log.write({"step": position.step, **self._schedule(position), "loss": losses, **self._measures()})
+        known = {"step": position.step, **self._schedule(position), "data_wait": round(batch.waited, 6)}
+        self.watch.step(known, self._losses, new.v)
+        if self.watch.due:
+            self._read()
         if self._bar is not None:
-            self._bar.update(note=self._note(position, losses["total"]))
             self._bar.advance()
         if self.checkpoints.due:
             self.save()
 
-    def _note(self, position: Position, loss: float) -> str:
-        epoch = f"epoch {position.epoch + 1}/{self.config.epochs} loss {loss:.3f}"
-        now = time.perf_counter()
-        self._recent.append((now, self.batch.waited))
-        seconds = now - self._recent[0][0]
-        if seconds <= 0:
-            return epoch
-        steps, waited = len(self._recent) - 1, sum(wait for _, wait in list(self._recent)[1:])
-        return f"{epoch}, {steps * self.config.batch / seconds:.0f} images/s, {waited / seconds:.0%} waiting for data"
+    def _read(self) -> None:
+        """Take the numbers of the steps since the last reading from the device, and show the last."""
+        state, last = self.state, self.watch.read(self.state.tally, self.state.seen)
+        if self._bar is not None and last is not None:
+            waiting = last["data_wait"] * last["images_per_second"] / self.config.batch
+            self._bar.update(
+                note=f"epoch {state.position.epoch + 1}/{self.config.epochs} loss {last['loss']['total']:.3f}, "
+                f"{last['images_per_second']:.0f} images/s, {min(1.0, waiting):.0%} waiting for data"
+            )
 
     def _schedule(self, position: Position) -> dict[str, float]:
         epochs = self.epochs_at(position)
@@ -222,17 +225,52 @@ class Run:
             "ramp": ramp(epochs, self.settings.ramp_epochs or 0.0),
         }
 
-    def _measures(self) -> dict[str, float | None]:
-        """What a line of metrics.jsonl says of its step besides the loss."""
-        return {"data_wait": round(self.batch.waited, 6), **watched(self._losses.diagnostics, self.ranks)}
-
     def end_epoch(self, position: Position) -> bool:
-        """Close the epoch's means and write a checkpoint."""
+        """Close the epoch's means, score the encoder where a probe is due, and write a checkpoint."""
         state = self.state
         state.position = position
+        self._read()
         state.epoch_means, state.tally = state.tally.means(), Tally()
+        seen, state.seen = {**state.seen.means(), **bank_health(state.objective, position.epoch)}, Tally()
+        self.warn(about_epoch(seen))
+        scored = self._score()
+        self.watch.summary(position.step, position.epoch, {"loss": state.epoch_means, **seen, **scored})
         self.save()
+        self.watch.start_clock()
         return False
+
+    def _probe(self) -> Probe | None:
+        """The probe, where one is asked for; whose labels it uses is kept with every encoder that this run writes."""
+        if self.config.probe is None:
+            return None
+        card = self.checkpoints.card(self.state)
+        probe = Probe(self.config, self.index, self.runtime, card.input_size)
+        self.checkpoints.probe_slides = probe.labelled.slides
+        self.reporter.note(f"probe: {probe.labelled.describe()}")
+        return probe
+
+    def _score(self) -> dict[str, Any]:
+        """What the probe says after this epoch; an encoder better than all before becomes best.pt."""
+        state, epoch = self.state, self.state.position.epoch
+        due = epoch == self.config.epochs or epoch % self.config.probe_every == 0
+        if self.probe is None or not self._writes or not due:
+            return {}
+        score = self.probe.score(self.checkpoints.card(state), state.networks.encoder)
+        accuracy = score["balanced_accuracy"]
+        if state.best is None or accuracy > state.best:
+            state.best = accuracy
+            self.checkpoints.save_best(state, {"epoch": epoch, **score})
+        self.reporter.note(
+            f"epoch {epoch}: the probe's balanced accuracy is {accuracy:.3f}, chance is {score['chance']:.3f}"
+        )
+        return {"probe": score}
+
+    def warn(self, messages: list[str]) -> None:
+        """Say it now, and keep it for run.json; what differs only after the colon is said once."""
+        for message in messages:
+            if message.partition(":")[0] not in {said.partition(":")[0] for said in self.warnings}:
+                self.warnings.append(message)
+                self.reporter.warn(message)
 
     # Training, checkpoints.
 
@@ -257,8 +295,12 @@ class Run:
         """
         self.checkpoints.start_clock()
         self._started = time.perf_counter()
+        if self.config.tensorboard and self._writes:
+            self.watch.open_board(self.out / "tensorboard", self.state.position.step)
+        self.watch.start_clock()
         settle = _LAUNCHER_REPEATS if self.ranks.count > 1 else 0.0
-        with StopRequest(settle) as stop, self.reporter.task("pretrain", self.total_steps, "steps") as self._bar:
+        bar = self.reporter.task("pretrain", self.total_steps, "steps")
+        with closing(self.watch), StopRequest(settle) as stop, bar as self._bar:
             self._bar.advance(self.state.position.step)
             signum = 0
 
@@ -308,6 +350,7 @@ class Run:
 
     def save(self) -> None:
         """Write last.pt, after the lines of metrics.jsonl that lead up to it; rank 0 does, and a dry run does not."""
+        self._read()
         if self._writes:
             self.log.flush()
             self.checkpoints.save(self.state, self.seconds())

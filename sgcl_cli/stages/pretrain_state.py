@@ -26,7 +26,10 @@ from sgcl_cli.stages.pretrain_log import Tally
 
 @dataclass
 class State:
-    """All that a step changes, and ``seconds``, what training took up to the last checkpoint that was loaded."""
+    """All that a step changes; ``seconds``, what training took up to the last checkpoint that was loaded.
+
+    ``tally`` and ``seen`` are the terms of this epoch and what else was measured; ``best`` is the probe's best score.
+    """
 
     networks: Networks
     keys: KeyNetworks | None
@@ -34,7 +37,9 @@ class State:
     optimiser: torch.optim.Optimizer
     position: Position = field(default_factory=Position)
     tally: Tally = field(default_factory=Tally)
+    seen: Tally = field(default_factory=Tally)
     epoch_means: dict[str, float] = field(default_factory=dict)
+    best: float | None = None
     seconds: float = 0.0
 
     def content(self) -> dict[str, Any]:
@@ -45,7 +50,9 @@ class State:
             "objective": self.objective.state_dict(),
             "keys": None if self.keys is None else self.keys.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "tally": {"sums": self.tally.sums, "steps": self.tally.steps},
+            "tally": self.tally.content(),
+            "seen": self.seen.content(),
+            "best": self.best,
             "epoch_means": self.epoch_means,
         }
 
@@ -58,13 +65,16 @@ class State:
             self.keys.load_state_dict(content["keys"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.position = Position(*content["position"])
-        self.tally = Tally(dict(content["tally"]["sums"]), content["tally"]["steps"])
+        self.tally, self.seen = Tally.of(content["tally"]), Tally.of(content["seen"])
+        self.best = content["best"]
         self.epoch_means = dict(content["epoch_means"])
         self.seconds = content["seconds"]
 
 
 class Checkpoints:
     """last.pt of a run and those of its last epochs, and when one is due."""
+
+    probe_slides: tuple[str, ...] = ()
 
     def __init__(self, config: PretrainConfig, index: PatchIndex, start: Start, run_id: str) -> None:
         self.config, self.index, self.run_id = config, index, run_id
@@ -103,6 +113,11 @@ class Checkpoints:
             keep_epoch(self.last, state.position.epoch, self.config.keep)
         self._saved = time.monotonic()
         self.took = self._saved - started
+
+    def save_best(self, state: State, probe: dict[str, Any]) -> None:
+        """Write best.pt: the encoder as it is, and the ``probe``'s scores that chose it."""
+        encoder = {"card": card_values(self.card(state)), "state": state.networks.encoder.state_dict()}
+        save_checkpoint(self.last.with_name("best.pt"), {"id": self.run_id, "encoder": encoder, "probe": probe})
 
     def resume(self, state: State) -> bool:
         """Take up last.pt, where there is one.
@@ -145,6 +160,7 @@ class Checkpoints:
             run_id=self.run_id,
             epochs=state.position.step / steps_per_epoch,
             pretrain_slides=tuple(dict.fromkeys((*slides, *self._seen))),
+            probe_slides=self.probe_slides,
         )
 
 

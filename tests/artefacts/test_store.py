@@ -120,6 +120,29 @@ def test_links_inside_groups_are_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_groups_may_hold_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_group("a/b/c")
+        file["a/b/c/again"] = file["/a"]
+        file["a/b/root"] = file["/"]
+    with store.opened(path) as file:
+        assert set(file) == {"a"}
+    with h5py.File(path, "r+") as file:
+        file["a/b/c/out"] = h5py.ExternalLink("elsewhere.h5", "/")
+    with pytest.raises(ArtefactError, match="'out' is a link to elsewhere"), store.opened(path):
+        pass
+
+
+def test_damage_inside_is_an_error_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    store.write_h5(path, SCHEMA, _good(), {"id": "i"})
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"TREE", b"FREE").replace(b"SNOD", b"SNAP"))
+    with pytest.raises(ArtefactError, match=r"x\.h5 is damaged"), store.opened(path, SCHEMA):
+        pass
+
+
 def test_virtual_and_external_datasets_are_refused(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(b"secret00")
     with h5py.File(tmp_path / "v.h5", "w") as file:

@@ -123,7 +123,7 @@ def test_terms_of_the_whole_batch_are_means_over_ranks() -> None:
     index, v, h, corners = _batch(0)
     losses = _objective().losses(index, v, h, corners, epoch=5.0, step=0)
     terms = joint_terms(losses, Ranks())
-    assert terms["total"] == pytest.approx(float(losses.total)) and terms["spatial"] > 0
+    assert float(terms["total"]) == pytest.approx(float(losses.total)) and terms["spatial"] > 0
     assert joint_means(torch.tensor([2.0, float("nan")]), Ranks())[0] == 2.0
 
 

@@ -151,7 +151,25 @@ def test_slides_seen_in_pretraining_are_transductive():
         audit,
     )
     assert audit.ledger["seen_in_pretraining"] == ["a"]
-    assert audit.warnings == ["transductive: the encoder was pretrained, without labels, on 1 of these 2 slides: 'a'"]
+    assert audit.ledger["patients_seen_in_pretraining"] == ["a"]
+    assert audit.warnings == [
+        "transductive: the encoder was pretrained, without labels, on 1 of these 2 slides, of 1 of 2 patients: 'a'"
+    ]
+
+
+def test_slides_and_folders_whose_labels_a_probe_used_are_named():
+    asked = json.dumps(["identity of b", "folder c"])
+    files = [
+        feature_file(
+            n, attributes={"source_identity": f"identity of {n}", "patches_id": f"folder {n}", "probe_slides": asked}
+        )
+        for n in "abc"
+    ]
+    audit = Audit()
+    slides(features(*files), table({"a": "x", "b": "y", "c": "x"}), audit)
+    assert audit.ledger["used_by_a_probe"] == ["b", "c"]
+    assert [finding.code for finding in audit.findings] == ["probed"]
+    assert "used the labels of 2 of these 3 slides" in audit.warnings[0] and audit.warnings[0].endswith("'b', 'c'")
 
 
 def labelled(slide: str, labels: list[int], names=("fat", "tumour"), **columns) -> FeatureFile:

@@ -46,7 +46,7 @@ def _steps(out: str) -> list[dict]:
     return [line for line in lines if "loss" in line]
 
 
-def test_a_run_leaves_what_the_design_says(config: PretrainConfig) -> None:
+def test_a_run_leaves_what_the_design_says(config: PretrainConfig, pictures: None) -> None:
     outcome = pretrain(config)
     out = Path(config.out)
     expected = {
@@ -54,7 +54,9 @@ def test_a_run_leaves_what_the_design_says(config: PretrainConfig) -> None:
         "encoder.safetensors",
         "encoder.json",
         "metrics.jsonl",
+        "views.png",
         "curves.png",
+        "neighbours.png",
         "slides.csv",
         "run.json",
     }

@@ -58,7 +58,8 @@ def _finish(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
 
 
 def _steps(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
 
 
 # An encoder without batch norm, whose statistics would be each process's own: what remains must be the same.
