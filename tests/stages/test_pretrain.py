@@ -82,11 +82,11 @@ def test_the_same_command_again_does_nothing(config: PretrainConfig) -> None:
     assert (Path(config.out) / "last.pt").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("base", ["npid", "moco"])
+@pytest.mark.parametrize(("base", "start"), [("npid", "random"), ("moco", "encoded")])
 def test_stopped_after_any_step_and_resumed_equals_uninterrupted_to_the_bit(
-    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str
+    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, start: str
 ) -> None:
-    config = replace(config, base=base)
+    config = replace(config, base=base, bank_start=start)
     pretrain(config)
     broken = replace(config, out=str(tmp_path / "broken"))
     stepped = stage.Run.stepped
@@ -105,6 +105,15 @@ def test_stopped_after_any_step_and_resumed_equals_uninterrupted_to_the_bit(
     whole, parts = _state(config.out), _state(broken.out)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert [s["loss"] for s in _steps(config.out)] == [s["loss"] for s in _steps(broken.out)]
+
+
+def test_banks_may_start_as_what_the_untrained_networks_make_of_the_patches(config: PretrainConfig) -> None:
+    similarity = {}
+    for start in ("random", "encoded"):
+        run = replace(config, epochs=1, bank_start=start, out=f"{config.out}-{start}")
+        pretrain(run)
+        similarity[start] = _steps(run.out)[0]["positive_similarity"]
+    assert abs(similarity["random"]) < 0.2 < similarity["encoded"]
 
 
 def test_kill_9_and_again(config: PretrainConfig, tmp_path: Path) -> None:
