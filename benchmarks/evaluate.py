@@ -80,7 +80,7 @@ def work_of(
 ) -> tuple[training.Training, torch.optim.Optimizer]:
     mean, scale = packed.row_statistics(cohort.bags, fold.train[:20])
     with engine_runtime.seeded(seed):
-        model = models.build("gated", mean, scale, outputs=2, hidden=128, dropout=0.25)
+        model = models.build("gated-abmil", mean, scale, outputs=2, hidden=128, dropout=0.25)
     work = training.Training(model, cohort, fold.train, fold.train[:0], patience=99, seed=seed, bag_sample=bag_sample)
     return work, torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
 
@@ -125,7 +125,7 @@ def bare(cohort: training.Cohort, fold: splits.Fold, bag_sample: int | None) -> 
 def plain(folder: Path, fold: splits.Fold, bag_sample: int | None, dim: int) -> Callable[[], None]:
     """Batch 1, the file opened for every bag; the model is ours on a single bag, standardisation by constants."""
     with engine_runtime.seeded(0):
-        model = models.build("gated", torch.zeros(dim), torch.ones(dim), outputs=2, hidden=128, dropout=0.25)
+        model = models.build("gated-abmil", torch.zeros(dim), torch.ones(dim), outputs=2, hidden=128, dropout=0.25)
     optimiser = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     rng = np.random.default_rng(0)
 

@@ -18,6 +18,7 @@ sgcl pretrain   last.pt  encoder.safetensors  encoder.json  metrics.jsonl  curve
 sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json
 sgcl evaluate   metrics.json  metrics.csv  predictions.csv  splits.csv  audit.json  figures/*.png
                 attention/<slide_id>.csv  report.html  run.json
+                .cache/*.npz (finished fits, one a model and fold)
 ```
 
 In `source` of the patches, `path` says how pixels were read: `direct` (JPEG tiles decoded one by one), `openslide`,

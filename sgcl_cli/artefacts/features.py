@@ -129,14 +129,16 @@ class FeatureSet:
         return {file.slide_id: file for file in self.files}
 
 
-def open_features(path: str | Path) -> FeatureSet:
+def open_features(path: str | Path, *, mapped: bool = False) -> FeatureSet:
     """Open a folder of features: ours, CLAM's h5_files or pt_files, TRIDENT's features_<encoder>, STAMP's, plain .pt or .npy.
 
+    :param mapped: leave features on disk and map them into memory, read-only, where a file keeps them in one piece (ours
+        do); each such file stays open.
     :raises ArtefactError: no such folder, no features, unequal dimensions, two encoders in one folder, damaged files.
     """
     folder = Path(path)
     if folder.is_file():
-        return FeatureSet(folder.parent, (open_file(folder),))
+        return FeatureSet(folder.parent, (open_file(folder, mapped=mapped),))
     if not folder.is_dir():
         raise ArtefactError(f"no such folder: {folder}", "give the folder that sgcl embed wrote")
     nested = [inner for inner in (folder / "h5_files", folder / "pt_files") if inner.is_dir()]
@@ -149,7 +151,7 @@ def open_features(path: str | Path) -> FeatureSet:
     paths = [p for i, p in enumerate(paths) if i == 0 or names[i - 1] != p.stem]
     if not paths:
         raise ArtefactError(f"no features in {inner}", "run sgcl embed first, and give the folder that it wrote")
-    files = tuple(open_file(p) for p in paths)
+    files = tuple(open_file(p, mapped=mapped) for p in paths)
     for file in files[1:]:
         if file.features.shape[1] != files[0].features.shape[1]:
             raise ArtefactError(
@@ -171,17 +173,24 @@ def open_features(path: str | Path) -> FeatureSet:
     return FeatureSet(folder, files)
 
 
-def open_file(path: str | Path) -> FeatureFile:
-    """Open one feature file of any of the known kinds.
+def stored_bytes(path: str | Path) -> int:
+    """Bytes of the feature files below a folder, or of one file; 0 where there is none."""
+    path = Path(path)
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.suffix in (".h5", ".pt", ".npy")]
+    return sum(file.stat().st_size for file in files)
+
+
+def open_file(path: str | Path, *, mapped: bool = False) -> FeatureFile:
+    """Open one feature file of any of the known kinds; see ``open_features``.
 
     :raises ArtefactError: missing, damaged, or without an array of two dimensions of finite numbers.
     """
     path = Path(path)
     if path.suffix == ".h5":
-        return _open_h5(path)
+        return _open_h5(path, mapped)
     if path.suffix == ".npy":
         try:
-            array = np.load(path, allow_pickle=False)
+            array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise ArtefactError(
                 f"{path} is not a plain .npy array: {error}", "arrays of Python objects are refused"
@@ -190,14 +199,14 @@ def open_file(path: str | Path) -> FeatureFile:
     return _open_pt(path)
 
 
-def _open_h5(path: Path) -> FeatureFile:
+def _open_h5(path: Path, mapped: bool = False) -> FeatureFile:
     with store.opened(path) as file:
         if "format" in file.attrs:
             SCHEMA.check(file, path)
         name = next((key for key in ("features", "feats") if key in file), None)
         if name is None:
             raise ArtefactError(f"{path} has neither 'features' nor 'feats'", "give a folder of feature files")
-        array = file[name][:]
+        array = _array(file[name], path, mapped)
         if array.ndim == 3 and array.shape[0] == 1:
             array = array[0]
         array = _features(array, path)
@@ -223,6 +232,14 @@ def _open_h5(path: Path) -> FeatureFile:
         geometry=geometry,
         **columns,
     )
+
+
+def _array(data: h5py.Dataset, path: Path, mapped: bool) -> NDArray[Any]:
+    offset = data.id.get_offset() if mapped and data.size else None
+    if offset is None:
+        array: NDArray[Any] = data[:]
+        return array
+    return np.memmap(path, data.dtype, "r", offset, data.shape)
 
 
 def _open_pt(path: Path) -> FeatureFile:

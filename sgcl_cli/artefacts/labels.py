@@ -1,7 +1,11 @@
-"""labels.csv, brought by the user: slide_id,label[,patient_id][,site][,split]. Ids are text: a leading zero stays."""
+"""labels.csv, brought by the user: slide_id,label[,patient_id][,site][,split], or time and event in place of a label.
+
+Ids are text: a leading zero stays.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +13,7 @@ from sgcl_cli.artefacts import store
 from sgcl_cli.errors import LabelError
 
 SPLITS = ("train", "val", "test")
+_EVENTS = {"1": 1, "0": 0, "true": 1, "false": 0, "yes": 1, "no": 0, "1.0": 1, "0.0": 0}
 _SUFFIXES = (
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".svslide", ".czi", ".dcm", ".h5", ".pt", ".npy",
 )  # fmt: skip
@@ -16,13 +21,33 @@ _SUFFIXES = (
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One slide's label. ``label`` is None where the table gives the patient alone; ``patient_id`` defaults to the slide."""
+    """One slide's label. ``label`` is None where the table gives the patient alone; ``patient_id`` defaults to the slide.
+
+    ``time`` is not negative; ``event`` is 1 for an event and 0 for censored. Both are None unless asked for.
+    """
 
     slide_id: str
     label: str | None
     patient_id: str
     site: str | None
     split: str | None
+    time: float | None = None
+    event: int | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns that are read, in lower case; ``target`` or ``time`` with ``event`` may be None."""
+
+    slide_id: str = "slide_id"
+    target: str | None = "label"
+    time: str | None = None
+    event: str | None = None
+
+    @property
+    def needed(self) -> list[str]:
+        """Those that must be there."""
+        return [name for name in (self.slide_id, self.target, self.time, self.event) if name is not None]
 
 
 @dataclass(frozen=True)
@@ -48,24 +73,23 @@ def plain_id(text: str) -> str:
     return text
 
 
-def read_labels(path: str | Path, target: str = "label", *, need_target: bool = True) -> Labels:
+def read_labels(path: str | Path, columns: Columns = Columns()) -> Labels:
     """Read and check a table of labels.
 
     Equal rows that stand twice are merged with a warning.
 
-    :param target: the column that holds the label.
-    :param need_target: whether that column must be there; patch-level evaluation only takes patients, sites and splits.
-    :raises LabelError: unreadable, a missing column, an empty id or label, an unknown split, one slide with two different rows.
+    :param columns: what to read besides patient_id, site and split; patch-level evaluation takes those alone.
+    :raises LabelError: unreadable, a missing column, an empty id or label, a time or event that is none, an unknown
+        split, one slide with two different rows.
     """
     path = Path(path)
-    column = target.strip().lower()
-    table = store.read_table(path, ["slide_id", *([column] if need_target else [])])
+    table = store.read_table(path, columns.needed)
     if not table:
         raise LabelError(f"the table {path} has no rows", "give one row a slide: slide_id,label")
     rows: dict[str, LabelRow] = {}
     twice: list[str] = []
     for number, cells in enumerate(table, 2):
-        row = _row(cells, column, path, number, need_target)
+        row = _row(cells, columns, f"{path}, row {number}")
         known = rows.setdefault(row.slide_id, row)
         if known is row:
             continue
@@ -86,22 +110,38 @@ def read_labels(path: str | Path, target: str = "label", *, need_target: bool = 
     )
 
 
-def _row(cells: dict[str, str], column: str, path: Path, number: int, need_target: bool) -> LabelRow:
-    slide_id = plain_id(cells["slide_id"])
+def _row(cells: dict[str, str], columns: Columns, where: str) -> LabelRow:
+    slide_id = plain_id(cells[columns.slide_id])
     if not slide_id:
-        raise LabelError(f"{path}, row {number} has no slide_id", "fill it in or remove the row")
-    label = cells.get(column) or None
-    if label is None and need_target:
-        raise LabelError(f"{path}, row {number}: slide '{slide_id}' has no {column}", "fill it in or remove the row")
+        raise LabelError(f"{where} has no {columns.slide_id}", "fill it in or remove the row")
+    for name in columns.needed:
+        if not cells[name]:
+            raise LabelError(f"{where}: slide '{slide_id}' has no {name}", "fill it in or remove the row")
     split = cells.get("split", "").lower() or None
     if split is not None and split not in SPLITS:
-        raise LabelError(
-            f"{path}, row {number}: split is '{split}'", f"use one of {', '.join(SPLITS)}, or leave it empty"
-        )
+        raise LabelError(f"{where}: split is '{split}'", f"use one of {', '.join(SPLITS)}, or leave it empty")
     return LabelRow(
         slide_id=slide_id,
-        label=label,
+        label=None if columns.target is None else cells[columns.target],
         patient_id=cells.get("patient_id") or slide_id,
         site=cells.get("site") or None,
         split=split,
+        time=None if columns.time is None else _time(cells[columns.time], where, columns.time),
+        event=None if columns.event is None else _event(cells[columns.event], where, columns.event),
     )
+
+
+def _time(text: str, where: str, column: str) -> float:
+    try:
+        time = float(text)
+    except ValueError:
+        time = math.nan
+    if not math.isfinite(time) or time < 0:
+        raise LabelError(f"{where}: {column} is '{text}'", "a time is a number that is not negative")
+    return time
+
+
+def _event(text: str, where: str, column: str) -> int:
+    if text.lower() not in _EVENTS:
+        raise LabelError(f"{where}: {column} is '{text}'", "an event is 1 (it happened) or 0 (censored)")
+    return _EVENTS[text.lower()]

@@ -53,3 +53,11 @@ def slide_id(path: Path) -> str:
 
 def _tree(folder: Path) -> bool:
     return _TREE.fullmatch(folder.name) is not None
+
+
+def thumbnail(file: Path) -> Path | None:
+    """The picture of the slide whose patches a file holds, where the output still has it: ``thumbnails/<slide_id>.jpg``."""
+    folder = file.absolute().parent.parent
+    out = folder.parent if _tree(folder) else folder
+    path = out / "thumbnails" / f"{slide_id(file)}.jpg"
+    return path if path.is_file() else None

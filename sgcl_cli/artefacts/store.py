@@ -326,6 +326,21 @@ def write_csv(path: str | Path, columns: Sequence[str], rows: Sequence[Mapping[s
     write_text(path, buffer.getvalue())
 
 
+def read_csv(path: str | Path) -> list[dict[str, str]]:
+    """Read a table that ``write_csv`` wrote: cells as text, the case of names kept.
+
+    :raises ArtefactError: missing, or not such a table.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"cannot read {path}: {error}", "make it again") from error
+    header, *rows = list(csv.reader(io.StringIO(text))) or [[]]
+    if any(len(row) != len(header) for row in rows):
+        raise ArtefactError(f"{path} has rows of another length than its header", "the file is damaged; make it again")
+    return [dict(zip(header, map(_unquoted, row), strict=True)) for row in rows]
+
+
 def read_table(path: str | Path, required: Sequence[str]) -> list[dict[str, str]]:
     """Read a user's table: comma, semicolon or tab separated, with or without a byte-order mark; all cells are text.
 

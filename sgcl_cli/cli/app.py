@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 
 from sgcl_cli import __version__
 from sgcl_cli.cli.console import Terminal
-from sgcl_cli.cli.options import as_toml, options_of
+from sgcl_cli.cli.options import as_toml, options_of, repeated
 from sgcl_cli.config import (
     Config,
     EmbedConfig,
@@ -96,7 +96,7 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit code: 0, 1, 2, 3, 130 or 143 (docs/README say what each means)."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = app(args=arguments, prog_name="sgcl", standalone_mode=False)
+        code = app(args=repeated(arguments, "--compare"), prog_name="sgcl", standalone_mode=False)
     except ElsewhereError as error:
         return error.exit_code
     except SgclError as error:

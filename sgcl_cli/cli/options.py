@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -38,6 +38,19 @@ def options_of(kind: type[Config], body: Callable[[dict[str, Any], dict[str, Any
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
+
+
+def repeated(arguments: Sequence[str], name: str) -> list[str]:
+    """``NAME A B`` as ``NAME A NAME B``: an option takes what follows it up to the next option."""
+    found: list[str] = []
+    taking = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            taking = argument == name
+        elif taking and found[-1] != name:
+            found.append(name)
+        found.append(argument)
+    return found
 
 
 def as_toml(config: Config) -> str:

@@ -125,7 +125,7 @@ class Config:
             elif isinstance(value, bool):
                 options.append(flag(spec.name) if value else flag("no_" + spec.name))
             else:
-                options += [flag(spec.name), str(value)]
+                options += [flag(spec.name), *(value if isinstance(value, tuple) else [str(value)])]
         return shlex.join(["sgcl", self.table, *arguments, *options])
 
     def affecting(self) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 from sgcl_cli.config.base import Config, option
 from sgcl_cli.errors import ConfigError
 
+BAG_MODELS = ("mean", "max", "abmil", "gated-abmil", "clam-sb", "dsmil", "transmil")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Config):
@@ -19,18 +21,57 @@ class EvaluateConfig(Config):
     labels: str | None = option(None, "Table slide_id,label[,patient_id][,site][,split].", affects=False, panel="Data")
     train: str | None = option(None, "Features to fit on; goes with --test.", affects=False, panel="Data")
     test: str | None = option(None, "Features to report on; goes with --train.", affects=False, panel="Data")
+    patches: str | None = option(
+        None,
+        "Folder of the patches, for pictures of attention; default: where the features say.",
+        affects=False,
+        panel="Data",
+    )
+    compare: tuple[str, ...] = option(
+        (), "Folders of finished evaluations to compare with each other: --compare A B ...", affects=False, panel="Data"
+    )
     target: str = option("label", "Column of --labels that holds the target.", panel="Data")
+    id: str = option("slide_id", "Column of --labels that names the slides.", panel="Data")
+    time: str | None = option(
+        None, "Column of --labels with the time to an event, for survival; goes with --event.", panel="Data"
+    )
+    event: str | None = option(
+        None, "Column of --labels that says whether it happened: 1, or 0 for censored.", panel="Data"
+    )
     level: Literal["auto", "slide", "patch"] = option("auto", "What is predicted: slides or patches.", panel="Data")
-    task: Literal["auto", "binary", "multiclass"] = option("auto", "Kind of target.", panel="Data")
+    task: Literal["auto", "binary", "multiclass", "regression", "survival"] = option(
+        "auto", "Kind of target.", panel="Data"
+    )
     allow_missing: bool = option(
         False, "Go on where more than 5 % of the labelled slides have no features.", panel="Data"
     )
 
+    models: str | None = option(
+        None, "Bag models on slides, by comma: mean,max,abmil,gated-abmil,clam-sb,dsmil,transmil.", panel="Protocol"
+    )
+    cv: Literal["patient", "site"] = option(
+        "patient", "What folds keep together: patients, or sites, each left out once.", panel="Protocol"
+    )
+    splits: str | None = option(
+        None, "Division to use: our splits.csv, CLAM's splits, or a table slide_id,split.", affects=False, panel="Data"
+    )
     folds: int = option(5, "Folds of the patient-grouped cross-validation.", low=2, high=50, panel="Protocol")
+    seeds: int = option(3, "Fits of each bag model in each fold; predictions are averaged.", low=1, panel="Protocol")
+    bag_sample: int | None = option(
+        None, "Patches drawn of each training slide every epoch; default: all.", low=1, panel="Protocol"
+    )
+    label_efficiency: bool = option(
+        False, "Also fit on 1, 10 and 100 % of the fitted patients, repeatedly.", panel="Protocol"
+    )
     validation: float = option(
         0.2, "Share of the training patients kept for choosing settings.", above=0, below=1, panel="Protocol"
     )
-    knn_k: int = option(20, "Neighbours of the kNN probe.", low=1, panel="Protocol")
+    knn_k: int | None = option(
+        None,
+        "Neighbours of the kNN probe; default: 10, 20, 100 or 200, whichever suits validation.",
+        low=1,
+        panel="Protocol",
+    )
     knn_temperature: float = option(0.07, "Temperature of the kNN probe's votes.", above=0, panel="Protocol")
     mil_epochs: int = option(60, "Most epochs of the attention model.", low=1, panel="Protocol")
     mil_patience: int = option(12, "Epochs without a better validation loss before it stops.", low=1, panel="Protocol")
@@ -40,8 +81,45 @@ class EvaluateConfig(Config):
     bootstrap: int = option(2000, "Resamples of the patients for intervals; 0 for none.", low=0, panel="Protocol")
     confidence: float = option(0.95, "Coverage of the intervals.", above=0, below=1, panel="Protocol")
 
+    dense: str | None = option(
+        None, "Folder of masks: tell pixels apart by the encoder's feature map.", affects=False, panel="Dense"
+    )
+    encoder: str | None = option(
+        None, "Encoder for --dense: what sgcl embed takes, a ResNet of this package.", affects=False, panel="Dense"
+    )
+    mask_values: str | None = option(
+        None, "Classes of the masks' values, 255=tumour,0=other; default: each value is one.", panel="Dense"
+    )
+    ignore: int | None = option(None, "Value of the masks that is no class.", low=0, panel="Dense")
+    dense_layer: Literal["layer1", "layer2", "layer3", "layer4"] = option(
+        "layer4", "Stage whose map is read: layer4 is 32 times smaller than the patch, layer3 16 times.", panel="Dense"
+    )
+    dense_pixels: int = option(8000, "Labelled pixels a slide that the head is fitted on.", low=1, panel="Dense")
+
+    @property
+    def bag_models(self) -> tuple[str, ...]:
+        """The bag models asked for, gated-abmil where nothing is said."""
+        return tuple(name.strip() for name in (self.models or "gated-abmil").split(","))
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        unknown = [name for name in self.bag_models if name not in BAG_MODELS]
+        if unknown:
+            raise ConfigError(f"--models: there is no '{unknown[0]}'", f"known: {', '.join(BAG_MODELS)}")
+        if (self.time is None) != (self.event is None):
+            raise ConfigError("--time and --event go together", "name both columns")
+        if self.time is not None and self.task not in ("auto", "survival"):
+            raise ConfigError(f"--task {self.task} has no --time", "leave --task or --time and --event out")
+        if self.splits is not None and self.cv == "site":
+            raise ConfigError("--splits and --cv site both divide the slides", "give one of them")
+        if self.compare:
+            if self.features or self.train or self.test or self.labels:
+                raise ConfigError("--compare takes finished evaluations alone", "leave features and labels out")
+            return
+        if self.dense:
+            if self.features or self.train or self.test:
+                raise ConfigError("--dense looks at patches, not features", "leave features out")
+            return
         pair = self.train is not None or self.test is not None
         if pair and (self.train is None or self.test is None):
             raise ConfigError("--train and --test go together", "give both, or FEATURES with --labels")

@@ -6,9 +6,10 @@ Rows are sorted by slide id, patches by their row within the file, so the order 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,10 @@ from sgcl_cli.artefacts.features import FeatureFile, FeatureSet
 from sgcl_cli.artefacts.labels import LabelRow, Labels, plain_id
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe.audit import Audit
+from sgcl_cli.probe.twins import audit_twins
 
 Level = Literal["slide", "patch"]
+Task = Literal["binary", "multiclass", "regression", "survival"]
 MOST_INTEGER_CLASSES = 10
 MOST_MISSING = 0.05
 _NAMED = 5
@@ -40,6 +43,10 @@ class Cohort:
     :param slide_id, patient_id: str (n,); label: int64 (n,) into ``classes``; split: str (n,) or None.
     :param row: int64 (n,), the patch within its file; None at slide level.
     :param patients_from: where patients come from, for the report; ``patients_known``: all from the user.
+    :param site: str (n,), "" where unknown; None where no row has one.
+    :param task_from: why the task is what it is.
+    :param value: float64 (n,), what a regression predicts; time, event: float64 and int64 (n,) of survival. Both have no
+        ``classes``, and ``label`` is 0.
     """
 
     level: Level
@@ -52,6 +59,12 @@ class Cohort:
     row: NDArray[np.int64] | None
     patients_from: str
     patients_known: bool
+    task: Task
+    task_from: str
+    site: NDArray[np.str_] | None = None
+    value: NDArray[np.float64] | None = None
+    time: NDArray[np.float64] | None = None
+    event: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -59,7 +72,7 @@ class Cohort:
     @property
     def binary(self) -> bool:
         """Whether there are two classes."""
-        return len(self.classes) == 2
+        return self.task == "binary"
 
     @property
     def patients(self) -> int:
@@ -97,6 +110,22 @@ def open_sources(train_or_all: FeatureSet, test: FeatureSet | None) -> tuple[Sou
         name = next(file.slide_id for file in test.files if file.id in shared)
         raise LabelError(f"'{name}' is in both --train and --test", "fit and report on different slides")
     return Source(train_or_all, "train"), Source(test, "test")
+
+
+def settle_task(labels: Sequence[str], asked: str) -> tuple[Task, str]:
+    """The task and why: numbers that are not whole, or more than 10 different ones, are measurements; else classes.
+
+    :param asked: auto, or a task.
+    """
+    if asked != "auto":
+        return cast(Task, asked), "as asked"
+    names = set(labels)
+    numbers = [_number(name) for name in names]
+    if all(number is not None for number in numbers):
+        whole = all(number == int(number) for number in numbers if number is not None)
+        if not whole or len(names) > MOST_INTEGER_CLASSES:
+            return "regression", f"the target has {len(names)} different numbers{'' if whole else ', not all whole'}"
+    return ("binary" if len(names) == 2 else "multiclass"), f"{len(names)} classes"
 
 
 def class_names(labels: Iterable[str], task: str) -> tuple[str, ...]:
@@ -160,27 +189,58 @@ def by_slide(sources: Sequence[Source], labels: Labels, *, task: str, allow_miss
             audit.warn("missing_features", what)
     if unlabelled:
         audit.warn("missing_labels", f"{len(unlabelled)} slides with features have no label: {_listed(unlabelled)}")
-    _audit_twins([(name, table[name].patient_id, files[name]) for name in matched], audit)
+    audit_twins([(name, table[name].patient_id, files[name]) for name in matched], audit)
     audit.stop_on_errors()
-    classes = class_names((table[name].label or "" for name in matched), task)
-    number = {name: index for index, name in enumerate(classes)}
-    given = any(table[name].split for name in matched)
-    splits = [sides[name] if sides else table[name].split or "" for name in matched]
+    rows = [table[name] for name in matched]
+    given = any(row.split for row in rows)
+    splits = [sides[row.slide_id] if sides else row.split or "" for row in rows]
     cohort = Cohort(
         level="slide",
-        classes=classes,
         files=tuple(files[name] for name in matched),
         slide_id=np.array(matched),
-        patient_id=np.array([table[name].patient_id for name in matched]),
-        label=np.array([number[table[name].label or ""] for name in matched], dtype=np.int64),
+        patient_id=np.array([row.patient_id for row in rows]),
         split=np.array(splits) if sides or given else None,
         row=None,
         patients_from="the column patient_id" if labels.has_patients else "no column patient_id: a patient is a slide",
         patients_known=labels.has_patients,
+        site=np.array([row.site or "" for row in rows]) if any(row.site for row in rows) else None,
+        **_truth(rows, task),
     )
     _audit_transductive(cohort, audit)
     _audit_probed(cohort, audit)
     return cohort
+
+
+def _truth(rows: Sequence[LabelRow], asked: str) -> dict[str, Any]:
+    """The fields of a cohort that say what is predicted."""
+    none = np.zeros(len(rows), dtype=np.int64)
+    if asked == "survival":
+        time = np.array([np.nan if row.time is None else row.time for row in rows])
+        event = np.array([row.event or 0 for row in rows], dtype=np.int64)
+        if not event.any():
+            raise LabelError("no slide has an event", "survival needs rows whose event is 1")
+        return {"task": "survival", "task_from": "", "classes": (), "label": none, "time": time, "event": event}
+    labels = [row.label or "" for row in rows]
+    task, why = settle_task(labels, asked)
+    if task == "regression":
+        values = np.array([_measured(row) for row in rows])
+        if np.ptp(values) == 0:
+            raise LabelError(f"every target is {values[0]:g}", "a regression needs different values")
+        return {"task": task, "task_from": why, "classes": (), "label": none, "value": values}
+    classes = class_names(labels, asked)
+    task = "binary" if len(classes) == 2 else "multiclass"
+    number = {name: index for index, name in enumerate(classes)}
+    label = np.array([number[text] for text in labels], dtype=np.int64)
+    return {"task": task, "task_from": why, "classes": classes, "label": label}
+
+
+def _measured(row: LabelRow) -> float:
+    number = _number(row.label or "")
+    if number is None:
+        raise LabelError(
+            f"the target of slide '{row.slide_id}' is '{row.label}', not a number", "say --task multiclass for classes"
+        )
+    return number
 
 
 def by_patch(sources: Sequence[Source], labels: Labels | None, *, task: str, audit: Audit) -> Cohort:
@@ -220,7 +280,7 @@ def by_patch(sources: Sequence[Source], labels: Labels | None, *, task: str, aud
     sides_of_patches = _patch_splits(used, rows, sides, table)
     if sides_of_patches is not None and sides:
         _audit_class_names(texts, sides_of_patches, audit)
-    _audit_twins([(name, "", files[name]) for name in used if files[name].name is None], audit)
+    audit_twins([(name, "", files[name]) for name in used if files[name].name is None], audit)
     audit.stop_on_errors()
     classes = class_names(texts.tolist(), task)
     number = {name: index for index, name in enumerate(classes)}
@@ -235,6 +295,9 @@ def by_patch(sources: Sequence[Source], labels: Labels | None, *, task: str, aud
         row=np.concatenate([rows[name] for name in used]),
         patients_from=from_where,
         patients_known="no patients" not in from_where,
+        task="binary" if len(classes) == 2 else "multiclass",
+        task_from="as asked" if task != "auto" else f"{len(classes)} classes",
+        site=_patch_sites(used, rows, table),
     )
     _audit_transductive(cohort, audit)
     _audit_probed(cohort, audit)
@@ -251,9 +314,22 @@ def patch_features(cohort: Cohort) -> NDArray[np.floating]:
 
 
 def bag_rows(cohort: Cohort) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-    """All patches of a slide-level cohort, (N, D), and the offsets of its slides, (n + 1,)."""
+    """All patches of a slide-level cohort, (N, D), and the offsets of its slides, (n + 1,).
+
+    Where files are mapped from disk, so are the rows: from a temporary file without a name.
+    """
     offsets = np.concatenate([[0], np.cumsum([len(file) for file in cohort.files])]).astype(np.int64)
-    return np.concatenate([file.features for file in cohort.files]), offsets
+    first = cohort.files[0].features
+    dtype = np.result_type(*{file.features.dtype for file in cohort.files})
+    shape = (int(offsets[-1]), first.shape[1])
+    if any(isinstance(file.features, np.memmap) for file in cohort.files):
+        with tempfile.TemporaryFile() as unnamed:
+            rows: NDArray[np.floating] = np.memmap(unnamed, dtype, "w+", 0, shape)
+    else:
+        rows = np.empty(shape, dtype)
+    for file, start, end in zip(cohort.files, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        rows[start:end] = file.features
+    return rows, offsets
 
 
 def _files_by_slide(sources: Sequence[Source], audit: Audit) -> tuple[dict[str, FeatureFile], dict[str, str]]:
@@ -335,6 +411,15 @@ def _patch_splits(
     return np.concatenate([np.full(len(rows[name]), of_slide[name]) for name in used])
 
 
+def _patch_sites(
+    used: Sequence[str], rows: dict[str, NDArray[np.int64]], table: dict[str, LabelRow]
+) -> NDArray[np.str_] | None:
+    sites = {name: (table[name].site or "") if name in table else "" for name in used}
+    if not any(sites.values()):
+        return None
+    return np.concatenate([np.full(len(rows[name]), sites[name]) for name in used])
+
+
 def _audit_class_names(texts: NDArray[np.str_], split: NDArray[np.str_], audit: Audit) -> None:
     train, test = (set(texts[split == side].tolist()) for side in ("train", "test"))
     if test - train:
@@ -348,37 +433,22 @@ def _audit_class_names(texts: NDArray[np.str_], split: NDArray[np.str_], audit: 
         audit.warn("classes", f"classes of --train that --test does not have: {_listed(sorted(train - test))}")
 
 
-def _audit_twins(slides: Sequence[tuple[str, str, FeatureFile]], audit: Audit) -> None:
-    """The same scanned slide under two names would stand on both sides of a split."""
-    seen: dict[str, tuple[str, str]] = {}
-    for name, patient, file in slides:
-        identity = (file.attributes or {}).get("source_identity")
-        if not identity:
-            continue
-        other = seen.setdefault(str(identity), (name, patient))
-        if other[0] == name:
-            continue
-        message = f"'{other[0]}' and '{name}' are the same slide under two names"
-        if other[1] == patient and patient:
-            audit.warn("twins", message)
-        else:
-            audit.error("twins", message, "keep one of them")
-
-
 def _audit_transductive(cohort: Cohort, audit: Audit) -> None:
-    """Slides that the encoder saw in pretraining: numbers on them are transductive."""
+    """Slides that the encoder saw in pretraining, and their patients: numbers on them are transductive."""
     seen = []
     for file in cohort.files:
         attributes = file.attributes or {}
         trained_on = json.loads(str(attributes.get("pretrain_slides", "[]")))
         if attributes.get("source_identity") in trained_on:
-            seen.append(file.slide_id)
+            seen.append(plain_id(file.slide_id))
     audit.ledger["seen_in_pretraining"] = sorted(seen)
     if seen:
+        patients = np.unique(cohort.patient_id[np.isin(cohort.slide_id, seen)])
+        audit.ledger["patients_seen_in_pretraining"] = patients.tolist()
         audit.warn(
             "transductive",
             f"transductive: the encoder was pretrained, without labels, on {len(seen)} of these "
-            f"{len(cohort.files)} slides: {_listed(sorted(seen))}",
+            f"{len(cohort.files)} slides, of {len(patients)} of {cohort.patients} patients: {_listed(sorted(seen))}",
         )
 
 

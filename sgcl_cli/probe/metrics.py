@@ -14,7 +14,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score, roc_curve
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 from sgcl_cli.probe.auroc import resampled_auroc
 from sgcl_cli.probe.uncertainty import Score, mean_of_defined, rows_per_patient, strata, too_few
@@ -99,6 +107,13 @@ def roc(truth: Labels, probability: Floats, positive: int) -> tuple[Floats, Floa
     """False- and true-positive rates of one class against the rest; both classes must be present."""
     false_rate, true_rate, _ = roc_curve(truth == positive, probability[:, positive])
     return false_rate, true_rate
+
+
+def precision_recall(truth: Labels, probability: Floats, positive: int) -> tuple[Floats, Floats, float]:
+    """Recall and precision as the threshold rises, and the average precision, of one class; it must be present."""
+    called, scores = truth == positive, probability[:, positive]
+    precision, recall, _ = precision_recall_curve(called, scores)
+    return recall, precision, float(average_precision_score(called, scores))
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from sgcl_cli.report import figures
-from sgcl_cli.report.page import METRIC_NAMES, Page, Picture, Table
+from sgcl_cli.report import figures, learning, outcomes
+from sgcl_cli.report.page import METRIC_NAMES, Page, Picture, Section, Table
 
 BASELINE = "majority"
+_CALIBRATION = {"ece": "ECE", "brier": "Brier score"}
+_SHARES = {"sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV"}
 _MOST_ROWS = 60
 
 
@@ -32,17 +34,47 @@ class SlideResult:
     slide_id: str
     truth: str
     fold: str
-    probability: Mapping[str, float]
+    probability: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Drawables:
+    """What is drawn of one model; what a task does not have is empty or None.
+
+    :param roc: folds of a binary task, classes of another.
+    :param retrieval: precision against recall, of the positive class or of each.
+    :param survival: groups of predicted risk, with the log-rank test's ``p``.
+    :param measured: (truth, prediction) of numbers, (n,) each.
+    """
+
+    roc: Sequence[figures.Curve] = ()
+    retrieval: Sequence[figures.Retrieval] = ()
+    reliability: figures.Bins | None = None
+    survival: Sequence[outcomes.Survival] = ()
+    p: float | None = None
+    measured: tuple[figures.Floats, figures.Floats] | None = None
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """What labels buy: a metric's values by model name and share of patients, one a repeat."""
+
+    metric: str
+    curves: Mapping[str, Mapping[float, Sequence[float]]]
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """A finished evaluation.
 
-    :param result: the content of metrics.json.
+    :param result: the content of metrics.json. A model's entry may have ``calibration`` (a headline for each of ece and
+        brier) and ``thresholds`` (a list of {rule, values by fold, metrics}).
     :param inferred: (what, value, why).
-    :param curves: ROC curves by model key: folds of a binary task, classes of another.
+    :param drawables: by model key.
     :param slides: empty at patch level.
+    :param ledger: (what, how many, which) slides were labelled, embedded, matched, left out.
+    :param sections: what else is shown after the models: attention, a map of slides.
     :param provenance: (name, value) of ids and versions.
     """
 
@@ -50,11 +82,14 @@ class Evaluation:
     inferred: Sequence[tuple[str, str, str]]
     warnings: Sequence[str]
     parts: Sequence[Part]
-    curves: Mapping[str, Sequence[figures.Curve]]
+    drawables: Mapping[str, Drawables]
     encoder: str
     command: str
     provenance: Sequence[tuple[str, str]]
     slides: Sequence[SlideResult] = field(default_factory=tuple)
+    ledger: Sequence[tuple[str, int, str]] = ()
+    efficiency: Efficiency | None = None
+    sections: Sequence[Section] = ()
 
     @property
     def models(self) -> Mapping[str, Mapping[str, Any]]:
@@ -68,45 +103,87 @@ class Evaluation:
         return [(key, model["name"]) for key, model in self.models.items() if key != BASELINE]
 
     @property
-    def binary(self) -> bool:
-        """Whether there are two classes."""
-        return len(self.result["classes"]) == 2
+    def classes(self) -> Sequence[str]:
+        """The classes, none for other targets."""
+        classes: Sequence[str] = self.result.get("classes") or ()
+        return classes
+
+    @property
+    def metric_names(self) -> dict[str, str]:
+        """The metrics of every model with their names."""
+        first = next(iter(self.models.values()))["metrics"]
+        return {metric: METRIC_NAMES.get(metric, metric) for metric in first}
 
     @property
     def no_interval(self) -> str:
         """Why there are no intervals, "" where there are."""
-        reason: str = self.models[BASELINE]["metrics"]["accuracy"]["no_interval"]
+        first = next(iter(self.models.values()))["metrics"]
+        reason: str = next(iter(first.values()))["no_interval"]
         return reason
 
 
 def pictures(evaluation: Evaluation) -> dict[str, Picture]:
-    """ROC and confusion figures of every model but the baseline, by file name without suffix."""
-    shown = {}
+    """The figures of every model but the baseline, by file name without suffix."""
+    shown: dict[str, Picture] = {}
     for key, name in evaluation.fitted:
-        if evaluation.curves[key]:
-            how = "fold by fold" if evaluation.binary else "each class against the rest, all reported rows pooled"
-            png = figures.roc(name, evaluation.curves[key], folds=evaluation.binary)
-            shown[f"roc_{key}"] = Picture(f"ROC, {name}", f"ROC of {name}, {how}; numbers are AUROC.", png)
-        counts = np.array(evaluation.models[key]["confusion"], dtype=np.int64)
-        shown[f"confusion_{key}"] = Picture(
-            f"Confusion, {name}",
-            f"Confusion of {name}: rows are the truth, each row adds up to 100 %.",
-            figures.confusion(name, counts, evaluation.result["classes"]),
-        )
+        shown |= _pictures_of(evaluation, key, name)
+    if evaluation.efficiency is not None:
+        metric = METRIC_NAMES.get(evaluation.efficiency.metric, evaluation.efficiency.metric)
+        drawn = learning.label_efficiency("Label efficiency", evaluation.efficiency.curves, metric)
+        caption = f"{metric} when only a share of the fitted patients has labels: dots are repeats, lines their means."
+        shown["label_efficiency"] = Picture.of("Label efficiency", caption, drawn)
     return shown
 
 
-def page(evaluation: Evaluation, shown: Sequence[Picture]) -> Page:
-    """The report's content."""
+def _pictures_of(evaluation: Evaluation, key: str, name: str) -> dict[str, Picture]:
+    found = evaluation.drawables.get(key, Drawables())
+    shown = {}
+    if found.roc:
+        binary = len(evaluation.classes) == 2
+        how = "fold by fold" if binary else "each class against the rest, all reported rows pooled"
+        drawn = figures.roc(name, found.roc, folds=binary)
+        shown[f"roc_{key}"] = Picture.of(f"ROC, {name}", f"ROC of {name}, {how}; numbers are AUROC.", drawn)
+    if found.retrieval:
+        caption = (
+            f"Precision against recall of {name}, all reported rows pooled; numbers are average precision, dotted "
+        )
+        caption += "lines the precision of guessing."
+        drawn = figures.precision_recall(name, found.retrieval)
+        shown[f"pr_{key}"] = Picture.of(f"Precision and recall, {name}", caption, drawn)
+    if found.reliability is not None:
+        caption = (
+            f"Reliability of {name}, all reported rows pooled: on the dashed line probabilities mean what they say; "
+        )
+        caption += "bars and dots show how many rows a bin has."
+        drawn = figures.reliability(name, found.reliability)
+        shown[f"reliability_{key}"] = Picture.of(f"Reliability, {name}", caption, drawn)
+    if "confusion" in evaluation.models[key]:
+        counts = np.array(evaluation.models[key]["confusion"], dtype=np.int64)
+        caption = f"Confusion of {name}: rows are the truth, each row adds up to 100 %."
+        drawn = figures.confusion(name, counts, evaluation.classes)
+        shown[f"confusion_{key}"] = Picture.of(f"Confusion, {name}", caption, drawn)
+    if found.survival:
+        caption = (
+            f"Kaplan-Meier curves by the risk that {name} predicts, out of fold, divided at the median of each fold; "
+        )
+        caption += "bands are intervals, ticks are censored."
+        drawn = outcomes.kaplan_meier(name, found.survival, p=found.p)
+        shown[f"kaplan_meier_{key}"] = Picture.of(f"Kaplan-Meier, {name}", caption, drawn)
+    if found.measured is not None:
+        caption = f"Predictions of {name}, out of fold, against the truth; on the dashed line they agree."
+        drawn = outcomes.measured(name, *found.measured)
+        shown[f"measured_{key}"] = Picture.of(f"Predicted and measured, {name}", caption, drawn)
+    return shown
+
+
+def page(evaluation: Evaluation, shown: Mapping[str, Picture]) -> Page:
+    """The report's content.
+
+    :param shown: what ``pictures`` drew, or nothing where there is no matplotlib.
+    """
     result, counts = evaluation.result, evaluation.result["counts"]
-    tables = [_fold_table(evaluation)] if counts["folds"] > 1 else []
-    if any("per_patient" in model for model in evaluation.models.values()):
-        tables.append(_patient_table(evaluation))
-    tables.append(_division_table(evaluation))
-    if evaluation.slides:
-        tables.append(_slide_table(evaluation))
     return Page(
-        title=f"How well do the features tell {_enumerated(result['classes'])}?",
+        title=_title(evaluation),
         facts=[
             f"{result['level']} level",
             *([counted(counts["rows"], "patch", "patches")] if result["level"] == "patch" else []),
@@ -123,10 +200,97 @@ def page(evaluation: Evaluation, shown: Sequence[Picture]) -> Page:
         methods=_methods(evaluation),
         command=evaluation.command,
         provenance=evaluation.provenance,
-        pictures=shown,
-        tables=tables,
+        sections=_sections(evaluation, shown),
         data=result,
     )
+
+
+def _sections(evaluation: Evaluation, shown: Mapping[str, Picture]) -> list[Section]:
+    several = evaluation.result["counts"]["folds"] > 1
+    folds = [_fold_table(evaluation)] if several else []
+    if any("per_patient" in model for model in evaluation.models.values()):
+        folds.append(_patient_table(evaluation))
+    sections = [
+        Section("Calibration and decisions", tables=[*_calibration_tables(evaluation), *_threshold_tables(evaluation)])
+    ]
+    for key, name in evaluation.fitted:
+        sections.append(Section(name, [shown[picture] for picture in shown if picture.endswith(f"_{key}")]))
+    if evaluation.efficiency is not None:
+        drawn = [shown["label_efficiency"]] if "label_efficiency" in shown else []
+        table = _efficiency_table(evaluation.efficiency)
+        sections.append(Section("What labels buy", drawn, [table], evaluation.efficiency.left_out))
+    sections += evaluation.sections
+    sections.append(Section("Fold by fold" if several else "Patient by patient", tables=folds))
+    tables = [_ledger_table(evaluation)] if evaluation.ledger else []
+    sections.append(Section("Who was fitted, who was reported", tables=[*tables, _division_table(evaluation)]))
+    if evaluation.slides:
+        sections.append(Section("Slide by slide", tables=[_slide_table(evaluation)]))
+    return sections
+
+
+def _title(evaluation: Evaluation) -> str:
+    target = evaluation.result.get("target", "the target")
+    if evaluation.classes:
+        return f"How well do the features tell {_enumerated(evaluation.classes)}?"
+    if evaluation.result.get("task") == "survival":
+        return "How well do the features order patients by risk?"
+    return f"How well do the features predict {target}?"
+
+
+def _calibration_tables(evaluation: Evaluation) -> list[Table]:
+    rows: list[list[Any]] = []
+    for model in evaluation.models.values():
+        entries = model.get("calibration", {})
+        if entries:
+            cells = [_with_interval(entries[metric]) for metric in _CALIBRATION if metric in entries]
+            rows.append([model["name"], *(cell for pair in cells for cell in pair)])
+    if not rows:
+        return []
+    columns = ["Model", *(column for name in _CALIBRATION.values() for column in (name, "Interval"))]
+    note = "Expected calibration error: how far stated probabilities lie from observed shares, over ten bins. Brier score: "
+    note += "mean squared error of probabilities. Both: lower is better, mean over folds."
+    return [Table("Calibration", columns, rows, note)]
+
+
+def _threshold_tables(evaluation: Evaluation) -> list[Table]:
+    rows = []
+    for model in evaluation.models.values():
+        for rule in model.get("thresholds", []):
+            known = [value for value in rule["values"].values() if value is not None]
+            span = f"{min(known):.3g} to {max(known):.3g}" if known else "undefined"
+            cells = [_with_interval(rule["metrics"][share]) for share in _SHARES]
+            rows.append([model["name"], rule["rule"], span, *(cell for pair in cells for cell in pair)])
+    if not rows:
+        return []
+    columns = ["Model", "Rule", "Thresholds", *(column for name in _SHARES.values() for column in (name, "Interval"))]
+    note = "Each fold's threshold was chosen on its validation rows and applied to its reported rows; PPV and NPV hold "
+    note += f"for the share of '{evaluation.classes[1]}' among these rows only." if evaluation.classes else ""
+    return [Table("Decisions at thresholds from validation", columns, _named_once(rows), note)]
+
+
+def _with_interval(entry: Mapping[str, Any]) -> tuple[float | None, str]:
+    interval = "" if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}"
+    return entry["value"], interval
+
+
+def _efficiency_table(efficiency: Efficiency) -> Table:
+    shares = sorted({share for curve in efficiency.curves.values() for share in curve})
+    rows: list[list[Any]] = []
+    for name, curve in efficiency.curves.items():
+        cells = []
+        for share in shares:
+            values = curve.get(share, [])
+            spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.3f}{spread}" if len(values) else "–")
+        rows.append([name, *cells])
+    metric = METRIC_NAMES.get(efficiency.metric, efficiency.metric)
+    note = f"{metric}, mean over repeats ± their standard deviation; shares are of patients, smaller within larger."
+    return Table("What labels buy", ["Model", *(f"{100 * share:g} %" for share in shares)], rows, note)
+
+
+def _ledger_table(evaluation: Evaluation) -> Table:
+    rows = [list(row) for row in evaluation.ledger]
+    return Table("The ledger", ["Which", "How many", "First of them"], rows, "All are named in audit.json.")
 
 
 def counted(number: int, singular: str, plural: str = "") -> str:
@@ -145,11 +309,13 @@ def _fold_table(evaluation: Evaluation) -> Table:
     for key, name in evaluation.fitted:
         entries = evaluation.models[key]["metrics"]
         for fold in next(iter(entries.values()))["folds"]:
-            rows.append([name, f"fold {fold}", *(entries[metric]["folds"][fold]["value"] for metric in METRIC_NAMES)])
-        rows.append([name, "pooled", *(entries[metric]["pooled"]["value"] for metric in METRIC_NAMES)])
+            rows.append(
+                [name, f"fold {fold}", *(entries[metric]["folds"][fold]["value"] for metric in evaluation.metric_names)]
+            )
+        rows.append([name, "pooled", *(entries[metric]["pooled"]["value"] for metric in evaluation.metric_names)])
     note = "Pooled: all reported rows together. Models of different folds then share one ranking, so it may differ "
     note += "from the mean of the folds."
-    return Table("Fold by fold", ["Model", "Rows", *METRIC_NAMES.values()], _named_once(rows), note)
+    return Table("Fold by fold", ["Model", "Rows", *evaluation.metric_names.values()], _named_once(rows), note)
 
 
 def _named_once(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
@@ -161,12 +327,12 @@ def _named_once(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
 def _division_table(evaluation: Evaluation) -> Table:
     unit = "Slides" if evaluation.result["level"] == "slide" else "Patches"
     rows = [
-        [part.fold, part.name, part.patients, sum(part.rows_per_class), *part.rows_per_class]
+        [part.fold, part.name, part.patients, sum(part.rows_per_class), *part.rows_per_class[: len(evaluation.classes)]]
         for part in evaluation.parts
     ]
     return Table(
         "Who was fitted, who was reported",
-        ["Fold", "Part", "Patients", unit, *evaluation.result["classes"]],
+        ["Fold", "Part", "Patients", unit, *evaluation.classes],
         rows,
         "No patient is in two parts of a fold, and none is reported twice.",
     )
@@ -174,14 +340,14 @@ def _division_table(evaluation: Evaluation) -> Table:
 
 def _patient_table(evaluation: Evaluation) -> Table:
     rows = [
-        [name, row["patient_id"], row["rows"], *(row[metric] for metric in METRIC_NAMES)]
+        [name, row["patient_id"], row["rows"], *(row[metric] for metric in evaluation.metric_names)]
         for key, name in evaluation.fitted
         for row in evaluation.models[key].get("per_patient", [])
     ]
     note = "In place of intervals. A dash: the patient does not have rows of every class, so the metric is not defined."
     if len(rows) > _MOST_ROWS:
         note += " All patients are in metrics.json."
-    columns = ["Model", "Patient", "Rows", *METRIC_NAMES.values()]
+    columns = ["Model", "Patient", "Rows", *evaluation.metric_names.values()]
     return Table("Patient by patient", columns, _named_once(rows[:_MOST_ROWS]), note)
 
 
@@ -201,45 +367,89 @@ def _slide_table(evaluation: Evaluation) -> Table:
 
 
 def _methods(evaluation: Evaluation) -> list[str]:
-    protocol, counts = evaluation.result["protocol"], evaluation.result["counts"]
-    slide_level = evaluation.result["level"] == "slide"
-    if protocol["division"] == "folds":
-        division = (
-            f"Patients were divided into {counts['folds']} disjoint folds, stratified by class; each fold was reported "
-            "by models that saw none of its patients."
+    result = evaluation.result
+    slide_level = result["level"] == "slide"
+    other = []
+    if evaluation.classes:
+        other.append(_nearest_method(result["protocol"], slide_level))
+    bags = [
+        name
+        for key, name in evaluation.fitted
+        if any("epochs" in fit for fit in result["models"][key]["fits"].values())
+    ]
+    if bags:
+        other.append(_bag_method(result["protocol"], bags))
+    if evaluation.classes:
+        other.append(
+            "“Class shares” is the baseline: it knows only how often each class occurs in the rows that were fitted on."
         )
     else:
-        division = "The division into training and test was given; no patient is on both sides."
-    chosen = (
+        known = "the mean of the rows that were fitted on" if result["task"] == "regression" else "nothing"
+        other.append(f"“{evaluation.models[BASELINE]['name']}” is the baseline: it knows {known}.")
+    if slide_level:
+        other.append("“Patch count only” knows how many patches a slide has.")
+    chosen = f"{_division_method(evaluation)} {_choice_method(evaluation)}"
+    return [chosen, " ".join([_linear_method(evaluation), *other]), _interval_method(evaluation)]
+
+
+def _division_method(evaluation: Evaluation) -> str:
+    protocol, folds = evaluation.result["protocol"], evaluation.result["counts"]["folds"]
+    if protocol["division"] != "folds":
+        return "The division into training and test was given; no patient is on both sides."
+    if protocol.get("cv") == "site":
+        return f"Each of {folds} sites was left out once and reported by models that saw none of its patients."
+    if protocol.get("division_from") == "given":
+        return f"The division into {folds} folds was given; each was reported by models that saw none of its patients."
+    by = {"regression": "quantile of the target", "survival": "event"}.get(evaluation.result.get("task", ""), "class")
+    return (
+        f"Patients were divided into {folds} disjoint folds, stratified by {by}; each fold was reported "
+        "by models that saw none of its patients."
+    )
+
+
+def _choice_method(evaluation: Evaluation) -> str:
+    slide_level = evaluation.result["level"] == "slide"
+    return (
         "About "
-        f"{100 * protocol['validation']:.0f} % of the training part, by patient, chose settings (the C of logistic regression"
-        f"{', the epoch of the attention model' if slide_level else ''}), unless a validation split was given. The reported "
-        "rows chose nothing: no setting, no epoch, no threshold; a prediction is the most probable class."
+        f"{100 * evaluation.result['protocol']['validation']:.0f} % of the training part, by patient, chose settings "
+        f"(the penalty of linear models, k{', the epoch of bag models' if slide_level else ''}) and thresholds, unless a "
+        "validation split was given. The reported rows chose nothing: no setting, no epoch, no threshold"
+        f"{'; a prediction is the most probable class' if evaluation.classes else ''}."
     )
-    path = protocol["c_path"]
-    logistic = (
-        f"Logistic regression (scikit-learn) on {'the mean of a slide’s patches' if slide_level else 'patches'}, "
-        f"standardised on the rows it was fitted on: C from {path[0]:g} to {path[-1]:g} by validation cross-entropy, then "
-        "fitted again on training and validation rows."
-    )
-    other = _attention_method(protocol) if slide_level else _nearest_method(protocol)
-    baseline = "“Class shares” is the baseline: it knows only how often each class occurs in training."
-    return [f"{division} {chosen}", f"{logistic} {other} {baseline}", _interval_method(evaluation)]
 
 
-def _attention_method(protocol: Mapping[str, Any]) -> str:
+def _linear_method(evaluation: Evaluation) -> str:
+    path = evaluation.result["protocol"]["c_path"]
+    on = "the mean of a slide’s patches" if evaluation.result["level"] == "slide" else "patches"
+    kind, setting, by = {
+        "regression": ("Ridge regression", "alpha", "squared error"),
+        "survival": ("Cox regression with a squared penalty, ties after Efron,", "C", "partial likelihood"),
+    }.get(evaluation.result.get("task", ""), ("Logistic regression (scikit-learn’s objective)", "C", "cross-entropy"))
     return (
-        "Gated attention (Ilse, Tomczak and Welling, 2018) on all patches of a slide, standardised on training patches: "
-        f"width {protocol['mil_hidden']}, dropout {protocol['mil_dropout']:g}, AdamW at {protocol['mil_lr']:g}, at most "
+        f"{kind} on {on}, standardised on the rows it was fitted on: {setting} from {path[0]:g} to {path[-1]:g} by validation "
+        f"{by}, then fitted again on training and validation rows."
+    )
+
+
+def _bag_method(protocol: Mapping[str, Any], names: Sequence[str]) -> str:
+    several = protocol.get("seeds", 1)
+    seeds = f", {several} seeds a fold, whose predictions are averaged" if several > 1 else ""
+    drawn = (
+        f", {protocol['bag_sample']} of them drawn anew every epoch of training" if protocol.get("bag_sample") else ""
+    )
+    return (
+        f"{'; '.join(names)}: on all patches of a slide{drawn}, standardised on training patches, width "
+        f"{protocol['mil_hidden']}, dropout {protocol['mil_dropout']:g}, AdamW at {protocol['mil_lr']:g}, at most "
         f"{protocol['mil_epochs']} epochs, stopped after {protocol['mil_patience']} without a lower validation loss, the "
-        "best epoch kept. The attention of a slide, under attention/, comes from the model that did not train on it."
+        f"best epoch kept{seeds}. The attention of a slide, under attention/, comes from models that did not train on it."
     )
 
 
-def _nearest_method(protocol: Mapping[str, Any]) -> str:
+def _nearest_method(protocol: Mapping[str, Any], slide_level: bool) -> str:
     return (
-        f"Weighted kNN: cosine similarity, k {protocol['knn_k']}, votes exp(similarity / "
-        f"{protocol['knn_temperature']:g}), training and validation rows as reference."
+        f"Weighted kNN{' on the same means' if slide_level else ''}: cosine similarity, k {protocol['knn_k']}, votes "
+        f"exp(similarity / {protocol['knn_temperature']:g}), training and validation rows as reference. SimpleShot: nearest "
+        "centroid of centred features of unit length."
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.report.figures import ACCENT, INK, LINE, MUTED
+from sgcl_cli.report.drawing import ACCENT, INK, LINE, MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

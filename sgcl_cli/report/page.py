@@ -15,26 +15,51 @@ from typing import Any
 
 import jinja2
 
+from sgcl_cli.report.drawing import Drawn
+
 METRIC_NAMES = {
     "auroc": "AUROC",
     "balanced_accuracy": "Balanced accuracy",
     "macro_f1": "Macro F1",
     "accuracy": "Accuracy",
+    "c_index": "C-index",
+    "r2": "R²",
+    "mae": "Mean absolute error",
+    "spearman": "Spearman correlation",
 }
+_SCALES = {"r2": (-1.0, 1.0), "spearman": (-1.0, 1.0), "mae": None}
+_TRACK = (6, 114)  # of a viewBox 120 wide
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with what it shows."""
+    """A PNG or JPEG picture with what it shows, and the same as SVG where it was drawn."""
 
     title: str
     caption: str
-    png: bytes
+    content: bytes
+    svg: bytes = b""
+
+    @classmethod
+    def of(cls, title: str, caption: str, drawn: Drawn) -> Picture:
+        """A figure."""
+        return cls(title, caption, drawn.png, drawn.svg)
+
+    @property
+    def suffix(self) -> str:
+        """``jpg`` or ``png``."""
+        return "jpg" if self.content.startswith(b"\xff\xd8") else "png"
 
     @property
     def uri(self) -> str:
-        """The PNG as a data: URI."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+        """The picture as a data: URI."""
+        kind = {"jpg": "jpeg"}.get(self.suffix, self.suffix)
+        return f"data:image/{kind};base64," + base64.b64encode(self.content).decode("ascii")
+
+    def files(self, name: str) -> dict[str, bytes]:
+        """Its files by name."""
+        drawn = {f"{name}.svg": self.svg} if self.svg else {}
+        return {f"{name}.{self.suffix}": self.content, **drawn}
 
 
 @dataclass(frozen=True)
@@ -46,14 +71,38 @@ class Table:
     rows: Sequence[Sequence[Any]]
     note: str = ""
 
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns hold numbers: those whose first known cell is one."""
+        firsts = [next((row[i] for row in self.rows if row[i] is not None), "") for i in range(len(self.columns))]
+        return [isinstance(cell, int | float) for cell in firsts]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page under one heading.
+
+    :param wide: pictures take the whole width instead of standing side by side.
+    """
+
+    title: str
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+    wide: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.pictures or self.tables or self.notes)
+
 
 @dataclass(frozen=True)
 class Page:
-    """All that the report says.
+    """All that the page says.
 
     :param facts: short phrases under the title, such as "20 slides".
     :param inferred: (what, value, why) of each thing the tool found out by itself.
-    :param models: for each model its name and its metrics as ``probe.uncertainty.Headline.as_dict`` gives them.
+    :param models: for each model its name and its metrics as ``probe.uncertainty.Headline.as_dict`` gives them, with the
+        ``spread`` {folds, seeds} of each where known.
     :param confidence: coverage of the intervals.
     :param folds: how many folds the headline is the mean of.
     :param warnings: what the audit wants read before the numbers.
@@ -72,9 +121,15 @@ class Page:
     methods: Sequence[str]
     command: str
     provenance: Sequence[tuple[str, str]]
-    pictures: Sequence[Picture] = ()
-    tables: Sequence[Table] = ()
+    sections: Sequence[Section] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+    kicker: str = "sgcl evaluate"
+
+    @property
+    def metric_names(self) -> dict[str, str]:
+        """The metrics of the models, with their names."""
+        known = next(iter(self.models.values()), {})
+        return {metric: METRIC_NAMES.get(metric, metric) for metric in known}
 
 
 def render(page: Page) -> str:
@@ -82,13 +137,25 @@ def render(page: Page) -> str:
     return (
         environment()
         .get_template("report.html")
-        .render(
-            page=page,
-            metric_names=METRIC_NAMES,
-            notes=_notes(page.models),
-            same_interval_note=_same_interval_note(page.models),
-        )
+        .render(page=page, notes=_notes(page.models), same_interval_note=_same_interval_note(page.models))
     )
+
+
+def line(metric: str, entry: Mapping[str, Any]) -> dict[str, float] | None:
+    """Where a value and its interval stand on a metric's line: x of middle, dot, low, high; None without a scale."""
+    scale = _SCALES.get(metric, (0.0, 1.0))
+    if scale is None or entry["value"] is None:
+        return None
+    low, high = scale
+    start, end = _TRACK
+
+    def place(value: float) -> float:
+        return round(start + (end - start) * (min(max(value, low), high) - low) / (high - low), 1)
+
+    found = {"middle": place((low + high) / 2), "dot": place(entry["value"])}
+    if entry["low"] is not None:
+        found |= {"low": place(entry["low"]), "high": place(entry["high"])}
+    return found
 
 
 def environment() -> jinja2.Environment:
@@ -104,6 +171,7 @@ def environment() -> jinja2.Environment:
     made.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
     made.filters["csp_hash"] = _csp_hash
     made.filters["number"] = _number
+    made.globals["line"] = line
     return made
 
 
@@ -116,7 +184,7 @@ def _number(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
     return str(value)
 
 
@@ -126,7 +194,7 @@ def _notes(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
     for name, metrics in models.items():
         for metric, entry in metrics.items():
             if entry["value"] is None:
-                notes.append(f"{METRIC_NAMES[metric]}, {name}: {entry['reason']}")
+                notes.append(f"{METRIC_NAMES.get(metric, metric)}, {name}: {entry['reason']}")
     return notes
 
 

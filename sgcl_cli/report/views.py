@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.report.figures import ACCENT, INK, MUTED
+from sgcl_cli.report.drawing import ACCENT, INK, MUTED
 
 Picture = NDArray[np.uint8]
 _CELL, _HEAD, _FOOT = 1.25, 0.3, 0.4  # inches

@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 class Recipe:
     """How a bag model is fitted: its name in ``models.MODELS`` and what --mil-* says."""
 
-    model: str = "gated"
+    model: str = "gated-abmil"
     epochs: int = 60
     patience: int = 12
     lr: float = 3e-4

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sgcl_cli.artefacts.labels import plain_id, read_labels
+from sgcl_cli.artefacts.labels import Columns, plain_id, read_labels
 from sgcl_cli.errors import LabelError
 
 
@@ -53,6 +53,21 @@ def test_bad_labels(tmp_path: Path, text: str, message: str) -> None:
 
 def test_another_target_and_none(tmp_path: Path) -> None:
     path = _table(tmp_path, "slide_id,Grade,split\na,G2,Train\n")
-    assert read_labels(path, "grade").rows[0].label == "G2"
-    row = read_labels(path, need_target=False).rows[0]
+    assert read_labels(path, Columns(target="grade")).rows[0].label == "G2"
+    row = read_labels(path, Columns(target=None)).rows[0]
     assert row.label is None and row.split == "train"
+
+
+def test_time_and_event_are_numbers_of_named_columns(tmp_path: Path) -> None:
+    path = _table(tmp_path, "case,months,dead\n007,12.5,1\nb,0,no\n")
+    rows = read_labels(path, Columns(slide_id="case", target=None, time="months", event="dead")).rows
+    assert [(row.slide_id, row.time, row.event) for row in rows] == [("007", 12.5, 1), ("b", 0.0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"), [("-1,1", "time is '-1'"), ("nan,1", "time is"), ("1,2", "event is '2'")]
+)
+def test_a_time_or_event_that_is_none_is_refused(tmp_path: Path, cells: str, message: str) -> None:
+    path = _table(tmp_path, f"slide_id,time,event\na,{cells}\n")
+    with pytest.raises(LabelError, match=message):
+        read_labels(path, Columns(target=None, time="time", event="event"))

@@ -151,7 +151,10 @@ def test_slides_seen_in_pretraining_are_transductive():
         audit,
     )
     assert audit.ledger["seen_in_pretraining"] == ["a"]
-    assert audit.warnings == ["transductive: the encoder was pretrained, without labels, on 1 of these 2 slides: 'a'"]
+    assert audit.ledger["patients_seen_in_pretraining"] == ["a"]
+    assert audit.warnings == [
+        "transductive: the encoder was pretrained, without labels, on 1 of these 2 slides, of 1 of 2 patients: 'a'"
+    ]
 
 
 def test_slides_and_folders_whose_labels_a_probe_used_are_named():

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sgcl_cli.report import evaluation
-from sgcl_cli.report.evaluation import Evaluation, Part, SlideResult
-from sgcl_cli.report.figures import Curve
-from sgcl_cli.report.page import METRIC_NAMES, render
+from sgcl_cli.report.evaluation import Drawables, Efficiency, Evaluation, Part, SlideResult
+from sgcl_cli.report.figures import Bins, Curve, Retrieval
+from sgcl_cli.report.outcomes import Survival
+from sgcl_cli.report.page import Section, render
+
+METRIC_NAMES = ("auroc", "balanced_accuracy", "macro_f1", "accuracy")
 
 
 def metrics(folds: int, no_interval: str) -> dict[str, Any]:
@@ -21,7 +25,12 @@ def metrics(folds: int, no_interval: str) -> dict[str, Any]:
 def finished(*, folds: int = 2, level: str = "slide", classes=("a", "b"), no_interval: str = "") -> Evaluation:
     counts = np.eye(len(classes), dtype=int).tolist()
     models = {
-        key: {"name": f"Model {key}", "metrics": metrics(folds, no_interval), "confusion": counts}
+        key: {
+            "name": f"Model {key}",
+            "metrics": metrics(folds, no_interval),
+            "confusion": counts,
+            "fits": {"1": {"epochs": [5]} if key == "abmil" and level == "slide" else {}},
+        }
         for key in ("majority", "linear", "abmil")
     }
     if no_interval:
@@ -56,7 +65,7 @@ def finished(*, folds: int = 2, level: str = "slide", classes=("a", "b"), no_int
         inferred=[("Level", level, "")],
         warnings=[],
         parts=[Part("1", "training", 3, [2] * len(classes))],
-        curves={"majority": [], "linear": [curve], "abmil": []},
+        drawables={"linear": Drawables(roc=[curve])},
         encoder="tiny",
         command="sgcl evaluate",
         provenance=[],
@@ -70,7 +79,11 @@ def finished(*, folds: int = 2, level: str = "slide", classes=("a", "b"), no_int
 
 
 def titles(page) -> list[str]:
-    return [table.title for table in page.tables]
+    return [section.title for section in page.sections if section]
+
+
+def tables(page) -> dict:
+    return {table.title: table for section in page.sections for table in section.tables}
 
 
 def test_every_model_but_the_baseline_has_figures_where_they_are_defined():
@@ -78,34 +91,40 @@ def test_every_model_but_the_baseline_has_figures_where_they_are_defined():
 
 
 def test_the_most_doubtful_slides_come_first_and_the_rest_is_counted():
-    table = evaluation.page(finished(), []).tables[-1]
+    table = tables(evaluation.page(finished(), {}))["Slide by slide"]
     assert [row[0] for row in table.rows[:2]] == ["s1", "s2"]
     assert len(table.rows) == 60
     assert "60 of 80 slides; all are in predictions.csv." in table.note
 
 
 def test_what_a_page_holds_depends_on_the_evaluation():
-    assert titles(evaluation.page(finished(), [])) == [
+    told = finished()
+    assert titles(evaluation.page(told, evaluation.pictures(told))) == [
+        "Model linear",
+        "Model abmil",
         "Fold by fold",
         "Who was fitted, who was reported",
         "Slide by slide",
     ]
-    single = evaluation.page(finished(folds=1, level="patch", no_interval="2 patients, fewer than 10"), [])
+    single = evaluation.page(finished(folds=1, level="patch", no_interval="2 patients, fewer than 10"), {})
     assert titles(single) == ["Patient by patient", "Who was fitted, who was reported"]
-    assert [row[:2] for row in single.tables[0].rows] == [["Model linear", "p1"], ["", "p2"]]
+    assert [row[:2] for row in tables(single)["Patient by patient"].rows] == [["Model linear", "p1"], ["", "p2"]]
 
 
 @pytest.mark.parametrize(
     ("arguments", "phrases"),
     [
-        ({}, ["2 disjoint folds", "conditional on the fitted models", "2000 resamples", "Gated attention"]),
+        ({}, ["2 disjoint folds", "conditional on the fitted models", "2000 resamples", "Model abmil: on all patches"]),
         ({"folds": 1}, ["The division into training and test was given"]),
-        ({"level": "patch"}, ["Weighted kNN: cosine similarity, k 20, votes exp(similarity / 0.07)"]),
+        (
+            {"level": "patch"},
+            ["Weighted kNN: cosine similarity, k 20, votes exp(similarity / 0.07)", "Logistic regression"],
+        ),
         ({"no_interval": "too few"}, ["There are no intervals: too few."]),
     ],
 )
 def test_the_methods_say_what_was_done(arguments, phrases):
-    text = " ".join(evaluation.page(finished(**arguments), []).methods)
+    text = " ".join(evaluation.page(finished(**arguments), {}).methods)
     for phrase in phrases:
         assert phrase in text
 
@@ -119,11 +138,81 @@ def test_the_methods_say_what_was_done(arguments, phrases):
     ],
 )
 def test_the_title_names_the_classes(classes, title):
-    page = evaluation.page(finished(classes=classes), [])
+    page = evaluation.page(finished(classes=classes), {})
     assert page.title == title
     assert title in render(page)
 
 
 def test_counts_are_spoken():
-    facts = evaluation.page(finished(level="patch"), []).facts
+    facts = evaluation.page(finished(level="patch"), {}).facts
     assert facts == ["patch level", "40 patches", "4 slides", "1 patient", "2 folds", "encoder tiny"]
+
+
+def test_calibration_and_thresholds_are_tables_with_their_numbers():
+    told = finished()
+    headline = {"value": 0.123, "low": 0.1, "high": 0.2, "no_interval": ""}
+    shares = {
+        name: headline | {"value": value}
+        for name, value in zip(("sensitivity", "specificity", "ppv", "npv"), (0.9, 0.8, 0.7, 0.6), strict=True)
+    }
+    told.result["models"]["linear"] |= {
+        "calibration": {"ece": headline, "brier": headline | {"value": 0.25}},
+        "thresholds": [{"rule": "Youden", "values": {"1": 0.4, "2": 0.61, "3": None}, "metrics": shares}],
+    }
+    found = tables(evaluation.page(told, {}))
+    assert found["Calibration"].rows == [["Model linear", 0.123, "0.100 to 0.200", 0.25, "0.100 to 0.200"]]
+    row = found["Decisions at thresholds from validation"].rows[0]
+    assert row[:4] == ["Model linear", "Youden", "0.4 to 0.61", 0.9] and row[9] == 0.6
+
+
+def test_label_efficiency_is_a_figure_and_a_table():
+    told = replace(
+        finished(), efficiency=Efficiency("auroc", {"Probe": {0.1: [0.5, 0.7], 1.0: [0.9]}}, ["1 % left out"])
+    )
+    page = evaluation.page(told, evaluation.pictures(told))
+    assert tables(page)["What labels buy"].rows == [["Probe", "0.600 ± 0.141", "0.900"]]
+    section = next(section for section in page.sections if section.title == "What labels buy")
+    assert section.pictures and section.notes == ["1 % left out"]
+
+
+def test_the_ledger_and_given_sections_are_shown():
+    told = replace(finished(), ledger=[("labelled", 12, "a, b")], sections=[Section("Attention", notes=["no patches"])])
+    page = evaluation.page(told, {})
+    assert tables(page)["The ledger"].rows == [["labelled", 12, "a, b"]]
+    assert "Attention" in titles(page)
+
+
+def test_other_tasks_have_their_own_figures_metrics_and_title():
+    score = {
+        "value": 0.7,
+        "reason": "",
+        "low": None,
+        "high": None,
+        "no_interval": "few",
+        "pooled": {"value": 0.6, "reason": ""},
+    }
+    told = finished(classes=())
+    for model in told.result["models"].values():
+        model.pop("confusion"), model.pop("per_patient", None)
+        model["metrics"] = {"c_index": score | {"folds": {"1": score, "2": score}}}
+    told.result["task"] = "survival"
+    assert "Cox regression" in " ".join(evaluation.page(told, {}).methods)
+    curve = Survival("high", *(np.array([1.0]) for _ in range(4)), np.array([1.0, 2.0]))
+    told = replace(
+        told,
+        drawables={"linear": Drawables(survival=[curve], p=0.5), "abmil": Drawables(measured=(np.ones(2), np.ones(2)))},
+    )
+    shown = evaluation.pictures(told)
+    assert list(shown) == ["kaplan_meier_linear", "measured_abmil"]
+    page = evaluation.page(told, shown)
+    assert page.title == "How well do the features order patients by risk?"
+    assert page.metric_names == {"c_index": "C-index"}
+    assert tables(page)["Fold by fold"].columns == ["Model", "Rows", "C-index"]
+    render(page)
+
+
+def test_probabilities_have_figures_of_retrieval_and_reliability():
+    bins = Bins(np.linspace(0, 1, 3), np.array([1, 1]), np.array([0.2, 0.8]), np.array([0.0, 1.0]))
+    curve = Retrieval("b", np.array([1.0, 0.0]), np.array([0.5, 1.0]), 0.7, 0.5)
+    told = replace(finished(), drawables={"linear": Drawables(retrieval=[curve], reliability=bins)})
+    assert list(evaluation.pictures(told)) == ["pr_linear", "reliability_linear", "confusion_linear", "confusion_abmil"]

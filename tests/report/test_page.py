@@ -8,8 +8,9 @@ import re
 
 import pytest
 
-from sgcl_cli.report.page import METRIC_NAMES, Page, Picture, Table, render
+from sgcl_cli.report.page import Page, Picture, Section, Table, line, render
 
+METRICS = ("auroc", "accuracy")
 EVIL = "[/red]<script>alert('x')</script>&\"</style>"
 
 
@@ -22,7 +23,7 @@ def example(**changes) -> Page:
         "title": "How well?",
         "facts": ["20 slides"],
         "inferred": [("Level", "slide", "the table says so")],
-        "models": {"Model": dict.fromkeys(METRIC_NAMES, entry())},
+        "models": {"Model": dict.fromkeys(METRICS, entry())},
         "confidence": 0.95,
         "folds": 5,
         "warnings": [],
@@ -57,14 +58,16 @@ class Parsed(html.parser.HTMLParser):
         example(title=EVIL),
         example(facts=[EVIL]),
         example(inferred=[(EVIL, EVIL, EVIL)]),
-        example(models={EVIL: dict.fromkeys(METRIC_NAMES, entry(None, None, None, EVIL))}),
-        example(models={"M": dict.fromkeys(METRIC_NAMES, entry(0.9, None, None, "", EVIL))}),
+        example(models={EVIL: dict.fromkeys(METRICS, entry(None, None, None, EVIL))}),
+        example(models={"M": dict.fromkeys(METRICS, entry(0.9, None, None, "", EVIL))}),
         example(warnings=[EVIL]),
         example(methods=[EVIL]),
         example(command=EVIL),
         example(provenance=[(EVIL, EVIL)]),
-        example(tables=[Table(EVIL, [EVIL], [[EVIL]], EVIL)]),
-        example(pictures=[Picture(EVIL, EVIL, b"png")]),
+        example(sections=[Section(EVIL, tables=[Table(EVIL, [EVIL], [[EVIL]], EVIL)], notes=[EVIL])]),
+        example(sections=[Section("s", [Picture(EVIL, EVIL, b"png")])]),
+        example(kicker=EVIL),
+        example(models={"M": {EVIL: entry()}}),
         example(data={EVIL: EVIL}),
     ],
 )
@@ -81,7 +84,7 @@ def test_whatever_a_name_holds_is_shown_as_text(page):
 
 
 def test_the_policy_allows_the_own_style_and_nothing_from_outside():
-    text = render(example(pictures=[Picture("t", "c", b"png")]))
+    text = render(example(sections=[Section("s", [Picture("t", "c", b"png")])]))
     parsed = Parsed(text)
     policy = next(m["content"] for m in parsed.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL).group(1)
@@ -102,16 +105,47 @@ def test_numbers_and_intervals():
 
 
 def test_undefined_numbers_are_dashes_with_their_reason():
-    models = {"Model": dict.fromkeys(METRIC_NAMES, entry()) | {"auroc": entry(None, None, None, "only class 'a'")}}
+    models = {"Model": dict.fromkeys(METRICS, entry()) | {"auroc": entry(None, None, None, "only class 'a'")}}
     text = Parsed(render(example(models=models))).text
     assert "– AUROC, Model: only class 'a'." in text
 
 
 def test_missing_intervals_say_why():
-    models = {"Model": dict.fromkeys(METRIC_NAMES, entry(0.9, None, None, "", "3 patients, fewer than 10"))}
+    models = {"Model": dict.fromkeys(METRICS, entry(0.9, None, None, "", "3 patients, fewer than 10"))}
     text = Parsed(render(example(models=models))).text
     assert "No intervals: 3 patients, fewer than 10." in text
     assert "conditional" not in text
+
+
+def test_spread_and_pooled_stand_beside_the_headline():
+    told = entry() | {"spread": {"folds": 0.0412, "seeds": None}, "pooled": {"value": 0.8765, "reason": ""}}
+    text = Parsed(render(example(models={"M": {"auroc": told}}))).text
+    assert "folds ± 0.041" in text and "seeds ± 0" not in text and "pooled 0.876" in text
+    assert "pooled 0.876" not in Parsed(render(example(models={"M": {"auroc": told}}, folds=1))).text
+
+
+def test_each_metric_has_its_own_line():
+    assert line("auroc", entry(0.5, 0.25, 1.0)) == {"middle": 60.0, "dot": 60.0, "low": 33.0, "high": 114.0}
+    assert line("spearman", entry(0.0, None, None)) == {"middle": 60.0, "dot": 60.0}
+    assert line("r2", entry(-7.0, None, None)) == {"middle": 60.0, "dot": 6.0}
+    assert line("mae", entry()) is None and line("auroc", entry(None)) is None
+
+
+def test_columns_of_numbers_are_known_by_their_first_number():
+    table = Table("t", ["a", "b"], [["x", None], ["y", 2.0]])
+    assert table.numeric == [False, True]
+    assert '<td class="figure">–</td>' in render(example(sections=[Section("s", tables=[table])]))
+
+
+def test_sections_without_content_are_left_out():
+    text = Parsed(render(example(sections=[Section("Nothing here"), Section("Here", notes=["a word"])]))).text
+    assert "Nothing here" not in text and "a word" in text
+
+
+def test_pictures_are_jpeg_or_png_with_svg_beside():
+    jpeg = Picture("t", "c", b"\xff\xd8rest")
+    assert jpeg.uri.startswith("data:image/jpeg;") and list(jpeg.files("a")) == ["a.jpg"]
+    assert Picture("t", "c", b"\x89PNG", b"<svg/>").files("a") == {"a.png": b"\x89PNG", "a.svg": b"<svg/>"}
 
 
 def test_the_same_content_gives_the_same_bytes():

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,36 @@ import pytest
 from sgcl_cli.artefacts.features import FeatureWriter
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import ArtefactError, ConfigError, LabelError, SgclError
-from sgcl_cli.probe import linear
+from sgcl_cli.probe import cohort as cohorts
+from sgcl_cli.probe import linear, split_files
+from sgcl_cli.probe.audit import Audit
 from sgcl_cli.progress import Silent
-from sgcl_cli.report import figures
+from sgcl_cli.report import evaluation, figures
+from sgcl_cli.stages import (
+    bag_models,
+    evaluate_efficiency,
+    evaluate_fit,
+    evaluate_inputs,
+    evaluate_page,
+    evaluate_tables,
+)
 from sgcl_cli.stages import evaluate as stage
 from sgcl_cli.stages.evaluate import evaluate
 
 DIM = 6
-FAST = {"mil_epochs": 2, "bootstrap": 40, "mil_hidden": 8, "threads": 1, "device": "cpu"}
+FAST = {"mil_epochs": 2, "seeds": 1, "bootstrap": 40, "mil_hidden": 8, "threads": 1, "device": "cpu"}
+
+
+DRAWN = evaluation.pictures
 
 
 @pytest.fixture(autouse=True, scope="module")
-def short_path() -> Iterator[None]:
+def quick() -> Iterator[None]:
+    """Two C, and no figures: drawing dozens of them is what a run costs; one test draws."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(linear, "C_PATH", (0.01, 1.0))
+        patch.setattr(evaluation, "pictures", lambda drawn: {})
+        patch.setattr(evaluate_page, "_map", lambda finished: {})
         yield
 
 
@@ -142,21 +159,28 @@ def content(out: Path) -> dict[str, bytes]:
     return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != "run.json"}
 
 
-def test_slide_level_writes_everything_it_promises(slides: Path, labels: Path, finished: Path) -> None:
-    out = finished
+def test_slide_level_writes_everything_it_promises(
+    slides: Path, labels: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "pictures", DRAWN)
+    monkeypatch.setattr(bag_models, "fit_fold", lambda *_: pytest.fail("fitted again"))
+    (out / "run.json").unlink()
     outcome = run(out, features=str(slides), labels=str(labels))
     assert {path.name for path in out.iterdir()} == {
         *("metrics.json", "metrics.csv", "predictions.csv", "splits.csv", "audit.json"),
-        *("figures", "attention", "report.html", "run.json"),
+        *("figures", "attention", "report.html", "run.json", ".cache"),
     }
-    assert {path.stem for path in (out / "figures").iterdir()} == {
-        f"{kind}_{model}" for kind in ("roc", "confusion") for model in ("mean_pool", "abmil")
+    assert {path.name for path in (out / "figures").iterdir()} >= {
+        f"{kind}_{model}.{suffix}"
+        for kind in ("roc", "pr", "reliability", "confusion")
+        for model in ("mean-pool", "gated-abmil")
+        for suffix in ("png", "svg")
     }
     result = json.loads((out / "metrics.json").read_text())
     assert (result["level"], result["task"], result["classes"]) == ("slide", "binary", ["normal", "tumour"])
-    assert list(result["models"]) == ["majority", "mean_pool", "abmil"]
+    assert list(result["models"]) == ["majority", "patch-count", "mean-pool", "knn", "simpleshot", "gated-abmil"]
     assert result["counts"] == {"rows": 40, "slides": 40, "patients": 20, "folds": 5}
-    best = result["models"]["mean_pool"]["metrics"]["auroc"]
+    best = result["models"]["mean-pool"]["metrics"]["auroc"]
     assert best["low"] < best["value"] <= best["high"]
     assert best["value"] > 0.7
     assert result["models"]["majority"]["metrics"]["auroc"]["value"] == 0.5
@@ -176,7 +200,7 @@ def test_every_slide_is_predicted_once_by_a_model_that_did_not_see_its_patient(f
     assert all(len(where) == 1 for where in sides.values())
     test_fold = {row["slide_id"]: row["fold"] for row in splits if row["split"] == "test"}
     predictions = rows_of(finished / "predictions.csv")
-    assert len(predictions) == 3 * 40
+    assert len(predictions) == 6 * 40
     assert all(test_fold[row["slide_id"]] == row["fold"] for row in predictions)
     assert all(abs(float(row["p_normal"]) + float(row["p_tumour"]) - 1) < 1e-6 for row in predictions)
     assert "007" in test_fold
@@ -186,7 +210,7 @@ def test_attention_of_a_slide_never_comes_from_a_model_that_saw_it(
     slides: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[set[int], list[int]]] = []
-    predict, training = stage.training.predict, stage.training.Training
+    predict, training = evaluate_fit.training.predict, evaluate_fit.training.Training
     seen: set[int] = set()
 
     class Watched(training):
@@ -199,8 +223,8 @@ def test_attention_of_a_slide_never_comes_from_a_model_that_saw_it(
         asked.append((set(seen), chosen.tolist()))
         return predict(model, cohort, chosen)
 
-    monkeypatch.setattr(stage.training, "Training", Watched)
-    monkeypatch.setattr(stage.training, "predict", watched)
+    monkeypatch.setattr(evaluate_fit.training, "Training", Watched)
+    monkeypatch.setattr(evaluate_fit.training, "predict", watched)
     run(tmp_path / "out", features=str(slides), labels=str(labels))
     final = [(known, chosen) for known, chosen in asked if not known & set(chosen)]
     assert sorted(bag for _, chosen in final for bag in chosen) == list(range(40))
@@ -240,7 +264,9 @@ def test_shuffled_test_labels_leave_every_fitted_number_unchanged(slides: Path, 
         predictions = rows_of(tmp_path / f"out-{name}/predictions.csv")
         numbers = [[row["slide_id"], row["model"], row["p_normal"], row["p_tumour"]] for row in predictions]
         attention = {key: value for key, value in content(tmp_path / f"out-{name}").items() if "attention" in key}
-        results.append(([model["fits"] for model in fitted.values()], numbers, attention, fitted["abmil"]["metrics"]))
+        results.append(
+            ([model["fits"] for model in fitted.values()], numbers, attention, fitted["gated-abmil"]["metrics"])
+        )
     assert results[0][:3] == results[1][:3]
     assert results[0][3] != results[1][3]
 
@@ -253,7 +279,7 @@ def test_patch_level_from_features_alone(patches: Path, tmp_path: Path) -> None:
     assert result["models"]["linear"]["metrics"]["auroc"]["value"] > 0.8
     assert result["models"]["knn"]["metrics"]["auroc"]["value"] > 0.8
     assert not (tmp_path / "out/attention").exists()
-    assert outcome.data["models"].keys() == {"majority", "linear", "knn"}
+    assert outcome.data["models"].keys() == {"majority", "linear", "knn", "simpleshot"}
     row = rows_of(tmp_path / "out/predictions.csv")[0]
     assert (row["slide_id"], row["row"], row["label"]) == ("s00", "1", "fat")
 
@@ -283,22 +309,21 @@ def test_a_fold_of_one_class_gives_null_with_a_reason(slides: Path, tmp_path: Pa
             row["split"] = "test"
     table = write_table(tmp_path / "one.csv", rows)
     outcome = run(tmp_path / "out", features=str(slides), labels=str(table))
-    auroc = outcome.data["models"]["mean_pool"]["metrics"]["auroc"]
+    auroc = outcome.data["models"]["mean-pool"]["metrics"]["auroc"]
     assert auroc["value"] is None
     assert auroc["reason"] == "only class 'normal' is present"
     assert ("Mean pool, logistic regression: AUROC", "undefined: only class 'normal' is present") in outcome.headline
-    assert "per_patient" in outcome.data["models"]["mean_pool"]
-    assert not (tmp_path / "out/figures/roc_mean_pool.png").exists()
+    assert "per_patient" in outcome.data["models"]["mean-pool"]
 
 
 def test_again_returns_what_is_there(slides: Path, labels: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    monkeypatch.setattr(stage, "_fit", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr(stage, "fit", lambda *_: pytest.fail("fitted again"))
     again = run(out, features=str(slides), labels=str(labels), threads=2)
     result = json.loads((out / "metrics.json").read_text())
     assert again.data["models"] == result["models"]
-    pooled = result["models"]["mean_pool"]["metrics"]["auroc"]
-    assert again.headline[3] == ("Mean pool, logistic regression: AUROC", stage._spoken(pooled))
+    pooled = result["models"]["mean-pool"]["metrics"]["auroc"]
+    assert ("Mean pool, logistic regression: AUROC", evaluate_tables.spoken(pooled)) in again.headline
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
@@ -322,7 +347,7 @@ def test_other_settings_or_inputs_are_refused_by_name(slides: Path, labels: Path
     assert json.loads((out / "metrics.json").read_text())["counts"]["folds"] == 3
 
 
-@pytest.mark.parametrize("files", [12, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("files", [27, pytest.param(34, marks=pytest.mark.slow)])
 def test_killed_while_writing_and_run_again(
     slides: Path, labels: Path, finished: Path, tmp_path: Path, files: int
 ) -> None:
@@ -331,7 +356,9 @@ def test_killed_while_writing_and_run_again(
 import os, signal, sys
 from sgcl_cli.artefacts import store
 from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.probe import linear
 from sgcl_cli.stages.evaluate import evaluate
+linear.C_PATH = (0.01, 1.0)
 written, atomic = 0, store.atomic
 def counted(path):
     global written
@@ -358,6 +385,11 @@ def test_dry_run_says_the_plan_and_writes_nothing(slides: Path, labels: Path, tm
     outcome = run(tmp_path / "out", features=str(slides), labels=str(labels), dry_run=True)
     assert not (tmp_path / "out").exists()
     assert outcome.total == 40
+    assert outcome.data["ledger"]["matched"] == 40
+    assert outcome.data["expected_seconds"] > 0
+    told = dict(outcome.headline)
+    assert (told["division"], told["expected time"]) == ("5 folds by patient, stratified by class", "under a minute")
+    assert told["labelled without features"] == "0"
 
 
 def one_class(rows: list[dict[str, str]]) -> None:
@@ -393,11 +425,6 @@ def without_features(rows: list[dict[str, str]]) -> None:
     rows += [{"slide_id": f"x{number}", "label": "normal", "patient_id": f"x{number}"} for number in range(4)]
 
 
-def measurements(rows: list[dict[str, str]]) -> None:
-    for number, row in enumerate(rows):
-        row["label"] = str(number / 7)
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -408,13 +435,12 @@ def measurements(rows: list[dict[str, str]]) -> None:
         (conflicting_duplicates, "slide '000' stands twice with different entries"),
         (strangers, "none of the 40 feature files has a label"),
         (without_features, "4 of 44 labelled slides have no features"),
-        (measurements, "measurements, not classes"),
     ],
 )
 def test_an_audit_error_stops_before_anything_is_fitted(
     slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage, message: str
 ) -> None:
-    monkeypatch.setattr(stage, "_fit", lambda *_: pytest.fail("fitted"))
+    monkeypatch.setattr(stage, "fit", lambda *_: pytest.fail("fitted"))
     rows = table_of(40)
     damage(rows)
     with pytest.raises(LabelError, match=message) as caught:
@@ -499,3 +525,173 @@ def test_names_that_look_like_code_are_shown_as_text(tmp_path: Path) -> None:
 def test_the_report_names_the_command(slides: Path, labels: Path, tmp_path: Path) -> None:
     config = EvaluateConfig(features="my features", labels="l.csv", out="o", folds=3, allow_missing=True, threads=1)
     assert config.command_line() == "sgcl evaluate 'my features' --out o --labels l.csv --allow-missing --folds 3"
+
+
+def plain(label: str, number: int) -> dict[str, str]:
+    return {"label": label}
+
+
+def numbers(label: str, number: int) -> dict[str, str]:
+    return {"label": f"{(label == 'tumour') * 3 + number / 100:g}"}
+
+
+def survival(label: str, number: int) -> dict[str, str]:
+    return {"months": f"{(5 if label == 'tumour' else 50) + number / 7:g}", "dead": str(int(number % 3 > 0))}
+
+
+def table_with(path: Path, told: Callable[[str, int], dict[str, str]], **columns: Callable[[int], str]) -> Path:
+    rows = []
+    for number, row in enumerate(table_of(40)):
+        others = {name: column(number) for name, column in columns.items()}
+        rows.append(
+            {"slide_id": row["slide_id"], "patient_id": row["patient_id"], **told(row["label"], number), **others}
+        )
+    return write_table(path, rows)
+
+
+def planned(tmp_path: Path, **settings: Any) -> tuple[Any, Any, Audit]:
+    """What would be evaluated and how it would be divided; nothing is fitted."""
+    config, audit = EvaluateConfig(out=str(tmp_path / "out"), **{**FAST, **settings}), Audit()
+    inputs = evaluate_inputs.open_inputs(config, audit)
+    cohort = evaluate_inputs.cohort_of(config, inputs, audit)
+    return cohort, evaluate_inputs.plan_of(config, inputs, cohort, audit), audit
+
+
+def test_measurements_are_predicted_and_scored(slides: Path, tmp_path: Path) -> None:
+    outcome = run(tmp_path / "out", features=str(slides), labels=str(table_with(tmp_path / "l.csv", numbers)))
+    result = outcome.data
+    assert (result["task"], result["classes"]) == ("regression", [])
+    assert list(result["models"]) == ["majority", "patch-count", "mean-pool", "gated-abmil"]
+    assert result["models"]["mean-pool"]["metrics"]["spearman"]["value"] > 0.3
+    assert result["models"]["majority"]["metrics"]["spearman"]["reason"] == "all predicted values are equal"
+    row = rows_of(tmp_path / "out/predictions.csv")[0]
+    assert list(row) == ["slide_id", "patient_id", "label", "fold", "model", "predicted"]
+    told = {what: (value, why) for what, value, why in _found(tmp_path / "out")}
+    assert told["Task"] == ("regression", "the target has 40 different numbers, not all whole")
+
+
+def _found(out: Path) -> list[tuple[str, str, str]]:
+    page = (out / "report.html").read_text()
+    parts = re.findall(r"<dt>(.*?)</dt>\s*<dd>(.*?)</dd>", page, re.S)
+    plain = [(what, re.sub(r"<.*?>", "|", told)) for what, told in parts]
+    return [
+        (what, told.split("|")[0].strip(), told.split("|")[1].strip() if "|" in told else "") for what, told in plain
+    ]
+
+
+def test_survival_is_found_by_its_columns_and_scored(slides: Path, tmp_path: Path) -> None:
+    table = table_with(tmp_path / "l.csv", survival)
+    outcome = run(tmp_path / "out", features=str(slides), labels=str(table), time="months", event="dead")
+    result = outcome.data
+    assert (result["task"], result["classes"]) == ("survival", [])
+    assert result["models"]["mean-pool"]["metrics"]["c_index"]["value"] > 0.6
+    assert result["models"]["majority"]["metrics"]["c_index"]["value"] == 0.5
+    assert 0 <= result["models"]["mean-pool"]["risk_groups"]["log_rank_p"] <= 1
+    assert list(rows_of(tmp_path / "out/predictions.csv")[0]) == [
+        *("slide_id", "patient_id", "time", "event", "fold", "model", "risk")
+    ]
+
+
+def test_the_task_is_inferred_from_the_table(slides: Path, tmp_path: Path) -> None:
+    def months_and_events(label: str, number: int) -> dict[str, str]:
+        return dict(zip(("time", "event"), survival(label, number).values(), strict=True))
+
+    table = table_with(tmp_path / "s.csv", months_and_events)
+    cohort, plan, _ = planned(tmp_path, features=str(slides), labels=str(table))
+    assert cohort.task == "survival"
+    assert all(cohort.event[fold.test].any() and not cohort.event[fold.test].all() for fold in plan.folds)
+    table = table_with(tmp_path / "c.csv", lambda label, number: {"label": str(number // 2 % 2 + 7)})
+    assert planned(tmp_path, features=str(slides), labels=str(table))[0].classes == ("7", "8")
+    cohort, _, _ = planned(tmp_path, features=str(slides), labels=str(table), task="regression")
+    assert set(cohort.value.tolist()) == {7.0, 8.0}
+
+
+def test_sites_are_left_out_whole(slides: Path, tmp_path: Path) -> None:
+    table = table_with(tmp_path / "l.csv", plain, site=lambda number: "abc"[number // 4 % 3])
+    cohort, plan, audit = planned(tmp_path, features=str(slides), labels=str(table), cv="site")
+    assert [fold.name for fold in plan.folds] == ["a", "b", "c"]
+    for fold in plan.folds:
+        assert set(cohort.site[fold.test]) == {fold.name}
+        assert fold.name not in cohort.site[fold.fitted]
+    assert "sites" not in [finding.code for finding in audit.findings]
+
+
+def test_labels_that_go_with_sites_are_warned_about(slides: Path, tmp_path: Path) -> None:
+    table = table_with(tmp_path / "l.csv", plain, site=lambda number: "ab"[(number // 2) % 2 if number < 34 else 0])
+    _, _, audit = planned(tmp_path, features=str(slides), labels=str(table))
+    assert [finding.code for finding in audit.findings] == ["sites"]
+
+
+def test_a_former_division_is_used_again_and_has_one_hash(slides: Path, labels: Path, finished: Path, tmp_path: Path):
+    cohort, plan, _ = planned(
+        tmp_path, features=str(slides), labels=str(labels), splits=str(finished / "splits.csv"), seed=5
+    )
+    rows = split_files.rows_of(plan, cohort.slide_id, cohort.patient_id)
+    assert rows == rows_of(finished / "splits.csv")
+    stored = json.loads((finished / "metrics.json").read_text())["protocol"]["splits"]
+    assert stored == split_files.identity(plan, cohort.slide_id, cohort.patient_id)
+
+
+def test_the_same_features_under_two_names_are_refused(slides: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(slides, tmp_path / "features")
+    write_slide(folder, "040", bag("000", 0.0))
+    table = write_table(tmp_path / "l.csv", [*table_of(40), {"slide_id": "040", "label": "normal", "patient_id": "x"}])
+    with pytest.raises(LabelError, match="'000' and '040' have equal features"):
+        planned(tmp_path, features=str(folder), labels=str(table))
+
+
+def test_a_changed_setting_refits_only_what_it_touches(
+    slides: Path, labels: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = json.loads((out / "metrics.json").read_text())["models"]
+    fitted = []
+    monkeypatch.setattr(bag_models, "fit_fold", lambda *_: pytest.fail("bag models were fitted again"))
+    monkeypatch.setattr(linear, "fit", lambda *_, **__: pytest.fail("linear models were fitted again"))
+    predict = evaluate_fit.knn.predict
+    monkeypatch.setattr(evaluate_fit.knn, "predict", lambda *a, **k: fitted.append(k["k"]) or predict(*a, **k))
+    run(out, features=str(slides), labels=str(labels), knn_k=3, overwrite=True)
+    after = json.loads((out / "metrics.json").read_text())["models"]
+    assert set(fitted) == {3}
+    assert [key for key in before if before[key] != after[key]] == ["knn"]
+
+
+def test_the_models_asked_for_are_the_models_fitted(slides: Path, labels: Path, tmp_path: Path) -> None:
+    settings = {"features": str(slides), "labels": str(labels), "models": "mean, clam-sb,transmil"}
+    cohort, plan, _ = planned(tmp_path, **settings)
+    config = EvaluateConfig(out=str(tmp_path / "out"), **{**FAST, **settings, "seeds": 2})
+    models = {model.key: model for model in evaluate_fit.suite(config, cohort)}
+    assert list(models)[-3:] == ["mean", "clam-sb", "transmil"]
+    fitted = models["clam-sb"].fit(plan.folds[0])
+    assert fitted.test.shape == (2, len(plan.folds[0].test), 2)
+    assert fitted.validation.shape == (2, len(plan.folds[0].validation), 2)
+    assert (fitted.test[0] != fitted.test[1]).any()
+    with pytest.raises(ConfigError, match="there is no 'resnet'"):
+        EvaluateConfig(out="o", features="f", models="mean,resnet")
+
+
+def test_label_efficiency_leaves_shares_without_a_class_out(slides: Path, labels: Path, tmp_path: Path) -> None:
+    settings = {"features": str(slides), "labels": str(labels), "label_efficiency": True}
+    cohort, plan, _ = planned(tmp_path, **settings)
+    config = EvaluateConfig(out=str(tmp_path / "out"), **{**FAST, **settings})
+    models = [model for model in evaluate_fit.suite(config, cohort) if model.key == "simpleshot"]
+    found = evaluate_efficiency.curves(config, cohort, plan, models, Silent())
+    assert found["metric"] == "auroc"
+    assert {share: len(values) for share, values in found["curves"]["simpleshot"].items()} == {"0.1": 5, "1": 1}
+    assert found["left_out"] == [
+        "1 % of the patients is left out: fold 1: 0.01 of 16 patients holds no patient of class 'normal'"
+    ]
+
+
+def test_features_beyond_half_of_memory_stay_on_disk(
+    slides: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"features": str(slides), "labels": str(labels)}
+    loaded, plan, _ = planned(tmp_path, **settings)
+    monkeypatch.setattr(evaluate_inputs, "memory_bytes", lambda: 1000)
+    mapped, _, _ = planned(tmp_path, **settings)
+    assert not isinstance(loaded.files[0].features, np.memmap)
+    assert all(isinstance(file.features, np.memmap) for file in mapped.files)
+    assert isinstance(cohorts.bag_rows(mapped)[0], np.memmap)
+    config = EvaluateConfig(out=str(tmp_path / "out"), **{**FAST, **settings})
+    here, there = (evaluate_fit.suite(config, cohort)[-1].fit(plan.folds[0]).test for cohort in (loaded, mapped))
+    np.testing.assert_array_equal(here, there)

@@ -15,8 +15,8 @@ MODELS: dict[str, tuple[type[BagModel], str]] = {
     "mean": (MeanPool, "Mean of embedded patches"),
     "max": (MaxPool, "Maximum of embedded patches"),
     "abmil": (Attention, "Attention (ABMIL)"),
-    "gated": (GatedAttention, "Gated attention (ABMIL)"),
-    "clam": (Clam, "CLAM, single branch"),
+    "gated-abmil": (GatedAttention, "Gated attention (ABMIL)"),
+    "clam-sb": (Clam, "CLAM, single branch"),
     "dsmil": (DualStream, "Dual stream (DSMIL)"),
     "transmil": (TransMil, "TransMIL"),
 }

@@ -20,13 +20,13 @@ def by_loops(model, rows: torch.Tensor, gated: bool):
     return model.classify(sum(weight * x for weight, x in zip(a, e, strict=True))), a
 
 
-@pytest.mark.parametrize("name", ["abmil", "gated"])
+@pytest.mark.parametrize("name", ["abmil", "gated-abmil"])
 def test_equals_the_equations(name, bags, make):
     model = make(name)
     output = model.eval()(bags)
     attention = bags.split(output.attention)
     for number, rows in enumerate(bags.split(bags.rows)):
-        expected, weights = by_loops(make(name), rows, name == "gated")
+        expected, weights = by_loops(make(name), rows, name == "gated-abmil")
         np.testing.assert_allclose(output.scores[number].detach(), expected.detach(), atol=1e-5)
         np.testing.assert_allclose(attention[number].detach(), weights, atol=1e-6)
 
@@ -43,7 +43,7 @@ def padded(model, bags: Bags):
     return model.classify((a[..., None] * e).sum(1))
 
 
-@pytest.mark.parametrize("name", ["abmil", "gated"])
+@pytest.mark.parametrize("name", ["abmil", "gated-abmil"])
 def test_packed_equals_padded_and_so_do_the_gradients(name, bags, make):
     model = make(name).eval()
     grown = {}

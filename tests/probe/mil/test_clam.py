@@ -37,20 +37,20 @@ def by_loops(model, bags: Bags, labels) -> float:
 
 @pytest.mark.parametrize("outputs", [2, 3])
 def test_loss_equals_loops(bags, make, labels, outputs):
-    model, labels = make("clam", outputs=outputs).eval(), labels % outputs
+    model, labels = make("clam-sb", outputs=outputs).eval(), labels % outputs
     target = Classes(torch.from_numpy(labels), outputs)
     found = model.loss(model(bags), bags, target, torch.arange(6)).item()
     assert found == pytest.approx(by_loops(model, bags, labels.tolist()), abs=1e-5)
 
 
 def test_scores_are_those_of_gated_attention(bags, make):
-    one, other = make("clam").eval(), make("gated").eval()
+    one, other = make("clam-sb").eval(), make("gated-abmil").eval()
     other.load_state_dict({key: value for key, value in one.state_dict().items() if not key.startswith("rows.")})
     assert torch.equal(one(bags).scores, other(bags).scores)
 
 
 def test_the_ranking_of_rows_gets_no_gradient_from_their_loss(bags, make, labels):
-    model = make("clam").eval()
+    model = make("clam-sb").eval()
     target = Classes(torch.from_numpy(labels), 3)
     clam_weight, clam.BAG_WEIGHT = clam.BAG_WEIGHT, 0.0
     try:

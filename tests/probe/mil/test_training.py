@@ -19,7 +19,7 @@ def cohort(bags, labels) -> Cohort:
 
 @pytest.fixture
 def model(make):
-    return make("gated")
+    return make("gated-abmil")
 
 
 def training(model, cohort, **changes) -> Training:
@@ -63,7 +63,7 @@ def test_without_validation_the_last_epoch_stays(model, cohort):
 
 def test_validation_without_an_event_counts_as_none(make, bags):
     target = Survival(torch.arange(6.0), torch.tensor([0, 1, 1, 0, 1, 0]))
-    work = training(make("gated", outputs=1), Cohort.of(bags, target, NAMES))
+    work = training(make("gated-abmil", outputs=1), Cohort.of(bags, target, NAMES))
     assert not len(work.validation)
 
 
@@ -90,7 +90,7 @@ def test_test_labels_and_test_bags_leave_the_fit_unchanged(make, bags, labels, b
             rows[bags.offsets[5] :] = 1e6
             changed[5] = 0
         cohort = Cohort.of(type(bags)(rows, bags.offsets), Classes(torch.from_numpy(changed), 3), NAMES)
-        model = make("gated")
+        model = make("gated-abmil")
         run(model, cohort, train=np.array([0, 1, 2]), validation=np.array([3, 4]), bag_sample=bag_sample)
         fitted.append(model.state_dict())
     assert all(torch.equal(fitted[0][key], fitted[1][key]) for key in fitted[0])
@@ -100,7 +100,7 @@ def test_test_labels_and_test_bags_leave_the_fit_unchanged(make, bags, labels, b
 def test_fitting_and_predicting_twice_is_identical(make, cohort, bag_sample):
     found = []
     for _ in range(2):
-        model = make("gated")
+        model = make("gated-abmil")
         run(model, cohort, bag_sample=bag_sample)
         found += [predict(model, cohort, np.array([5, 0]))[0] for _ in range(2)]
     assert all(np.array_equal(found[0], other) for other in found[1:])
@@ -123,7 +123,7 @@ def test_sampled_rows_change_every_epoch_and_stay_at_validation(model, cohort):
 
 def test_survival_batches_hold_enough_bags_for_risk_sets(make, bags):
     target = Survival(torch.arange(6.0), torch.ones(6))
-    work = training(make("gated", outputs=1), Cohort.of(bags, target, NAMES), train=np.arange(6))
+    work = training(make("gated-abmil", outputs=1), Cohort.of(bags, target, NAMES), train=np.arange(6))
     assert [len(batch.bags) for batch in work.batches(0, 0)] == [6]
 
 

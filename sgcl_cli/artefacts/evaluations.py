@@ -1,0 +1,61 @@
+"""What ``sgcl evaluate`` left in a folder, opened as a value by who compares results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sgcl_cli.artefacts import store
+from sgcl_cli.errors import ArtefactError
+
+_SPLIT_COLUMNS = ("slide_id", "patient_id", "fold", "split")
+_PREDICTION_COLUMNS = ("slide_id", "patient_id", "fold", "model")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A finished evaluation.
+
+    :param result: the content of metrics.json.
+    :param predictions: rows of predictions.csv, all models. :param splits: rows of splits.csv, sorted.
+    """
+
+    folder: Path
+    id: str
+    result: Mapping[str, Any]
+    predictions: Sequence[Mapping[str, str]]
+    splits: Sequence[Mapping[str, str]]
+
+    @property
+    def splits_id(self) -> str:
+        """Hash of who is in which part of which fold, whatever the order of the rows."""
+        return store.artefact_id("splits", {}, ["\t".join(row[name] for name in _SPLIT_COLUMNS) for row in self.splits])
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Evaluated:
+        """Read a folder that ``sgcl evaluate`` finished.
+
+        :raises ArtefactError: no such folder, another stage's output, or an unfinished one.
+        """
+        folder = Path(folder)
+        if not (folder / "run.json").is_file():
+            raise ArtefactError(
+                f"{folder} holds no finished evaluation", "give folders that sgcl evaluate wrote with --out"
+            )
+        run = store.read_json(folder / "run.json")
+        if run.get("stage") != "evaluate" or not (folder / "metrics.json").is_file():
+            raise ArtefactError(
+                f"{folder} holds the output of sgcl {run.get('stage')}, not predictions of slides or patches",
+                "give folders that sgcl evaluate wrote with --out",
+            )
+        splits, predictions = (store.read_csv(folder / name) for name in ("splits.csv", "predictions.csv"))
+        for name, rows, columns in (
+            ("splits.csv", splits, _SPLIT_COLUMNS),
+            ("predictions.csv", predictions, _PREDICTION_COLUMNS),
+        ):
+            if not rows or not set(columns) <= set(rows[0]):
+                raise ArtefactError(f"{folder / name} lacks rows, or one of {', '.join(columns)}", "evaluate again")
+        ordered = sorted(splits, key=lambda row: [row[name] for name in _SPLIT_COLUMNS])
+        return cls(folder, str(run["id"]), store.read_json(folder / "metrics.json"), predictions, ordered)

@@ -1,0 +1,59 @@
+"""Feature maps of patches, and what a linear head says of each pixel. No gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import grid_sample, interpolate
+
+from sgcl_cli.artefacts.checkpoint import EncoderCard
+from sgcl_cli.engine.runtime import Runtime
+from sgcl_cli.engine.views import normalise
+from sgcl_cli.nets.resnet import ResNet
+
+
+class FeatureMaps:
+    """A residual network in evaluation mode on the runtime's device: whole patches, at their own size, to maps.
+
+    :param stage: 1 to 4; the map of stage s is 2^(s + 1) times smaller than the patch.
+    """
+
+    def __init__(self, network: ResNet, card: EncoderCard, stage: int, runtime: Runtime) -> None:
+        self._card, self._stage, self._runtime = card, stage, runtime
+        model: nn.Module = network.eval().to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        assert isinstance(model, ResNet)
+        self._network = model
+
+    def __call__(self, patches: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> float32 (B, D, h, w) on the device."""
+        images = patches.to(self._runtime.device).permute(0, 3, 1, 2).float().div_(255)
+        with torch.inference_mode(), self._runtime.autocast():
+            return self._network.maps(normalise(images, self._card.mean, self._card.std), self._stage).float()
+
+
+def at_pixels(maps: Tensor, places: NDArray[np.int64], size: int) -> NDArray[np.float32]:
+    """Features of single pixels, bilinear between the cells of a map as ``classes_of`` has them.
+
+    :param maps: (B, D, h, w). :param places: (B, M, 2) as row, column of patches of ``size`` pixels.
+    :returns: float32 (B, M, D).
+    """
+    grid = torch.from_numpy((2 * places[..., ::-1] + 1) / size - 1).to(maps.device, torch.float32)
+    found = grid_sample(maps, grid[:, None], mode="bilinear", padding_mode="border", align_corners=False)
+    rows: NDArray[np.float32] = found[:, :, 0].permute(0, 2, 1).cpu().numpy()
+    return rows
+
+
+def classes_of(maps: Tensor, weight: NDArray[np.float64], bias: NDArray[np.float64], size: int) -> NDArray[np.int64]:
+    """The class with the highest score at each pixel, int64 (B, size, size); scores are bilinear between cells.
+
+    :param maps: (B, D, h, w). :param weight: (D, K). :param bias: (K,), -inf for a class that is never given.
+    """
+    turn = torch.from_numpy(weight).to(maps.device, torch.float32)
+    scores = interpolate(
+        torch.einsum("bdhw,dk->bkhw", maps, turn), size=(size, size), mode="bilinear", align_corners=False
+    )
+    offset = torch.from_numpy(bias).to(maps.device, torch.float32)[:, None, None]
+    result: NDArray[np.int64] = (scores + offset).argmax(1).cpu().numpy()
+    return result
