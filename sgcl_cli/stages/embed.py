@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sgcl_cli.artefacts import layout, store
+from sgcl_cli.artefacts import exports, layout, store
 from sgcl_cli.artefacts.checkpoint import EncoderCard
 from sgcl_cli.artefacts.features import SCHEMA, FeatureWriter, Rounding, Told, ask
 from sgcl_cli.artefacts.images import ImageFolder
 from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, write_failures
 from sgcl_cli.config import EmbedConfig
+from sgcl_cli.config.embed import further_forms, parse_query
 from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.encode import FrozenEncoder
 from sgcl_cli.engine.loader import Failed, Missing
@@ -113,6 +114,10 @@ def _planned(config: EmbedConfig, reporter: Reporter) -> _Work:
     for note in opened.notes:
         reporter.note(note)
     kind = source.kind
+    for form in further_forms(config.also):
+        exports.check(form)
+    if config.query is not None and parse_query(config.query)[0] not in {bag.slide_id for bag in source.bags}:
+        raise ConfigError(f"--query {config.query}: there is no such slide", f"{config.patches} does not hold it")
     warnings = [*source.warnings, *check_resolution(card, kind.mpp, kind.patch_size, allowed=config.allow_mpp)]
     for warning in warnings:
         reporter.warn(warning)
@@ -251,6 +256,7 @@ def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[st
             warnings.append(f"{bag.slide_id}: {len(unreadable)} of {bag.count} patches cannot be read and are left out")
             reporter.warn(warnings[-1])
     failures = [*failures, *lost]
+    written = _further(work, made, reporter)
     _write_tables(work, made, told, failures)
     rounding = Rounding()
     for each in told.values():
@@ -275,6 +281,7 @@ def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[st
         ("features", f"{card.embedding_size} dimensions, {config.dtype}, {card.name} {card.sha256[:12]}"),
         ("lost by storage", f"at most {rounding.largest:.2g}, {rounding.mean:.2g} on average"),
         ("patches per second", f"{rate:.1f}"),
+        *written,
         ("written to", str(work.folder)),
     ]
     total = sum(bag.count for bag in bags) if lost else len(bags) + len(work.source.failures)
@@ -283,6 +290,29 @@ def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[st
     inputs = {"patches": work.source.id, "encoder": card.sha256}
     record.write(work.home, artefact=artefact, inputs=inputs, outcome=outcome)
     return outcome
+
+
+def _further(work: _Work, made: Sequence[Bag], reporter: Reporter) -> list[tuple[str, str]]:
+    """The forms of ``--also``, the pictures of ``--map`` and ``--query``; lines of the closing table."""
+    config, said = work.config, []
+    paths = {bag.slide_id: work.path(bag) for bag in made}
+    for form in further_forms(config.also):
+        sources = {slide_id: (path, work.identities[slide_id]) for slide_id, path in paths.items()}
+        said.append((f"also {form}", f"{exports.export(form, work.home, sources)} of {len(paths)} files written"))
+    if config.map:
+        from sgcl_cli.stages import feature_maps
+
+        provenance = [("encoder", f"{work.card.name} {work.card.sha256}"), ("patches", work.source.id)]
+        drawn = feature_maps.draw(work.home, paths, config.seed, config.command_line(), provenance)
+        if not drawn:
+            reporter.warn("--map: there are no patches with places to draw")
+        said.append(("map", str(work.home / "maps.html") if drawn else "nothing to draw"))
+    if config.query is not None:
+        from sgcl_cli.stages import feature_query
+
+        hits = feature_query.find(paths, *parse_query(config.query), config.query_top)
+        said.append(("query", str(feature_query.write(work.home, hits, work.source.show))))
+    return said
 
 
 def _lost_images(bag: Bag, told: Told) -> list[Failure]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import layout
 from sgcl_cli.artefacts.checkpoint import EncoderCard
@@ -88,6 +89,12 @@ class Source(Protocol):
         :param sharers: processes of this machine that divide its cores.
         """
 
+    def show(self, slide_id: str, corner: tuple[int, int]) -> NDArray[np.uint8]:
+        """One patch, uint8 (size, size, 3), by its level-0 corner.
+
+        :raises SgclError: it cannot be read.
+        """
+
 
 @dataclass
 class Decoded:
@@ -114,6 +121,13 @@ class Decoded:
                 yield from loader.one_by_one(batch)
             else:
                 yield batch
+
+    def show(self, slide_id: str, corner: tuple[int, int]) -> NDArray[np.uint8]:
+        bag = next(bag for bag in self.bags if bag.slide_id == slide_id)
+        row = int((bag.columns["coords"] == corner).all(axis=1).argmax())
+        pixels = np.empty((self.decoder.size, self.decoder.size, 3), np.uint8)
+        self.decoder.into(bag.start + row, pixels)
+        return pixels
 
 
 def images(config: EmbedConfig, card: EncoderCard) -> Decoded:

@@ -87,6 +87,14 @@ class Straight:
         ) as readers:
             yield from readers.batches(readings)
 
+    def show(self, slide_id: str, corner: tuple[int, int]) -> NDArray[np.uint8]:
+        """One patch by its level-0 corner, read here."""
+        job = replace(self.jobs[slide_id], corners=np.array([corner], np.int64), done=0)
+        (_, made), *_ = read_patches(job, lambda: 1)
+        if isinstance(made, SgclError):
+            raise made
+        return made
+
 
 def _workers(config: EmbedConfig, runtime: Runtime, sharers: int) -> int:
     """As asked, else enough for a GPU, and a few beside a CPU that computes as well; a process of its own in any case."""
