@@ -274,6 +274,8 @@ class PatchIndex:
             raise ArtefactError(f"{folder} holds patches more than once: {names}", "give one of these folders")
         inner = trees[0]
         files = tuple(file for path in layout.files(inner) if (file := _opened(path, damaged)) is not None)
+        if damaged and not files:
+            raise next(iter(damaged.values()))
         for file in files[1:]:
             for key in ("mpp", "patch_size", "overlap"):
                 if file.config.get(key) != files[0].config.get(key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -156,10 +157,7 @@ def patches(config: EmbedConfig) -> Source:
             "--groups is for a folder of class folders of images", "patches of slides stand in labels.csv"
         )
     folder = Path(config.patches)
-    first = (
-        next((path for tree in layout.trees(folder) for path in layout.files(tree)), None) if folder.is_dir() else None
-    )
-    ours = first is None or of_ours(first)
+    ours = _of_ours(folder)
     if config.slides is not None:
         from sgcl_cli.stages import slide_patches  # OpenSlide and OpenCV come with it
 
@@ -172,6 +170,14 @@ def patches(config: EmbedConfig) -> Source:
     index = PatchIndex.open(folder, pixels=True, damaged=damaged)
     bags = [bag_of(file, int(index.starts[number])) for number, file in enumerate(index.files)]
     return Decoded(index.id, kind_of(index), bags, StoredPatches(index), failed(damaged, folder))
+
+
+def _of_ours(folder: Path) -> bool:
+    """Whether the first file that can be opened is one of ``sgcl tile``; so it is said where there is none."""
+    for path in (path for tree in layout.trees(folder) for path in layout.files(tree)):
+        with contextlib.suppress(ArtefactError):
+            return of_ours(path)
+    return True
 
 
 def kind_of(index: PatchIndex) -> Kind:

@@ -227,19 +227,19 @@ def test_one_bad_slide_costs_itself_only(tmp_path, slides):
 @pytest.mark.parametrize("deaths", [1, 2])
 def test_a_worker_that_dies_costs_its_slide_after_a_second_try(tmp_path, slides, monkeypatch, deaths):
     coords = tiled(tmp_path / "coords", *sorted(slides.iterdir()), coords_only=True)
-    true, tally = slide_patches.read_patches, tmp_path / "tally"
+    true = slide_patches.read_patches
 
     def treacherous(job: slide_patches.Job, share: Callable[[], int]) -> Iterator[Any]:
-        for number, patch in enumerate(true(job, share)):
-            if job.entry.slide_id == "a" and number == 40 and len(list(tmp_path.glob("tally*"))) < deaths:
-                (tmp_path / f"tally{os.getpid()}").touch()
+        for row, patch in true(job, share):
+            if job.entry.slide_id == "a" and row == 63 and len(list(tmp_path.glob("death*"))) < deaths:
+                (tmp_path / f"death{os.getpid()}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            yield patch
+            yield row, patch
 
     embed(config(coords, slides, tmp_path / "whole"))
     monkeypatch.setattr(slide_patches, "read_patches", treacherous)
     outcome = embed(config(coords, slides, tmp_path / "f", workers=2))
-    assert not tally.exists()
+    assert len(list(tmp_path.glob("death*"))) == deaths
     if deaths == 1:
         assert not outcome.failures
         agree(tmp_path / "whole", tmp_path / "f")
