@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import material, protocol, table, work
+from benchmarks.study import material, paired, protocol, table, work
 from benchmarks.study.budget import Budget
 from benchmarks.study.protocol import Job, Study
 from benchmarks.study.table import Line
@@ -70,12 +70,12 @@ def _unfinished(epochs: int | None) -> str:
 def keys_of(study: Study, jobs: Sequence[Job], found: material.Material) -> dict[Job, str]:
     """What each job's result is kept under."""
     corpora = {name: PatchIndex.open(folder).id for name, folder in found.corpora.items()}
-    return {
-        job: job.key(
-            study.pretrain, corpora["transductive" if job.row.group == "transductive" else "inductive"], found.set_ids
-        )
-        for job in jobs
-    }
+    names = [task.name for task in found.tasks]
+    keys = {}
+    for job in jobs:
+        corpus = corpora["transductive" if job.row.group == "transductive" else "inductive"]
+        keys[job] = job.key(study.pretrain, corpus, found.set_ids, names)
+    return keys
 
 
 def _head(study: Study, found: material.Material, lines: Sequence[Line]) -> Iterator[str]:
@@ -110,9 +110,7 @@ def main(given: Sequence[str] | None = None) -> int:
     study = protocol.load(arguments.config, arguments.size, only)
     budget, out = Budget(arguments.minutes), arguments.out
     jobs = study.jobs()
-    transductive = any(job.row.group == "transductive" for job in jobs)
-    tiling = arguments.workers or arguments.threads
-    found = material.prepare(study.data, source, out, transductive=transductive, workers=tiling)
+    found = material.prepare(study, source, out, workers=arguments.workers or arguments.threads)
     bench = work.Bench(out, found, study.pretrain, arguments.device, arguments.threads, arguments.workers)
     lines = run(
         jobs,
@@ -123,7 +121,8 @@ def main(given: Sequence[str] | None = None) -> int:
         lambda job, key: work.epochs_done(bench, job, key),
     )
     tasks = {task.name: (task.metric, task.development) for task in found.tasks}
-    print(table.write(lines, tasks, [*_head(study, found, lines)], out))
+    pairs = paired.against_reference(lines, [name for name, (_, development) in tasks.items() if development], out)
+    print(table.write(lines, tasks, [*_head(study, found, lines)], out, paired.markdown(pairs) if pairs else ""))
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from benchmarks.study.protocol import Study
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.images import EXTENSIONS, ImageFolder
 from sgcl_cli.artefacts.patches import PatchIndex
@@ -60,16 +61,18 @@ class Material:
         return {name: given.id for name, given in self.sets.items()}
 
 
-def prepare(data: Mapping[str, Any], source: Path, out: Path, *, transductive: bool, workers: int | None) -> Material:
+def prepare(study: Study, source: Path, out: Path, *, workers: int | None) -> Material:
     """Tile what is not tiled yet under ``out``; ``source`` is the folder of real data.
 
+    :raises ValueError: the study names a task that there is not.
     :raises SgclError: as ``sgcl tile``.
     """
+    data = study.data
     drawn = _annotations(data, source, out / "annotations")
     common = {"mpp": data["mpp"], "patch_size": data["patch_size"], "workers": workers}
     labelled = {"annotations": str(drawn), "mask_values": data["masks"]["values"]}
     corpora = {"inductive": data["corpus"]}
-    if transductive:
+    if any(row.group == "transductive" for row in study.rows):
         corpora["transductive"] = [*data["corpus"], *data["hold_out"]]
     folders = {}
     for name, slides in corpora.items():
@@ -89,7 +92,11 @@ def prepare(data: Mapping[str, Any], source: Path, out: Path, *, transductive: b
         tile(TileConfig(slides=slides, out=str(folder), **common, **labelled, **extra))
         sets[f"masks-{part}"] = Set(folder, side, PatchIndex.open(folder).id)
     sets |= _images(data["images"], source, out)
-    return Material(folders, sets, _tasks(data, out))
+    tasks = _tasks(data, out)
+    unknown = sorted({*study.tasks} - {task.name for task in tasks})
+    if unknown:
+        raise ValueError(f"there is no task '{unknown[0]}'")
+    return Material(folders, sets, tuple(task for task in tasks if not study.tasks or task.name in study.tasks))
 
 
 def _centre(patch_size: int) -> int:

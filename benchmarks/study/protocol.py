@@ -56,10 +56,11 @@ class Job:
         """Settings of its pretraining: those of the size, then its own."""
         return {**common, **self.row.pretrain, "seed": self.seed}
 
-    def key(self, common: Mapping[str, Any], corpus: str, sets: Mapping[str, str]) -> str:
+    def key(self, common: Mapping[str, Any], corpus: str, sets: Mapping[str, str], tasks: Sequence[str]) -> str:
         """A hash of all that decides its result; where it stands in the table, its name included, does not.
 
-        :param corpus: id of the patches that it is pretrained on. :param sets: ids of the patches it is scored on.
+        :param corpus: id of the patches that it is pretrained on. :param sets: ids of the patches it may be scored on.
+        :param tasks: names of what is scored.
         """
         if self.row.encoder is None:
             made: Any = PretrainConfig.resolve({"patches": "", "out": "", **self.settings(common)}).affecting()
@@ -67,7 +68,7 @@ class Job:
         else:
             made = {"encoder": self.row.encoder, "seed": self.seed if self.row.seeded else 0}
         scored = [self.scored_on_test, self.scored_on_development]
-        text = json.dumps([_VERSION, made, dict(sets), scored], sort_keys=True)
+        text = json.dumps([_VERSION, made, dict(sets), [*tasks], scored, self.row.purity], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -75,7 +76,7 @@ class Job:
 class Study:
     """A protocol at a size.
 
-    :ivar data: the table [data]. :ivar pretrain: settings of every pretraining.
+    :ivar data: the table [data]. :ivar pretrain: settings of every pretraining. :ivar tasks: what is scored; empty for all.
     """
 
     size: str
@@ -83,6 +84,7 @@ class Study:
     pretrain: Mapping[str, Any]
     rows: tuple[Row, ...]
     seeds: int
+    tasks: tuple[str, ...] = ()
 
     def jobs(self) -> list[Job]:
         """Every main row once, then again under each further seed, then the transductive rows and the ablations."""
@@ -116,4 +118,4 @@ def load(path: Path, size: str, only: Sequence[str] = ()) -> Study:
     if "corpus" in chosen:
         data["corpus"] = [slide for slide in data["corpus"] if Path(slide["path"]).stem in chosen["corpus"]]
     kept = tuple(replace(row, pretrain=dict(row.pretrain)) for row in rows if row.name in names)
-    return Study(size, data, chosen["pretrain"], kept, int(chosen["seeds"]))
+    return Study(size, data, chosen["pretrain"], kept, int(chosen["seeds"]), tuple(chosen.get("tasks", ())))

@@ -26,11 +26,14 @@ class Line:
     state: str
 
 
-def markdown(lines: Sequence[Line], tasks: Mapping[str, tuple[str, bool]], head: Sequence[str]) -> str:
+def markdown(
+    lines: Sequence[Line], tasks: Mapping[str, tuple[str, bool]], head: Sequence[str], paired: str = ""
+) -> str:
     """The whole report.
 
     :param tasks: by name the metric, and whether the data are for development.
     :param head: what the study was run on, one sentence each.
+    :param paired: the table of paired differences, if there is any.
     """
     rows = [*dict.fromkeys(line.job.row for line in lines if line.job.row.group != "ablation")] if lines else []
     test = [name for name, (_, development) in tasks.items() if not development]
@@ -39,7 +42,7 @@ def markdown(lines: Sequence[Line], tasks: Mapping[str, tuple[str, bool]], head:
     development = [name for name, (_, own) in tasks.items() if own]
     if any(row.group == "ablation" for row in shown):
         parts += ["### Development data", _scores(lines, [*dict.fromkeys(shown)], tasks, development)]
-    parts += ["### Cost", _costs(lines), *_reasons(lines)]
+    parts += [*([paired] if paired else []), *_reasons(lines), "### Cost", _costs(lines)]
     pure = _purity(lines)
     return "\n\n".join([*parts, *(["### Purity of positives and negatives", pure] if pure else [])]) + "\n"
 
@@ -152,9 +155,11 @@ def tidy(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return rows
 
 
-def write(lines: Sequence[Line], tasks: Mapping[str, tuple[str, bool]], head: Sequence[str], out: Path) -> str:
+def write(
+    lines: Sequence[Line], tasks: Mapping[str, tuple[str, bool]], head: Sequence[str], out: Path, paired: str = ""
+) -> str:
     """Write study.md, study.csv, study.png and, where it was measured, purity.png; the text is returned."""
-    text = markdown(lines, tasks, head)
+    text = markdown(lines, tasks, head, paired)
     store.write_text(out / "study.md", text)
     store.write_csv(out / "study.csv", COLUMNS, tidy(lines))
     draw_scores(lines, {name: metric for name, (metric, development) in tasks.items() if not development}, out)

@@ -130,6 +130,7 @@ def _score(bench: Bench, task: Task, place: Path) -> dict[str, Any]:
         test=features(task.test),
         labels=None if task.patients is None else str(task.patients),
         out=str(out),
+        knn_k=20,
         overwrite=True,
         **bench.run,
     )
