@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import material, paired, protocol, table, work
+from benchmarks.study import material, paired, protocol, purity, table, work
 from benchmarks.study.budget import Budget
 from benchmarks.study.protocol import Job, Study
 from benchmarks.study.table import Line
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.errors import Interrupted, SgclError
 
+RADII = (1.1, 2, 3, 5, 7, 10, 20)
 ROOT = Path(__file__).resolve().parents[2]
 Do = Callable[[Job, str], dict[str, Any]]
 Reached = Callable[[Job, str], int | None]
@@ -103,14 +104,15 @@ def main(given: Sequence[str] | None = None) -> int:
     """Run the study and print its table."""
     arguments = _arguments(given)
     source = Path(os.environ.get("SGCL_DATA", ROOT.parent / "shared" / "data"))
-    if not source.is_dir():
-        print(f"real data is absent: {source} (set SGCL_DATA)", file=sys.stderr)
-        return 2
     only = [name.strip() for name in arguments.rows.split(";") if name.strip()]
     study = protocol.load(arguments.config, arguments.size, only)
     budget, out = Budget(arguments.minutes), arguments.out
     jobs = study.jobs()
-    found = material.prepare(study, source, out, workers=arguments.workers or arguments.threads)
+    if source.is_dir():
+        found = material.prepare(study, source, out, workers=arguments.workers or arguments.threads)
+    else:
+        print(f"real data is absent: {source} (set SGCL_DATA); {out} is looked at instead", file=sys.stderr)
+        found = material.reopen(study, out)
     bench = work.Bench(out, found, study.pretrain, arguments.device, arguments.threads, arguments.workers)
     lines = run(
         jobs,
@@ -122,7 +124,9 @@ def main(given: Sequence[str] | None = None) -> int:
     )
     tasks = {task.name: (task.metric, task.development) for task in found.tasks}
     pairs = paired.against_reference(lines, [name for name, (_, development) in tasks.items() if development], out)
-    print(table.write(lines, tasks, [*_head(study, found, lines)], out, paired.markdown(pairs) if pairs else ""))
+    near = table.radii(purity.by_radius(found.corpora["inductive"], RADII))
+    differences = paired.markdown(pairs) if pairs else ""
+    print(table.write(lines, tasks, [*_head(study, found, lines)], out, paired=differences, near=near))
     return 0
 
 

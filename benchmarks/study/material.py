@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import TileConfig
 from sgcl_cli.slide.reader import Slide
 from sgcl_cli.stages.tile import tile
+
+_NOTE = "material.json"
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def prepare(study: Study, source: Path, out: Path, *, workers: int | None) -> Ma
     common = {"mpp": data["mpp"], "patch_size": data["patch_size"], "workers": workers}
     labelled = {"annotations": str(drawn), "mask_values": data["masks"]["values"]}
     corpora = {"inductive": data["corpus"]}
-    if any(row.group == "transductive" for row in study.rows):
+    if _transductive(study):
         corpora["transductive"] = [*data["corpus"], *data["hold_out"]]
     folders = {}
     for name, slides in corpora.items():
@@ -92,11 +95,44 @@ def prepare(study: Study, source: Path, out: Path, *, workers: int | None) -> Ma
         tile(TileConfig(slides=slides, out=str(folder), **common, **labelled, **extra))
         sets[f"masks-{part}"] = Set(folder, side, PatchIndex.open(folder).id)
     sets |= _images(data["images"], source, out)
-    tasks = _tasks(data, out)
+    _note(study, folders, sets, out)
+    return Material(folders, sets, _chosen(study, out))
+
+
+def reopen(study: Study, out: Path) -> Material:
+    """What ``prepare`` left under ``out``, perhaps on another machine; the slides are not needed.
+
+    :raises ValueError: nothing was prepared there, or for another study.
+    """
+    path = out / _NOTE
+    if not path.is_file():
+        raise ValueError(f"{path} is absent: prepare the study where the slides are")
+    note = store.read_json(path)
+    if note["data"] != study.data or (_transductive(study) and "transductive" not in note["corpora"]):
+        raise ValueError(f"{out} was prepared for another study: prepare this one where the slides are")
+    sets = {name: Set(out / folder, side, identity) for name, (folder, side, identity) in note["sets"].items()}
+    return Material({name: out / folder for name, folder in note["corpora"].items()}, sets, _chosen(study, out))
+
+
+def _note(study: Study, corpora: Mapping[str, Path], sets: Mapping[str, Set], out: Path) -> None:
+    note = {
+        "data": dict(study.data),
+        "corpora": {name: folder.relative_to(out).as_posix() for name, folder in corpora.items()},
+        "sets": {name: (part.folder.relative_to(out).as_posix(), part.side, part.id) for name, part in sets.items()},
+    }
+    store.write_json(out / _NOTE, note)
+
+
+def _transductive(study: Study) -> bool:
+    return any(row.group == "transductive" for row in study.rows)
+
+
+def _chosen(study: Study, out: Path) -> tuple[Task, ...]:
+    tasks = _tasks(study.data, out)
     unknown = sorted({*study.tasks} - {task.name for task in tasks})
     if unknown:
         raise ValueError(f"there is no task '{unknown[0]}'")
-    return Material(folders, sets, tuple(task for task in tasks if not study.tasks or task.name in study.tasks))
+    return tuple(task for task in tasks if not study.tasks or task.name in study.tasks)
 
 
 def _centre(patch_size: int) -> int:
@@ -118,7 +154,7 @@ def _annotations(data: Mapping[str, Any], source: Path, folder: Path) -> Path:
         kept = [{column: row[column] for column in columns} for row in rows if row["name"]]
         store.write_csv(folder / f"{slide}.csv", columns, kept)
     for slide in (*data["masks"]["train"], *data["masks"]["test"]):
-        _link(folder / f"{slide}.png", source / "labelled" / f"{slide}.tumour_mask.png")
+        _copy(source / "labelled" / f"{slide}.tumour_mask.png", folder / f"{slide}.png")
     return folder
 
 
@@ -145,23 +181,31 @@ def _write_coordinates(path: Path, centres: np.ndarray, side: float, patch_size:
 
 
 def _images(given: Mapping[str, Any], source: Path, out: Path) -> dict[str, Set]:
-    """crc5's two parts, and its training part divided once more, by links."""
-    folders = {"images-train": source / given["train"], "images-test": source / given["test"]}
+    """crc5's two parts, and its training part divided once more; copies, so that ``out`` has all that a study needs."""
     every = round(1 / given["development"])
-    for kind in sorted(path for path in folders["images-train"].iterdir() if path.is_dir()):
-        images = sorted(path for path in kind.iterdir() if path.suffix.lower() in EXTENSIONS)
-        for number, path in enumerate(images):
-            part = "development-train" if number % every else "development-test"
-            _link(out / "images" / part / kind.name / path.name, path)
-    folders |= {part: out / "images" / part for part in ("development-train", "development-test")}
-    side = int(given["side"])
-    return {name: Set(folder, side, ImageFolder.open(folder, crop=side).id) for name, folder in folders.items()}
+    for part in ("train", "test"):
+        for kind in sorted(path for path in (source / given[part]).iterdir() if path.is_dir()):
+            images = sorted(path for path in kind.iterdir() if path.suffix.lower() in EXTENSIONS)
+            for number, path in enumerate(images):
+                _copy(path, out / "images" / part / kind.name / path.name)
+                if part == "train":
+                    half = "development-train" if number % every else "development-test"
+                    _copy(path, out / "images" / half / kind.name / path.name)
+    side, found = int(given["side"]), {}
+    for name in ("train", "test", "development-train", "development-test"):
+        folder = out / "images" / name
+        found[name if name.startswith("dev") else f"images-{name}"] = Set(
+            folder, side, ImageFolder.open(folder, crop=side).id
+        )
+    return found
 
 
-def _link(path: Path, target: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.symlink_to(target.resolve())
+def _copy(source: Path, path: Path) -> None:
+    """With its modification time, by which images are told apart; what is there already stays."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with store.atomic(path) as temporary:
+            shutil.copy2(source, temporary)
 
 
 def _tasks(data: Mapping[str, Any], out: Path) -> tuple[Task, ...]:

@@ -7,7 +7,7 @@ scheme as the anchor's: spots know cancer and immune, the mask tumour and other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.checkpoint import load_checkpoint
 from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.method.positives import Neighbourhood
 from sgcl_cli.method.sgcl import SGCL, Settings
 from sgcl_cli.stages.pretrain_state import epochs_kept
 
@@ -49,6 +50,22 @@ def of_run(patches: Path, run: Path) -> list[dict[str, Any]]:
         objective = _objective(settings, index, content["objective"], resolved["config"]["seed"])
         epoch, _, step = content["position"]
         found.append({"epoch": epoch, "schemes": _named(company(objective, kinds, step=step), names)})
+    return found
+
+
+def by_radius(patches: Path, radii: Sequence[float]) -> list[dict[str, Any]]:
+    """What R decides before any training: one entry a radius, as those of ``of_run`` without the epoch."""
+    index = PatchIndex.open(patches)
+    kinds, names = kinds_of(index)
+    known_B = (kinds.label >= 0).nonzero()[:, 0]
+    found = []
+    for radius in radii:
+        near = Neighbourhood(torch.from_numpy(index.slide_of), torch.from_numpy(index.cells), radius).lists(known_B)
+        tally: dict[tuple[int, str], np.ndarray] = {}
+        _count(tally, "spatial", kinds, known_B[near.owner], near.members.long(), None)
+        schemes = torch.unique(kinds.scheme[known_B]).tolist()
+        shares = {number: {**_shares(tally, number), "chance": _chance(kinds, number)} for number in schemes}
+        found.append({"radius": radius, "schemes": _named(shares, names)})
     return found
 
 

@@ -27,13 +27,17 @@ class Line:
 
 
 def markdown(
-    lines: Sequence[Line], tasks: Mapping[str, tuple[str, bool]], head: Sequence[str], paired: str = ""
+    lines: Sequence[Line],
+    tasks: Mapping[str, tuple[str, bool]],
+    head: Sequence[str],
+    paired: str = "",
+    near: str = "",
 ) -> str:
     """The whole report.
 
     :param tasks: by name the metric, and whether the data are for development.
     :param head: what the study was run on, one sentence each.
-    :param paired: the table of paired differences, if there is any.
+    :param paired: the table of paired differences, if there is any. :param near: that of ``radii``.
     """
     rows = [*dict.fromkeys(line.job.row for line in lines if line.job.row.group != "ablation")] if lines else []
     test = [name for name, (_, development) in tasks.items() if not development]
@@ -42,9 +46,11 @@ def markdown(
     development = [name for name, (_, own) in tasks.items() if own]
     if any(row.group == "ablation" for row in shown):
         parts += ["### Development data", _scores(lines, [*dict.fromkeys(shown)], tasks, development)]
-    parts += [*([paired] if paired else []), *_reasons(lines), "### Cost", _costs(lines)]
-    pure = _purity(lines)
-    return "\n\n".join([*parts, *(["### Purity of positives and negatives", pure] if pure else [])]) + "\n"
+    parts += [*([paired] if paired else []), *_reasons(lines)]
+    if any(line.job.row.encoder is None for line in lines):
+        parts += ["### Cost", _costs(lines)]
+    pure = [text for text in (near, _purity(lines)) if text]
+    return "\n\n".join([*parts, *(["### Share of the anchor's own class", *pure] if pure else [])]) + "\n"
 
 
 def _scores(lines: Sequence[Line], rows: Sequence[Row], tasks: Mapping[str, tuple[str, bool]], names: list[str]) -> str:
@@ -128,6 +134,16 @@ def _purity(lines: Sequence[Line]) -> str:
     return _grid(head, body) if body else ""
 
 
+def radii(entries: Sequence[Mapping[str, Any]]) -> str:
+    """What R decides before any training, from ``purity.by_radius``."""
+    body = [
+        [f"{entry['radius']:g}", scheme, _share(shares["spatial"]), _share(shares["chance"])]
+        for entry in entries
+        for scheme, shares in entry["schemes"].items()
+    ]
+    return _grid(["R", "classes", "spatial positives", "any two patches"], body)
+
+
 def _share(entry: Mapping[str, Any]) -> str:
     return "none" if entry["same"] is None else f"{entry['same']:.3f} of {entry['pairs']:,}"
 
@@ -156,10 +172,16 @@ def tidy(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def write(
-    lines: Sequence[Line], tasks: Mapping[str, tuple[str, bool]], head: Sequence[str], out: Path, paired: str = ""
+    lines: Sequence[Line],
+    tasks: Mapping[str, tuple[str, bool]],
+    head: Sequence[str],
+    out: Path,
+    *,
+    paired: str = "",
+    near: str = "",
 ) -> str:
     """Write study.md, study.csv, study.png and, where it was measured, purity.png; the text is returned."""
-    text = markdown(lines, tasks, head, paired)
+    text = markdown(lines, tasks, head, paired, near)
     store.write_text(out / "study.md", text)
     store.write_csv(out / "study.csv", COLUMNS, tidy(lines))
     draw_scores(lines, {name: metric for name, (metric, development) in tasks.items() if not development}, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import shutil
 from collections.abc import Mapping
@@ -64,6 +65,7 @@ def do(bench: Bench, job: Job, key: str) -> dict[str, Any]:
         encoder = str(place / "pretrain")
         config = _pretraining(bench, job, place)
         trained = pretrain(config)
+        gc.collect()  # ends the processes that decoded patches
         cost = _cost(trained.data["images_per_second"], trained.data["steps"] * config.batch)
         result |= {"epochs": trained.data["epochs"], "cost": cost, "warnings": trained.warnings}
         if job.row.purity:

@@ -229,6 +229,21 @@ class TestPurity:
         assert 0 < found["negatives"]["pairs"] <= 22 * 8
         assert found["chance"]["same"] == pytest.approx((11 * 10 + 11 * 10) / (22 * 21))
 
+    def test_what_the_radius_decides_needs_no_training(self, make_patches: Callable[..., Path]) -> None:
+        """Slides of 4 x 1 patches, two of each class: of the six ordered neighbours four are of one class."""
+        patches = make_patches(slides={"a": (4, 1), "b": (4, 1)})
+        (near, far) = purity.by_radius(patches, [1.1, 20])
+        assert near["schemes"] == {
+            "coarse/fine": {
+                "spatial": {"same": 8 / 12, "pairs": 12},
+                "propagated": {"same": None, "pairs": 0},
+                "negatives": {"same": None, "pairs": 0},
+                "chance": {"same": pytest.approx(2 * 4 * 3 / (8 * 7)), "pairs": 56},
+            }
+        }
+        assert far["schemes"]["coarse/fine"]["spatial"] == {"same": 8 / 24, "pairs": 24}
+        assert "| 1.1 | coarse/fine | 0.667 of 12 | 0.429 of 56 |" in table.radii([near, far])
+
     def test_schemes_are_apart(self) -> None:
         cell = torch.tensor([(x, 0) for x in range(4)] * 2, dtype=torch.float64)
         slide = torch.tensor([0] * 4 + [1] * 4)
@@ -279,3 +294,8 @@ def test_the_reduced_study_runs_and_a_second_run_finds_everything_done(
     monkeypatch.setattr("benchmarks.study.work.embed", lambda config: pytest.fail(f"{embed} was called again"))
     assert study.main(command) == 0
     assert capsys.readouterr().out == text
+    monkeypatch.setenv("SGCL_DATA", str(tmp_path / "elsewhere"))
+    assert study.main(command) == 0
+    assert capsys.readouterr().out == text
+    with pytest.raises(ValueError, match="prepared for another study"):
+        study.main([*command[:2], "--rows", "sgcl, hold-out seen", "--out", str(tmp_path)])
