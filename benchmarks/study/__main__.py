@@ -101,8 +101,17 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run the study and print its table."""
-    arguments = _arguments(given)
+    """Run the study and print its table; the exit code is that of ``sgcl``'s commands."""
+    try:
+        return _study(_arguments(given))
+    except Interrupted as error:
+        return 128 + error.signum
+    except SgclError as error:
+        print(f"error: {error.message}; {error.hint}", file=sys.stderr)
+        return 1
+
+
+def _study(arguments: argparse.Namespace) -> int:
     source = Path(os.environ.get("SGCL_DATA", ROOT.parent / "shared" / "data"))
     only = [name.strip() for name in arguments.rows.split(";") if name.strip()]
     study = protocol.load(arguments.config, arguments.size, only)

@@ -217,8 +217,8 @@ def draw_scores(lines: Sequence[Line], tasks: Mapping[str, str], out: Path) -> N
         axis.grid(axis="x", alpha=0.3)
     first = np.atleast_1d(axes)[0]
     first.set_yticks(range(len(names)), names)
-    first.invert_yaxis()
-    first.legend(loc="best", fontsize="small")
+    first.set_ylim(len(names) - 0.5, -0.5)
+    figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=len(PROBES), fontsize="small")
     figure.savefig(out / "study.png", dpi=130)
     plt.close(figure)
 
@@ -248,6 +248,7 @@ def draw_purity(lines: Sequence[Line], out: Path) -> None:
                 axis.plot(*zip(*points, strict=True), style, marker=".", color=colour, label=label)
         axis.set_title(scheme)
         axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_ylim(0, 1)
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("share of the anchor's own class")
