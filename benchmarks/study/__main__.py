@@ -108,7 +108,7 @@ def main(given: Sequence[str] | None = None) -> int:
         return 128 + error.signum
     except SgclError as error:
         print(f"error: {error.message}; {error.hint}", file=sys.stderr)
-        return 1
+        return error.exit_code
 
 
 def _study(arguments: argparse.Namespace) -> int:

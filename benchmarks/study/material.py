@@ -17,6 +17,7 @@ from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.images import EXTENSIONS, ImageFolder
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import TileConfig
+from sgcl_cli.errors import ConfigError
 from sgcl_cli.slide.reader import Slide
 from sgcl_cli.stages.tile import tile
 
@@ -67,7 +68,7 @@ class Material:
 def prepare(study: Study, source: Path, out: Path, *, workers: int | None) -> Material:
     """Tile what is not tiled yet under ``out``; ``source`` is the folder of real data.
 
-    :raises ValueError: the study names a task that there is not.
+    :raises ConfigError: the study names a task that there is not.
     :raises SgclError: as ``sgcl tile``.
     """
     data = study.data
@@ -102,14 +103,14 @@ def prepare(study: Study, source: Path, out: Path, *, workers: int | None) -> Ma
 def reopen(study: Study, out: Path) -> Material:
     """What ``prepare`` left under ``out``, perhaps on another machine; the slides are not needed.
 
-    :raises ValueError: nothing was prepared there, or for another study.
+    :raises ConfigError: nothing was prepared there, or for another study.
     """
     path = out / _NOTE
     if not path.is_file():
-        raise ValueError(f"{path} is absent: prepare the study where the slides are")
+        raise ConfigError(f"{path} is absent", "prepare the study where the slides are, or set SGCL_DATA")
     note = store.read_json(path)
     if note["data"] != study.data or (_transductive(study) and "transductive" not in note["corpora"]):
-        raise ValueError(f"{out} was prepared for another study: prepare this one where the slides are")
+        raise ConfigError(f"{out} was prepared for another study", "prepare this one where the slides are")
     sets = {name: Set(out / folder, side, identity) for name, (folder, side, identity) in note["sets"].items()}
     return Material({name: out / folder for name, folder in note["corpora"].items()}, sets, _chosen(study, out))
 
@@ -131,7 +132,7 @@ def _chosen(study: Study, out: Path) -> tuple[Task, ...]:
     tasks = _tasks(study.data, out)
     unknown = sorted({*study.tasks} - {task.name for task in tasks})
     if unknown:
-        raise ValueError(f"there is no task '{unknown[0]}'")
+        raise ConfigError(f"there is no task '{unknown[0]}'")
     return tuple(task for task in tasks if not study.tasks or task.name in study.tasks)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sgcl_cli.config import PretrainConfig
+from sgcl_cli.errors import ConfigError
 
 Group = Literal["main", "transductive", "ablation"]
 
@@ -99,21 +100,21 @@ def load(path: Path, size: str, only: Sequence[str] = ()) -> Study:
     """Read a protocol.
 
     :param only: names of rows; empty for those of the size.
-    :raises ValueError: no such size or row, or a row that is not understood.
+    :raises ConfigError: no such size or row, or a row that is not understood.
     """
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     sizes = content["sizes"]
     if size not in sizes:
-        raise ValueError(f"{path} has no size '{size}'; it has {', '.join(sizes)}")
+        raise ConfigError(f"{path} has no size '{size}'; it has {', '.join(sizes)}")
     chosen = sizes[size]
     rows = [Row(**entry) for entry in content["rows"]]
     for row in rows:
         if (row.encoder is None) == (not row.pretrain):
-            raise ValueError(f"row '{row.name}' of {path} needs either an encoder or settings of pretraining")
+            raise ConfigError(f"row '{row.name}' of {path} needs either an encoder or settings of pretraining")
     names = [*(only or chosen.get("rows", [row.name for row in rows]))]
     unknown = sorted({*names} - {row.name for row in rows})
     if unknown:
-        raise ValueError(f"{path} has no row '{unknown[0]}'")
+        raise ConfigError(f"{path} has no row '{unknown[0]}'")
     data = dict(content["data"])
     if "corpus" in chosen:
         data["corpus"] = [slide for slide in data["corpus"] if Path(slide["path"]).stem in chosen["corpus"]]
