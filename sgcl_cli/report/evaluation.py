@@ -258,7 +258,8 @@ def _calibration_tables(evaluation: Evaluation) -> list[Table]:
         return []
     columns = ["Model", *_CALIBRATION.values()]
     note = "Expected calibration error: how far stated probabilities lie from observed shares, over ten bins. Brier score: "
-    note += "mean squared error of probabilities. Both: lower is better, mean over folds. Resampling raises an ECE, so its interval may lie above it."
+    note += "mean squared error of probabilities. Both: lower is better, mean over folds. "
+    note += "Resampling raises an ECE, so its interval may lie above it."
     return [Table("Calibration", columns, rows, note)]
 
 
