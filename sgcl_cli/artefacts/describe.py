@@ -16,9 +16,11 @@ sgcl tile       patches/<slide_id>.h5  thumbnails/<slide_id>.jpg  overlays/<slid
 sgcl pretrain   last.pt  encoder.safetensors  encoder.json  metrics.jsonl  curves.png  slides.csv  run.json
                 epoch-0001.pt and so on with --keep; failed_batch.npz where a loss was not finite
 sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json
-sgcl evaluate   metrics.json  metrics.csv  predictions.csv  splits.csv  audit.json  figures/*.png
-                attention/<slide_id>.csv  report.html  run.json
+sgcl evaluate   metrics.json  metrics.csv  predictions.csv  splits.csv  audit.json
+                figures/*.{png,svg,jpg}  attention/<slide_id>.{csv,jpg}  report.html  run.json
                 .cache/*.npz (finished fits, one a model and fold)
+  --compare     compare.json  compare.csv  compare.html  run.json
+  --dense       dense.json  dense.csv  figures/*.{png,svg}  report.html  run.json
 ```
 
 In `source` of the patches, `path` says how pixels were read: `direct` (JPEG tiles decoded one by one), `openslide`,

@@ -23,6 +23,7 @@ _COLOURS = np.array([[33, 82, 163], [126, 173, 214], [244, 241, 234], [244, 151,
 _INK, _MUTED = (31, 41, 51), (102, 114, 127)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GAP = 6
+_CAPTIONS = 58  # pixels above and below a row of patches
 
 
 def relative(attention: NDArray[np.floating]) -> Floats:
@@ -69,16 +70,29 @@ def overlay(
 
 
 def legend(width: int) -> Pixels:
-    """The scale of colours with its meaning, uint8 (54, width, 3)."""
-    strip = np.full((54, width, 3), 255, np.uint8)
-    left, right = 10, max(11, min(width - 10, 410))
-    strip[10:24, left:right] = colours(np.linspace(-OCTAVES, OCTAVES, right - left))
-    for text, place in (("1/8", left), ("mean", (left + right) // 2 - 18), ("x 8", right - 28)):
-        cv2.putText(strip, text, (place, 44), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
-    if width > 700:
-        words = "attention as a multiple of the slide's mean"
-        cv2.putText(strip, words, (right + 20, 24), _FONT, 0.5, _MUTED, 1, cv2.LINE_AA)
+    """The scale of colours with its meaning, uint8 (h, width, 3), larger where the picture is wide."""
+    zoom = max(1.0, width / 720)
+    strip = np.full((round(54 * zoom), width, 3), 255, np.uint8)
+    left, right = round(12 * zoom), max(round(12 * zoom) + 1, min(width - 12, round(300 * zoom)))
+    strip[round(10 * zoom) : round(24 * zoom), left:right] = colours(np.linspace(-OCTAVES, OCTAVES, right - left))
+    for text, place in (
+        ("1/8", left),
+        ("mean", (left + right) // 2 - round(20 * zoom)),
+        ("x 8", right - round(28 * zoom)),
+    ):
+        _write(strip, text, (place, round(44 * zoom)), 0.48 * zoom, _INK)
+    _write(
+        strip,
+        "multiple of the slide's mean attention",
+        (right + round(16 * zoom), round(24 * zoom)),
+        0.48 * zoom,
+        _MUTED,
+    )
     return strip
+
+
+def _write(picture: Pixels, text: str, place: tuple[int, int], size: float, colour: tuple[int, int, int]) -> None:
+    cv2.putText(picture, text, place, _FONT, size, colour, max(1, round(size * 1.6)), cv2.LINE_AA)
 
 
 def montage(rows: Sequence[tuple[str, Sequence[tuple[Pixels, float]]]], side: int = 128) -> Pixels:
@@ -88,13 +102,13 @@ def montage(rows: Sequence[tuple[str, Sequence[tuple[Pixels, float]]]], side: in
     """
     columns = max(len(patches) for _, patches in rows)
     width = columns * (side + _GAP) + _GAP
-    sheet = np.full((len(rows) * (side + 56), width, 3), 255, np.uint8)
+    sheet = np.full((len(rows) * (side + _CAPTIONS), width, 3), 255, np.uint8)
     for number, (name, patches) in enumerate(rows):
-        top = number * (side + 56) + 28
-        cv2.putText(sheet, name, (_GAP, top - 9), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
+        top = number * (side + _CAPTIONS) + 28
+        _write(sheet, name, (_GAP, top - 9), 0.62, _INK)
         for column, (patch, multiple) in enumerate(patches):
             left = _GAP + column * (side + _GAP)
             small = cv2.resize(patch, (side, side), interpolation=cv2.INTER_AREA)
             sheet[top : top + side, left : left + side] = small
-            cv2.putText(sheet, f"x {multiple:.2g}", (left, top + side + 16), _FONT, 0.42, _MUTED, 1, cv2.LINE_AA)
+            _write(sheet, f"x {multiple:.2g}", (left, top + side + 18), 0.55, _MUTED)
     return sheet

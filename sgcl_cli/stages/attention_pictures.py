@@ -36,11 +36,11 @@ class Seen:
     attention: NDArray[np.float32]
 
 
-def draw(out: Path, slides: Sequence[Seen], patches: str | None) -> tuple[list[str], Section]:
+def draw(out: Path, slides: Sequence[Seen], patches: str | None) -> tuple[list[str], list[Section]]:
     """Write attention/<slide_id>.jpg of every slide whose patches are found, and montages; show some in the report.
 
     :param patches: where patches are; None for where the features say.
-    :returns: files relative to ``out``, and the section of the report.
+    :returns: files relative to ``out``, and the sections of the report.
     :raises ConfigError: ``patches`` is given and holds no slide's patches.
     """
     found, missing = [], []
@@ -67,7 +67,8 @@ def draw(out: Path, slides: Sequence[Seen], patches: str | None) -> tuple[list[s
             f"features record ({few}); --patches DIR says where they are."
         )
     pictures, written = _montages(out, [pair for pair in found if pair[1].has_pixels])
-    return [*files, *written], Section("Where the model looked", [*_shown(out, found, files), *pictures], notes=notes)
+    sections = [Section("Where the model looked", _shown(out, found, files), notes=notes)]
+    return [*files, *written], [*sections, Section("What it looked at", pictures, wide=True)]
 
 
 def _patches_of(slide: Seen, patches: str | None) -> PatchFile | None:

@@ -98,8 +98,8 @@ def _attention(out: Path, finished: Finished) -> tuple[list[str], list[Section]]
             told.probability.get(str(finished.result["attention_model"]), float("nan")) if told else float("nan")
         )
         seen.append(attention_pictures.Seen(slide, file, truth, probability, attention))
-    drawn, section = attention_pictures.draw(out, seen, finished.config.patches)
-    return [*files, *drawn], [section]
+    drawn, sections = attention_pictures.draw(out, seen, finished.config.patches)
+    return [*files, *drawn], sections
 
 
 def _map(finished: Finished) -> dict[str, Picture]:

@@ -50,22 +50,24 @@ def with_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_overlays_and_montages_are_drawn_where_the_features_say(tmp_path: Path, tiles: Path) -> None:
     slides = [seen(tmp_path, tiles, "a", "<b>one"), seen(tmp_path, tiles, "b", "two")]
-    files, section = attention_pictures.draw(tmp_path / "out", slides, None)
+    files, sections = attention_pictures.draw(tmp_path / "out", slides, None)
     assert files == ["attention/a.jpg", "attention/b.jpg", "figures/montage_1.jpg", "figures/montage_2.jpg"]
     picture = simplejpeg.decode_jpeg((tmp_path / "out/attention/a.jpg").read_bytes(), colorspace="RGB")
-    assert picture.shape == (500 + 54, 1000, 3)
+    assert picture.shape == (500 + 75, 1000, 3)
     first = picture[40, 40].astype(int)
     assert first[0] > first[2] + 40, "the first patch, which got most, is red"
     assert np.abs(picture[450, 900].astype(int) - 220).max() < 8, "where there is no patch nothing is tinted"
-    assert len(section.pictures) == 4 and not any("No pictures" in note for note in section.notes)
-    assert "<b>one" in section.pictures[0].caption
+    assert [len(section.pictures) for section in sections] == [2, 2] and not any(
+        "No pictures" in note for note in sections[0].notes
+    )
+    assert "<b>one" in sections[0].pictures[0].caption
 
 
 def test_other_patches_than_those_embedded_are_not_drawn_on(tmp_path: Path, tiles: Path) -> None:
     slides = [seen(tmp_path, tiles, "a", patches_id="another"), seen(tmp_path, tiles, "b")]
-    files, section = attention_pictures.draw(tmp_path / "out", slides, None)
+    files, sections = attention_pictures.draw(tmp_path / "out", slides, None)
     assert files == ["attention/b.jpg", "figures/montage_1.jpg"]
-    assert any("No pictures for 1 of 2 slides" in note and "(a)" in note for note in section.notes)
+    assert any("No pictures for 1 of 2 slides" in note and "(a)" in note for note in sections[0].notes)
 
 
 def test_patches_may_lie_elsewhere_and_a_wrong_folder_is_refused(tmp_path: Path, tiles: Path) -> None:
@@ -78,5 +80,5 @@ def test_patches_may_lie_elsewhere_and_a_wrong_folder_is_refused(tmp_path: Path,
 
 def test_without_thumbnails_montages_remain(tmp_path: Path, tiles: Path) -> None:
     (tiles / "thumbnails/a.jpg").write_bytes(b"not a JPEG")
-    files, section = attention_pictures.draw(tmp_path / "out", [seen(tmp_path, tiles, "a")], None)
-    assert files == ["figures/montage_1.jpg"] and len(section.pictures) == 1
+    files, sections = attention_pictures.draw(tmp_path / "out", [seen(tmp_path, tiles, "a")], None)
+    assert files == ["figures/montage_1.jpg"] and len(sections[1].pictures) == 1
