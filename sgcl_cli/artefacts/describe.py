@@ -18,6 +18,7 @@ sgcl pretrain   last.pt  encoder.safetensors  encoder.json  metrics.jsonl  curve
 sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json
 sgcl evaluate   metrics.json  metrics.csv  predictions.csv  splits.csv  audit.json
                 figures/*.{png,svg,jpg}  attention/<slide_id>.{csv,jpg}  report.html  run.json
+                .cache/*.npz (finished fits, one a model and fold)
   --compare     compare.json  compare.csv  compare.html  run.json
   --dense       dense.json  dense.csv  figures/*.{png,svg}  report.html  run.json
 ```

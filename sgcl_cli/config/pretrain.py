@@ -140,6 +140,11 @@ class PretrainConfig(Config):
     )
     expansion: bool = option(True, "Take spatial neighbours as positives.", panel="Objective")
     propagation: bool = option(True, "Take look-alikes on any slide as positives.", panel="Objective")
+    bank_start: Literal["random", "encoded"] = option(
+        "random",
+        "What banks hold before the first step: random rows, or what the untrained networks make of the patches.",
+        panel="Objective",
+    )
     bank_momentum: float | None = option(
         None, "Share of the new row when a bank moves; default 0.5, and 1 for moco.", above=0, high=1, panel="Objective"
     )

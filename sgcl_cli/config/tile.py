@@ -136,6 +136,7 @@ class TileConfig(Config):
         if self.from_coords is not None:
             self._check_from_coords()
         failures_allowed(self.allow_failures, 100)
+        parse_shard(self.shard)
 
     def _check_from_coords(self) -> None:
         """What --from-coords settles by itself."""
@@ -145,7 +146,6 @@ class TileConfig(Config):
                 raise ConfigError(
                     f"{flag(name)} chooses patches, and --from-coords has them chosen", "leave one of them out"
                 )
-        parse_shard(self.shard)
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

@@ -218,11 +218,19 @@ def joint_total(losses: Losses, ranks: Ranks) -> Tensor:
 
 
 def joint_commit(
-    objective: SGCL, ranks: Ranks, index_B: Tensor, v_BD: Tensor, h_BH: Tensor, corners_4BD: Tensor | None
+    objective: SGCL,
+    ranks: Ranks,
+    index_B: Tensor,
+    v_BD: Tensor,
+    h_BH: Tensor,
+    corners_4BD: Tensor | None,
+    *,
+    momentum: float | None = None,
 ) -> None:
     """Move every rank's banks by the batch of all ranks."""
+    index, v, h = ranks.gather(index_B), ranks.gather(v_BD.detach()), ranks.gather(h_BH.detach())
     corners = None if corners_4BD is None else ranks.gather(corners_4BD.detach(), dim=1)
-    objective.commit(ranks.gather(index_B), ranks.gather(v_BD.detach()), ranks.gather(h_BH.detach()), corners)
+    objective.commit(index, v, h, corners, momentum=momentum)
 
 
 def joint_refit(objective: SGCL, ranks: Ranks, epoch: int) -> dict[str, Any]:

@@ -257,12 +257,22 @@ class SGCL:
         return positives.by_anchor(near, seeker, len(index_B), self.n)
 
     @torch.no_grad()
-    def commit(self, index_B: Tensor, v_BD: Tensor, h_BH: Tensor, corners_4BD: Tensor | None = None) -> None:
+    def commit(
+        self,
+        index_B: Tensor,
+        v_BD: Tensor,
+        h_BH: Tensor,
+        corners_4BD: Tensor | None = None,
+        *,
+        momentum: float | None = None,
+    ) -> None:
         """row <- normalise((1 - m) row + m new) in every bank; moco: give the keys, which also enter the queue.
 
         The batch of all ranks, the same on each. An index that comes twice counts where it comes first.
+
+        :param momentum: another m than the settings' bank_momentum; 1 replaces the rows.
         """
-        momentum = self.settings.bank_momentum or 1.0
+        momentum = momentum or self.settings.bank_momentum or 1.0
         if self.bank_v is not None:
             bank.commit(self.bank_v, index_B, v_BD, momentum)
         if self.bank_h is not None:

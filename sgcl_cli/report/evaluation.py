@@ -381,45 +381,89 @@ def _slide_table(evaluation: Evaluation) -> Table:
 
 
 def _methods(evaluation: Evaluation) -> list[str]:
-    protocol, counts = evaluation.result["protocol"], evaluation.result["counts"]
-    slide_level = evaluation.result["level"] == "slide"
-    if protocol["division"] == "folds":
-        division = (
-            f"Patients were divided into {counts['folds']} disjoint folds, stratified by class; each fold was reported "
-            "by models that saw none of its patients."
+    result = evaluation.result
+    slide_level = result["level"] == "slide"
+    other = []
+    if evaluation.classes:
+        other.append(_nearest_method(result["protocol"], slide_level))
+    bags = [
+        name
+        for key, name in evaluation.fitted
+        if any("epochs" in fit for fit in result["models"][key]["fits"].values())
+    ]
+    if bags:
+        other.append(_bag_method(result["protocol"], bags))
+    if evaluation.classes:
+        other.append(
+            "“Class shares” is the baseline: it knows only how often each class occurs in the rows that were fitted on."
         )
     else:
-        division = "The division into training and test was given; no patient is on both sides."
-    chosen = (
+        known = "the mean of the rows that were fitted on" if result["task"] == "regression" else "nothing"
+        other.append(f"“{evaluation.models[BASELINE]['name']}” is the baseline: it knows {known}.")
+    if slide_level:
+        other.append("“Patch count only” knows how many patches a slide has.")
+    chosen = f"{_division_method(evaluation)} {_choice_method(evaluation)}"
+    return [chosen, " ".join([_linear_method(evaluation), *other]), _interval_method(evaluation)]
+
+
+def _division_method(evaluation: Evaluation) -> str:
+    protocol, folds = evaluation.result["protocol"], evaluation.result["counts"]["folds"]
+    if protocol["division"] != "folds":
+        return "The division into training and test was given; no patient is on both sides."
+    if protocol.get("cv") == "site":
+        return f"Each of {folds} sites was left out once and reported by models that saw none of its patients."
+    if protocol.get("division_from") == "given":
+        return f"The division into {folds} folds was given; each was reported by models that saw none of its patients."
+    by = {"regression": "quantile of the target", "survival": "event"}.get(evaluation.result.get("task", ""), "class")
+    return (
+        f"Patients were divided into {folds} disjoint folds, stratified by {by}; each fold was reported "
+        "by models that saw none of its patients."
+    )
+
+
+def _choice_method(evaluation: Evaluation) -> str:
+    slide_level = evaluation.result["level"] == "slide"
+    return (
         "About "
-        f"{100 * protocol['validation']:.0f} % of the training part, by patient, chose settings (the C of logistic regression"
-        f"{', the epoch of the attention model' if slide_level else ''}), unless a validation split was given. The reported "
-        "rows chose nothing: no setting, no epoch, no threshold; a prediction is the most probable class."
+        f"{100 * evaluation.result['protocol']['validation']:.0f} % of the training part, by patient, chose settings "
+        f"(the penalty of linear models, k{', the epoch of bag models' if slide_level else ''}) and thresholds, unless a "
+        "validation split was given. The reported rows chose nothing: no setting, no epoch, no threshold"
+        f"{'; a prediction is the most probable class' if evaluation.classes else ''}."
     )
-    path = protocol["c_path"]
-    logistic = (
-        f"Logistic regression (scikit-learn) on {'the mean of a slide’s patches' if slide_level else 'patches'}, "
-        f"standardised on the rows it was fitted on: C from {path[0]:g} to {path[-1]:g} by validation cross-entropy, then "
-        "fitted again on training and validation rows."
-    )
-    other = _attention_method(protocol) if slide_level else _nearest_method(protocol)
-    baseline = "“Class shares” is the baseline: it knows only how often each class occurs in training."
-    return [f"{division} {chosen}", f"{logistic} {other} {baseline}", _interval_method(evaluation)]
 
 
-def _attention_method(protocol: Mapping[str, Any]) -> str:
+def _linear_method(evaluation: Evaluation) -> str:
+    path = evaluation.result["protocol"]["c_path"]
+    on = "the mean of a slide’s patches" if evaluation.result["level"] == "slide" else "patches"
+    kind, setting, by = {
+        "regression": ("Ridge regression", "alpha", "squared error"),
+        "survival": ("Cox regression with a squared penalty, ties after Efron,", "C", "partial likelihood"),
+    }.get(evaluation.result.get("task", ""), ("Logistic regression (scikit-learn’s objective)", "C", "cross-entropy"))
     return (
-        "Gated attention (Ilse, Tomczak and Welling, 2018) on all patches of a slide, standardised on training patches: "
-        f"width {protocol['mil_hidden']}, dropout {protocol['mil_dropout']:g}, AdamW at {protocol['mil_lr']:g}, at most "
+        f"{kind} on {on}, standardised on the rows it was fitted on: {setting} from {path[0]:g} to {path[-1]:g} by validation "
+        f"{by}, then fitted again on training and validation rows."
+    )
+
+
+def _bag_method(protocol: Mapping[str, Any], names: Sequence[str]) -> str:
+    several = protocol.get("seeds", 1)
+    seeds = f", {several} seeds a fold, whose predictions are averaged" if several > 1 else ""
+    drawn = (
+        f", {protocol['bag_sample']} of them drawn anew every epoch of training" if protocol.get("bag_sample") else ""
+    )
+    return (
+        f"{'; '.join(names)}: on all patches of a slide{drawn}, standardised on training patches, width "
+        f"{protocol['mil_hidden']}, dropout {protocol['mil_dropout']:g}, AdamW at {protocol['mil_lr']:g}, at most "
         f"{protocol['mil_epochs']} epochs, stopped after {protocol['mil_patience']} without a lower validation loss, the "
-        "best epoch kept. The attention of a slide, under attention/, comes from the model that did not train on it."
+        f"best epoch kept{seeds}. The attention of a slide, under attention/, comes from models that did not train on it."
     )
 
 
-def _nearest_method(protocol: Mapping[str, Any]) -> str:
+def _nearest_method(protocol: Mapping[str, Any], slide_level: bool) -> str:
     return (
-        f"Weighted kNN: cosine similarity, k {protocol['knn_k']}, votes exp(similarity / "
-        f"{protocol['knn_temperature']:g}), training and validation rows as reference."
+        f"Weighted kNN{' on the same means' if slide_level else ''}: cosine similarity, k {protocol['knn_k']}, votes "
+        f"exp(similarity / {protocol['knn_temperature']:g}), training and validation rows as reference. SimpleShot: nearest "
+        "centroid of centred features of unit length."
     )
 
 

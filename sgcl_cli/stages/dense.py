@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.artefacts.labels import read_labels
+from sgcl_cli.artefacts.labels import Columns, read_labels
 from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
 from sgcl_cli.artefacts.results import Outcome, RunRecord, versions
 from sgcl_cli.config import EmbedConfig, EvaluateConfig
@@ -140,7 +140,9 @@ def _found(config: EvaluateConfig, index: PatchIndex) -> dict[str, Path]:
 def _slides(config: EvaluateConfig, index: PatchIndex) -> tuple[list[Masked], tuple[str, ...]]:
     """Slides with patches and a mask, and the classes in the order of their numbers."""
     named = None if config.mask_values is None else annotation_files.parse_mask_values(config.mask_values)
-    groups = {} if config.labels is None else read_labels(config.labels, config.target, need_target=False).by_slide()
+    groups = (
+        {} if config.labels is None else read_labels(config.labels, Columns(config.id.strip().lower(), None)).by_slide()
+    )
     rasters = {}
     for slide_id, path in sorted(_found(config, index).items()):
         content = annotation_files.read(path, MaskReading(None, named))
@@ -303,7 +305,7 @@ def _write(
     inputs: Mapping[str, str],
 ) -> Outcome:
     store.write_json(out / "dense.json", content)
-    store.write_csv(out / "dense.csv", _COLUMNS, _rows(content))
+    store.write_csv(out / "dense.csv", _COLUMNS, list(_rows(content)))
     pictures = {}
     if figures.AVAILABLE:
         total = np.sum(list(counts.values()), axis=0)
@@ -311,8 +313,8 @@ def _write(
         caption = "Pixels of all reported slides: rows are the truth, each row adds up to 100 %."
         pictures["confusion_pixels"] = Picture.of("Confusion of pixels", caption, drawn)
     for name, picture in pictures.items():
-        for file, data in picture.files(name).items():
-            store.write_bytes(out / "figures" / file, data)
+        for file, drawn_bytes in picture.files(name).items():
+            store.write_bytes(out / "figures" / file, drawn_bytes)
     store.write_text(out / "report.html", page.render(_page(config, content, list(pictures.values()), warnings)))
     headline = []
     for kind, spoken in _KINDS.items():

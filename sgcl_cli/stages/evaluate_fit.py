@@ -66,7 +66,7 @@ def suite(config: EvaluateConfig, cohort: Cohort) -> list[Model]:
     count = np.log1p(np.diff(offsets).astype(np.float64))[:, None]
     return [
         _baseline(cohort),
-        Model(PATCH_COUNT, "Patch count only", lambda fold: _linear(count, cohort, fold)),
+        Model(PATCH_COUNT, "Patch count only", lambda fold: _linear(count, cohort, fold), _penalties(cohort)),
         *_probes(config, cohort, mean_pool(rows, offsets), "mean-pool", "Mean pool, "),
         *_bag_models(config, cohort, rows, offsets),
     ]
@@ -83,7 +83,7 @@ def _probes(
     """The linear model of the task, and for classes their neighbours and centroids."""
     kind = {"regression": "ridge regression", "survival": "Cox regression"}.get(cohort.task, "logistic regression")
     named = prefix + kind if prefix else kind.capitalize()
-    found = [Model(key, named, lambda fold: _linear(features, cohort, fold), {}, cheap=True)]
+    found = [Model(key, named, lambda fold: _linear(features, cohort, fold), _penalties(cohort), cheap=True)]
     if cohort.classes:
         settings = {"k": config.knn_k or list(knn.KS), "temperature": config.knn_temperature}
         found += [
@@ -92,6 +92,11 @@ def _probes(
             Model("simpleshot", f"{prefix}SimpleShot", lambda fold: _centroids(features, cohort, fold), {}, cheap=True),
         ]  # fmt: skip
     return found
+
+
+def _penalties(cohort: Cohort) -> dict[str, Any]:
+    paths = {"regression": ridge.ALPHA_PATH, "survival": linear_cox.C_PATH}
+    return {"path": list(paths.get(cohort.task, linear.C_PATH))}
 
 
 def _bag_models(

@@ -18,11 +18,12 @@ from sgcl_cli.progress import Reporter
 from sgcl_cli.stages import evaluate_efficiency
 from sgcl_cli.stages.evaluate_cache import Fits
 from sgcl_cli.stages.evaluate_checks import check_scores
-from sgcl_cli.stages.evaluate_fit import FoldFit, suite
+from sgcl_cli.stages.evaluate_fit import FoldFit, Model, suite
 from sgcl_cli.stages.evaluate_score import Scored, Scorer
 
 _TIMED_ROWS = 400
 _TIMED_BAGS = 12
+_TIMED_EPOCHS = 3
 
 
 @dataclass
@@ -72,22 +73,30 @@ def _attention(cohort: Cohort, plan: Plan, fits: Sequence[FoldFit]) -> dict[str,
 
 
 def expected_seconds(config: EvaluateConfig, cohort: Cohort, plan: Plan) -> float:
-    """At most how long fitting takes: each model is timed on a few rows of the first fold, bag models for one epoch.
+    """At most how long fitting takes: each model is timed on a few rows of the first fold, bag models by the epoch.
 
-    Early stopping makes bag models quicker; other models are scaled by their rows.
+    Early stopping makes bag models quicker; time is taken to grow with the rows.
     """
-    brief = replace(config, mil_epochs=1, seeds=1)
-    total = 0.0
-    fold = plan.folds[0]
-    for model in suite(brief, cohort):
+    fold, total = plan.folds[0], 0.0
+    short, long = (
+        replace(config, mil_epochs=epochs, mil_patience=epochs, seeds=1) for epochs in (1, 1 + _TIMED_EPOCHS)
+    )
+    for model, longer in zip(suite(short, cohort), suite(long, cohort), strict=True):
         bags = model.key in config.bag_models
         few = _few(cohort, fold, _TIMED_BAGS if bags else _TIMED_ROWS)
-        start = time.perf_counter()
-        model.fit(few)
-        spent = time.perf_counter() - start
-        scale = len(fold.fitted) / len(few.fitted) * len(plan.folds)
-        total += spent * scale * (config.mil_epochs * config.seeds if bags else 1)
+        model.fit(few)  # the first call loads what it needs
+        once = _seconds(model, few)
+        if bags:
+            epoch = max(0.0, _seconds(longer, few) - once) / _TIMED_EPOCHS
+            once = config.seeds * (once + (config.mil_epochs - 1) * epoch)
+        total += once * len(plan.folds) * max(1.0, len(fold.fitted) / len(few.fitted))
     return total
+
+
+def _seconds(model: Model, fold: Fold) -> float:
+    start = time.perf_counter()
+    model.fit(fold)
+    return time.perf_counter() - start
 
 
 def _few(cohort: Cohort, fold: Fold, rows: int) -> Fold:

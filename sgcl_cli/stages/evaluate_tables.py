@@ -39,6 +39,7 @@ def metrics_json(config: EvaluateConfig, cohort: Cohort, plan: Plan, scores: Sco
         "resamples": 0 if refused else config.bootstrap,
         "protocol": {
             "division": "folds" if len(plan.folds) > 1 else "given",
+            "division_from": "patients" if cohort.split is None and config.splits is None else "given",
             "splits": split_files.identity(plan, cohort.slide_id, cohort.patient_id),
             "c_path": list(path),
             **{name: value for name, value in config.affecting().items() if name.startswith(_PROTOCOL)},

@@ -287,6 +287,23 @@ class Run:
             self.reporter.note(f"going on from step {self.state.position.step} of {self.checkpoints.last}")
             self.log.trim(self.state.position.step)
 
+    @torch.no_grad()
+    def fill_banks(self) -> None:
+        """Replace the banks' random rows by what the untrained networks make of the patches, in views of no epoch.
+
+        Random rows pull the first epoch's embeddings to nowhere and, met once an epoch, are the oldest ones when their
+        patches come: on few patches v drifts into one direction. A pass without gradient spares that.
+        """
+        state, beyond = self.state, self.config.epochs
+        state.networks.train()
+        for fed in self.feed.batches(self.order(beyond), partial(self.draw, beyond)):
+            self.ranks.agree(fed.error if isinstance(fed, Failed) else None)
+            assert isinstance(fed, Fed)
+            query: Embedded = self.model(fed.views.whole, fed.views.corners)
+            new = (query if state.keys is None else state.keys.keys_of(fed.views)).detached()
+            joint_commit(state.objective, self.ranks, fed.index, new.v, new.h, new.corners, momentum=1.0)
+            self.feed.look_ahead()
+
     def train(self) -> None:
         """Run to the last epoch, or until a signal asks to stop; all ranks stop after the same step.
 
@@ -297,6 +314,8 @@ class Run:
         self._started = time.perf_counter()
         if self.config.tensorboard and self._writes:
             self.watch.open_board(self.out / "tensorboard", self.state.position.step)
+        if self.config.bank_start == "encoded" and self.state.position.step == 0:
+            self.fill_banks()
         self.watch.start_clock()
         settle = _LAUNCHER_REPEATS if self.ranks.count > 1 else 0.0
         bar = self.reporter.task("pretrain", self.total_steps, "steps")

@@ -25,7 +25,12 @@ def metrics(folds: int, no_interval: str) -> dict[str, Any]:
 def finished(*, folds: int = 2, level: str = "slide", classes=("a", "b"), no_interval: str = "") -> Evaluation:
     counts = np.eye(len(classes), dtype=int).tolist()
     models = {
-        key: {"name": f"Model {key}", "metrics": metrics(folds, no_interval), "confusion": counts}
+        key: {
+            "name": f"Model {key}",
+            "metrics": metrics(folds, no_interval),
+            "confusion": counts,
+            "fits": {"1": {"epochs": [5]} if key == "abmil" and level == "slide" else {}},
+        }
         for key in ("majority", "linear", "abmil")
     }
     if no_interval:
@@ -109,9 +114,12 @@ def test_what_a_page_holds_depends_on_the_evaluation():
 @pytest.mark.parametrize(
     ("arguments", "phrases"),
     [
-        ({}, ["2 disjoint folds", "conditional on the fitted models", "2000 resamples", "Gated attention"]),
+        ({}, ["2 disjoint folds", "conditional on the fitted models", "2000 resamples", "Model abmil: on all patches"]),
         ({"folds": 1}, ["The division into training and test was given"]),
-        ({"level": "patch"}, ["Weighted kNN: cosine similarity, k 20, votes exp(similarity / 0.07)"]),
+        (
+            {"level": "patch"},
+            ["Weighted kNN: cosine similarity, k 20, votes exp(similarity / 0.07)", "Logistic regression"],
+        ),
         ({"no_interval": "too few"}, ["There are no intervals: too few."]),
     ],
 )
@@ -189,6 +197,7 @@ def test_other_tasks_have_their_own_figures_metrics_and_title():
         model.pop("confusion"), model.pop("per_patient", None)
         model["metrics"] = {"c_index": score | {"folds": {"1": score, "2": score}}}
     told.result["task"] = "survival"
+    assert "Cox regression" in " ".join(evaluation.page(told, {}).methods)
     curve = Survival("high", *(np.array([1.0]) for _ in range(4)), np.array([1.0, 2.0]))
     told = replace(
         told,

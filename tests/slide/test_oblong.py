@@ -6,6 +6,7 @@ import simplejpeg
 
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import oblong
+from sgcl_cli.slide.focus import Encoded
 from sgcl_cli.slide.lattice import Geometry, Lattice, lay, shares
 from sgcl_cli.slide.overlay import draw
 from sgcl_cli.slide.reader import Slide
@@ -33,7 +34,7 @@ def test_field_of_view_is_exact_to_half_a_pixel_along_both_axes(write_pyramid, p
             assert len(fits) > 1
             for position, file in oblong.files(slide, fits, geometry.sides, 128, 97):
                 corner, extent = fits[position][1 - axis], geometry.sides[1 - axis]
-                positions = position_of(simplejpeg.decode_jpeg(file), axis, near=corner)
+                positions = position_of(simplejpeg.decode_jpeg(file.jpeg), axis, near=corner)
                 step, near = np.polyfit(np.arange(128) + 0.5, positions, 1)
                 assert near == pytest.approx(corner, abs=0.5)
                 assert near + step * 128 == pytest.approx(corner + extent, abs=0.5)
@@ -51,7 +52,7 @@ def test_unreadable_patches_are_told(write_jpeg_pyramid, tissue_like):
     path = write_jpeg_pyramid("a.tif", tissue_like, broken=[(2, 1)])
     with Slide(path) as slide:
         found = dict(oblong.files(slide, np.array([(0, 0), (520, 260)]), (100.0, 200.0), 64, 90))
-    assert isinstance(found[0], bytes) and isinstance(found[1], SlideError)
+    assert isinstance(found[0], Encoded) and isinstance(found[1], SlideError)
 
 
 def test_lattice_of_oblong_pixels():

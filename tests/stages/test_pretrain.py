@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.checkpoint import load_checkpoint, load_encoder, save_checkpoint
@@ -23,11 +24,31 @@ from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine.fit import Position
 from sgcl_cli.engine.loader import StoredPatches, epoch_order
 from sgcl_cli.errors import ArtefactError, ConfigError, Interrupted, TrainingError
+from sgcl_cli.nets.encoders import ENCODERS
+from sgcl_cli.nets.resnet import RESNETS, ResNet
 from sgcl_cli.progress import Silent
 from sgcl_cli.stages import pretrain_run as stage
 from sgcl_cli.stages.pretrain import pretrain
 
 Make = Callable[..., Path]
+
+
+class Small(nn.Module):
+    """An encoder with batch norm that costs nothing; runs in a process of their own have the real one."""
+
+    embedding_size = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 5, 3, bias=False), nn.BatchNorm2d(16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.bn1(self.conv1(x))).mean((2, 3))
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENCODERS, "resnet18", Small)
 
 
 @pytest.fixture
@@ -82,11 +103,11 @@ def test_the_same_command_again_does_nothing(config: PretrainConfig) -> None:
     assert (Path(config.out) / "last.pt").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("base", ["npid", "moco"])
+@pytest.mark.parametrize(("base", "start"), [("npid", "random"), ("moco", "encoded")])
 def test_stopped_after_any_step_and_resumed_equals_uninterrupted_to_the_bit(
-    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str
+    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, start: str
 ) -> None:
-    config = replace(config, base=base)
+    config = replace(config, base=base, bank_start=start)
     pretrain(config)
     broken = replace(config, out=str(tmp_path / "broken"))
     stepped = stage.Run.stepped
@@ -107,7 +128,17 @@ def test_stopped_after_any_step_and_resumed_equals_uninterrupted_to_the_bit(
     assert [s["loss"] for s in _steps(config.out)] == [s["loss"] for s in _steps(broken.out)]
 
 
-def test_kill_9_and_again(config: PretrainConfig, tmp_path: Path) -> None:
+def test_banks_may_start_as_what_the_untrained_networks_make_of_the_patches(config: PretrainConfig) -> None:
+    similarity = {}
+    for start in ("random", "encoded"):
+        run = replace(config, epochs=1, bank_start=start, out=f"{config.out}-{start}")
+        pretrain(run)
+        similarity[start] = _steps(run.out)[0]["positive_similarity"]
+    assert abs(similarity["random"]) < 0.2 < similarity["encoded"]
+
+
+def test_kill_9_and_again(config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENCODERS, "resnet18", lambda: ResNet(*RESNETS["resnet18"]))
     pretrain(config)
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "sgcl_cli", "pretrain", config.patches, "--out", str(out)]
@@ -258,8 +289,8 @@ def test_moco_takes_keys_from_the_network_that_follows(config: PretrainConfig, m
     seen = []
     commit = stage.SGCL.commit
 
-    def watched(self: stage.SGCL, index: torch.Tensor, v: torch.Tensor, *rest: torch.Tensor) -> None:
-        commit(self, index, v, *rest)
+    def watched(self: stage.SGCL, index: torch.Tensor, v: torch.Tensor, *rest: torch.Tensor, **how: float) -> None:
+        commit(self, index, v, *rest, **how)
         queued = bool(torch.isin(index, self.queue.index_Q).all())
         seen.append((queued, torch.allclose(self.bank_v[index], v, atol=1e-6), v.requires_grad))
 

@@ -14,7 +14,7 @@ from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import MEAN, STD
 from sgcl_cli.errors import ConfigError, LabelError
-from sgcl_cli.nets.resnet import ENCODERS
+from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.stages import pretrain_probe as stage
 from sgcl_cli.stages.pretrain_probe import Probe
 
@@ -43,9 +43,9 @@ class _Roughness:
         return torch.stack([steps, torch.full_like(steps, 0.2)], 1).numpy()
 
 
-def _state() -> dict[str, torch.Tensor]:
+def _encoder() -> torch.nn.Module:
     torch.manual_seed(0)
-    return ENCODERS["resnet18"]().state_dict()
+    return ENCODERS["resnet18"]()
 
 
 def test_the_patches_own_labels_are_judged_by_the_other_slide(
@@ -56,7 +56,7 @@ def test_the_patches_own_labels_are_judged_by_the_other_slide(
     asked = probe.labelled
     assert asked.slides == ("identity of a", "identity of b") and asked.slide_ids == ("a", "b")
     assert asked.names == ("fine", "coarse") and len(asked.rows) == 31 and asked.groups == 2
-    score = probe.score(CARD, {})
+    score = probe.score(CARD, torch.nn.Identity())
     assert score["patches"] == 31 and score["slides"] == 2 and score["chance"] == 0.5
     assert score["balanced_accuracy"] == 1.0
 
@@ -66,7 +66,7 @@ def test_labels_that_mean_nothing_score_at_chance(config: PretrainConfig, monkey
     probe = _probe(config)
     shuffled = np.random.default_rng(1).permutation(probe.labelled.label)
     monkeypatch.setattr(probe, "labelled", replace(probe.labelled, label=shuffled))
-    assert 0.25 < probe.score(CARD, {})["balanced_accuracy"] < 0.75
+    assert 0.25 < probe.score(CARD, torch.nn.Identity())["balanced_accuracy"] < 0.75
 
 
 def test_patients_from_a_table(config: PretrainConfig, make_patches: Make, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_folder_of_class_folders(config: PretrainConfig, tmp_path: Path) -> No
             Image.fromarray(pixels).save(folder / name / f"{n}.png")
     probe = _probe(replace(config, probe=str(folder)))
     assert probe.labelled.unit == "image" and probe.labelled.slide_ids == ()
-    score = probe.score(CARD, _state())
+    score = probe.score(CARD, _encoder())
     assert score["balanced_accuracy"] == 1.0 and score["images"] == 6
 
 

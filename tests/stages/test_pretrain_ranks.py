@@ -66,7 +66,7 @@ def _steps(out: Path) -> list[dict]:
 PLAIN = """
 import sys, torch
 from torch import nn
-from sgcl_cli.stages import pretrain_run
+from sgcl_cli.nets.encoders import ENCODERS
 class Plain(nn.Module):
     embedding_size = 24
     def __init__(self):
@@ -74,7 +74,7 @@ class Plain(nn.Module):
         self.conv = nn.Conv2d(3, 24, 5, 3)
     def forward(self, x):
         return torch.relu(self.conv(x)).mean((2, 3))
-pretrain_run.ENCODERS["resnet18"] = Plain
+ENCODERS["resnet18"] = Plain
 from sgcl_cli.cli.app import run
 sys.exit(run(sys.argv[1:]))
 """
@@ -110,7 +110,7 @@ def test_a_signal_to_one_stops_both_and_another_number_goes_on(
     long = ["--epochs", "12", "--checkpoint-minutes", "0.0001"]
     processes = _start(2, patches, out, *long, main=main)
     deadline = time.monotonic() + 600
-    while not (out / "last.pt").exists() and time.monotonic() < deadline:
+    while not (out / "last.pt").exists() and time.monotonic() < deadline and processes[0].poll() is None:
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)  # one is told, both stop
     ends = _finish(processes)
