@@ -170,3 +170,19 @@ def test_the_command_line_says_what_is_not_default():
     assert (
         PretrainConfig(patches="p", out="o", expansion=False).command_line() == "sgcl pretrain p --out o --no-expansion"
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"features": "f", "time": "months"}, "--time and --event go together"),
+        ({"features": "f", "time": "months", "event": "dead", "task": "binary"}, "--task binary has no --time"),
+        ({"features": "f", "splits": "s.csv", "cv": "site"}, "--splits and --cv site both divide"),
+        ({"train": "a", "test": "b", "splits": "s.csv"}, "are a division already"),
+        ({"train": "a", "test": "b", "cv": "site"}, "are a division already"),
+        ({"features": "f", "models": "gated-abmil,resnet"}, "there is no 'resnet'"),
+    ],
+)
+def test_settings_of_evaluate_that_contradict_each_other_are_refused(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EvaluateConfig(out="o", **settings)

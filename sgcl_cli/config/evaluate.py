@@ -123,6 +123,8 @@ class EvaluateConfig(Config):
         pair = self.train is not None or self.test is not None
         if pair and (self.train is None or self.test is None):
             raise ConfigError("--train and --test go together", "give both, or FEATURES with --labels")
+        if pair and (self.splits is not None or self.cv == "site"):
+            raise ConfigError("--train and --test are a division already", "leave --splits and --cv site out")
         if pair == (self.features is not None):
             raise ConfigError(
                 "give either FEATURES [--labels] or --train A --test B",

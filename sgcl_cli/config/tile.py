@@ -137,6 +137,7 @@ class TileConfig(Config):
             self._check_from_coords()
         parse_shard(self.shard)
         failures_allowed(self.allow_failures, 100)
+        parse_shard(self.shard)
 
     def _check_from_coords(self) -> None:
         """What --from-coords settles by itself."""
