@@ -54,3 +54,26 @@ def test_two_trees_are_ambiguous(make_patches: Make):
     with pytest.raises(ArtefactError, match="more than once: patches, 20x_32px_0px_overlap/patches"):
         PatchIndex.open(folder)
     assert len(PatchIndex.open(tree)) == len(PatchIndex.open(folder / "patches")) == 31
+
+
+@pytest.mark.parametrize(
+    ("present", "found"),
+    [
+        (["a.h5", "pt_files/a.pt"], ["."]),
+        (["h5_files/a.h5", "pt_files/a.pt"], ["h5_files"]),
+        (["pt_files/a.pt"], ["pt_files"]),
+        (["20x_256px_0px_overlap/features_uni/a.h5"], ["20x_256px_0px_overlap/features_uni"]),
+        (["features_a/s.h5", "features_b/s.h5"], ["features_a", "features_b"]),
+        (["notes.txt"], []),
+    ],
+)
+def test_features_are_found_in_every_layout(tmp_path: Path, present: list[str], found: list[str]) -> None:
+    for name in present:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in layout.features_trees(tmp_path)] == found
+
+
+def test_names_of_encoders_are_names_of_folders() -> None:
+    folder = layout.features_folder(Path("o"), "trident", tree="20x_256px_0px_overlap", encoder="timm:hf-hub:a/b")
+    assert folder == Path("o/20x_256px_0px_overlap/features_timm_hf-hub_a_b")

@@ -1,0 +1,200 @@
+"""What embedding costs above the encoder itself, and against a loop that starts a loader for every slide.
+
+    python benchmarks/embed.py                                   # 50 synthetic slides of 64 patches, ResNet-18
+    python benchmarks/embed.py --slides 10 --side 1024 --patch-size 128 --encoder random:resnet50 --repeats 5 --workers 2
+
+ready   the encoder alone, on batches that lie in memory
+stored  `sgcl embed` from stored patches
+slides  `sgcl embed --slides`, coordinates alone: pixels straight from the slides
+loop    for each slide a torch DataLoader over its HDF5 file (PIL decodes, numpy normalises), the encoder, one file of features
+
+Each is a process of its own over the same patches with the same random weights, the four by turns. Rates are patches per second
+by the wall clock and per CPU second (workers included), the medians of the repeats; ratios are medians of the ratios within a
+repeat, so that what else runs on the machine matters less. Importing is in none of them; opening, planning and writing are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import tifffile
+import torch
+from PIL import Image
+
+from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.config import EmbedConfig, TileConfig
+from sgcl_cli.engine import runtime as engine
+from sgcl_cli.engine.encode import FrozenEncoder
+from sgcl_cli.engine.loader import StoredPatches
+from sgcl_cli.engine.pool import Progress
+from sgcl_cli.slide.discover import Entry
+from sgcl_cli.stages.embed import embed
+from sgcl_cli.stages.encoders import open_encoder
+from sgcl_cli.stages.tile_slide import Job, tile_slide
+
+MODES = ("ready", "stored", "slides", "loop")
+MPP = 0.5
+
+
+def make(folder: Path, slides: int, side: int, size: int) -> None:
+    """Slides of texture in JPEG tiles, and their patches: stored, and as coordinates alone."""
+    for number in range(slides):
+        path = folder / "slides" / f"{number:03}.tif"
+        write_slide(path, side, number)
+        for name, settings in (("stored", {"coords_only": False}), ("coords", {"coords_only": True})):
+            given = {"slides": (path,), "out": folder / name, "mpp": MPP, "patch_size": size, "min_tissue": 0.0}
+            tile_slide(Progress(0), Job(Entry(path.stem, path, path.name), TileConfig.resolve({**given, **settings})))
+
+
+def write_slide(path: Path, side: int, seed: int, tile: int = 256) -> None:
+    noise = cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 1, (side, side, 3)).astype(np.float32), (0, 0), 3.0)
+    pixels = np.clip(np.array([170, 100, 160]) + 300 * noise, 0, 255).astype(np.uint8)
+    starts = range(0, side, tile)
+    files = [
+        cv2.imencode(".jpg", cv2.cvtColor(pixels[y : y + tile, x : x + tile], cv2.COLOR_RGB2BGR))[1].tobytes()
+        for y in starts
+        for x in starts
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(
+        path,
+        iter(files),
+        shape=pixels.shape,
+        dtype=np.uint8,
+        tile=(tile, tile),
+        photometric="rgb",
+        compression="zlib",
+        metadata=None,
+        resolution=(1e4 / MPP, 1e4 / MPP),
+        resolutionunit="CENTIMETER",
+        extratags=[(530, 3, 2, (2, 2), True)],
+    )
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages.first.tags["Compression"].overwrite(7)
+        tiff.pages.first.tags["PhotometricInterpretation"].overwrite(6)
+
+
+class OneSlide(torch.utils.data.Dataset):
+    """The patches of one file, decoded, cropped and normalised one by one."""
+
+    def __init__(self, path: Path, side: int, mean: Any, std: Any) -> None:
+        self.path, self.side = path, side
+        self.mean, self.std = (np.array(values, np.float32) for values in (mean, std))
+        with h5py.File(path) as file:
+            self.offsets = file["jpeg_offsets"][:]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        from io import BytesIO
+
+        with h5py.File(self.path) as file:
+            data = file["jpeg"][self.offsets[row] : self.offsets[row + 1]].tobytes()
+        with Image.open(BytesIO(data)) as image:
+            edge = (image.width - self.side) // 2
+            crop = image.convert("RGB").crop((edge, edge, edge + self.side, edge + self.side))
+        pixels = (np.asarray(crop, np.float32) / 255 - self.mean) / self.std
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def prepared(mode: str, folder: Path, config: EmbedConfig) -> Callable[[], int]:
+    """What is measured; it returns how many patches it embedded."""
+    if mode in ("stored", "slides"):
+        return lambda: int(embed(config).data["patches"])
+    index = PatchIndex.open(folder / "stored")
+    opened = open_encoder(config, index.patch_size)
+    runtime = engine.start(config.device, config.precision, config.threads)
+    if mode == "ready":
+        read = StoredPatches(index)
+        batch = torch.from_numpy(np.stack([read(row % len(index)) for row in range(config.batch)]))
+        encoder = FrozenEncoder(opened.card, opened.readout, runtime)
+
+        def ready() -> int:
+            for start in range(0, len(index), config.batch):
+                encoder(batch[: min(config.batch, len(index) - start)])
+            return len(index)
+
+        return ready
+    model, card = opened.readout.to(runtime.device), opened.card
+
+    def loop() -> int:
+        Path(config.out).mkdir(parents=True)
+        for file in index.files:
+            rows = OneSlide(file.path, card.input_size, card.mean, card.std)
+            loader = torch.utils.data.DataLoader(rows, config.batch, num_workers=config.workers or 0)
+            with torch.inference_mode():
+                features = torch.cat([model(batch.to(runtime.device)).cpu() for batch in loader])
+            with h5py.File(Path(config.out) / f"{file.slide_id}.h5", "w") as target:
+                target["features"], target["coords"] = features.numpy(), file.coords
+        return len(index)
+
+    return loop
+
+
+def measured(mode: str, folder: Path, settings: dict[str, Any]) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as out:
+        source = {"patches": folder / ("coords" if mode == "slides" else "stored"), "out": Path(out) / "features"}
+        slides = {"slides": folder / "slides"} if mode == "slides" else {}
+        work = prepared(mode, folder, EmbedConfig.resolve({**settings, **source, **slides}))
+        began, before = time.perf_counter(), os.times()
+        patches = work()
+        wall, after = time.perf_counter() - began, os.times()
+    return {"patches": patches, "wall": wall, "cpu": sum(after[:4]) - sum(before[:4])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slides", type=int, default=50)
+    parser.add_argument("--side", type=int, default=2048, help="of a slide, pixels; a multiple of 256")
+    parser.add_argument("--patch-size", type=int, default=256)
+    parser.add_argument("--encoder", default="random:resnet18")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--mode", choices=MODES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    names = ("encoder", "batch", "workers", "threads", "device")
+    if given.mode:
+        print(json.dumps(measured(given.mode, given.folder, {name: getattr(given, name) for name in names})))
+        return
+    found: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
+    with tempfile.TemporaryDirectory() as folder:
+        make(Path(folder), given.slides, given.side, given.patch_size)
+        for _ in range(given.repeats):
+            for mode in MODES:
+                command = [sys.executable, __file__, *sys.argv[1:], "--mode", mode, "--folder", folder]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                found[mode].append(json.loads(done.stdout.splitlines()[-1]))
+    print(f"{found['ready'][0]['patches']} patches, {given.slides} slides, {given.workers} workers, {given.encoder}")
+    print(f"{'':8}{'patches/s':>12}{'per CPU s':>12}{'to ready':>12}{'CPU':>8}{'to loop':>12}{'CPU':>8}")
+    for mode in MODES:
+        cells = [statistics.median(run["patches"] / run[clock] for run in found[mode]) for clock in ("wall", "cpu")]
+        ratios = [
+            statistics.median(other[clock] / run[clock] for run, other in zip(found[mode], found[base], strict=True))
+            for base in ("ready", "loop")
+            for clock in ("wall", "cpu")
+        ]
+        print(
+            f"{mode:8}{cells[0]:12.1f}{cells[1]:12.1f}{ratios[0]:12.2f}{ratios[1]:8.2f}{ratios[2]:12.2f}{ratios[3]:8.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
