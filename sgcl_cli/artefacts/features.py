@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import layout, store
 from sgcl_cli.artefacts.store import TEXT, Attribute, Column, Schema
 from sgcl_cli.errors import ArtefactError
 
@@ -38,6 +38,13 @@ SCHEMA = Schema(
         ),
         Column("label", ("int16",), ("N",), "class of the patch, -1 unknown; names in label_names", required=False),
         Column("group", (TEXT,), ("N",), "group of the image (a patient, say), where known", required=False),
+        Column(
+            "unreadable",
+            (TEXT,),
+            ("lost",),
+            "patches or images that could not be read and have no row: place in the source, reason; JSON",
+            required=False,
+        ),
     ),
     attributes=(
         Attribute("id", str, "hash of the format, the settings, the encoder and the patches"),
@@ -56,6 +63,7 @@ SCHEMA = Schema(
         Attribute("dim", np.integer, "D"),
         Attribute("patches_id", str, "id of the patches"),
         Attribute("patches_path", str, "path of the patches, relative to this folder", required=False),
+        Attribute("pixels", str, "where they come from: stored, or slides", required=False),
         Attribute(
             "pretrain_slides",
             str,
@@ -72,8 +80,44 @@ SCHEMA = Schema(
         Attribute("source_identity", str, "identity of the slide", required=False),
         Attribute("label_names", str, "names of the classes, JSON list", required=False),
         Attribute("config", str, "the settings that affect the result, JSON"),
+        Attribute(
+            "rounding_max",
+            np.floating,
+            "largest absolute difference between the encoder's float32 and what is stored",
+            required=False,
+        ),
+        Attribute("rounding_mean", np.floating, "mean of these differences", required=False),
     ),
 )
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Absolute differences between float32 features and what is stored of them.
+
+    :ivar largest: of all. :ivar total: their sum. :ivar count: how many numbers were stored.
+    """
+
+    largest: float = 0.0
+    total: float = 0.0
+    count: int = 0
+
+    @classmethod
+    def of(cls, features: NDArray[Any], stored: NDArray[Any]) -> Rounding:
+        """The differences of two arrays of one shape."""
+        if stored.dtype == features.dtype or not stored.size:
+            return cls(0.0, 0.0, stored.size)
+        differences = np.abs(features - stored.astype(np.float32))
+        return cls(float(differences.max()), float(differences.sum(dtype=np.float64)), stored.size)
+
+    def joined(self, other: Rounding) -> Rounding:
+        """Both together."""
+        return Rounding(max(self.largest, other.largest), self.total + other.total, self.count + other.count)
+
+    @property
+    def mean(self) -> float:
+        """Over all numbers; 0 where there are none."""
+        return self.total / self.count if self.count else 0.0
 
 
 @dataclass(frozen=True)
@@ -141,8 +185,11 @@ def open_features(path: str | Path, *, mapped: bool = False) -> FeatureSet:
         return FeatureSet(folder.parent, (open_file(folder, mapped=mapped),))
     if not folder.is_dir():
         raise ArtefactError(f"no such folder: {folder}", "give the folder that sgcl embed wrote")
-    nested = [inner for inner in (folder / "h5_files", folder / "pt_files") if inner.is_dir()]
-    inner = nested[0] if nested else folder
+    found = layout.features_trees(folder)
+    if len(found) > 1:
+        told = ", ".join(path.relative_to(folder).as_posix() for path in found)
+        raise ArtefactError(f"{folder} holds features more than once: {told}", "give one of these folders")
+    inner = found[0] if found else folder
     paths = sorted(
         (p for p in inner.iterdir() if p.suffix in (".h5", ".pt", ".npy") and not p.name.startswith(".")),
         key=lambda p: (p.stem, p.suffix),
@@ -197,6 +244,37 @@ def open_file(path: str | Path, *, mapped: bool = False) -> FeatureFile:
             ) from error
         return FeatureFile(path, path.stem, _features(array, path))
     return _open_pt(path)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a features file of ours says about itself.
+
+    :ivar rows: how many it has.
+    :ivar unreadable: places in the source that have no row, and why.
+    """
+
+    attributes: dict[str, Any]
+    rows: int
+    unreadable: dict[int, str]
+
+    @property
+    def rounding(self) -> Rounding:
+        """What storing took from the features."""
+        count = self.rows * int(self.attributes["dim"])
+        mean = float(self.attributes.get("rounding_mean", 0.0))
+        return Rounding(float(self.attributes.get("rounding_max", 0.0)), mean * count, count)
+
+
+def ask(path: Path) -> Told:
+    """What a features file of ours says, without its features.
+
+    :raises ArtefactError: missing, damaged or not of ours.
+    """
+    with store.opened(path, SCHEMA) as file:
+        entries = [json.loads(text) for text in file["unreadable"].asstr()[:]] if "unreadable" in file else []
+        unreadable = {int(row): str(reason) for row, reason in entries}
+        return Told(dict(file.attrs), len(file["features"]), unreadable)
 
 
 def _open_h5(path: Path, mapped: bool = False) -> FeatureFile:
@@ -279,6 +357,8 @@ class FeatureWriter:
 
     :param path: final name of the file.
     :param identity: the id that the finished file will carry; unfinished rows of another id are discarded.
+    :ivar lost: rows of the source that could not be read and are left out, and why.
+    :ivar rounding: what storing the rows in ``dtype`` took from them.
     """
 
     def __init__(self, path: str | Path, identity: str, dim: int, dtype: str) -> None:
@@ -290,32 +370,46 @@ class FeatureWriter:
         self._rows_path = part / f"{self.path.stem}.rows"
         self._count_path = part / f"{self.path.stem}.json"
         self.done = 0
+        self.lost: dict[int, str] = {}
+        self.rounding = Rounding()
+
+    @property
+    def position(self) -> int:
+        """The source's row that comes next."""
+        return self.done + len(self.lost)
+
+    def kept(self) -> int:
+        """Look at what an interrupted run left: the position from which it goes on."""
+        self.done, self.lost, self.rounding = 0, {}, Rounding()
+        try:
+            count = json.loads(self._count_path.read_text(encoding="utf-8"))
+            stored = self._rows_path.stat().st_size // (self.dim * self.dtype.itemsize)
+            mine = {"id": self.identity, "dim": self.dim, "dtype": self.dtype.name}
+            if any(count.get(name) != value for name, value in mine.items()) or stored < count["rows"]:
+                return 0
+            done, lost = int(count["rows"]), {int(row): str(reason) for row, reason in count["lost"]}
+            rounding = Rounding(**count["rounding"])
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return 0
+        self.done, self.lost, self.rounding = done, lost, rounding
+        return self.position
 
     def __enter__(self) -> Self:
         with store.writing(self.path):
             self._rows_path.parent.mkdir(parents=True, exist_ok=True)
-            self.done = self._kept_rows()
+            self.kept()
             self._rows = self._rows_path.open("r+b" if self.done else "w+b")
             self._rows.truncate(self.done * self.dim * self.dtype.itemsize)
             self._rows.seek(0, os.SEEK_END)
         return self
-
-    def _kept_rows(self) -> int:
-        try:
-            count = json.loads(self._count_path.read_text())
-            stored = self._rows_path.stat().st_size // (self.dim * self.dtype.itemsize)
-        except (OSError, json.JSONDecodeError):
-            return 0
-        if count.get("id") != self.identity or count.get("dtype") != self.dtype.name or count.get("dim") != self.dim:
-            return 0
-        return min(int(count.get("rows", 0)), stored)
 
     def append(self, features: NDArray[Any]) -> None:
         """Add rows (n, D).
 
         :raises ArtefactError: a value that is not finite after conversion to the stored dtype, or a disk that is full.
         """
-        rows = features.astype(self.dtype)
+        with np.errstate(over="ignore"):
+            rows = features.astype(self.dtype)
         if not np.isfinite(rows).all():
             remedy = (
                 "use --dtype float32" if np.isfinite(features).all() else "use --precision fp32, or check the encoder"
@@ -324,13 +418,25 @@ class FeatureWriter:
         with store.writing(self.path):
             self._rows.write(rows.tobytes())
         self.done += len(rows)
+        self.rounding = self.rounding.joined(Rounding.of(features, rows))
+
+    def lose(self, reason: str) -> None:
+        """Leave the next row of the source out."""
+        self.lost[self.position] = reason
 
     def checkpoint(self) -> None:
         """Make sure that the rows so far survive a crash."""
         with store.writing(self.path):
             self._rows.flush()
             os.fsync(self._rows.fileno())
-        count = {"id": self.identity, "rows": self.done, "dim": self.dim, "dtype": self.dtype.name}
+        count = {
+            "id": self.identity,
+            "rows": self.done,
+            "dim": self.dim,
+            "dtype": self.dtype.name,
+            "lost": [*self.lost.items()],
+            "rounding": asdict(self.rounding),
+        }
         store.write_text(self._count_path, json.dumps(count))
 
     def finish(
@@ -338,14 +444,22 @@ class FeatureWriter:
     ) -> None:
         """Turn the rows into the HDF5 file and remove them.
 
+        :param columns: of the rows that were not lost.
         :param geometry: attributes of ``coords``, as the patches file has them.
         """
         with store.writing(self.path):
             self._rows.flush()
-        values = {"id": self.identity, "dim": self.dim, **attributes}
+        values = {
+            "id": self.identity,
+            "dim": self.dim,
+            "rounding_max": self.rounding.largest,
+            "rounding_mean": self.rounding.mean,
+            **attributes,
+        }
         with store.atomic(self.path) as temporary:
             with h5py.File(temporary, "w") as file:
-                store.fill(file, SCHEMA, columns, values)
+                unreadable = [json.dumps(entry) for entry in self.lost.items()] or None
+                store.fill(file, SCHEMA, {**columns, "unreadable": unreadable}, values)
                 target = file.create_dataset("features", shape=(self.done, self.dim), dtype=self.dtype)
                 self._copy_rows(target)
                 if geometry and "coords" in file:

@@ -1,4 +1,4 @@
-"""Where files of patches lie in an output: in our tree, which is CLAM's too, or in TRIDENT's.
+"""Where files of patches and of features lie in an output: in our tree, in CLAM's, or in TRIDENT's.
 
 CLAM looks for ``patches/<slide_id>.h5`` (https://github.com/mahmoodlab/CLAM, README), TRIDENT for
 ``<magnification>x_<size>px_<overlap>px_overlap/patches/<slide_id>_patches.h5`` (https://github.com/mahmoodlab/TRIDENT, README).
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 Layout = Literal["sgcl", "trident"]
+FeatureLayout = Literal["sgcl", "clam", "trident"]
 
 _MAGNIFICATIONS = (5, 10, 20, 40, 60, 80)  # the bins of TRIDENT
 _TREE = re.compile(r"\d+(\.\d+)?x_\d+px_\d+px_overlap")
@@ -27,12 +28,39 @@ def patches_folder(out: Path, layout: Layout, *, mpp: float, patch_size: int, ov
     """The folder that holds the files of patches of an output; ``overlap`` in pixels of a patch."""
     if layout == "sgcl":
         return out / "patches"
-    return out / f"{magnification(mpp)}x_{patch_size}px_{overlap}px_overlap" / "patches"
+    return out / tree_name(mpp=mpp, patch_size=patch_size, overlap=overlap) / "patches"
 
 
 def patches_file(folder: Path, layout: Layout, slide_id: str) -> Path:
     """The file of a slide in the folder of patches."""
     return folder / f"{slide_id}{_SUFFIX if layout == 'trident' else ''}.h5"
+
+
+def tree_name(*, mpp: float, patch_size: int, overlap: int) -> str:
+    """What TRIDENT calls the folder of patches of a kind; ``overlap`` in pixels of a patch."""
+    return f"{magnification(mpp)}x_{patch_size}px_{overlap}px_overlap"
+
+
+def features_folder(out: Path, layout: FeatureLayout, *, tree: str | None, encoder: str) -> Path:
+    """The folder that holds the files of features: of CLAM ``h5_files``, of TRIDENT ``<tree>/features_<encoder>``.
+
+    :param tree: of the patches, where they have a resolution.
+    """
+    if layout == "sgcl":
+        return out
+    if layout == "clam":
+        return out / "h5_files"
+    return out / (tree or "") / f"features_{re.sub(r'[^A-Za-z0-9._-]+', '_', encoder)}"
+
+
+def features_trees(folder: Path) -> list[Path]:
+    """The folders that hold features, where ``folder`` is an output in any of the layouts, or such a folder itself."""
+    own = [folder] if any(not path.name.startswith(".") for path in folder.glob("*.h5")) else []
+    clams = [folder / "h5_files", folder / "pt_files"]
+    tridents = sorted(
+        path for pattern in ("features_*", "*x_*px_*px_overlap/features_*") for path in folder.glob(pattern)
+    )
+    return own or [path for path in clams if path.is_dir()][:1] or [path for path in tridents if path.is_dir()]
 
 
 def trees(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from sgcl_cli.artefacts import layout, store
 from sgcl_cli.artefacts.store import Attribute, Column, Schema
 from sgcl_cli.errors import ArtefactError
 
-__all__ = ["SCHEMA", "PatchFile", "PatchIndex", "PatchWriter", "folder_id"]
+__all__ = ["SCHEMA", "PatchFile", "PatchIndex", "PatchWriter", "folder_id", "of_ours"]
 
 SCHEMA = Schema(
     name="sgcl.patches",
@@ -253,10 +253,13 @@ class PatchIndex:
     files: tuple[PatchFile, ...]
 
     @classmethod
-    def open(cls, folder: str | Path, *, pixels: bool = False) -> PatchIndex:
+    def open(
+        cls, folder: str | Path, *, pixels: bool = False, damaged: dict[Path, ArtefactError] | None = None
+    ) -> PatchIndex:
         """Open what ``sgcl tile`` wrote, in either layout; ``folder`` is its output or a folder of patches inside.
 
         :param pixels: whether JPEG files are needed.
+        :param damaged: takes the files that cannot be read, which are left out; None: they are raised.
         :raises ArtefactError: no such folder, no patches, several layouts, mixed settings, or coordinates alone where pixels
             are needed.
         """
@@ -270,7 +273,9 @@ class PatchIndex:
             names = ", ".join(path.relative_to(folder).as_posix() for path in trees)
             raise ArtefactError(f"{folder} holds patches more than once: {names}", "give one of these folders")
         inner = trees[0]
-        files = tuple(PatchFile.open(path) for path in layout.files(inner))
+        files = tuple(file for path in layout.files(inner) if (file := _opened(path, damaged)) is not None)
+        if damaged and not files:
+            raise next(iter(damaged.values()))
         for file in files[1:]:
             for key in ("mpp", "patch_size", "overlap"):
                 if file.config.get(key) != files[0].config.get(key):
@@ -286,7 +291,7 @@ class PatchIndex:
             if bare:
                 raise ArtefactError(
                     f"{len(bare)} of {len(files)} files in {inner} hold coordinates without pixels, first {bare[0]}",
-                    "run sgcl tile without --coords-only",
+                    "run sgcl tile without --coords-only, or give embed the --slides",
                 )
         return cls(folder, files)
 
@@ -360,6 +365,25 @@ class PatchIndex:
         """The JPEG file of a patch by global index."""
         file, row = self.locate(index)
         return file.read(row)
+
+
+def _opened(path: Path, damaged: dict[Path, ArtefactError] | None) -> PatchFile | None:
+    try:
+        return PatchFile.open(path)
+    except ArtefactError as error:
+        if damaged is None:
+            raise
+        damaged[path] = error
+        return None
+
+
+def of_ours(path: Path) -> bool:
+    """Whether an HDF5 file claims to be one of ``sgcl tile``.
+
+    :raises ArtefactError: it is no HDF5 file.
+    """
+    with store.opened(path) as file:
+        return str(file.attrs.get("format", "")).startswith(f"{SCHEMA.name}/")
 
 
 def folder_id(file_ids: Sequence[str]) -> str:

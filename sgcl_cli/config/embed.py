@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from sgcl_cli.config.base import REQUIRED, Config, failures_allowed, option
 from sgcl_cli.config.encoders import check_architecture, colours
+from sgcl_cli.errors import ConfigError
+
+FORMS = ("pt", "anndata", "parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,17 +20,55 @@ class EmbedConfig(Config):
     table: ClassVar[str] = "embed"
 
     seed: int = option(
-        0, "Seed, as every command has it; nothing here is random.", low=0, high=2**31 - 1, affects=False, panel="Run"
+        0, "Seed of random:ARCH's weights and of --map's sample.", low=0, high=2**31 - 1, affects=False, panel="Run"
     )
     patches: str = option(
-        REQUIRED, "Folder that sgcl tile wrote, or a folder of class folders of images.", affects=False, argument=True
+        REQUIRED,
+        "Folder that sgcl tile wrote, a folder of class folders of images, or, with --slides, coordinates of CLAM or TRIDENT.",
+        affects=False,
+        argument=True,
     )
     encoder: str = option(
         REQUIRED,
         "Folder that sgcl pretrain wrote, its encoder.safetensors or a checkpoint; a state dict, with --arch; timm:NAME; "
-        "transformers:NAME; or PACKAGE.MODULE:FUNCTION.",
+        "transformers:NAME; PACKAGE.MODULE:FUNCTION; or a baseline: mean-colour, colour-histogram, random:ARCH.",
         affects=False,
     )
+    slides: str | None = option(
+        None, "Folder of the slides: read pixels there, where patches are coordinates alone.", affects=False
+    )
+    slide_mpp: float | None = option(
+        None,
+        "With a peer's coordinates: level-0 resolution of slides that record none, um per pixel.",
+        above=0,
+        high=100,
+        affects=False,
+    )
+    layout: Literal["sgcl", "clam", "trident"] = option(
+        "sgcl",
+        "Where files go: OUT/<slide_id>.h5, CLAM's OUT/h5_files, or TRIDENT's OUT/<tree>/features_<encoder>.",
+        affects=False,
+        panel="Neighbours",
+    )
+    also: str | None = option(
+        None,
+        "Further forms, separated by commas: pt (CLAM's pt_files), anndata, parquet.",
+        affects=False,
+        panel="Neighbours",
+    )
+    map: bool = option(
+        False,
+        "Draw each slide's first three principal components as colours, and one page of them.",
+        affects=False,
+        panel="Looking",
+    )
+    query: str | None = option(
+        None,
+        "SLIDE_ID:X,Y in level-0 pixels: the patches most like the one there, as a picture and a table.",
+        affects=False,
+        panel="Looking",
+    )
+    query_top: int = option(15, "Patches that --query finds.", low=1, high=1000, affects=False, panel="Looking")
     arch: str | None = option(
         None,
         "Architecture of a state dict: resnet18, resnet34, resnet50, vit_tiny, vit_small, timm:NAME or "
@@ -84,7 +126,7 @@ class EmbedConfig(Config):
         "auto", "Arithmetic of the encoder; auto is bf16 on CUDA, fp32 on CPU."
     )
     workers: int | None = option(
-        None, "Processes that decode patches; default: from the cores.", low=0, affects=False, panel="Run"
+        None, "Processes that read and decode patches; default: from the cores.", low=0, affects=False, panel="Run"
     )
     allow_failures: str = option(
         "0", "Failed slides, as N or P%, up to which the exit code stays 0.", affects=False, panel="Run"
@@ -97,3 +139,33 @@ class EmbedConfig(Config):
             check_architecture("arch", self.arch)
         colours("mean", self.mean)
         colours("std", self.std)
+        further_forms(self.also)
+        if self.query is not None:
+            parse_query(self.query)
+
+
+def further_forms(text: str | None) -> tuple[str, ...]:
+    """The forms that ``--also`` names, each once.
+
+    :raises ConfigError: one of them is not known.
+    """
+    named = tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+    for name in named:
+        if name not in FORMS:
+            raise ConfigError(f"--also {text}: '{name}' is not known", f"known: {', '.join(FORMS)}")
+    return named
+
+
+def parse_query(text: str) -> tuple[str, float, float]:
+    """Slide id, x and y of ``SLIDE_ID:X,Y``.
+
+    :raises ConfigError: it is not of that form.
+    """
+    slide_id, _, place = text.rpartition(":")
+    try:
+        x, y = (float(part) for part in place.split(","))
+    except ValueError:
+        x = y = math.nan
+    if not slide_id or not (math.isfinite(x) and math.isfinite(y)):
+        raise ConfigError(f"--query is '{text}'", "give SLIDE_ID:X,Y, a place in level-0 pixels")
+    return slide_id, x, y

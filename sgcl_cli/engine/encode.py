@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,13 +33,21 @@ class FrozenEncoder:
 
         Patches are resized only where the card says so; then their centre is taken at the input size.
         """
+        return self.begin(patches)()
+
+    def begin(self, patches: Tensor) -> Callable[[], NDArray[np.float32]]:
+        """Start on a batch, which must stay as it is until the result is asked for; a GPU works meanwhile."""
         images = patches.to(self.runtime.device, non_blocking=True)
         if self.card.resize is not None:
             images = resized(images, self.card.resize, self.card.interpolation or "bilinear")
         images = centre_crop(images, self.card.input_size)
         with torch.inference_mode(), self.runtime.autocast():
             h: Any = self.model(normalise(images.permute(0, 3, 1, 2).float().div_(255), self.card.mean, self.card.std))
-        result: NDArray[np.float32] = h.float().cpu().numpy()
+
+        def result() -> NDArray[np.float32]:
+            rows: NDArray[np.float32] = h.float().cpu().numpy()
+            return rows
+
         return result
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sgcl_cli.artefacts.patches import PatchIndex
-from sgcl_cli.errors import ArtefactError
+from sgcl_cli.errors import ArtefactError, SgclError
 
 Read = Callable[[int], NDArray[np.uint8]]
 
@@ -41,10 +41,18 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Failed:
-    """A batch that could not be decoded, and why; the loader goes on with the next."""
+    """Patches that could not be had, and why; what follows comes nevertheless."""
 
     index: NDArray[np.int64]
-    error: ArtefactError
+    error: SgclError
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A single patch that could not be had, and why; its neighbours could."""
+
+    index: int
+    error: SgclError
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ class _Part:
     index: NDArray[np.int64]
 
 
-class _Slots:
+class Slots:
     """Room for batches, uint8 (slots, batch, size, size, 3), in anonymous memory that forked processes share.
 
     It is no file in /dev/shm, which containers keep small.
@@ -141,7 +149,7 @@ class _Slots:
 class _Decoding(Dataset[ArtefactError | None]):
     """In a worker: decodes parts. The result of a part is the first error."""
 
-    def __init__(self, source: Source, slots: _Slots) -> None:
+    def __init__(self, source: Source, slots: Slots) -> None:
         self.source, self.slots = source, slots
 
     def __getitems__(self, part: _Part) -> ArtefactError | None:
@@ -181,7 +189,7 @@ class Loader:
         self._source = source
         parts = max(1, min(workers, batch // _PART))
         self._parts = _Parts(parts, _HELD + math.ceil(_AHEAD * workers / parts))
-        self._slots = _Slots(self._parts.slots, batch, source.size, pin)
+        self._slots = Slots(self._parts.slots, batch, source.size, pin)
         self._parallel: DataLoader[ArtefactError | None] | None = None
         if workers > 0:
             self._parallel = DataLoader(
@@ -206,6 +214,20 @@ class Loader:
             self._parts.next += 1
             error = next((error for error in errors if error is not None), None)
             yield Failed(index, error) if error else Batch(self._slots.tensor[slot, : len(index)], index)
+
+    def one_by_one(self, failed: Failed) -> Iterator[Batch | Missing]:
+        """The patches of a batch that could not be decoded as a whole, decoded here."""
+        pixels = np.empty((len(failed.index), *self._slots.pixels.shape[2:]), np.uint8)
+        kept: list[int] = []
+        for i in failed.index.tolist():
+            try:
+                self._source.into(i, pixels[len(kept)])
+            except ArtefactError as error:
+                yield Missing(i, error)
+            else:
+                kept.append(i)
+        if kept:
+            yield Batch(torch.from_numpy(pixels[: len(kept)]), np.array(kept, np.int64))
 
 
 def _decode(source: Source, index: NDArray[np.int64], pixels: NDArray[np.uint8]) -> ArtefactError | None:

@@ -14,6 +14,7 @@ from sgcl_cli.report.page import METRIC_NAMES, Page, Picture, Section, Table
 BASELINE = "majority"
 _CALIBRATION = {"ece": "ECE", "brier": "Brier score"}
 _SHARES = {"sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV"}
+_KINDS = ("roc", "pr", "reliability", "confusion", "kaplan_meier", "measured")
 _MOST_ROWS = 60
 
 
@@ -213,8 +214,7 @@ def _sections(evaluation: Evaluation, shown: Mapping[str, Picture]) -> list[Sect
     sections = [
         Section("Calibration and decisions", tables=[*_calibration_tables(evaluation), *_threshold_tables(evaluation)])
     ]
-    for key, name in evaluation.fitted:
-        sections.append(Section(name, [shown[picture] for picture in shown if picture.endswith(f"_{key}")]))
+    sections += _figures(evaluation, shown)
     if evaluation.efficiency is not None:
         drawn = [shown["label_efficiency"]] if "label_efficiency" in shown else []
         table = _efficiency_table(evaluation.efficiency)
@@ -226,6 +226,17 @@ def _sections(evaluation: Evaluation, shown: Mapping[str, Picture]) -> list[Sect
     if evaluation.slides:
         sections.append(Section("Slide by slide", tables=[_slide_table(evaluation)]))
     return sections
+
+
+def _figures(evaluation: Evaluation, shown: Mapping[str, Picture]) -> list[Section]:
+    """A section a model; one for all where none has more than one picture."""
+    of_models = [
+        Section(name, [picture for kind in _KINDS if (picture := shown.get(f"{kind}_{key}")) is not None])
+        for key, name in evaluation.fitted
+    ]
+    if all(len(section.pictures) < 2 for section in of_models):
+        return [Section("Model by model", [picture for section in of_models for picture in section.pictures])]
+    return of_models
 
 
 def _title(evaluation: Evaluation) -> str:
@@ -242,13 +253,13 @@ def _calibration_tables(evaluation: Evaluation) -> list[Table]:
     for model in evaluation.models.values():
         entries = model.get("calibration", {})
         if entries:
-            cells = [_with_interval(entries[metric]) for metric in _CALIBRATION if metric in entries]
-            rows.append([model["name"], *(cell for pair in cells for cell in pair)])
+            rows.append([model["name"], *(_with_interval(entries[metric]) for metric in _CALIBRATION)])
     if not rows:
         return []
-    columns = ["Model", *(column for name in _CALIBRATION.values() for column in (name, "Interval"))]
+    columns = ["Model", *_CALIBRATION.values()]
     note = "Expected calibration error: how far stated probabilities lie from observed shares, over ten bins. Brier score: "
-    note += "mean squared error of probabilities. Both: lower is better, mean over folds."
+    note += "mean squared error of probabilities. Both: lower is better, mean over folds. "
+    note += "Resampling raises an ECE, so its interval may lie above it."
     return [Table("Calibration", columns, rows, note)]
 
 
@@ -258,19 +269,22 @@ def _threshold_tables(evaluation: Evaluation) -> list[Table]:
         for rule in model.get("thresholds", []):
             known = [value for value in rule["values"].values() if value is not None]
             span = f"{min(known):.3g} to {max(known):.3g}" if known else "undefined"
-            cells = [_with_interval(rule["metrics"][share]) for share in _SHARES]
-            rows.append([model["name"], rule["rule"], span, *(cell for pair in cells for cell in pair)])
+            shares = [_with_interval(rule["metrics"][share]) for share in _SHARES]
+            rows.append([model["name"], rule["rule"], span, *shares])
     if not rows:
         return []
-    columns = ["Model", "Rule", "Thresholds", *(column for name in _SHARES.values() for column in (name, "Interval"))]
+    columns = ["Model", "Rule", "Thresholds", *_SHARES.values()]
     note = "Each fold's threshold was chosen on its validation rows and applied to its reported rows; PPV and NPV hold "
     note += f"for the share of '{evaluation.classes[1]}' among these rows only." if evaluation.classes else ""
     return [Table("Decisions at thresholds from validation", columns, _named_once(rows), note)]
 
 
-def _with_interval(entry: Mapping[str, Any]) -> tuple[float | None, str]:
-    interval = "" if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}"
-    return entry["value"], interval
+def _with_interval(entry: Mapping[str, Any]) -> str:
+    """``0.912 (0.870–0.950)``, a dash where undefined."""
+    if entry["value"] is None:
+        return "–"
+    interval = "" if entry["low"] is None else f" ({entry['low']:.3f}–{entry['high']:.3f})"
+    return f"{entry['value']:.3f}{interval}"
 
 
 def _efficiency_table(efficiency: Efficiency) -> Table:

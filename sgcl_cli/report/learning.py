@@ -24,7 +24,9 @@ def label_efficiency(title: str, curves: Mapping[str, Mapping[float, Sequence[fl
         for number, (name, curve) in enumerate(curves.items()):
             known = sorted(share for share, values in curve.items() if len(values))
             means = [float(np.mean(curve[share])) for share in known]
-            axes.plot(known, means, color=colour(number), linewidth=1.8, marker="o", markersize=4, label=short(name))
+            axes.plot(
+                known, means, color=colour(number), linewidth=1.8, marker="o", markersize=4, label=short(name, 40)
+            )
             for share in known:
                 axes.scatter([share] * len(curve[share]), curve[share], 10, color=colour(number), alpha=0.35)
         axes.set(xscale="log", xlabel="share of the fitted patients with labels", ylabel=metric)

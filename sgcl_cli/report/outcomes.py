@@ -54,7 +54,7 @@ def kaplan_meier(title: str, groups: Sequence[Survival], *, p: float | None = No
                 count = str(int((group.followed >= tick).sum()))
                 axes.text(*place, count, transform=axes.get_xaxis_transform(), color=colour(number), ha="center")
         axes.text(0, -0.18, "at risk", transform=axes.transAxes, color=MUTED, fontsize=8)
-        axes.legend(loc="lower left", title=None if p is None else f"log-rank p {p:.3g}", alignment="left")
+        axes.legend(loc="upper right", title=None if p is None else f"log-rank p {p:.3g}", alignment="left")
     return made.drawn
 
 

@@ -36,7 +36,7 @@ class Entry:
     :ivar path: the file.
     :ivar name: the path relative to what was given, as records show it.
     :ivar mpp: um per level-0 pixel, where the table gives it; so for the settings of its tissue below.
-    :ivar further: the other files of its DICOM series, which were named or found as well.
+    :ivar further: the other files of its DICOM series in its folder.
     """
 
     slide_id: str
@@ -155,6 +155,11 @@ def _from_table(table: Path, id_from: IdFrom) -> list[Entry]:
         if not row["path"]:
             raise ConfigError(f"{table}, row {number} has no path", "each row names a slide in column path")
         path = table.parent / row["path"]
+        if path.is_dir():
+            raise ConfigError(
+                f"{table}, row {number} names the folder {row['path']}",
+                "a row names one file, of a DICOM series any one; folders are given beside --list",
+            )
         resolved = path.absolute()
         if resolved in seen:
             raise ConfigError(
@@ -211,21 +216,39 @@ def _once(entries: list[Entry], passed: Counter[str]) -> list[Entry]:
 def _one_per_series(
     entries: list[Entry], series_of: Callable[[list[Path]], list[str | None]], passed: Counter[str]
 ) -> list[Entry]:
-    """The first file of each DICOM series in a folder stands for its slide; OpenSlide finds the others."""
-    dicom = [entry for entry in entries if entry.path.suffix.lower() == ".dcm"]
-    if len(dicom) < 2:
+    """The first file of each DICOM series in a folder stands for its slide; OpenSlide finds the others, named or not."""
+    dicom = [entry.path for entry in entries if entry.path.suffix.lower() == ".dcm"]
+    named = {path.absolute() for path in dicom}
+    beside = [path for path in _beside(dicom) if path.absolute() not in named]
+    if len(dicom) + len(beside) < 2:
         return entries
-    series = dict(zip(dicom, series_of([entry.path for entry in dicom]), strict=True))
+    series = dict(zip([*dicom, *beside], series_of([*dicom, *beside]), strict=True))
     kept: dict[tuple[Path, str], Entry] = {}
     for entry in entries:
-        uid = series.get(entry)
+        uid = series.get(entry.path)
         key = (entry.path.parent.resolve(), uid) if uid is not None else (entry.path, "")
         if key in kept:
             passed["further file of a DICOM series"] += 1
             kept[key] = replace(kept[key], further=(*kept[key].further, entry.path))
         else:
             kept[key] = entry
+    for path in beside:
+        key = (path.parent.resolve(), series[path] or "")
+        if key in kept:
+            kept[key] = replace(kept[key], further=(*kept[key].further, path))
     return list(kept.values())
+
+
+def _beside(paths: Sequence[Path]) -> list[Path]:
+    """The DICOM files in the folders of some, hidden ones left out."""
+    folders = sorted({path.parent for path in paths})
+    return [
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() == ".dcm" and not path.name.startswith(".") and path.is_file()
+    ]
 
 
 def _check_id(entry: Entry) -> None:

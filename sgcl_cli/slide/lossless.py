@@ -27,9 +27,19 @@ def files(
     :param quality: JPEG quality of missing tiles.
     :raises SlideError: the slide has no JPEG tiles that can be read directly, or a patch is not a tile.
     """
+    level = checked(source, corners, patch)
+    return _copied(level, _tiles(level, corners, patch), quality)
+
+
+def checked(source: Source, corners: NDArray[np.int64], patch: Patch) -> Direct:
+    """The source, if its tiles can be copied.
+
+    :raises SlideError: the slide has no JPEG tiles that can be read directly, or a patch is not a tile.
+    """
     if not isinstance(source, Direct):
         raise SlideError(f"there are no native JPEG files to copy: {source.why}", "leave out --lossless")
-    return _copied(source, _tiles(source, corners, patch), quality)
+    _tiles(source, corners, patch)
+    return source
 
 
 def _tiles(source: Direct, corners: NDArray[np.int64], patch: Patch) -> NDArray[np.int64]:

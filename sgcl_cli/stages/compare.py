@@ -200,7 +200,15 @@ def _page(
     sections = []
     for key, differences in found.items():
         rows = [
-            [METRIC_NAMES[one.metric], one.first, one.second, _signed(one.value), _between(one), one.p, one.adjusted]
+            [
+                METRIC_NAMES[one.metric],
+                one.first,
+                one.second,
+                _signed(one.value),
+                _between(one),
+                _p(one.p),
+                _p(one.adjusted),
+            ]
             for one in differences
         ]
         reasons = sorted({one.reason for one in differences if one.reason})
@@ -241,6 +249,10 @@ def _page(
 
 def _signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.3f}"
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
 
 
 def _between(one: Difference) -> str:

@@ -65,10 +65,6 @@ class Drawn:
         files = {"annotation": self.annotation, "roi": self.roi, "coords": self.coords}
         return {name: drawing.as_source() for name, drawing in files.items() if drawing is not None}
 
-    def roi_is(self, path: Path) -> bool:
-        """Whether the region of interest is this very file."""
-        return self.roi is not None and path.exists() and self.roi.path.samefile(path)
-
     def changes(self, source: dict[str, Any], names: Sequence[str]) -> list[str]:
         """What differs from what patches were made with, one phrase each.
 

@@ -13,7 +13,9 @@ from torch import nn
 
 from sgcl_cli.artefacts.checkpoint import EncoderCard, Weights, load_encoder, read_weights
 from sgcl_cli.config import EmbedConfig, colours, differences
+from sgcl_cli.engine.runtime import seeded
 from sgcl_cli.errors import ArtefactError, ConfigError
+from sgcl_cli.nets.baselines import COLOURS, RANDOM, build_baseline, definition_sha256, is_baseline
 from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.nets.foreign import Feed, Foreign, build_foreign, is_foreign, is_plain_timm
 from sgcl_cli.nets.readout import Readout, read_own
@@ -35,13 +37,16 @@ class Opened:
 # For embedding.
 
 
-def open_encoder(config: EmbedConfig) -> Opened:
+def open_encoder(config: EmbedConfig, patch_size: int | None = None) -> Opened:
     """Open what ``--encoder`` names, in evaluation mode on the CPU, and make sure by one image that it embeds.
 
+    :param patch_size: side of the patches in pixels, where known; decides what a baseline sees of them.
     :raises ConfigError: it cannot be made, or not with this layer, pool or input size.
     :raises ArtefactError: weights that are missing, damaged, or do not fit.
     """
-    if is_foreign(config.encoder) and not Path(config.encoder).exists():
+    if (is_baseline(config.encoder) or config.encoder.startswith(RANDOM)) and not Path(config.encoder).exists():
+        opened = _baseline(config, patch_size)
+    elif is_foreign(config.encoder) and not Path(config.encoder).exists():
         opened = _from_library(config)
     elif config.weights is not None:
         raise ConfigError(
@@ -84,6 +89,34 @@ def embedding_of(network: nn.Module, side: int, name: str, remedy: str) -> int:
         shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
         raise ConfigError(f"{name} gives {shape} for one image, not one vector", "make its function return (B, D)")
     return int(found.shape[1])
+
+
+def _baseline(config: EmbedConfig, patch_size: int | None) -> Opened:
+    """A baseline sees of a patch what an encoder that was trained on such patches would."""
+    name = config.encoder
+    if not is_baseline(name):
+        raise ConfigError(f"--encoder {name} is no architecture of this package", f"known: {', '.join(ENCODERS)}")
+    for option, given in (("--arch", config.arch), ("--weights", config.weights)):
+        if given is not None:
+            raise ConfigError(
+                f"{option} does not go with --encoder {name}, which has no weights to load", "leave it out"
+            )
+    with seeded(config.seed):
+        network = build_baseline(name)
+    side = Feed().input_size if patch_size is None else input_side(network, patch_size)
+    if name in COLOURS:
+        if config.layer is not None or config.pool != "auto" or config.mean is not None or config.std is not None:
+            raise ConfigError(
+                f"--encoder {name} is of colours as they are", "leave out --layer, --pool, --mean and --std"
+            )
+        card = EncoderCard(name, 0, side, (0.0,) * 3, (1.0,) * 3, None, patch_size, definition_sha256(name))
+        card = _fed(config, card)
+        return Opened(card, Readout(network, network, "auto"))
+    feed = Feed()
+    card = EncoderCard(name, 0, side, feed.mean, feed.std, None, patch_size, weights_sha256(network.state_dict()))
+    card = _fed(config, card)
+    note = f"{name.removeprefix(RANDOM)} with random weights of seed {config.seed}"
+    return Opened(card, _read(network, None, card), (note,))
 
 
 def _from_library(config: EmbedConfig) -> Opened:
@@ -175,6 +208,8 @@ def check_resolution(card: EncoderCard, mpp: float | None, size: int | None, *, 
     if size is not None and card.resize is None and size < card.input_size:
         wanted = f"tile with --patch-size {card.patch_size or card.input_size}"
         raise ConfigError(f"the patches are {size} pixels, the encoder's input is {card.input_size}", wanted)
+    if card.mpp is None and is_baseline(card.name):
+        return []
     if mpp is None or card.mpp is None:
         return [
             f"resolution unknown: the encoder was trained at {card.mpp or 'unknown'} um/px, the images are at {mpp or 'unknown'}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import coordinates
 from sgcl_cli.artefacts.coordinates import Coordinates
@@ -89,6 +90,37 @@ def placed(path: Path, sha256: str, slide: Slide, config: TileConfig) -> Placed:
         raise _of_slide(error, path) from error
     if found.sha256 != sha256:
         raise SlideError(f"{path.name} has changed while the cohort was tiled", "run the same command again")
+    located = locate(path, found, slide)
+    sides, across = located.sides, located.sides[0] * slide.mpps[0]
+    mpp = across / config.patch_size
+    if abs(mpp / config.mpp - 1) > _FIELD_OF_VIEW:
+        raise SlideError(
+            f"the patches of {path.name} are {sides[0]:g} level-0 pixels wide, which are {across:.4g} um; "
+            f"{config.patch_size} pixels at {config.mpp:g} um/px are {config.patch_size * config.mpp:g}",
+            f"use --patch-size {found.patch_size} --mpp {across / found.patch_size:.4g}",
+        )
+    count = len(located.corners)
+    lattice = Lattice(located.corners, np.full((count, 2), -1, np.int32), np.full(count, np.nan, np.float32))
+    return Placed(Geometry(config.patch_size, 0, mpp, *slide.mpps), lattice, located.overhanging)
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a peer's patches lie: ``corners`` int64 (N, 2) and ``sides`` (width, height) in level-0 pixels.
+
+    :ivar overhanging: how many lie partly outside the slide and are left out.
+    """
+
+    corners: NDArray[np.int64]
+    sides: tuple[float, float]
+    overhanging: int
+
+
+def locate(path: Path, found: Coordinates, slide: Slide) -> Located:
+    """Check what a peer's file ``path`` tells against its slide.
+
+    :raises SlideError: it belongs to another slide, or its patches are not square in um.
+    """
     _check_slide(path, found, slide)
     sides = _sides(found, slide)
     across, down = sides[0] * slide.mpps[0], sides[1] * slide.mpps[1]
@@ -97,18 +129,9 @@ def placed(path: Path, sha256: str, slide: Slide, config: TileConfig) -> Placed:
             f"the patches of {path.name} are {across:.4g} um wide and {down:.4g} um high: {slide.path.name} has oblong pixels",
             "tile it without --from-coords, or give one resolution as column mpp of --list if the record is wrong",
         )
-    mpp = across / config.patch_size
-    if abs(mpp / config.mpp - 1) > _FIELD_OF_VIEW:
-        raise SlideError(
-            f"the patches of {path.name} are {sides[0]:g} level-0 pixels wide, which are {across:.4g} um; "
-            f"{config.patch_size} pixels at {config.mpp:g} um/px are {config.patch_size * config.mpp:g}",
-            f"use --patch-size {found.patch_size} --mpp {across / found.patch_size:.4g}",
-        )
     overhangs = np.any(found.corners + sides > np.array(slide.size) + _OVERHANG, axis=1)
     corners = found.corners[~overhangs]
-    count = len(corners)
-    lattice = Lattice(corners, np.full((count, 2), -1, np.int32), np.full(count, np.nan, np.float32))
-    return Placed(Geometry(config.patch_size, 0, mpp, *slide.mpps), lattice, len(found.corners) - count)
+    return Located(corners, sides, len(found.corners) - len(corners))
 
 
 def _of_slide(error: ArtefactError, path: Path) -> SlideError:

@@ -83,7 +83,7 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
         reporter.note(f"{tally.skipped} of {len(entries)} slides are complete already")
     if not config.dry_run:
         store.sweep(out)
-        lock.sweep(out / "patches")
+        lock.sweep(out)
         if config.overwrite:
             _remove_old(config, jobs)
     _set_refused_aside(jobs, drawings, tally)
@@ -318,6 +318,8 @@ def _shortcomings(row: Row, config: TileConfig) -> str:
         said.append(
             f"level 0 is {row.mpp_actual:.4g} um/px, so patches at {config.mpp:g} hold less detail than they could"
         )
+    if isinstance(row, Survey) and row.untried:
+        said.append(f"{row.untried} of the patches tried cannot be read and would be left out")
     if row.unreadable:
         said.append(f"{row.unreadable} of {row.unreadable + row.patches} patches cannot be read and are left out")
     if row.overhanging:
@@ -343,7 +345,7 @@ def _outcome(config: TileConfig, tally: _Tally, total: int, record: RunRecord) -
         ("without patches", str(empty)),
         ("failed", str(len(tally.failures))),
         ("seconds", f"{record.seconds():.1f}"),
-        ("peak memory of a worker", "unknown" if peak is None else f"{peak:.0f} MiB"),
+        *([] if peak is None else [("peak memory of a worker", f"{peak:.0f} MiB")]),
         ("output", "nothing written" if config.dry_run else config.out),
     ]
     return Outcome(

@@ -94,7 +94,7 @@ def tile_slide(progress: Progress, job: Job) -> Row:
     config, out = job.config, Path(job.config.out)
     with _open(job) as slide, Crew(progress.share) as crew:
         row, geometry, thumbnail, found, lattice, labels = _lay(slide, job, crew)
-        progress.expect(len(lattice))
+        progress.expect(0 if config.coords_only else len(lattice))
         with PatchWriter(patches_path(config, row.slide_id)) as writer:
             reading = _read(writer, slide, lattice, geometry, config, progress, crew)
             if reading.unreadable:
@@ -112,7 +112,7 @@ def tile_slide(progress: Progress, job: Job) -> Row:
                 out / "thumbnails" / f"{row.slide_id}.jpg", jpeg.encode(thumbnail.pixels, _PICTURE_QUALITY)
             )
             store.write_bytes(out / "overlays" / f"{row.slide_id}.jpg", jpeg.encode(picture, _PICTURE_QUALITY))
-            if job.drawn.coords is None and not job.drawn.roi_is(out / "contours" / f"{row.slide_id}.geojson"):
+            if job.drawn.coords is None and not _is_given(out / "contours", config):
                 store.write_text(out / "contours" / f"{row.slide_id}.geojson", contours)
             shares = _shares(found, slide.size, geometry, lattice, labels, reading)
             _finish(writer, slide, job, row, geometry, lattice, reading, label, shares)
@@ -121,12 +121,16 @@ def tile_slide(progress: Progress, job: Job) -> Row:
 
 @dataclass(frozen=True)
 class Survey(Row):
-    """A row with bounds on what tiling the slide will take: bytes on disk, and seconds of one worker."""
+    """A row with bounds on what tiling the slide will take: bytes on disk, and seconds of one worker.
+
+    ``untried`` is how many of the patches that were tried cannot be read.
+    """
 
     least_bytes: int = 0
     most_bytes: int = 0
     least_seconds: float = 0.0
     most_seconds: float = 0.0
+    untried: int = 0
 
 
 def survey_slide(progress: Progress, job: Job) -> Survey:
@@ -145,13 +149,7 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
         picture = overlay.draw(thumbnail.pixels, found.tissue, lattice, geometry.sides, thumbnail.scale, label)
         pictures = sum(len(jpeg.encode(pixels, _PICTURE_QUALITY)) for pixels in (thumbnail.pixels, picture))
         before = time.perf_counter() - started
-        tried = np.unique(np.linspace(0, len(lattice) - 1, min(TRIED, len(lattice))).astype(int)).tolist()
-        sizes, seconds = [], []
-        for number in [] if config.coords_only else tried:
-            begun = time.perf_counter()
-            patch = slide.region(lattice.coords[number].tolist(), geometry.sides, (config.patch_size,) * 2)
-            sizes.append(len(jpeg.encode(patch, config.jpeg_quality)))
-            seconds.append(time.perf_counter() - begun)
+        sizes, seconds, untried = _try(slide, lattice, geometry, config)
     fixed = pictures + len(lattice) * _COLUMN_BYTES
     return Survey(
         **{spec.name: getattr(row, spec.name) for spec in fields(Row)},
@@ -159,7 +157,46 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
         most_bytes=fixed + len(lattice) * max(sizes, default=0),
         least_seconds=before + len(lattice) * min(seconds, default=0.0),
         most_seconds=before + len(lattice) * max(seconds, default=0.0),
+        untried=untried,
     )
+
+
+def _try(slide: Slide, lattice: Lattice, geometry: Geometry, config: TileConfig) -> tuple[list[int], list[float], int]:
+    """Read and encode some patches: bytes and seconds of each, and how many cannot be read.
+
+    :raises SlideError: none of them can, or native tiles are asked for and the patches are none.
+    """
+    if config.coords_only or not len(lattice):
+        return [], [], 0
+    if config.lossless:
+        _check_lossless(slide, lattice, geometry, config)
+    sizes, seconds, failures = [], [], []
+    for number in np.unique(np.linspace(0, len(lattice) - 1, min(TRIED, len(lattice))).astype(int)).tolist():
+        begun = time.perf_counter()
+        try:
+            patch = slide.region(lattice.coords[number].tolist(), geometry.sides, (config.patch_size,) * 2)
+        except SlideError as error:
+            failures.append(error)
+            continue
+        sizes.append(len(jpeg.encode(patch, config.jpeg_quality)))
+        seconds.append(time.perf_counter() - begun)
+    if not sizes:
+        raise failures[0]
+    return sizes, seconds, len(failures)
+
+
+def _check_lossless(slide: Slide, lattice: Lattice, geometry: Geometry, config: TileConfig) -> None:
+    _refuse_oblong_tiles(slide, geometry)
+    patch = bands.Patch(geometry.patch_size_level0, config.patch_size)
+    with direct.opened(slide, lattice.coords, patch) as (source, _):
+        lossless.checked(source, lattice.coords, patch)
+
+
+def _refuse_oblong_tiles(slide: Slide, geometry: Geometry) -> None:
+    if not geometry.square:
+        raise SlideError(
+            f"{slide.path.name}: its pixels are oblong, so its tiles are no patches", "leave out --lossless"
+        )
 
 
 def _lay(slide: Slide, job: Job, crew: Crew) -> tuple[Row, Geometry, Thumbnail, Segmentation, Lattice, Labels | None]:
@@ -281,6 +318,11 @@ def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Lab
     return label_patches(annotation, job.drawn.names, job.config.label_rule, lattice, geometry, slide.size)
 
 
+def _is_given(contours: Path, config: TileConfig) -> bool:
+    """Whether the folder of contours is the one of regions of interest: what is in it is the user's then."""
+    return config.roi is not None and contours.exists() and contours.samefile(config.roi)
+
+
 def _shares(
     found: Segmentation,
     size: tuple[int, int],
@@ -359,9 +401,7 @@ def _read_oblong(
     :raises SlideError: none can be read, or native tiles are asked for.
     """
     if config.lossless:
-        raise SlideError(
-            f"{slide.path.name}: its pixels are oblong, so its tiles are no patches", "leave out --lossless"
-        )
+        _refuse_oblong_tiles(slide, geometry)
     files = oblong.files(slide, lattice.coords, geometry.sides, config.patch_size, config.jpeg_quality)
     readable, blur = _write(writer, files, len(lattice), progress)
     coarsest = slide.mpp * slide.downsamples[slide.best_level(config.mpp)]

@@ -65,7 +65,7 @@ def in_turns(
 
 def lock_path(out: Path, slide_id: str) -> Path:
     """The lock of a slide; its name is a hash, as ids may be as long as a file's name can be."""
-    return out / "patches" / f".{hashlib.sha256(slide_id.encode()).hexdigest()[:32]}.lock"
+    return out / f".{hashlib.sha256(slide_id.encode()).hexdigest()[:32]}.lock"
 
 
 def _released(waiting: Mapping[str, Lock], reporter: Reporter) -> list[str]:

@@ -24,7 +24,7 @@ def test_a_patch_is_tinted_where_it_lies_and_nothing_else_is() -> None:
     thumbnail = np.full((1000, 1500, 3), 200, np.uint8)
     coords = np.array([[0, 0], [1400, 300]])
     picture = drawing.overlay(thumbnail, coords, SIDES, np.array([0.9, 0.1]), (1.0, 1.0))
-    assert picture.shape == (1000 + 112, 1500, 3)
+    assert picture.shape == (1000 + 113, 1500, 3)
     assert picture[50, 50, 0] > picture[50, 50, 2] and picture[350, 1450, 2] > picture[350, 1450, 0]
     assert (picture[500, 500] == 200).all() and (picture[99, 101] == 200).all() and (picture[101, 99] == 200).all()
 

@@ -160,9 +160,10 @@ def test_calibration_and_thresholds_are_tables_with_their_numbers():
         "thresholds": [{"rule": "Youden", "values": {"1": 0.4, "2": 0.61, "3": None}, "metrics": shares}],
     }
     found = tables(evaluation.page(told, {}))
-    assert found["Calibration"].rows == [["Model linear", 0.123, "0.100 to 0.200", 0.25, "0.100 to 0.200"]]
+    assert found["Calibration"].rows == [["Model linear", "0.123 (0.100–0.200)", "0.250 (0.100–0.200)"]]
     row = found["Decisions at thresholds from validation"].rows[0]
-    assert row[:4] == ["Model linear", "Youden", "0.4 to 0.61", 0.9] and row[9] == 0.6
+    assert row[:3] == ["Model linear", "Youden", "0.4 to 0.61"]
+    assert [cell.split()[0] for cell in row[3:]] == ["0.900", "0.800", "0.700", "0.600"]
 
 
 def test_label_efficiency_is_a_figure_and_a_table():
@@ -216,3 +217,13 @@ def test_probabilities_have_figures_of_retrieval_and_reliability():
     curve = Retrieval("b", np.array([1.0, 0.0]), np.array([0.5, 1.0]), 0.7, 0.5)
     told = replace(finished(), drawables={"linear": Drawables(retrieval=[curve], reliability=bins)})
     assert list(evaluation.pictures(told)) == ["pr_linear", "reliability_linear", "confusion_linear", "confusion_abmil"]
+
+
+def test_one_picture_a_model_shares_one_section():
+    told = finished(classes=())
+    for model in told.result["models"].values():
+        model.pop("confusion")
+    values = (np.arange(3.0), np.arange(3.0))
+    told = replace(told, drawables={key: Drawables(measured=values) for key in ("linear", "abmil")})
+    page = evaluation.page(told, evaluation.pictures(told))
+    assert titles(page)[0] == "Model by model" and len(page.sections[1].pictures) == 2

@@ -189,3 +189,17 @@ def test_dicom_files_of_a_series_are_one_slide(tmp_path: Path):
         "a": ["b.dcm"]
     }
     assert found.passed_over == "passed over 1 (1 further file of a DICOM series)"
+
+
+def test_one_named_file_of_a_dicom_series_stands_for_all(tmp_path: Path):
+    touch(tmp_path, "one/a.dcm", "one/b.dcm", "one/c.dcm", "one/.b.dcm", "table.csv")
+    series = {"a.dcm": "1", "b.dcm": "1", ".b.dcm": "1", "c.dcm": "2"}
+    (tmp_path / "table.csv").write_text("path,slide_id\none/b.dcm,case\n")
+    for found in (find(tmp_path / "one" / "b.dcm", series=series), find(table=tmp_path / "table.csv", series=series)):
+        (entry,) = found.entries
+        assert entry.path.name == "b.dcm" and [path.name for path in entry.further] == ["a.dcm"]
+        assert found.passed_over == ""
+    assert entry.slide_id == "case"
+    (tmp_path / "table.csv").write_text("path,slide_id\none,case\n")
+    with pytest.raises(ConfigError, match="row 2 names the folder one"):
+        find(table=tmp_path / "table.csv", series=series)

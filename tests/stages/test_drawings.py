@@ -244,7 +244,10 @@ def test_an_edited_contours_file_decides_and_stays_as_it_is(tmp_path):
     kept = coords(tmp_path / "out", slide)
     inside = ((kept + 64 > (700, 300)) & (kept + 64 < (1212, 812))).all(axis=1)
     assert 9 <= len(kept) <= 25 < len(whole) and inside.all()
-    assert tile(config(tmp_path / "out", slide, **again), Silent()).data["skipped"] == 1
+    both = (slide, SLIDES[0])
+    assert tile(config(tmp_path / "out", *both, **again), Silent()).data["skipped"] == 1
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert tile(config(tmp_path / "out", *both, **again), Silent()).data["skipped"] == 2
 
 
 def test_a_region_of_interest_restricts_tissue_and_its_holes_do_too(tmp_path):

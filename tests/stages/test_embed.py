@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -19,12 +22,14 @@ from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import EmbedConfig
 from sgcl_cli.engine import encode
 from sgcl_cli.engine.loader import StoredPatches
+from sgcl_cli.engine.ranks import Ranks
 from sgcl_cli.engine.views import MEAN, STD
 from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
 from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.progress import Silent
-from sgcl_cli.stages import embed as stage
-from sgcl_cli.stages.embed import embed
+from sgcl_cli.stages import embed_rows
+from sgcl_cli.stages.embed import embed, shared
+from sgcl_cli.stages.embed_sources import Bag
 
 Make = Callable[..., Path]
 
@@ -76,25 +81,25 @@ def test_batches_and_workers_do_not_matter(config: EmbedConfig, tmp_path: Path, 
 def test_going_on_by_row_after_an_interruption(
     config: EmbedConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(stage, "_CHECKPOINT_ROWS", 4)
+    monkeypatch.setattr(embed_rows, "_CHECKPOINT_ROWS", 4)
     whole = replace(config, out=str(tmp_path / "whole"), batch=4)
     embed(whole)
     calls = {"count": 0, "stop_at": 6}
-    call = encode.FrozenEncoder.__call__
+    call = encode.FrozenEncoder.begin
 
-    def counted(self: encode.FrozenEncoder, patches: torch.Tensor) -> np.ndarray:
+    def counted(self: encode.FrozenEncoder, patches: torch.Tensor) -> Callable[[], np.ndarray]:
         calls["count"] += 1
         if calls["count"] == calls["stop_at"]:
             raise KeyboardInterrupt
         return call(self, patches)
 
-    monkeypatch.setattr(encode.FrozenEncoder, "__call__", counted)
+    monkeypatch.setattr(encode.FrozenEncoder, "begin", counted)
     with pytest.raises(KeyboardInterrupt):
         embed(replace(config, batch=4))
     assert sorted(p.name for p in Path(config.out).glob("*.h5")) == ["a.h5"]
     calls.update(count=0, stop_at=-1)
     embed(replace(config, batch=4))
-    assert calls["count"] == 3
+    assert calls["count"] == 4  # the fifth batch was begun, its features had not been fetched
     for first, second in zip(open_features(whole.out).files, open_features(config.out).files, strict=True):
         np.testing.assert_array_equal(first.features, second.features)
 
@@ -118,7 +123,7 @@ def test_kill_9_and_again(config: EmbedConfig, make_patches: Make, tmp_path: Pat
 
 def test_the_same_command_again_computes_nothing(config: EmbedConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     embed(config)
-    monkeypatch.setattr(encode.FrozenEncoder, "__call__", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(encode.FrozenEncoder, "begin", lambda *_: pytest.fail("computed again"))
     assert embed(config).data["computed"] == 0
 
 
@@ -217,12 +222,30 @@ def test_images_that_cannot_be_used(config: EmbedConfig, images: Path, tmp_path:
     (tmp_path / "groups.csv").write_text("name,group\na.png,p1\n")
     with pytest.raises(LabelError, match="no group for 2 of 3 images, first 'normal/c.png'"):
         embed(replace(config, patches=str(images), groups=str(tmp_path / "groups.csv")))
+    embed(replace(config, patches=str(images), out=str(tmp_path / "whole")))
     Image.new("RGB", (20, 20)).save(images / "normal" / "d.png")
-    with pytest.raises(ArtefactError, match=r"d.png is 20 x 20 pixels .*28"):
-        embed(replace(config, patches=str(images)))
-    (images / "normal" / "d.png").write_bytes(b"no image")
-    with pytest.raises(ArtefactError, match="d.png is not a readable image"):
-        embed(replace(config, patches=str(images)))
+    (images / "normal" / "b.png").write_bytes(b"no image")
+    for workers in (0, 2):
+        out = tmp_path / f"out{workers}"
+        outcome = embed(replace(config, patches=str(images), out=str(out), workers=workers))
+        assert [(failure.path, failure.slide_id) for failure in outcome.failures] == [
+            ("normal/b.png", "images"),
+            ("normal/d.png", "images"),
+        ]
+        assert "b.png is not a readable image" in outcome.failures[0].reason
+        assert "d.png is 20 x 20 pixels" in outcome.failures[1].reason and outcome.total == 5
+        assert "normal/d.png" in (out / "failures.csv").read_text()
+        file, whole = (open_features(folder).by_slide()["images"] for folder in (out, tmp_path / "whole"))
+        assert file.name == whole.name and file.label.tolist() == [0, 1, 1]
+        np.testing.assert_allclose(file.features, whole.features, rtol=0, atol=1e-5)
+        again = embed(replace(config, patches=str(images), out=str(out)))
+        assert again.failures == outcome.failures and again.data["computed"] == 0
+    for path in images.glob("*/*"):
+        path.write_bytes(b"no image")
+    with pytest.raises(
+        ArtefactError, match="none of 5 patches or images can be read; first: .*b.png is not a readable"
+    ):
+        embed(replace(config, patches=str(images), out=str(tmp_path / "none")))
 
 
 def test_an_image_of_absurd_dimensions_is_not_decoded(config: EmbedConfig, images: Path) -> None:
@@ -235,5 +258,71 @@ def test_an_image_of_absurd_dimensions_is_not_decoded(config: EmbedConfig, image
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
     (images / "normal" / "bomb.png").write_bytes(bomb)
-    with pytest.raises(ArtefactError, match=r"bomb.png is"):
-        embed(replace(config, patches=str(images)))
+    (failure,) = embed(replace(config, patches=str(images))).failures
+    assert failure.path == "normal/bomb.png" and "bomb.png is" in failure.reason
+
+
+def test_a_truncated_file_of_patches_costs_its_slide(config: EmbedConfig) -> None:
+    path = Path(config.patches) / "patches" / "a.h5"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    outcome = embed(config)
+    assert [(f.slide_id, f.path) for f in outcome.failures] == [("a", "patches/a.h5")]
+    assert [f.slide_id for f in open_features(config.out).files] == ["b"]
+
+
+def test_batches_cross_the_borders_of_slides(config: EmbedConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    call = encode.FrozenEncoder.begin
+
+    def counted(self: encode.FrozenEncoder, patches: torch.Tensor) -> Callable[[], np.ndarray]:
+        sizes.append(len(patches))
+        return call(self, patches)
+
+    monkeypatch.setattr(encode.FrozenEncoder, "begin", counted)
+    embed(replace(config, batch=12))
+    assert sizes == [12, 12, 7]
+
+
+def test_what_storage_takes_is_told(config: EmbedConfig, tmp_path: Path) -> None:
+    exact = embed(config)
+    assert exact.data["rounding"] == {"dtype": "float32", "largest": 0.0, "mean": 0.0}
+    half = embed(replace(config, dtype="float16", out=str(tmp_path / "half"))).data["rounding"]
+    pairs = zip(open_features(config.out).files, open_features(tmp_path / "half").files, strict=True)
+    differences = np.concatenate([np.abs(a.features - b.features.astype(np.float32)).ravel() for a, b in pairs])
+    assert half["largest"] == pytest.approx(differences.max(), rel=1e-3) and half["largest"] > 0
+    assert half["mean"] == pytest.approx(differences.mean(), rel=1e-3)
+
+
+def test_slides_are_shared_by_their_patches() -> None:
+    sizes = [7, 100, 3, 60, 50, 2]
+    bags = [Bag(str(n), "", Path(), n, size, {}, {}, None) for n, size in enumerate(sizes)]
+    shares = [shared(bags, Ranks(rank, 2)) for rank in range(2)]
+    assert sorted(bag.slide_id for share in shares for bag in share) == [*"012345"]
+    assert [sum(bag.count for bag in share) for share in shares] == [112, 110]
+
+
+@pytest.mark.timeout(600)
+def test_two_processes_share_the_slides(config: EmbedConfig, tmp_path: Path) -> None:
+    embed(config)
+    out = tmp_path / "two"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "sgcl_cli", "embed", config.patches, "--encoder", config.encoder, "--json"]
+    command += ["--out", str(out), "--dtype", "float32", "--threads", "1", "--device", "cpu"]
+    together = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=500) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert json.loads(said[0][0])["patches"] == 31 and said[1][0] == ""
+    for first, second in zip(open_features(config.out).files, open_features(out).files, strict=True):
+        np.testing.assert_allclose(first.features, second.features, rtol=0, atol=1e-5)

@@ -248,6 +248,17 @@ def test_an_unreadable_region_costs_its_patches_which_are_listed(tmp_path, inlin
     assert {row["slide_id"]: row["unreadable"] for row in again.data["slides"]} == {"whole": 0, "broken": 16}
 
 
+def test_a_dry_run_goes_on_where_a_patch_that_it_tries_cannot_be_read(tmp_path, inline):
+    whole, broken = write_jpeg_slide(tmp_path / "whole.tif"), write_jpeg_slide(tmp_path / "broken.tif", 4, 5, 6, 7)
+    settings = {"patch_size": 256, "dry_run": True}
+    outcome = tile(config(tmp_path / "out", whole, broken, **settings), Silent())
+    assert outcome.failures == []
+    (warning,) = outcome.warnings
+    assert "broken.tif: " in warning and "of the patches tried cannot be read and would be left out" in warning
+    survey = outcome.data["slides"][0]
+    assert survey["slide_id"] == "broken" and 0 < survey["least_bytes"] < survey["most_bytes"]
+
+
 def test_a_slide_without_a_readable_patch_fails(tmp_path, inline):
     good, bad = write_jpeg_slide(tmp_path / "good.tif"), write_jpeg_slide(tmp_path / "bad.tif", *range(1, 16))
     (failure,) = tile(config(tmp_path / "out", good, bad, min_tissue=0.9), Silent()).failures
@@ -260,14 +271,17 @@ def test_native_tiles_are_copied(tmp_path, inline):
     outcome = tile(config(tmp_path / "out", jpeg, plain, patch_size=256, lossless=True), Silent())
     (failure,) = outcome.failures
     assert failure.slide_id == "plain" and "no native JPEG files to copy" in failure.reason
+    surveyed = tile(config(tmp_path / "dry", jpeg, plain, patch_size=256, lossless=True, dry_run=True), Silent())
+    assert surveyed.failures == outcome.failures and surveyed.data["patches"] == outcome.data["patches"]
     made = PatchFile.open(tmp_path / "out" / "patches" / "jpeg.h5")
     content = jpeg.read_bytes()
     for row in range(len(made)):
         data = made.read(row)
         assert data[data.index(b"\xff\xda") :] in content
     assert len(made) >= 4
-    with pytest.raises(SlideError, match=r"its tiles are 256 x 256 pixels at 2 um/px"):
-        tile(config(tmp_path / "other", jpeg, lossless=True), Silent())
+    for dry_run in (False, True):
+        with pytest.raises(SlideError, match=r"its tiles are 256 x 256 pixels at 2 um/px"):
+            tile(config(tmp_path / "other", jpeg, lossless=True, dry_run=dry_run), Silent())
     with pytest.raises(ConfigError, match="whole native tiles"):
         config(tmp_path / "out", jpeg, lossless=True, overlap=8)
 

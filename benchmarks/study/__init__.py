@@ -1,0 +1,1 @@
+"""The study on real tissue: python -m benchmarks.study."""

@@ -1,0 +1,143 @@
+"""Does the spatial guidance help on real tissue, and what does it cost? One command, one table.
+
+    python -m benchmarks.study --size cpu --minutes 300     # an evening on two cores
+    python -m benchmarks.study --size gpu --device cuda     # full views, 100 epochs
+    python -m benchmarks.study --size smoke --out /tmp/s    # minutes: that it runs, not what it shows
+
+Run it at the root of the repository, with the real data beside it or named by SGCL_DATA. The protocol is study.toml and
+docs/results.md. The same command goes on where it stopped: rows that are done are kept, a pretraining goes on from its
+checkpoint. Once --minutes are spent no row is begun, a pretraining writes its checkpoint, and the table marks what is missing.
+Written to --out: study.md (what is printed), study.csv, study.png, purity.png, results/ (one file a row and seed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study import material, paired, protocol, purity, table, work
+from benchmarks.study.budget import Budget
+from benchmarks.study.protocol import Job, Study
+from benchmarks.study.table import Line
+from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.errors import Interrupted, SgclError
+
+RADII = (1.1, 2, 3, 5, 7, 10, 20)
+ROOT = Path(__file__).resolve().parents[2]
+Do = Callable[[Job, str], dict[str, Any]]
+Reached = Callable[[Job, str], int | None]
+
+
+def run(
+    jobs: Sequence[Job], keys: Mapping[Job, str], folder: Path, budget: Budget, do: Do, reached: Reached
+) -> list[Line]:
+    """Do what is not done yet, in order, while there is time; a job that fails is said to and tried again next time.
+
+    :param keys: of the jobs. :param folder: where results are kept by key.
+    :raises Interrupted: by a signal that is not the budget's.
+    """
+    lines = []
+    for job in jobs:
+        key = keys[job]
+        result = work.stored(folder, key)
+        state = "done"
+        if result is None and budget.spent:
+            state = _unfinished(reached(job, key))
+        elif result is None:
+            print(f"{job.row.name}, seed {job.seed}", file=sys.stderr, flush=True)
+            try:
+                with budget.enforced():
+                    result = do(job, key)
+                work.keep(folder, key, result)
+            except Interrupted:
+                if not budget.spent:
+                    raise
+                state = _unfinished(reached(job, key))
+            except SgclError as error:
+                state = f"skipped: {error.message}"
+                print(f"  {state}; {error.hint}", file=sys.stderr, flush=True)
+        lines.append(Line(job, result, state))
+    return lines
+
+
+def _unfinished(epochs: int | None) -> str:
+    return "not run" if epochs is None else f"stopped after epoch {epochs}"
+
+
+def keys_of(study: Study, jobs: Sequence[Job], found: material.Material) -> dict[Job, str]:
+    """What each job's result is kept under."""
+    corpora = {name: PatchIndex.open(folder).id for name, folder in found.corpora.items()}
+    names = [task.name for task in found.tasks]
+    keys = {}
+    for job in jobs:
+        corpus = corpora["transductive" if job.row.group == "transductive" else "inductive"]
+        keys[job] = job.key(study.pretrain, corpus, found.set_ids, names)
+    return keys
+
+
+def _head(study: Study, found: material.Material, lines: Sequence[Line]) -> Iterator[str]:
+    index = PatchIndex.open(found.corpora["inductive"])
+    settings = ", ".join(f"{name} {value}" for name, value in study.pretrain.items())
+    yield f"Size {study.size}: {settings}; corpus of {len(index):,} patches on {len(index.files)} slides."
+    done = sum(line.result is not None for line in lines)
+    yield f"{done} of {len(lines)} rows and seeds were run."
+
+
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="cpu", help="a table of [sizes]: cpu, gpu or smoke")
+    parser.add_argument("--minutes", type=float, help="time to spend; default: until all rows are done")
+    parser.add_argument("--out", type=Path, default=Path("study"))
+    parser.add_argument("--rows", default="", help="names of rows, separated by semicolons; default: those of the size")
+    parser.add_argument("--config", type=Path, default=protocol.DEFAULT)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--workers", type=int)
+    return parser.parse_args(given)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run the study and print its table; the exit code is that of ``sgcl``'s commands."""
+    try:
+        return _study(_arguments(given))
+    except Interrupted as error:
+        return 128 + error.signum
+    except SgclError as error:
+        print(f"error: {error.message}; {error.hint}", file=sys.stderr)
+        return error.exit_code
+
+
+def _study(arguments: argparse.Namespace) -> int:
+    source = Path(os.environ.get("SGCL_DATA", ROOT.parent / "shared" / "data"))
+    only = [name.strip() for name in arguments.rows.split(";") if name.strip()]
+    study = protocol.load(arguments.config, arguments.size, only)
+    budget, out = Budget(arguments.minutes), arguments.out
+    jobs = study.jobs()
+    if source.is_dir():
+        found = material.prepare(study, source, out, workers=arguments.workers or arguments.threads)
+    else:
+        print(f"real data is absent: {source} (set SGCL_DATA); {out} is looked at instead", file=sys.stderr)
+        found = material.reopen(study, out)
+    bench = work.Bench(out, found, study.pretrain, arguments.device, arguments.threads, arguments.workers)
+    lines = run(
+        jobs,
+        keys_of(study, jobs, found),
+        out,
+        budget,
+        lambda job, key: work.do(bench, job, key),
+        lambda job, key: work.epochs_done(bench, job, key),
+    )
+    tasks = {task.name: (task.metric, task.development) for task in found.tasks}
+    pairs = paired.against_reference(lines, [name for name, (_, development) in tasks.items() if development], out)
+    near = table.radii(purity.by_radius(found.corpora["inductive"], RADII))
+    differences = paired.markdown(pairs) if pairs else ""
+    print(table.write(lines, tasks, [*_head(study, found, lines)], out, paired=differences, near=near))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

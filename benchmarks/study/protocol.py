@@ -1,0 +1,122 @@
+"""What the study compares: the rows of its table, in the order in which they run, read from study.toml."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from sgcl_cli.config import PretrainConfig
+from sgcl_cli.errors import ConfigError
+
+Group = Literal["main", "transductive", "ablation"]
+
+DEFAULT = Path(__file__).with_name("study.toml")
+_VERSION = 1  # of what a result holds; a change makes all rows run again
+_DRAWN = ("random:",)  # encoders that a seed decides
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: an encoder that exists, or settings to pretrain one under."""
+
+    name: str
+    group: Group = "main"
+    encoder: str | None = None
+    pretrain: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    purity: bool = False
+
+    @property
+    def seeded(self) -> bool:
+        """Whether seeds give different encoders."""
+        return self.encoder is None or self.encoder.startswith(_DRAWN)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row under one seed."""
+
+    row: Row
+    seed: int
+
+    @property
+    def scored_on_test(self) -> bool:
+        """Ablations are not scored on the headline's data."""
+        return self.row.group != "ablation"
+
+    @property
+    def scored_on_development(self) -> bool:
+        """The encoder that has seen the hold-out is compared on the headline's data alone."""
+        return self.row.group != "transductive"
+
+    def settings(self, common: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of its pretraining: those of the size, then its own."""
+        return {**common, **self.row.pretrain, "seed": self.seed}
+
+    def key(self, common: Mapping[str, Any], corpus: str, sets: Mapping[str, str], tasks: Sequence[str]) -> str:
+        """A hash of all that decides its result; where it stands in the table, its name included, does not.
+
+        :param corpus: id of the patches that it is pretrained on. :param sets: ids of the patches it may be scored on.
+        :param tasks: names of what is scored.
+        """
+        if self.row.encoder is None:
+            made: Any = PretrainConfig.resolve({"patches": "", "out": "", **self.settings(common)}).affecting()
+            made["corpus"] = corpus
+        else:
+            made = {"encoder": self.row.encoder, "seed": self.seed if self.row.seeded else 0}
+        scored = [self.scored_on_test, self.scored_on_development]
+        text = json.dumps([_VERSION, made, dict(sets), [*tasks], scored, self.row.purity], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A protocol at a size.
+
+    :ivar data: the table [data]. :ivar pretrain: settings of every pretraining. :ivar tasks: what is scored; empty for all.
+    """
+
+    size: str
+    data: Mapping[str, Any]
+    pretrain: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    seeds: int
+    tasks: tuple[str, ...] = ()
+
+    def jobs(self) -> list[Job]:
+        """Every main row once, then again under each further seed, then the transductive rows and the ablations."""
+        main = [row for row in self.rows if row.group == "main"]
+        further = [row for row in main if row.seeded]
+        jobs = [Job(row, 0) for row in main]
+        jobs += [Job(row, seed) for seed in range(1, self.seeds) for row in further]
+        return jobs + [Job(row, 0) for group in ("transductive", "ablation") for row in self.rows if row.group == group]
+
+
+def load(path: Path, size: str, only: Sequence[str] = ()) -> Study:
+    """Read a protocol.
+
+    :param only: names of rows; empty for those of the size.
+    :raises ConfigError: no such size or row, or a row that is not understood.
+    """
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    sizes = content["sizes"]
+    if size not in sizes:
+        raise ConfigError(f"{path} has no size '{size}'; it has {', '.join(sizes)}")
+    chosen = sizes[size]
+    rows = [Row(**entry) for entry in content["rows"]]
+    for row in rows:
+        if (row.encoder is None) == (not row.pretrain):
+            raise ConfigError(f"row '{row.name}' of {path} needs either an encoder or settings of pretraining")
+    names = [*(only or chosen.get("rows", [row.name for row in rows]))]
+    unknown = sorted({*names} - {row.name for row in rows})
+    if unknown:
+        raise ConfigError(f"{path} has no row '{unknown[0]}'")
+    data = dict(content["data"])
+    if "corpus" in chosen:
+        data["corpus"] = [slide for slide in data["corpus"] if Path(slide["path"]).stem in chosen["corpus"]]
+    kept = tuple(replace(row, pretrain=dict(row.pretrain)) for row in rows if row.name in names)
+    return Study(size, data, chosen["pretrain"], kept, int(chosen["seeds"]), tuple(chosen.get("tasks", ())))

@@ -1,0 +1,153 @@
+"""The paper's premise against labels: how often positives are of the anchor's kind, and how often negatives are.
+
+From a run's checkpoints: banks and clusters as they were at the end of each epoch, the anchors' own bank rows for their
+embeddings. Only anchors and companions with labels count, and a companion only where its slide is labelled by the same
+scheme as the anchor's: spots know cancer and immune, the mask tumour and other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.checkpoint import load_checkpoint
+from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.method.positives import Neighbourhood
+from sgcl_cli.method.sgcl import SGCL, Settings
+from sgcl_cli.stages.pretrain_state import epochs_kept
+
+_AT_ONCE = 128
+KINDS = ("spatial", "propagated", "negatives")
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Of N patches: ``label`` int64 (N,), -1 unknown; ``scheme`` int64 (N,), by which classes the slide is labelled."""
+
+    label: Tensor
+    scheme: Tensor
+
+
+def of_run(patches: Path, run: Path) -> list[dict[str, Any]]:
+    """One entry an epoch whose checkpoint was kept: by kind of companion and scheme, the share of the anchor's own class.
+
+    ``chance``: that share among all labelled patches of the scheme. ``pairs``: how many were looked at.
+    """
+    index = PatchIndex.open(patches)
+    kinds, names = kinds_of(index)
+    resolved = store.read_json(run / "run.json")
+    settings = Settings(**resolved["result"]["objective"])
+    found = []
+    for path in epochs_kept(run):
+        content = load_checkpoint(path)
+        objective = _objective(settings, index, content["objective"], resolved["config"]["seed"])
+        epoch, _, step = content["position"]
+        found.append({"epoch": epoch, "schemes": _named(company(objective, kinds, step=step), names)})
+    return found
+
+
+def by_radius(patches: Path, radii: Sequence[float]) -> list[dict[str, Any]]:
+    """What R decides before any training: one entry a radius, as those of ``of_run`` without the epoch."""
+    index = PatchIndex.open(patches)
+    kinds, names = kinds_of(index)
+    known_B = (kinds.label >= 0).nonzero()[:, 0]
+    found = []
+    for radius in radii:
+        near = Neighbourhood(torch.from_numpy(index.slide_of), torch.from_numpy(index.cells), radius).lists(known_B)
+        tally: dict[tuple[int, str], np.ndarray] = {}
+        _count(tally, "spatial", kinds, known_B[near.owner], near.members.long(), None)
+        schemes = torch.unique(kinds.scheme[known_B]).tolist()
+        shares = {number: {**_shares(tally, number), "chance": _chance(kinds, number)} for number in schemes}
+        found.append({"radius": radius, "schemes": _named(shares, names)})
+    return found
+
+
+def kinds_of(index: PatchIndex) -> tuple[Kinds, list[str]]:
+    """The patches' labels, and what each scheme is called: its classes that occur, joined."""
+    label: list[np.ndarray] = []
+    schemes: dict[str, int] = {}
+    scheme: list[np.ndarray] = []
+    for file in index.files:
+        own = np.full(len(file), -1, np.int64) if file.label is None else file.label.astype(np.int64)
+        present = [file.label_names[number] for number in np.unique(own[own >= 0])]
+        name = "/".join(sorted(present)) or "none"
+        label.append(own)
+        scheme.append(np.full(len(file), schemes.setdefault(name, len(schemes)), np.int64))
+    return Kinds(torch.from_numpy(np.concatenate(label)), torch.from_numpy(np.concatenate(scheme))), [*schemes]
+
+
+def company(objective: SGCL, kinds: Kinds, *, step: int) -> dict[int, dict[str, dict[str, float | int | None]]]:
+    """By scheme and kind of companion, ``same`` (share of the anchor's class) and ``pairs``; by scheme also ``chance``."""
+    assert objective.bank_v is not None
+    tally: dict[tuple[int, str], np.ndarray] = {}
+    for index_B in torch.split((kinds.label >= 0).nonzero()[:, 0], _AT_ONCE):
+        v_BD = objective.bank_v.index_select(0, index_B).float()
+        h_BH = v_BD if objective.bank_h is None else objective.bank_h.index_select(0, index_B).float()
+        chosen = objective.select(index_B, v_BD, h_BH, step)
+        drawn = chosen.times.nonzero()[:, 0]
+        pairs = {
+            "spatial": (chosen.spatial.owner, chosen.spatial.members.long(), None),
+            "propagated": (chosen.propagated.owner, chosen.propagated.members.long(), None),
+            "negatives": (drawn, chosen.pool[chosen.position[chosen.times > 0]], chosen.times[chosen.times > 0]),
+        }
+        for kind, (owner_X, member_X, times_X) in pairs.items():
+            _count(tally, kind, kinds, index_B[owner_X], member_X, times_X)
+    schemes = sorted({int(number) for number in kinds.scheme[kinds.label >= 0]})
+    return {scheme: {**_shares(tally, scheme), "chance": _chance(kinds, scheme)} for scheme in schemes}
+
+
+def _count(
+    tally: dict[tuple[int, str], np.ndarray],
+    kind: str,
+    kinds: Kinds,
+    anchor_X: Tensor,
+    member_X: Tensor,
+    times_X: Tensor | None,
+) -> None:
+    weight_X = torch.ones_like(anchor_X) if times_X is None else times_X.long()
+    same_X = kinds.label[anchor_X] == kinds.label[member_X]
+    known_X = (kinds.label[member_X] >= 0) & (kinds.scheme[anchor_X] == kinds.scheme[member_X])
+    for scheme in torch.unique(kinds.scheme[anchor_X]).tolist():
+        mine_X = known_X & (kinds.scheme[anchor_X] == scheme)
+        counted = np.array([int(weight_X[mine_X & same_X].sum()), int(weight_X[mine_X].sum())])
+        tally[scheme, kind] = tally.get((scheme, kind), np.zeros(2, np.int64)) + counted
+
+
+def _shares(tally: Mapping[tuple[int, str], np.ndarray], scheme: int) -> dict[str, Any]:
+    shares = {}
+    for kind in KINDS:
+        same, pairs = tally.get((scheme, kind), np.zeros(2, np.int64)).tolist()
+        shares[kind] = {"same": same / pairs if pairs else None, "pairs": pairs}
+    return shares
+
+
+def _chance(kinds: Kinds, scheme: int) -> dict[str, Any]:
+    counts = torch.bincount(kinds.label[(kinds.label >= 0) & (kinds.scheme == scheme)]).double()
+    total = counts.sum()
+    return {"same": float((counts * (counts - 1)).sum() / (total * (total - 1))), "pairs": int(total * (total - 1))}
+
+
+def _named(found: Mapping[int, Any], names: list[str]) -> dict[str, Any]:
+    return {names[scheme]: shares for scheme, shares in found.items()}
+
+
+def _objective(settings: Settings, index: PatchIndex, state: dict[str, Any], seed: int) -> SGCL:
+    hidden = state["bank_h"].shape[1] if state["bank_h"] is not None else 1
+    objective = SGCL(
+        settings,
+        torch.from_numpy(index.slide_of),
+        torch.from_numpy(index.cells),
+        dim=state["bank_v"].shape[1],
+        hidden_dim=hidden,
+        seed=seed,
+        device="cpu",
+    )
+    objective.load_state_dict(state)
+    return objective

@@ -1,0 +1,153 @@
+"""One job: an encoder is pretrained or named, embeds every labelled set, and is scored by frozen probes."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.study import purity
+from benchmarks.study.material import Material, Task
+from benchmarks.study.protocol import Job
+from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.checkpoint import load_checkpoint
+from sgcl_cli.config import EmbedConfig, EvaluateConfig, PretrainConfig
+from sgcl_cli.stages.embed import embed
+from sgcl_cli.stages.evaluate import evaluate
+from sgcl_cli.stages.pretrain import pretrain
+
+PROBES = ("linear", "knn")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where jobs work, on what, and with what."""
+
+    folder: Path
+    material: Material
+    pretrain: Mapping[str, Any]
+    device: str = "auto"
+    threads: int | None = None
+    workers: int | None = None
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """Settings of where and how, which all commands share."""
+        return {"device": self.device, "threads": self.threads}
+
+    def corpus(self, job: Job) -> Path:
+        """The patches that a job is pretrained on."""
+        return self.material.corpora["transductive" if job.row.group == "transductive" else "inductive"]
+
+    def place(self, job: Job, key: str) -> Path:
+        """Where a job works."""
+        name = "".join(c if c.isalnum() else "-" for c in job.row.name)
+        return self.folder / "runs" / f"{name}-{job.seed}-{key[:8]}"
+
+
+def do(bench: Bench, job: Job, key: str) -> dict[str, Any]:
+    """The result of a job, JSON values: ``scores`` by task and probe, ``cost`` of a pretraining, ``warnings``.
+
+    Everything is kept under its place until the result is there; what was done before is not done again.
+
+    :raises SgclError: as the commands do; Interrupted where pretraining was stopped.
+    """
+    place = bench.place(job, key)
+    result: dict[str, Any] = {"row": job.row.name, "seed": job.seed, "epochs": None, "cost": None, "warnings": []}
+    encoder = job.row.encoder
+    if encoder is None:
+        encoder = str(place / "pretrain")
+        config = _pretraining(bench, job, place)
+        trained = pretrain(config)
+        gc.collect()  # ends the processes that decoded patches
+        cost = _cost(trained.data["images_per_second"], trained.data["steps"] * config.batch)
+        result |= {"epochs": trained.data["epochs"], "cost": cost, "warnings": trained.warnings}
+        if job.row.purity:
+            result["purity"] = purity.of_run(bench.corpus(job), place / "pretrain")
+    wanted = [task for task in bench.material.tasks if _scored(job, task)]
+    for name in sorted({part for task in wanted for part, _ in (task.train, task.test)}):
+        given = bench.material.sets[name]
+        embed(
+            EmbedConfig(
+                patches=str(given.folder),
+                encoder=encoder,
+                out=str(place / "features" / name),
+                input_size=given.side,
+                seed=job.seed,
+                workers=bench.workers,
+                **bench.run,
+            )
+        )
+    result["scores"] = {task.name: _score(bench, task, place) for task in wanted}
+    for path in (place / "pretrain").glob("*.pt"):
+        path.unlink()
+    shutil.rmtree(place / "features")
+    return result
+
+
+def epochs_done(bench: Bench, job: Job, key: str) -> int | None:
+    """Whole epochs of a pretraining that was stopped; None where it has not begun."""
+    last = bench.place(job, key) / "pretrain" / "last.pt"
+    return int(load_checkpoint(last)["position"][0]) if last.exists() else None
+
+
+def _pretraining(bench: Bench, job: Job, place: Path) -> PretrainConfig:
+    settings = job.settings(bench.pretrain)
+    keep = {"keep": int(settings["epochs"])} if job.row.purity else {}
+    where = {"patches": str(bench.corpus(job)), "out": str(place / "pretrain"), "workers": bench.workers}
+    return PretrainConfig.resolve({**settings, **keep, **where, **bench.run})
+
+
+def _cost(rate: float, seen: int) -> dict[str, float]:
+    """Of training alone, earlier parts of an interrupted run included; ``memory_gib`` is the largest of the process so far,
+    or on a GPU what was allocated there."""
+    if torch.cuda.is_available():
+        memory = torch.cuda.max_memory_allocated() / 2**30
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"images_per_second": rate, "hours": seen / rate / 3600, "memory_gib": memory}
+
+
+def _scored(job: Job, task: Task) -> bool:
+    return job.scored_on_development if task.development else job.scored_on_test
+
+
+def _score(bench: Bench, task: Task, place: Path) -> dict[str, Any]:
+    """What the probes say: by probe the headline of the task's metric, and how many rows and patients were scored."""
+
+    def features(part: tuple[str, str | None]) -> str:
+        folder = place / "features" / part[0]
+        return str(folder if part[1] is None else folder / f"{part[1]}.h5")
+
+    out = place / "evaluation" / task.name.replace(" ", "-")
+    config = EvaluateConfig(
+        train=features(task.train),
+        test=features(task.test),
+        labels=None if task.patients is None else str(task.patients),
+        out=str(out),
+        knn_k=20,
+        overwrite=True,
+        **bench.run,
+    )
+    models = evaluate(config).data["models"]
+    kept = ("value", "low", "high", "no_interval")
+    scores = {name: {key: models[name]["metrics"][task.metric][key] for key in kept} for name in PROBES}
+    return {"metric": task.metric, "predictions": str(out.relative_to(bench.folder) / "predictions.csv"), **scores}
+
+
+def stored(folder: Path, key: str) -> dict[str, Any] | None:
+    """The result of a job that is done."""
+    path = folder / "results" / f"{key}.json"
+    return store.read_json(path) if path.exists() else None
+
+
+def keep(folder: Path, key: str, result: Mapping[str, Any]) -> None:
+    """Write a result, whole or not at all."""
+    store.write_json(folder / "results" / f"{key}.json", result)

@@ -1,0 +1,144 @@
+"""Features in the forms of others, made from a finished file of features: each is redone when the features have changed.
+
+pt: CLAM's ``pt_files/<slide_id>.pt``, a float32 tensor (N, D) (https://github.com/mahmoodlab/CLAM, README).
+anndata: ``anndata/<slide_id>.h5ad``, a row a patch, ``obsm['spatial']`` the patches' centres in level-0 pixels, as squidpy
+expects spots.
+parquet: ``parquet/<slide_id>.parquet``, a row a patch, ``features`` a fixed-size list of float32.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.features import FeatureFile, open_file
+from sgcl_cli.errors import ArtefactError, ConfigError
+
+_MADE = ".made.json"  # beside the files: for which features, and what the file was
+
+
+def check(form: str) -> None:
+    """Make sure that a form's library is there.
+
+    :raises ConfigError: it is not.
+    """
+    library = {"anndata": "anndata", "parquet": "pyarrow"}.get(form)
+    try:
+        if library is not None:
+            __import__(library)
+    except ImportError as error:
+        raise ConfigError(f"--also {form} needs {library}: {error}", f"pip install 'sgcl[{form}]'") from error
+
+
+def export(form: str, folder: Path, sources: Mapping[str, tuple[Path, str]]) -> int:
+    """Write one form of all files that are not there for the same features yet; how many were written.
+
+    :param folder: in which the form's own folder lies.
+    :param sources: slide id -> its file of features and that file's id.
+    :raises ArtefactError: the disk cannot be written to.
+    """
+    name, suffix, write = _FORMS[form]
+    target = folder / name
+    target.mkdir(parents=True, exist_ok=True)
+    record = target / _MADE
+    made = _read(record)
+    written = 0
+    for slide_id, (source, identity) in sources.items():
+        path = target / f"{slide_id}{suffix}"
+        if path.exists() and made.get(slide_id) == [identity, path.stat().st_size]:
+            continue
+        with store.atomic(path) as temporary:
+            write(open_file(source), temporary)
+        made[slide_id] = [identity, path.stat().st_size]
+        written += 1
+    store.write_json(record, made)
+    return written
+
+
+def _read(record: Path) -> dict[str, Any]:
+    try:
+        content = store.read_json(record)
+    except ArtefactError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _pt(file: FeatureFile, path: Path) -> None:
+    import torch
+
+    torch.save(torch.from_numpy(file.features.astype(np.float32)), path)
+
+
+def _columns(file: FeatureFile) -> dict[str, Any]:
+    """What is known of each row, by name; places in level-0 pixels."""
+    found: dict[str, Any] = {}
+    if file.coords is not None:
+        found |= {"x": file.coords[:, 0], "y": file.coords[:, 1]}
+    if file.grid is not None:
+        found |= {"column": file.grid[:, 0], "row": file.grid[:, 1]}
+    if file.label is not None:
+        found["label"] = [file.label_names[n] if 0 <= n < len(file.label_names) else None for n in file.label.tolist()]
+    for name, values in (("name", file.name), ("group", file.group)):
+        if values is not None:
+            found[name] = [*values]
+    return found
+
+
+def _sides(file: FeatureFile) -> NDArray[np.float64]:
+    """Width and height of a patch in level-0 pixels; NaN where unknown."""
+    geometry = file.geometry or {}
+    side = geometry.get("patch_size_level0", np.nan)
+    return np.broadcast_to(np.asarray(geometry.get("patch_size_level0_xy", side), np.float64), (2,))
+
+
+def _anndata(file: FeatureFile, path: Path) -> None:
+    import anndata
+    import pandas
+
+    columns, attributes, geometry = _columns(file), dict(file.attributes or {}), file.geometry or {}
+    names = [f"{file.slide_id}:{row}" for row in range(len(file))]
+    table = pandas.DataFrame({"slide_id": [file.slide_id] * len(file), **columns}, index=pandas.Index(names, dtype=str))
+    for name in ("slide_id", "label", "group"):
+        if name in table:
+            table[name] = pandas.Categorical(table[name])
+    variables = pandas.DataFrame(index=pandas.Index([str(n) for n in range(file.features.shape[1])], dtype=str))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = anndata.AnnData(X=file.features.astype(np.float32), obs=table, var=variables)
+        if file.coords is not None:
+            data.obsm["spatial"] = file.coords + np.nan_to_num(_sides(file)) / 2
+        kept = ("mpp_level0", "mpp_target", "patch_size_level0", "patch_size")
+        data.uns["mpp"] = float(geometry.get("mpp_level0", np.nan))
+        said: dict[str, Any] = {name: float(geometry[name]) for name in kept if name in geometry}
+        told = [name for name in ("id", "encoder", "encoder_sha256") if name in attributes]
+        data.uns["sgcl"] = said | {name: str(attributes[name]) for name in told}
+        data.write_h5ad(path)
+
+
+def _parquet(file: FeatureFile, path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    dim = file.features.shape[1]
+    flat = pyarrow.array(file.features.astype(np.float32).ravel())
+    columns = {"slide_id": [file.slide_id] * len(file), **_columns(file)}
+    table = pyarrow.table({**columns, "features": pyarrow.FixedSizeListArray.from_arrays(flat, dim)})
+    kept = ("id", "encoder", "encoder_sha256", "encoder_feed")
+    said = {name: str((file.attributes or {}).get(name, "")) for name in kept}
+    geometry = {name: np.asarray(value).tolist() for name, value in (file.geometry or {}).items()}
+    said["coords"] = json.dumps(geometry, default=str)
+    pyarrow.parquet.write_table(table.replace_schema_metadata(said), path)
+
+
+_FORMS: dict[str, tuple[str, str, Callable[[FeatureFile, Path], None]]] = {
+    "pt": ("pt_files", ".pt", _pt),
+    "anndata": ("anndata", ".h5ad", _anndata),
+    "parquet": ("parquet", ".parquet", _parquet),
+}

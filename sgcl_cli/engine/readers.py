@@ -1,0 +1,270 @@
+"""Worker processes that read slides: one crew for all slides of a run, patches out as full batches.
+
+A worker reads one slide at a time and puts its patches into memory that it shares with the main process, as far ahead as there
+is room; then it waits. Its memory and its pipe are its own: a worker that dies costs the slide that it was at, nothing else.
+Batches take patches as they come, from several slides; within a slide they come in the order in which they are best read.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.engine.loader import Batch, Failed, Missing, Slots
+from sgcl_cli.errors import ArtefactError, SgclError
+
+Task = TypeVar("Task")
+Pixels = NDArray[np.uint8]
+Read = Callable[[Task, Callable[[], int]], Iterator[tuple[int, "Pixels | SgclError"]]]
+
+_PART = 16  # patches that are handed over at once
+_LEAST = 4  # parts of each worker
+_AHEAD = 2  # batches that all workers together may be ahead
+
+
+class WorkerLostError(ArtefactError):
+    """The process that read a slide died."""
+
+
+@dataclass(frozen=True)
+class Reading(Generic[Task]):
+    """A slide to be read.
+
+    :ivar task: what a worker needs for it.
+    :ivar start: global index of its first patch. :ivar count: how many patches it has.
+    """
+
+    task: Task
+    start: int
+    count: int
+
+
+@dataclass
+class _Worker(Generic[Task]):
+    """A worker as the main process sees it: its process and pipe, its parts (parts, _PART, size, size, 3), and the slides that
+    it was given, the one that it is at first."""
+
+    process: Any
+    pipe: Connection
+    pixels: Pixels
+    given: deque[Reading[Task]] = field(default_factory=deque)
+
+
+@dataclass
+class Readers(Generic[Task]):
+    """A crew of reading processes; a context manager.
+
+    :param read: makes the patches of a task, uint8 (size, size, 3), each with its place in the slide, or says why one cannot be
+        read. Its second argument tells how many threads it may use now. An ``SgclError`` that it raises costs the slide.
+    :param size: side of a patch in pixels.
+    :param batch: patches in a batch. :param workers: processes, and threads for all of them.
+    :param pin: whether batches shall lie in page-locked memory.
+    """
+
+    read: Read[Task]
+    size: int
+    batch: int
+    workers: int
+    pin: bool
+    _crew: list[_Worker[Task]] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._context = multiprocessing.get_context("fork")
+        self._left = self._context.RawValue("q", 0)
+        self._parts = max(_LEAST, math.ceil(_AHEAD * self.batch / (_PART * self.workers)))
+        self._slots = Slots(2, self.batch, self.size, self.pin)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._crew:
+            worker.pipe.close()
+            worker.process.kill()
+        for worker in self._crew:
+            worker.process.join()
+        self._crew.clear()
+
+    def batches(self, readings: Sequence[Reading[Task]]) -> Iterator[Batch | Missing | Failed]:
+        """The patches of all slides; a batch is valid until the next but one is asked for.
+
+        A slide that fails, also by the death of its worker (``WorkerLostError``), is told once.
+        """
+        waiting = deque(readings)
+        self._left.value = len(waiting)
+        while len(self._crew) < min(self.workers, len(waiting)):
+            self._crew.append(self._hired())
+        for worker in self._crew:
+            if waiting:
+                self._give(worker, waiting.popleft())
+        for worker in self._crew:
+            self._top_up(worker, waiting)
+        filled, slot = 0, 0
+        index = np.zeros(self.batch, np.int64)
+        for arrived in self._arrivals(waiting):
+            if isinstance(arrived, Missing | Failed):
+                yield arrived
+                continue
+            indices, pixels = arrived
+            for number, patch in zip(indices, pixels, strict=False):
+                self._slots.pixels[slot, filled] = patch
+                index[filled] = number
+                filled += 1
+                if filled == self.batch:
+                    yield Batch(self._slots.tensor[slot], index.copy())
+                    filled, slot = 0, 1 - slot
+        if filled:
+            yield Batch(self._slots.tensor[slot, :filled], index[:filled].copy())
+
+    def _arrivals(self, waiting: deque[Reading[Task]]) -> Iterator[tuple[list[int], Pixels] | Missing | Failed]:
+        while busy := {worker.pipe: worker for worker in self._crew if worker.given}:
+            for pipe in wait([*busy]):
+                worker = busy[pipe]  # type: ignore[index]
+                reading = worker.given[0]
+                try:
+                    kind, content = worker.pipe.recv()
+                except (EOFError, OSError):
+                    worker.given.popleft()
+                    waiting.extendleft(reversed(worker.given))
+                    yield self._failed(reading, self._buried(worker))
+                    self._left.value -= 1
+                    self._crew[self._crew.index(worker)] = fresh = self._hired()
+                    self._top_up(fresh, waiting)
+                    continue
+                if kind == "part":
+                    part, rows = content
+                    yield [reading.start + row for row in rows], worker.pixels[part]
+                    _send(worker.pipe, part)
+                elif kind == "missing":
+                    row, error = content
+                    yield Missing(reading.start + row, error)
+                else:
+                    if content is not None:
+                        yield self._failed(reading, content)
+                    self._left.value -= 1
+                    worker.given.popleft()
+                    self._top_up(worker, waiting)
+
+    def _top_up(self, worker: _Worker[Task], waiting: deque[Reading[Task]]) -> None:
+        """Give a worker the slides that it may begin before anyone has time for it again."""
+        while waiting and sum(reading.count for reading in worker.given) < _AHEAD * self.batch:
+            self._give(worker, waiting.popleft())
+
+    def _give(self, worker: _Worker[Task], reading: Reading[Task]) -> None:
+        worker.given.append(reading)
+        _send(worker.pipe, ("read", reading.task))
+
+    def _failed(self, reading: Reading[Task], error: SgclError) -> Failed:
+        return Failed(np.arange(reading.start, reading.start + reading.count), error)
+
+    def _buried(self, worker: _Worker[Task]) -> WorkerLostError:
+        worker.process.join()
+        worker.pipe.close()
+        code = worker.process.exitcode
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        return WorkerLostError(
+            f"the process that read it died ({how})",
+            "the file may be damaged, or memory was short: use fewer --workers",
+        )
+
+    def _hired(self) -> _Worker[Task]:
+        shape = (self._parts, _PART, self.size, self.size, 3)
+        pixels = np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
+        mine, theirs = self._context.Pipe()
+        not_its_own = [mine, *(worker.pipe for worker in self._crew)]
+        process = self._context.Process(
+            target=_work, args=(theirs, not_its_own, pixels, self.read, self._share), daemon=True
+        )
+        process.start()
+        theirs.close()
+        return _Worker(process, mine, pixels)
+
+    def _share(self) -> int:
+        """Threads that a worker may use: more than one where fewer slides are left than there are workers."""
+        return max(1, self.workers // max(1, int(self._left.value)))
+
+
+def _send(pipe: Connection, message: object) -> None:
+    """Tell a worker; that it is gone shows when it is listened to."""
+    with suppress(OSError):
+        pipe.send(message)
+
+
+def _work(
+    pipe: Connection, not_its_own: Sequence[Connection], pixels: Pixels, read: Read[Any], share: Callable[[], int]
+) -> None:
+    """In a worker: read slide after slide until the pipe closes."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    for other in not_its_own:
+        other.close()
+    _die_with_parent()
+    with suppress(EOFError, OSError):
+        _Desk(pipe, pixels).serve(read, share)
+
+
+class _Desk:
+    """A worker's end of the pipe: slides and emptied parts come in, filled parts go out."""
+
+    def __init__(self, pipe: Connection, pixels: Pixels) -> None:
+        self._pipe, self._pixels = pipe, pixels
+        self._free = deque(range(len(pixels)))
+        self._tasks: deque[Any] = deque()
+
+    def serve(self, read: Read[Any], share: Callable[[], int]) -> None:
+        while True:
+            while not self._tasks:
+                self._hear()
+            error: SgclError | None = None
+            try:
+                self._hand_over(read(self._tasks.popleft(), share))
+            except SgclError as known:
+                error = known
+            except (EOFError, OSError):
+                raise
+            except Exception as unknown:
+                error = ArtefactError(f"unexpected {type(unknown).__name__}: {unknown}", "please report this defect")
+            self._pipe.send(("end", error))
+
+    def _hear(self) -> None:
+        message = self._pipe.recv()
+        if isinstance(message, int):
+            self._free.append(message)
+        else:
+            self._tasks.append(message[1])
+
+    def _hand_over(self, patches: Iterator[tuple[int, Pixels | SgclError]]) -> None:
+        rows: list[int] = []
+        for row, made in patches:
+            if isinstance(made, SgclError):
+                self._pipe.send(("missing", (row, made)))
+                continue
+            while not self._free:
+                self._hear()
+            self._pixels[self._free[0], len(rows)] = made
+            rows.append(row)
+            if len(rows) == _PART:
+                self._pipe.send(("part", (self._free.popleft(), rows)))
+                rows = []
+        if rows:
+            self._pipe.send(("part", (self._free.popleft(), rows)))
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()

