@@ -15,7 +15,7 @@ from sgcl_cli.probe.cohort import Source
 
 
 def feature_file(slide: str, patches: int = 3, dim: int = 4, **columns) -> FeatureFile:
-    seed = sum(slide.encode())
+    seed = [*slide.encode()]
     attributes = {"id": f"id of {slide}", **columns.pop("attributes", {})}
     features = np.random.default_rng(seed).normal(size=(patches, dim)).astype(np.float32)
     return FeatureFile(Path(f"{slide}.h5"), slide, features, attributes=attributes, **columns)
