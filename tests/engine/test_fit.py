@@ -88,7 +88,15 @@ def test_cosine() -> None:
     assert rate(25) == pytest.approx(0.2 * (1 + math.cos(math.pi / 4)))
 
 
-def test_a_signal_is_remembered_and_a_second_one_acts() -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts what runs in its background deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_is_remembered_and_a_second_one_acts(interruptible: None) -> None:
     before = signal.getsignal(signal.SIGINT)
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
