@@ -10,9 +10,9 @@ here=$(dirname "$0")
 echo "== slides"
 python "$here/make_slides.py" "$out" --slides "${SLIDES:-20}"
 echo "== sgcl tile"
-sgcl tile "$out/slides" --out "$out/tiles" --mpp 2.5 --patch-size 64 --annotations "$out/annotations"
+sgcl tile "$out/slides" --out "$out/tiles" --mpp 3.5 --patch-size 64 --annotations "$out/annotations"
 echo "== sgcl pretrain"
-# Small views and batches; gentle colours and banks that start encoded, since 1,300 patches are few; the next patches alone
+# Small views and batches; gentle colours and banks that start encoded, since 650 patches are few; the next patches alone
 # as neighbours, since a kind of tissue is only some 400 um wide on these slides.
 sgcl pretrain "$out/tiles" --out "$out/run" --view 64 --corner 32 --batch 32 --epochs "${EPOCHS:-10}" \
   --crop-low 0.5 --corner-crop-low 0.4 --brightness 0.2 --contrast 0.2 --saturation 0.2 --hue 0.05 \
