@@ -38,6 +38,7 @@ from sgcl_cli.engine.loader import Called, Loader, StoredPatches, epoch_order
 from sgcl_cli.engine.ranks import Ranks
 from sgcl_cli.engine.views import Views
 from sgcl_cli.progress import Silent
+from sgcl_cli.stages.encoders import open_start
 from sgcl_cli.stages.pretrain_run import Run
 from sgcl_cli.stages.pretrain_trial import encoder_step, measure
 
@@ -80,7 +81,7 @@ def corpus(folder: Path, patches: int) -> Path:
 
 def run_over(config: PretrainConfig, index: PatchIndex) -> Run:
     runtime = engine.start(config.device, config.precision, config.threads)
-    run = Run(config, index, runtime, "benchmark", Silent(), Ranks())
+    run = Run(config, index, open_start(config.encoder, config.init), runtime, "benchmark", Silent(), Ranks())
     run.connect()
     return run
 
