@@ -14,7 +14,7 @@ PARTS = ("self", "spatial", "inner")
 
 
 def of_run(run: Path) -> list[dict[str, Any]]:
-    """One entry an epoch of a ``sgcl pretrain`` folder: ``epoch``, the mean of each part of the loss, ``spread``, ``rank`` of v."""
+    """One entry an epoch of a ``sgcl pretrain`` folder: ``epoch``, each part of the loss, ``spread`` and ``rank`` of v."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [
         {
@@ -40,7 +40,10 @@ def markdown(lines: Sequence[Line]) -> str:
 
 
 def draw(lines: Sequence[Line], patches: int, out: Path) -> None:
-    """learning.png: the self part and the spread of v by epoch, a line a pretraining; dashed: ln K, where nothing is told apart."""
+    """learning.png: the self part and the spread of v by epoch, a line a pretraining.
+
+    Dashed: ln K, where nothing is told apart; ``patches`` is N, K is N - 1 below 65,537 patches.
+    """
     import matplotlib.pyplot as plt
 
     drawn = [line for line in lines if line.result is not None and line.result.get("learning") and not line.job.seed]
@@ -52,7 +55,7 @@ def draw(lines: Sequence[Line], patches: int, out: Path) -> None:
         epochs = [entry["epoch"] for entry in line.result["learning"]]
         for axis, name in ((loss, "self"), (spread, "spread")):
             axis.plot(epochs, [entry[name] for entry in line.result["learning"]], ".-", label=line.job.row.name)
-    loss.axhline(math.log(patches - 1), color="#7f7f7f", linestyle="--", label="ln K")
+    loss.axhline(math.log(min(patches - 1, 65_536)), color="#7f7f7f", linestyle="--", label="ln K")
     loss.set_title("self loss")
     spread.set_title("spread of v")
     spread.set_ylim(0, 1)
