@@ -122,7 +122,8 @@ def clam_coords(path: Path, corners: list[tuple[int, int]], size: int = TILE) ->
     """As CLAM's create_patches_fp.py writes them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
-        data = file.create_dataset("coords", data=np.array(corners, np.int64), chunks=(1, 2), maxshape=(None, 2))
+        places = np.array(corners, np.int64).reshape(-1, 2)
+        data = file.create_dataset("coords", data=places, chunks=(1, 2), maxshape=(None, 2))
         data.attrs.update(
             {
                 "patch_size": size,
@@ -202,6 +203,36 @@ def test_mixed_resolutions_are_refused(tmp_path, slides, inline):
     trident_coords(tmp_path / "clam" / "b_patches.h5", [(0, 0)], 32)
     with pytest.raises(ConfigError, match="patches of b are 32 pixels, of a 64"):
         embed(config(tmp_path / "clam", slides, tmp_path / "f"))
+
+
+def test_slides_without_patches_have_no_rows(tmp_path, slides, inline):
+    """Of ours, where no tissue was found, and of a peer that chose none; their slides are not read."""
+    white = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    tags: dict[str, Any] = {"resolution": (5e3, 5e3), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(slides / "b.tif", white, photometric="rgb", tile=(TILE, TILE), **tags)
+    coords = tiled(tmp_path / "coords", *sorted(slides.iterdir()), coords_only=True, min_tissue=0.1)
+    assert len(PatchFile.open(coords / "patches" / "b.h5")) == 0
+    clam_coords(tmp_path / "clam" / "a.h5", [(0, 0)])
+    clam_coords(tmp_path / "clam" / "b.h5", [])
+    for given, out in ((coords, tmp_path / "f"), (tmp_path / "clam", tmp_path / "g")):
+        assert not embed(config(given, slides, out)).failures
+        files = open_features(out).by_slide()
+        assert len(files["a"]) and files["b"].features.shape == (0, 512)
+
+
+@pytest.mark.parametrize("peer", [False, True])
+def test_a_truncated_file_of_coordinates_costs_its_slide(tmp_path, slides, inline, peer):
+    if peer:
+        folder = tmp_path / "clam" / "patches"
+        for name in "ab":
+            clam_coords(folder / f"{name}.h5", [(0, 0), (64, 0)])
+    else:
+        folder = tiled(tmp_path / "coords", *sorted(slides.iterdir()), coords_only=True) / "patches"
+    (folder / "a.h5").write_bytes((folder / "a.h5").read_bytes()[:1000])
+    outcome = embed(config(folder.parent, slides, tmp_path / "f"))
+    ((failure),) = outcome.failures
+    assert failure.slide_id == "a" and "cannot be opened as HDF5: damaged, cut off" in failure.reason
+    assert [file.slide_id for file in open_features(tmp_path / "f").files] == ["b"]
 
 
 def test_one_bad_slide_costs_itself_only(tmp_path, slides):
