@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.results import Outcome, RunRecord
-from sgcl_cli.config import EvaluateConfig, differences, flag
-from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.errors import LabelError
 from sgcl_cli.probe import split_files
 from sgcl_cli.probe.audit import Audit
 from sgcl_cli.probe.cohort import Cohort
@@ -26,6 +26,7 @@ from sgcl_cli.stages.dense import evaluate_dense
 from sgcl_cli.stages.evaluate_cache import Fits
 from sgcl_cli.stages.evaluate_inputs import Inputs, cohort_of, describe, ledger_rows, open_inputs, plan_of
 from sgcl_cli.stages.evaluate_run import Scores, expected_seconds, fit, spoken_seconds
+from sgcl_cli.stages.stored_result import stored_result
 
 
 def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcome:
@@ -97,30 +98,16 @@ def _stored(out: Path, config: EvaluateConfig, ids: Mapping[str, str]) -> Outcom
 
     :raises ConfigError: it was made under other settings or from other inputs, and --overwrite was not given.
     """
-    if config.overwrite or not (out / "run.json").exists():
+    result = stored_result(out, config, ids, "evaluate")
+    if result is None:
         return None
-    run = store.read_json(out / "run.json")
-    if run.get("stage") != "evaluate":
-        raise ConfigError(f"{out} holds the output of sgcl {run.get('stage')}", "choose another --out")
-    changed = differences(run.get("affecting", {}), config.affecting())
-    changed += [
-        f"{flag(name)} has other content now" for name, value in ids.items() if run["inputs"].get(name, value) != value
-    ]
-    gone = sorted(set(run["inputs"]) ^ set(ids))
-    changed += [f"{flag(name)} was {'' if name in run['inputs'] else 'not '}given" for name in gone]
-    if changed:
-        raise ConfigError(
-            f"{out} holds a result of other settings: {'; '.join(changed)}", "choose another --out, or say --overwrite"
-        )
-    if any(not (out / name).exists() for name in run["result"]["files"]):
-        return None
-    data = {k: v for k, v in run["result"].items() if k not in ("stage", "out", "failures", "warnings")}
+    data, warnings = result
     return Outcome(
         "evaluate",
         out,
         evaluate_tables.closing_table(data),
         total=int(data["counts"]["slides"]),
-        warnings=list(run["result"]["warnings"]),
+        warnings=warnings,
         data=data,
     )
 

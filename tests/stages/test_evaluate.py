@@ -647,11 +647,11 @@ def test_a_changed_setting_refits_only_what_it_touches(
     fitted = []
     monkeypatch.setattr(bag_models, "fit_fold", lambda *_: pytest.fail("bag models were fitted again"))
     monkeypatch.setattr(linear, "fit", lambda *_, **__: pytest.fail("linear models were fitted again"))
-    predict = evaluate_fit.knn.predict
-    monkeypatch.setattr(evaluate_fit.knn, "predict", lambda *a, **k: fitted.append(k["k"]) or predict(*a, **k))
+    votes = evaluate_fit.knn.votes
+    monkeypatch.setattr(evaluate_fit.knn, "votes", lambda *a, **k: fitted.append(k["ks"]) or votes(*a, **k))
     run(out, features=str(slides), labels=str(labels), knn_k=3, overwrite=True)
     after = json.loads((out / "metrics.json").read_text())["models"]
-    assert set(fitted) == {3}
+    assert set(fitted) == {(3,)}
     assert [key for key in before if before[key] != after[key]] == ["knn"]
 
 
