@@ -20,19 +20,21 @@ from sgcl_cli.probe.cohort import Cohort
 from sgcl_cli.probe.splits import Plan
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.report import figures
-from sgcl_cli.stages import evaluate_page, evaluate_tables
+from sgcl_cli.stages import evaluate_page, evaluate_tables, patient_predictions
 from sgcl_cli.stages.compare import compare
 from sgcl_cli.stages.dense import evaluate_dense
 from sgcl_cli.stages.evaluate_cache import Fits
 from sgcl_cli.stages.evaluate_inputs import Inputs, cohort_of, describe, ledger_rows, open_inputs, plan_of
 from sgcl_cli.stages.evaluate_run import Scores, expected_seconds, fit, spoken_seconds
 
+TABLES = ("audit.json", "splits.csv", "predictions.csv", "predictions_patients.csv", "metrics.csv", "metrics.json")
+
 
 def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcome:
     """Fit probes on frozen features, honestly, and report them.
 
-    Writes metrics.json, metrics.csv, predictions.csv, splits.csv, audit.json, figures/, attention/ (slide level),
-    report.html and run.json under ``config.out``. A complete result of the same settings and inputs is returned as it is.
+    Writes metrics.json, metrics.csv, predictions.csv, predictions_patients.csv, splits.csv, audit.json, figures/,
+    attention/ (slide level), report.html and run.json under ``config.out``. A complete result of the same settings and inputs is returned as it is.
 
     :raises ConfigError: the folder holds a result of other settings or inputs, or the settings contradict the data.
     :raises LabelError: the audit forbids an honest evaluation; audit.json says why.
@@ -147,11 +149,16 @@ def _write(
         reporter.warn(warnings[-1])
     result = evaluate_tables.metrics_json(config, cohort, plan, scores, identity)
     predictions = list(evaluate_tables.prediction_rows(cohort, plan, scores.models))
-    files = ["audit.json", "splits.csv", "predictions.csv", "metrics.csv", "metrics.json"]
+    files = list(TABLES)
     store.write_json(out / "audit.json", audit.as_dict())
     divided = split_files.rows_of(plan, cohort.slide_id, cohort.patient_id)
     store.write_csv(out / "splits.csv", ["slide_id", "patient_id", "fold", "split"], divided)
     store.write_csv(out / "predictions.csv", evaluate_tables.prediction_columns(cohort), predictions)
+    store.write_csv(
+        out / "predictions_patients.csv",
+        patient_predictions.columns(cohort),
+        list(patient_predictions.rows(cohort, plan, scores.models)),
+    )
     store.write_csv(
         out / "metrics.csv",
         ["model", "metric", "scope", "value", "low", "high", "reason"],

@@ -136,11 +136,12 @@ def prediction_rows(cohort: Cohort, plan: Plan, models: Sequence[Scored]) -> Ite
                 "patient_id": str(cohort.patient_id[index]),
                 "fold": fold,
                 "model": model.key,
-                **_told(cohort, index, model.prediction[index]),
+                **told(cohort, index, model.prediction[index]),
             }
 
 
-def _told(cohort: Cohort, index: int, prediction: NDArray[np.float64]) -> dict[str, Any]:
+def told(cohort: Cohort, index: int, prediction: NDArray[np.float64]) -> dict[str, Any]:
+    """A row's truth and what is predicted, (K,), by the columns of predictions.csv."""
     if cohort.value is not None:
         return {"label": f"{cohort.value[index]:.8g}", "predicted": f"{prediction[0]:.8g}"}
     if cohort.time is not None and cohort.event is not None:

@@ -167,7 +167,7 @@ def test_slide_level_writes_everything_it_promises(
     (out / "run.json").unlink()
     outcome = run(out, features=str(slides), labels=str(labels))
     assert {path.name for path in out.iterdir()} == {
-        *("metrics.json", "metrics.csv", "predictions.csv", "splits.csv", "audit.json"),
+        *("metrics.json", "metrics.csv", "predictions.csv", "predictions_patients.csv", "splits.csv", "audit.json"),
         *("figures", "attention", "report.html", "run.json", ".cache"),
     }
     assert {path.name for path in (out / "figures").iterdir()} >= {
