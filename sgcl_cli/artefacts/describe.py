@@ -55,12 +55,12 @@ or absent.
 
 ## Tables of an evaluation
 
-`predictions.csv`: `slide_id[,row],patient_id`, then `label,fold,model,predicted,p_<class>` of classes, `label,fold,model,predicted`
-of measurements, `time,event,fold,model,risk` of survival; a row a model and reported slide or patch. `row` counts within the
-feature file. `predictions_patients.csv`: `patient_id,rows` and the same; a row a model and patient, the mean over its `rows`
-slides or patches of probabilities, values or log risks. A label, time or event that differs among them is empty;
-measurements are averaged. `splits.csv`: `slide_id,patient_id,fold,split`, split train, val or test. `metrics.csv`:
-`model,metric,scope,value,low,high,reason`.
+`predictions.csv`, a row a model and reported slide or patch: `slide_id[,row],patient_id`, where `row` counts within the feature
+file; then `label,fold,model,predicted,p_<class>` of classes, `label,fold,model,predicted` of measurements,
+`time,event,fold,model,risk` of survival. `predictions_patients.csv`, a row a model and patient: `patient_id,rows` and the same,
+the mean over its `rows` slides or patches of probabilities, values or log risks. A label, time or event that differs among
+them is empty; measurements are averaged. `splits.csv`: `slide_id,patient_id,fold,split`, split train, val or test.
+`metrics.csv`: `model,metric,scope,value,low,high,reason`.
 
 ## Labels, brought by you
 

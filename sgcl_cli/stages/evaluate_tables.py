@@ -18,6 +18,7 @@ from sgcl_cli.stages.evaluate_run import Scores
 from sgcl_cli.stages.evaluate_score import Scored, log_rank_p, reported_rows, spread_dict
 
 FORMAT = "sgcl.evaluation/1"
+TABLES = ("audit.json", "splits.csv", "predictions.csv", "predictions_patients.csv", "metrics.csv", "metrics.json")
 _PROTOCOL = ("mil_", "knn_", "seeds", "bag_sample", "cv", "models")
 
 

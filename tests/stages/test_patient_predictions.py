@@ -57,8 +57,14 @@ def test_probabilities_are_averaged_over_the_reported_slides_of_a_patient() -> N
     ]
     assert sorted(rows) == [(model, patient) for model in ("m0", "m1") for patient in ("007", "a", "b")]
     assert rows["m0", "007"] == {
-        **{"patient_id": "007", "rows": 2, "fold": "1", "model": "m0", "label": "t"},
-        **{"predicted": "n", "p_n": "0.75", "p_t": "0.25"},
+        "patient_id": "007",
+        "rows": 2,
+        "fold": "1",
+        "model": "m0",
+        "label": "t",
+        "predicted": "n",
+        "p_n": "0.75",
+        "p_t": "0.25",
     }
     assert (rows["m0", "a"]["rows"], rows["m0", "a"]["fold"], rows["m0", "a"]["p_t"]) == (1, "2", "0.9")
 
@@ -72,8 +78,12 @@ def test_a_patient_with_slides_of_two_classes_has_no_label() -> None:
 def test_measurements_are_averaged() -> None:
     rows = found(cohort("regression", value=np.array([1.0, 5, 2, 3, 4])), [2, 7, 6, 9, 0])
     assert rows["m0", "007"] == {
-        **{"patient_id": "007", "rows": 2, "fold": "1", "model": "m0"},
-        **{"label": "1.5", "predicted": "4"},
+        "patient_id": "007",
+        "rows": 2,
+        "fold": "1",
+        "model": "m0",
+        "label": "1.5",
+        "predicted": "4",
     }
 
 
@@ -81,6 +91,11 @@ def test_measurements_are_averaged() -> None:
 def test_risks_are_averaged_and_times_stay(event: list[int], said: int | None) -> None:
     of = cohort("survival", time=np.array([8.0, 5, 8, 3, 4]), event=np.array(event))
     assert found(of, [2, 7, 6, 9, 0])["m0", "007"] == {
-        **{"patient_id": "007", "rows": 2, "fold": "1", "model": "m0"},
-        **{"time": "8", "event": said, "risk": "4"},
+        "patient_id": "007",
+        "rows": 2,
+        "fold": "1",
+        "model": "m0",
+        "time": "8",
+        "event": said,
+        "risk": "4",
     }
