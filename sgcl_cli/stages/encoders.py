@@ -288,8 +288,9 @@ def open_ours(setting: str, path: str) -> tuple[Start, EncoderCard]:
     :raises ArtefactError: it is missing or damaged.
     """
     wanted = "give a folder that sgcl pretrain wrote, its encoder.safetensors or a checkpoint"
-    if not Path(path).exists() and (is_baseline(path) or path.startswith(RANDOM) or is_foreign(path)):
-        kind = "another library's encoder" if is_foreign(path) else "a baseline"
+    baseline = is_baseline(path) or path.startswith(RANDOM)
+    if not Path(path).exists() and (baseline or is_foreign(path)):
+        kind = "a baseline" if baseline else "another library's encoder"
         raise ConfigError(f"{setting} {path} is {kind}, not an encoder of sgcl pretrain", wanted)
     weights = read_weights(path)
     card = weights.card

@@ -88,7 +88,11 @@ def _probes(
     """The linear model of the task, and for classes their neighbours and centroids."""
     kind = {"regression": "ridge regression", "survival": "Cox regression"}.get(cohort.task, "logistic regression")
     named = prefix + kind if prefix else kind.capitalize()
-    shares = SHARES if config.label_efficiency else config.tuned_shares if config.finetune is not None else ()
+    asked = {
+        *(SHARES if config.label_efficiency else ()),
+        *(config.tuned_shares if config.finetune is not None else ()),
+    }
+    shares = tuple(sorted(asked))
     if config.linear == "sgd":
         found = [_linear_sgd(config, cohort, features, key, prefix, shares)]
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -208,22 +209,13 @@ def test_interrupted_and_run_again_is_the_same_as_not_interrupted(
     assert not (tmp_path / "out/run.json").exists()
     assert metrics_after(config) == whole
     assert trials == [0.01, 0.1, 0.01, 0.01, 0.1], "two of four trials were kept"
+    evaluate(dataclasses.replace(config, finetune_lr="0.1,0.05", overwrite=True))
+    assert trials[5:] == [0.05, 0.05], "another rate refits only itself"
 
 
 def metrics_after(config: EvaluateConfig) -> dict[str, Any]:
     evaluate(config)
     return metrics(Path(config.out))
-
-
-def test_another_rate_refits_only_itself(
-    data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = shutil.copytree(finished, tmp_path / "out")
-    rates: set[float] = set()
-    trial = Tuner._trial
-    monkeypatch.setattr(Tuner, "_trial", lambda self, *a: rates.add(a[2]) or trial(self, *a))
-    evaluate(settings(data, out, finetune_lr="0.1,0.05", overwrite=True))
-    assert rates == {0.05}
 
 
 def test_shuffled_test_labels_leave_every_fitted_number_unchanged(data: Path, tmp_path: Path) -> None:
@@ -268,7 +260,7 @@ def test_folds_without_validation_take_the_first_rate_and_the_last_epoch(data: P
         "validation_losses": [{"0.01": None, "0.1": None}],
     }
     assert result["label_efficiency"]["left_out"] == [
-        "1 % of the patients is left out: fold test: 0.01 of 1 patients holds no patient of class 'fine'"
+        "1 % of the patients is left out: fold test: 0.01 of 1 patients holds no patient of class 'coarse'"
     ]
 
 
@@ -289,28 +281,34 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(data: Path, tmp_path: P
     assert told["of it fine-tuning"] == "under a minute"
 
 
-def test_folders_of_images_are_found_by_their_id(data: Path, tmp_path: Path) -> None:
+def test_images_are_found_by_their_folders_id_and_their_names(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(0)
-    card = card_of(data)
     for side in ("train", "test"):
         for number in range(24):
-            grain = (4, 8)[number % 2]
-            coarse = rng.integers(60, 220, (SIDE // grain, SIDE // grain, 3)).astype(np.uint8)
             path = tmp_path / side / ("fine", "coarse")[number % 2] / f"{number:02d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.kron(coarse, np.ones((grain, grain, 1), np.uint8))).save(path)
+            Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)).save(path)
         images = ImageFolder.open(tmp_path / side, crop=VIEW)
-        columns = {"name": [*images.names], "label": images.label}
+        columns = {"name": [*images.names[::-1]], "label": images.label[::-1]}
         (tmp_path / f"features-{side}").mkdir()
         where = {"patches_id": images.id, "patches_path": f"../{side}"}
-        write_features(tmp_path / f"features-{side}/{side}.h5", card, columns, images.label_names, **where)
+        write_features(tmp_path / f"features-{side}/{side}.h5", card_of(data), columns, images.label_names, **where)
+    seen: list[Tuner] = []
+    monkeypatch.setattr(Tuner, "models", lambda self: seen.append(self) or [])
     pair = {"train": str(tmp_path / "features-train"), "test": str(tmp_path / "features-test")}
-    config = settings(
-        data, tmp_path / "out", features=None, labels=None, **pair, finetune_shares="100", finetune_epochs=8
-    )
-    result = metrics_after(config)
-    assert result["models"]["finetune"]["metrics"]["auroc"]["value"] > 0.85
-    (tmp_path / "test/fine/00.png").touch()
+    config = settings(data, tmp_path / "out", features=None, labels=None, **pair)
+    evaluate(config)
+    source, cohort = seen[0].source, seen[0].cohort
+    pixels = np.empty((VIEW, VIEW, 3), np.uint8)
+    for i in range(len(cohort)):
+        source.into(i, pixels)
+        images = ImageFolder.open(tmp_path / str(cohort.slide_id[i]), crop=VIEW)
+        place = images.names[::-1][cohort.row[i]]
+        np.testing.assert_array_equal(pixels, images.read(images.names.index(place)))
+        assert cohort.classes[cohort.label[i]] == Path(place).parent.name
+    os.utime(tmp_path / "test/fine/00.png", (0, 0))
     with pytest.raises(ConfigError, match="the patches of test.h5 are not at ../test, or are others now"):
         evaluate(dataclasses.replace(config, out=str(tmp_path / "other")))
 
@@ -340,6 +338,20 @@ def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_fitted(
     with pytest.raises(ConfigError, match=message):
         evaluate(settings(data, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
+
+
+def test_features_that_were_read_from_slides_are_refused(data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(data / "features", tmp_path / "features")
+    with h5py.File(folder / "s00.h5", "r+") as file:
+        file.attrs["pixels"] = "slides"
+    with pytest.raises(ConfigError, match="--finetune needs patch images, and s00.h5 was read from a slide"):
+        evaluate(settings(data, tmp_path / "out", features=str(folder)))
+
+
+def test_coordinates_without_pixels_are_refused(data: Path, tmp_path: Path, write_patches: Callable[..., Path]) -> None:
+    bare = write_patches(tmp_path / "bare", SLIDES, SIDE, pixels=False)
+    with pytest.raises(ConfigError, match="holds coordinates alone"):
+        evaluate(settings(data, tmp_path / "out", patches=str(bare)))
 
 
 def test_labels_of_slides_are_refused(data: Path, tmp_path: Path) -> None:
