@@ -1,29 +1,36 @@
 """What embedding costs above the encoder itself, and against a loop that starts a loader for every slide.
 
     python benchmarks/embed.py                                   # 50 synthetic slides of 64 patches, ResNet-18
+    python benchmarks/embed.py --slides 50 --side 512 --patch-size 128 --repeats 3                   # minutes on one core
     python benchmarks/embed.py --slides 10 --side 1024 --patch-size 128 --encoder random:resnet50 --repeats 5 --workers 2
+    python benchmarks/embed.py --only memory --slides 500 --side 256 --patch-size 64 --encoder mean-colour
 
 ready   the encoder alone, on batches that lie in memory
 stored  `sgcl embed` from stored patches
 slides  `sgcl embed --slides`, coordinates alone: pixels straight from the slides
 loop    for each slide a torch DataLoader over its HDF5 file (PIL decodes, numpy normalises), the encoder, one file of features
 
-Each is a process of its own over the same patches with the same random weights, the four by turns. Rates are patches per second
-by the wall clock and per CPU second (workers included), the medians of the repeats; ratios are medians of the ratios within a
-repeat, so that what else runs on the machine matters less. Importing is in none of them; opening, planning and writing are.
+Each is a process of its own, forked after all imports, over the same patches with the same random weights; the four go by
+turns, the first of a repeat is another one each time. Rates are patches per second by the wall clock and per CPU second (workers
+included), the medians of the repeats; ratios are medians of the ratios within a repeat, with the smallest and the largest, so
+that what else runs on the machine matters less. Importing is in none of them; opening the encoder, planning, opening and writing
+files are in all but ready.
+
+Memory (Linux) is that of the main process, at a tenth of the slides and when all are done: the peak of what is resident, and
+what of it is the process's own, without mapped files.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import multiprocessing
 import os
+import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +47,7 @@ from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.encode import FrozenEncoder
 from sgcl_cli.engine.loader import StoredPatches
 from sgcl_cli.engine.pool import Progress
+from sgcl_cli.progress import Silent, Task
 from sgcl_cli.slide.discover import Entry
 from sgcl_cli.stages.embed import embed
 from sgcl_cli.stages.encoders import open_encoder
@@ -116,9 +124,9 @@ def prepared(mode: str, folder: Path, config: EmbedConfig) -> Callable[[], int]:
     if mode in ("stored", "slides"):
         return lambda: int(embed(config).data["patches"])
     index = PatchIndex.open(folder / "stored")
-    opened = open_encoder(config, index.patch_size)
     runtime = engine.start(config.device, config.precision, config.threads)
     if mode == "ready":
+        opened = open_encoder(config, index.patch_size)
         read = StoredPatches(index)
         batch = torch.from_numpy(np.stack([read(row % len(index)) for row in range(config.batch)]))
         encoder = FrozenEncoder(opened.card, opened.readout, runtime)
@@ -129,9 +137,10 @@ def prepared(mode: str, folder: Path, config: EmbedConfig) -> Callable[[], int]:
             return len(index)
 
         return ready
-    model, card = opened.readout.to(runtime.device), opened.card
 
     def loop() -> int:
+        opened = open_encoder(config, index.patch_size)
+        model, card = opened.readout.to(runtime.device), opened.card
         Path(config.out).mkdir(parents=True)
         for file in index.files:
             rows = OneSlide(file.path, card.input_size, card.mean, card.std)
@@ -146,18 +155,103 @@ def prepared(mode: str, folder: Path, config: EmbedConfig) -> Callable[[], int]:
 
 
 def measured(mode: str, folder: Path, settings: dict[str, Any]) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as out:
-        source = {"patches": folder / ("coords" if mode == "slides" else "stored"), "out": Path(out) / "features"}
-        slides = {"slides": folder / "slides"} if mode == "slides" else {}
-        work = prepared(mode, folder, EmbedConfig.resolve({**settings, **source, **slides}))
+    with configured(mode, folder, settings) as config:
+        work = prepared(mode, folder, config)
         began, before = time.perf_counter(), os.times()
         patches = work()
         wall, after = time.perf_counter() - began, os.times()
     return {"patches": patches, "wall": wall, "cpu": sum(after[:4]) - sum(before[:4])}
 
 
+@contextmanager
+def configured(mode: str, folder: Path, settings: dict[str, Any]) -> Iterator[EmbedConfig]:
+    with tempfile.TemporaryDirectory() as out:
+        source = {"patches": folder / ("coords" if mode == "slides" else "stored"), "out": Path(out) / "features"}
+        slides = {"slides": folder / "slides"} if mode == "slides" else {}
+        yield EmbedConfig.resolve({**settings, **source, **slides})
+
+
+class Watching(Silent):
+    """Notes the memory when a tenth of the patches is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, float] | None = None
+        self.done = self.total = 0
+
+    def task(self, name: str, total: int | None, unit: str) -> Task:
+        self.total = total or 0
+        task = super().task(name, total, unit)
+        task.advance = self.advance  # type: ignore[method-assign]
+        return task
+
+    def advance(self, units: int = 1) -> None:
+        self.done += units
+        if self.first is None and self.done >= self.total / 10:
+            self.first = memory()
+
+
+def memory() -> dict[str, float]:
+    """Of this process, MiB: the peak of what was resident, and what is its own now."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    own = next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+    return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "own": own / 1024}
+
+
+def watched(mode: str, folder: Path, settings: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
+    with configured(mode, folder, settings) as config:
+        reporter = Watching()
+        embed(config, reporter)
+        assert reporter.first is not None
+        return reporter.first, memory()
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns, called in a process of its own that has everything imported."""
+    context = multiprocessing.get_context("fork")
+    mine, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: theirs.send(function(*arguments)))
+    process.start()
+    theirs.close()
+    try:
+        return mine.recv()
+    except EOFError:
+        raise SystemExit(f"{function.__name__} failed in its process; see above") from None
+    finally:
+        process.join()
+
+
+def rates(folder: Path, settings: dict[str, Any], repeats: int) -> None:
+    found: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
+    for repeat in range(repeats):
+        for mode in (*MODES[repeat % len(MODES) :], *MODES[: repeat % len(MODES)]):
+            found[mode].append(apart(measured, mode, folder, settings))
+            run = found[mode][-1]
+            print(f"  {repeat + 1}/{repeats} {mode:8}{run['wall']:8.1f} s{run['cpu']:8.1f} CPU s", flush=True)
+    print(f"{found['ready'][0]['patches']} patches, {settings}")
+    print(f"{'':8}{'patches/s':>10}{'per CPU s':>10}", end="")
+    print("".join(f"{name:>20}" for name in ("to ready", "CPU", "to loop", "CPU")))
+    for mode in MODES:
+        cells = [statistics.median(run["patches"] / run[clock] for run in found[mode]) for clock in ("wall", "cpu")]
+        line = f"{mode:8}{cells[0]:10.1f}{cells[1]:10.1f}"
+        for base in ("ready", "loop"):
+            for clock in ("wall", "cpu"):
+                pairs = zip(found[mode], found[base], strict=True)
+                ratios = sorted(other[clock] / run[clock] for run, other in pairs)
+                line += f"{statistics.median(ratios):8.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
+        print(line)
+
+
+def memories(folder: Path, settings: dict[str, Any], slides: int) -> None:
+    print(f"{settings}\n{'MiB':8}{f'slide {slides // 10}':>20}{f'slide {slides}':>20}")
+    for mode in ("stored", "slides"):
+        parts = apart(watched, mode, folder, settings)
+        print(f"{mode:8}" + "".join(f"{part['peak']:10.1f} ({part['own']:.1f})" for part in parts))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("rates", "memory"), default="rates")
     parser.add_argument("--slides", type=int, default=50)
     parser.add_argument("--side", type=int, default=2048, help="of a slide, pixels; a multiple of 256")
     parser.add_argument("--patch-size", type=int, default=256)
@@ -167,33 +261,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--mode", choices=MODES, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    names = ("encoder", "batch", "workers", "threads", "device")
-    if given.mode:
-        print(json.dumps(measured(given.mode, given.folder, {name: getattr(given, name) for name in names})))
-        return
-    found: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
-    with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder), given.slides, given.side, given.patch_size)
-        for _ in range(given.repeats):
-            for mode in MODES:
-                command = [sys.executable, __file__, *sys.argv[1:], "--mode", mode, "--folder", folder]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                found[mode].append(json.loads(done.stdout.splitlines()[-1]))
-    print(f"{found['ready'][0]['patches']} patches, {given.slides} slides, {given.workers} workers, {given.encoder}")
-    print(f"{'':8}{'patches/s':>12}{'per CPU s':>12}{'to ready':>12}{'CPU':>8}{'to loop':>12}{'CPU':>8}")
-    for mode in MODES:
-        cells = [statistics.median(run["patches"] / run[clock] for run in found[mode]) for clock in ("wall", "cpu")]
-        ratios = [
-            statistics.median(other[clock] / run[clock] for run, other in zip(found[mode], found[base], strict=True))
-            for base in ("ready", "loop")
-            for clock in ("wall", "cpu")
-        ]
-        print(
-            f"{mode:8}{cells[0]:12.1f}{cells[1]:12.1f}{ratios[0]:12.2f}{ratios[1]:8.2f}{ratios[2]:12.2f}{ratios[3]:8.2f}"
-        )
+    settings = {name: getattr(given, name) for name in ("encoder", "batch", "workers", "threads", "device")}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        apart(make, folder, given.slides, given.side, given.patch_size)
+        print(f"{given.slides} slides of {given.side} pixels, patches of {given.patch_size}")
+        if given.only == "rates":
+            rates(folder, settings, given.repeats)
+        else:
+            memories(folder, settings, given.slides)
 
 
 if __name__ == "__main__":

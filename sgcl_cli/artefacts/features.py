@@ -478,8 +478,9 @@ class FeatureWriter:
                 target = file.create_dataset("features", shape=(self.done, self.dim), dtype=self.dtype)
                 self._copy_rows(target)
                 if geometry and "coords" in file:
+                    places = file["coords"].attrs
                     for key, value in geometry.items():
-                        file["coords"].attrs[key] = value
+                        places[key] = value
             store.verify(temporary, SCHEMA)
         self._rows.close()
         self._rows_path.unlink(missing_ok=True)

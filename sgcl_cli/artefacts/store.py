@@ -69,18 +69,19 @@ class Schema:
 
         :raises ArtefactError: another format or version, a missing or ill-shaped column, a missing attribute.
         """
-        found = file.attrs.get("format")
+        attributes = file.attrs  # each look at it by way of the file opens the root group anew
+        found = attributes.get("format")
         if found != self.format:
             what = f"its format is {found!r}" if found is not None else "it has no format"
             raise ArtefactError(
                 f"{path} is not {self.format}: {what}", "give a file that this version of sgcl wrote, or make it again"
             )
         for attribute in self.attributes:
-            if attribute.name not in file.attrs:
+            if attribute.name not in attributes:
                 if attribute.required:
                     raise ArtefactError(f"{path} lacks the attribute '{attribute.name}'", "make the file again")
                 continue
-            if attribute.kind is str and not isinstance(file.attrs[attribute.name], str):
+            if attribute.kind is str and not isinstance(attributes[attribute.name], str):
                 raise ArtefactError(f"{path}: the attribute '{attribute.name}' is not text", "make the file again")
         sizes: dict[str, int] = {}
         for column in self.columns:
@@ -179,10 +180,11 @@ def write_h5(path: str | Path, schema: Schema, columns: Mapping[str, Any], attri
 
 def fill(file: h5py.File, schema: Schema, columns: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
     """Put columns and root attributes into an open file."""
-    file.attrs["format"] = schema.format
+    root = file.attrs
+    root["format"] = schema.format
     for name, value in attributes.items():
         if value is not None:
-            file.attrs[name] = value
+            root[name] = value
     known = {column.name: column for column in schema.columns}
     for name, value in columns.items():
         if value is None:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,11 @@ class _Work:
     folder: Path
     identities: dict[str, str]
     warnings: list[str]
+
+    @cached_property
+    def settings(self) -> str:
+        """The command's settings that affect the result, JSON."""
+        return json.dumps(self.config.affecting(), sort_keys=True)
 
     @property
     def card(self) -> EncoderCard:
@@ -232,7 +238,7 @@ def _attributes(work: _Work, bag: Bag) -> dict[str, Any]:
         "pixels": work.source.settings.get("pixels", "stored"),
         "pretrain_slides": json.dumps(card.pretrain_slides),
         "probe_slides": json.dumps(card.probe_slides),
-        "config": json.dumps(work.config.affecting(), sort_keys=True),
+        "config": work.settings,
         **bag.attributes,
     }
 

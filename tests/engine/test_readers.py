@@ -96,18 +96,18 @@ def test_a_slide_that_hangs_its_reader_costs_itself_only(workers: int) -> None:
     """Stopped as by a C library that never returns: no exception in Python would reach it."""
     given = readings((40, ""), (300, "hang"), (30, ""), (100, "slow"), (25, ""))
     began = time.monotonic()
-    found, (told,) = gathered(given, workers, timeout=1.0)
-    assert time.monotonic() - began < 20
+    found, (told,) = gathered(given, workers, timeout=3.0)
+    assert time.monotonic() - began < 60
     assert isinstance(told, Failed) and isinstance(told.error, WorkerLostError)
-    assert "nothing was read of it for 1 s" in told.error.message and "--slide-timeout" in told.error.hint
+    assert "nothing was read of it for 3 s" in told.error.message and "--slide-timeout" in told.error.hint
     assert told.index.tolist() == list(range(40, 340))
     assert all(right_part(found, given[number]) for number in (0, 2, 3, 4))
 
 
 def test_readers_that_wait_for_the_encoder_are_not_given_up() -> None:
-    """The model takes longer for a batch than a slide may be silent, and readers are ahead of it all the time."""
-    given = readings((100, ""), (100, ""))
-    found, told = gathered(given, 2, pause=0.7, timeout=0.5)
+    """The model takes longer for a batch than a slide may be silent; one reader is ahead of it, what the other gives waits."""
+    given = readings((128, ""), (64, "slow"))
+    found, told = gathered(given, 2, pause=1.5, timeout=1.2)
     assert right(found, given, 0, 1) and not told
 
 

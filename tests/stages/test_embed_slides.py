@@ -281,14 +281,14 @@ def test_a_reader_that_hangs_costs_its_slide_after_a_second_try(tmp_path, slides
             yield row, patch
 
     monkeypatch.setattr(slide_patches, "read_patches", stuck)
-    outcome = embed(config(coords, slides, tmp_path / "f", workers=1, slide_timeout=2.0))
+    outcome = embed(config(coords, slides, tmp_path / "f", workers=1, slide_timeout=3.0))
     assert len(list(tmp_path.glob("hang*"))) == hangs
     if hangs == 1:
         assert not outcome.failures
         agree(tmp_path / "whole", tmp_path / "f")
     else:
         ((failure),) = outcome.failures
-        assert failure.slide_id == "a" and failure.reason == "nothing was read of it for 2 s"
+        assert failure.slide_id == "a" and failure.reason == "nothing was read of it for 3 s"
         assert [file.slide_id for file in open_features(tmp_path / "f").files] == ["b"]
         assert "nothing was read" in (tmp_path / "f" / "failures.csv").read_text()
 
