@@ -35,7 +35,9 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "legend.frameon": False,
+    "legend.facecolor": "white",
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
     "legend.fontsize": 8,
     "svg.hashsalt": "sgcl",
 }

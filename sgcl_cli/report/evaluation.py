@@ -16,6 +16,7 @@ _CALIBRATION = {"ece": "ECE", "brier": "Brier score"}
 _SHARES = {"sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV"}
 _KINDS = ("roc", "pr", "reliability", "confusion", "kaplan_meier", "measured")
 _MOST_ROWS = 60
+_JOINED = "\u2060"
 
 
 @dataclass(frozen=True)
@@ -282,10 +283,10 @@ def _threshold_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def _with_interval(entry: Mapping[str, Any]) -> str:
-    """``0.912 (0.870–0.950)``, a dash where undefined."""
+    """``0.912 (0.870–0.950)``, a dash where undefined; no line ends within the interval."""
     if entry["value"] is None:
         return "–"
-    interval = "" if entry["low"] is None else f" ({entry['low']:.3f}–{entry['high']:.3f})"
+    interval = "" if entry["low"] is None else f" ({entry['low']:.3f}–{_JOINED}{entry['high']:.3f})"
     return f"{entry['value']:.3f}{interval}"
 
 
@@ -506,9 +507,10 @@ def _nearest_method(protocol: Mapping[str, Any], slide_level: bool) -> str:
 def _interval_method(evaluation: Evaluation) -> str:
     if evaluation.no_interval:
         return f"There are no intervals: {evaluation.no_interval}."
+    moved = " Resampling moves the mean that R² compares with, so its interval may lie below it."
     return (
         f"Intervals ({100 * evaluation.result['confidence']:g} %): {evaluation.result['resamples']} resamples of patients "
         "within each fold, stratified by class; the metric is computed in each fold and averaged over the folds, as the "
         "headline is. Intervals are conditional on the fitted models: they do not say how much another training set "
-        "would have changed the models."
+        f"would have changed the models.{moved if 'r2' in evaluation.metric_names else ''}"
     )

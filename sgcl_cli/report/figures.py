@@ -88,7 +88,7 @@ def precision_recall(title: str, curves: Sequence[Retrieval]) -> Drawn:
                 label=f"{curve.average:.3f}   {short(curve.name)}",
             )
         _unit_square(made.axes, "recall (sensitivity)", "precision (positive predictive value)")
-        made.axes.legend(loc="lower left")
+        made.axes.legend(loc="best")
     return made.drawn
 
 

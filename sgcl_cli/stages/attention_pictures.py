@@ -17,6 +17,7 @@ from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.report import attention as drawing
 from sgcl_cli.report.page import Picture, Section
 from sgcl_cli.slide import jpeg, overlay
+from sgcl_cli.stages.attention_captions import Told
 
 _QUALITY = 85
 _REPORTED_SIDE = 760  # pixels of an overlay within the report
@@ -27,12 +28,11 @@ _MOST_PIXELS = 2**26  # of a thumbnail that is decoded
 
 @dataclass(frozen=True)
 class Seen:
-    """A slide with attention: its features, its true class and how probable the model finds it; attention (N,)."""
+    """A slide with attention: its features, what is told of it; attention (N,)."""
 
     slide_id: str
     file: FeatureFile
-    truth: str
-    probability: float
+    told: Told
     attention: NDArray[np.float32]
 
 
@@ -122,30 +122,28 @@ def _decoded(data: bytes) -> NDArray[np.uint8] | None:
 
 
 def _shown(out: Path, found: Sequence[tuple[Seen, PatchFile]], files: Sequence[str]) -> list[Picture]:
-    """For each class the overlays of the surest and of the least sure slide, as long as there is room."""
+    """For each group the overlays of the surest and of the least sure slide, as long as there is room."""
     drawn = {name: slide for slide, _ in found if (name := f"attention/{slide.file.path.stem}.jpg") in files}
     chosen: dict[str, None] = {}
-    for truth in sorted({slide.truth for slide in drawn.values()}):
-        ranked = sorted(
-            (name for name in drawn if drawn[name].truth == truth), key=lambda n: (-drawn[n].probability, n)
-        )
+    for group in sorted({slide.told.group for slide in drawn.values()}):
+        mine = (name for name in drawn if drawn[name].told.group == group)
+        ranked = sorted(mine, key=lambda n: (-drawn[n].told.sure, n))
         chosen |= dict.fromkeys([ranked[0], ranked[-1]])
     pictures = []
     for name in list(chosen)[:_MOST_IN_REPORT]:
         slide = drawn[name]
         small = overlay.reduced((out / name).read_bytes(), _REPORTED_SIDE, 80)
-        caption = f"{slide.slide_id}: {slide.truth}, which the model gives {100 * slide.probability:.0f} %."
+        caption = f"{slide.slide_id}: {slide.told.caption}."
         pictures.append(Picture(f"Attention on {slide.slide_id}", caption, small))
     return pictures
 
 
 def _montages(out: Path, found: Sequence[tuple[Seen, PatchFile]]) -> tuple[list[Picture], list[str]]:
-    """For each class the most and the least attended patch of its surest slides, several where slides are few."""
+    """For each group the most and the least attended patch of its surest slides, several where slides are few."""
     pictures, files = [], []
-    for number, truth in enumerate(sorted({slide.truth for slide, _ in found})):
-        ranked = sorted(
-            (pair for pair in found if pair[0].truth == truth), key=lambda p: (-p[0].probability, p[0].slide_id)
-        )
+    for number, group in enumerate(sorted({slide.told.group for slide, _ in found})):
+        mine = (pair for pair in found if pair[0].told.group == group)
+        ranked = sorted(mine, key=lambda pair: (-pair[0].told.sure, pair[0].slide_id))
         ranked = ranked[:_COLUMNS]
         each = -(-_COLUMNS // len(ranked))
         rows = []
@@ -163,7 +161,7 @@ def _montages(out: Path, found: Sequence[tuple[Seen, PatchFile]]) -> tuple[list[
         content = jpeg.encode(drawing.montage(rows), _QUALITY)
         store.write_bytes(out / name, content)
         files.append(name)
-        caption = f"Patches of {truth} slides that got most and least attention, with multiples of their slide's mean; "
+        caption = f"Patches of {group} that got most and least attention, with multiples of their slide's mean; "
         caption += "surest slides first."
-        pictures.append(Picture(f"Patches of {truth}", caption, content))
+        pictures.append(Picture(f"Patches of {group}", caption, content))
     return pictures, files

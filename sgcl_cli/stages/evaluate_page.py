@@ -20,7 +20,7 @@ from sgcl_cli.probe.plane import principal_plane
 from sgcl_cli.probe.splits import Plan
 from sgcl_cli.report import evaluation, figures, learning, page
 from sgcl_cli.report.page import Picture, Section
-from sgcl_cli.stages import attention_pictures, evaluate_tables
+from sgcl_cli.stages import attention_captions, attention_pictures, evaluate_tables
 from sgcl_cli.stages.evaluate_drawables import drawables
 
 FIGURES = ("figures/*.png", "figures/*.svg", "figures/montage_*.jpg", "attention/*.csv", "attention/*.jpg")
@@ -96,7 +96,7 @@ def _attention(out: Path, finished: Finished) -> tuple[list[str], list[Section]]
     if not finished.attention:
         return [], []
     files, seen = [], []
-    sure = {slide.slide_id: slide for slide in slide_results(finished)}
+    told = attention_captions.captions(finished.result, finished.predictions)
     for file, slide in zip(cohort.files, cohort.slide_id.tolist(), strict=True):
         if slide not in finished.attention:
             continue
@@ -104,12 +104,7 @@ def _attention(out: Path, finished: Finished) -> tuple[list[str], list[Section]]
         path = attention_table(file)
         store.write_text(out / path, evaluate_tables.attention_csv(file.coords, attention))
         files.append(path)
-        told = sure.get(slide)
-        truth = told.truth if told else ""
-        probability = (
-            told.probability.get(str(finished.result["attention_model"]), float("nan")) if told else float("nan")
-        )
-        seen.append(attention_pictures.Seen(slide, file, truth, probability, attention))
+        seen.append(attention_pictures.Seen(slide, file, told[slide], attention))
     drawn, sections = attention_pictures.draw(out, seen, finished.config.patches)
     return [*files, *drawn], sections
 

@@ -160,7 +160,7 @@ def test_calibration_and_thresholds_are_tables_with_their_numbers():
         "thresholds": [{"rule": "Youden", "values": {"1": 0.4, "2": 0.61, "3": None}, "metrics": shares}],
     }
     found = tables(evaluation.page(told, {}))
-    assert found["Calibration"].rows == [["Model linear", "0.123 (0.100–0.200)", "0.250 (0.100–0.200)"]]
+    assert found["Calibration"].rows == [["Model linear", "0.123 (0.100–\u20600.200)", "0.250 (0.100–\u20600.200)"]]
     row = found["Decisions at thresholds from validation"].rows[0]
     assert row[:3] == ["Model linear", "Youden", "0.4 to 0.61"]
     assert [cell.split()[0] for cell in row[3:]] == ["0.900", "0.800", "0.700", "0.600"]

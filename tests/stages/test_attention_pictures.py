@@ -10,6 +10,7 @@ from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.artefacts.patches import PatchFile
 from sgcl_cli.errors import ConfigError
 from sgcl_cli.stages import attention_pictures
+from sgcl_cli.stages.attention_captions import Told
 from sgcl_cli.stages.attention_pictures import Seen
 
 
@@ -22,7 +23,7 @@ def seen(tmp_path: Path, tiles: Path, slide_id: str, truth: str = "t", **changes
     path = tmp_path / "features" / f"{slide_id}.h5"
     path.parent.mkdir(exist_ok=True)
     file = FeatureFile(path, slide_id, np.zeros((len(patches), 2)), patches.coords, attributes=attributes)
-    return Seen(slide_id, file, truth, 0.9, weights)
+    return Seen(slide_id, file, Told(f"{truth} slides", 0.9, f"{truth}, 90 %"), weights)
 
 
 @pytest.fixture
@@ -60,7 +61,8 @@ def test_overlays_and_montages_are_drawn_where_the_features_say(tmp_path: Path, 
     assert [len(section.pictures) for section in sections] == [2, 2] and not any(
         "No pictures" in note for note in sections[0].notes
     )
-    assert "<b>one" in sections[0].pictures[0].caption
+    assert sections[0].pictures[0].caption == "a: <b>one, 90 %."
+    assert sections[1].pictures[1].caption.startswith("Patches of two slides that got most and least attention")
 
 
 def test_other_patches_than_those_embedded_are_not_drawn_on(tmp_path: Path, tiles: Path) -> None:

@@ -1,0 +1,67 @@
+"""How slides whose attention is shown are grouped, ranked and captioned, from the rows of predictions.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is told of a slide: the group it is shown with, how sure the model is of that, and what a caption says."""
+
+    group: str
+    sure: float
+    caption: str
+
+
+def captions(result: Mapping[str, Any], predictions: Rows) -> dict[str, Told]:
+    """By slide, of the model whose attention is kept.
+
+    Classes are grouped by truth, numbers by whether they are predicted above the median, survival by whether risk is
+    above the median of its fold, since risks of two folds have no common zero.
+
+    :param result: the content of metrics.json. :param predictions: rows of predictions.csv.
+    """
+    rows = [row for row in predictions if row["model"] == result["attention_model"]]
+    if result["task"] == "regression":
+        return _measured(rows)
+    if result["task"] == "survival":
+        return _survival(rows)
+    return {row["slide_id"]: _of_class(row) for row in rows}
+
+
+def _of_class(row: Mapping[str, Any]) -> Told:
+    probability = float(row[f"p_{row['label']}"])
+    said = f"{row['label']}, which the model gives {100 * probability:.0f}\u00a0%"
+    return Told(f"{row['label']} slides", probability, said)
+
+
+def _measured(rows: Rows) -> dict[str, Told]:
+    middle = float(np.median([float(row["predicted"]) for row in rows])) if rows else 0.0
+    found = {}
+    for row in rows:
+        predicted = float(row["predicted"])
+        group = f"slides of {'high' if predicted > middle else 'low'} predicted values"
+        said = f"measured {float(row['label']):.4g}, predicted {predicted:.4g}"
+        found[row["slide_id"]] = Told(group, abs(predicted - middle), said)
+    return found
+
+
+def _survival(rows: Rows) -> dict[str, Told]:
+    of_fold: dict[str, list[float]] = {}
+    for row in rows:
+        of_fold.setdefault(row["fold"], []).append(float(row["risk"]))
+    found = {}
+    for row in rows:
+        above = float(row["risk"]) - float(np.median(of_fold[row["fold"]]))
+        risk = "high" if above > 0 else "low"
+        happened = "event" if int(row["event"]) else "censored"
+        said = f"{risk} predicted risk, {happened} at {float(row['time']):.4g}"
+        found[row["slide_id"]] = Told(f"slides of {risk} predicted risk", abs(above), said)
+    return found
