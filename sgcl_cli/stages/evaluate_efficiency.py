@@ -108,7 +108,6 @@ def tidy(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "value": float(np.mean(values)),
                 "low": interval["low"],
                 "high": interval["high"],
-                "reason": interval["no_interval"],
             }
 
 
