@@ -21,7 +21,7 @@ import tifffile
 from sgcl_cli.artefacts.features import ask, open_features
 from sgcl_cli.artefacts.patches import PatchFile
 from sgcl_cli.config import EmbedConfig, TileConfig
-from sgcl_cli.engine.pool import Progress, Result
+from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.slide.discover import Entry
 from sgcl_cli.stages import slide_patches
@@ -67,20 +67,6 @@ def slides(tmp_path: Path) -> Path:
     for seed, name in enumerate("ab"):
         write_slide(tmp_path / "slides" / f"{name}.tif", seed)
     return tmp_path / "slides"
-
-
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking at slides happens in this process: the pool has its own tests."""
-
-    def run_tasks(function: Callable[..., Any], tasks: dict[str, tuple[Any, ...]], **_: Any) -> Iterator[Result[Any]]:
-        for slot, (key, arguments) in enumerate(tasks.items()):
-            try:
-                yield Result(key, function(Progress(slot), *arguments))
-            except Exception as error:
-                yield Result(key, error=error)
-
-    monkeypatch.setattr(slide_patches, "run_tasks", run_tasks)
 
 
 def config(patches: Path, slides: Path | None, out: Path, **settings: Any) -> EmbedConfig:
