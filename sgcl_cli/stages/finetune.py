@@ -197,9 +197,9 @@ class Tuner:
 
 
 def _chosen(rates: Sequence[float], fits: Sequence[FoldFit]) -> FoldFit:
-    """Of each seed the learning rate with the lowest validation loss; the first without validation.
+    """Of each seed the learning rate with the lowest validation loss; the lowest rate without validation.
 
-    :param fits: by seed, then by learning rate.
+    :param fits: by seed, then by learning rate, ascending.
     """
     test, validation = [], []
     details: dict[str, list[Any]] = {"lr": [], "best_epochs": [], "validation_losses": []}
