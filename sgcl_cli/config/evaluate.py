@@ -131,14 +131,14 @@ class EvaluateConfig(Config):
         None, "Folder of masks: tell pixels apart by the encoder's feature map.", affects=False, panel="Dense"
     )
     encoder: str | None = option(
-        None, "Encoder for --dense: what sgcl embed takes, a ResNet of this package.", affects=False, panel="Dense"
+        None, "Encoder for --dense: what sgcl embed takes, if it has a feature map.", affects=False, panel="Dense"
     )
     mask_values: str | None = option(
         None, "Classes of the masks' values, 255=tumour,0=other; default: each value is one.", panel="Dense"
     )
     ignore: int | None = option(None, "Value of the masks that is no class.", low=0, panel="Dense")
-    dense_layer: Literal["layer1", "layer2", "layer3", "layer4"] = option(
-        "layer4", "Stage whose map is read: layer4 is 32 times smaller than the patch, layer3 16 times.", panel="Dense"
+    dense_layer: str | None = option(
+        None, "Whose map is read: layer1 to layer4, or block1 to block12; default: the last.", panel="Dense"
     )
     dense_pixels: int = option(8000, "Labelled pixels a slide that the head is fitted on.", low=1, panel="Dense")
 
@@ -179,6 +179,8 @@ class EvaluateConfig(Config):
         if self.dense:
             if self.features or self.train or self.test:
                 raise ConfigError("--dense looks at patches, not features", "leave features out")
+            if self.splits is not None:
+                raise ConfigError("--splits does not go with --dense", "slides, patients or sites are left out in turn")
             return
         pair = self.train is not None or self.test is not None
         if pair and (self.train is None or self.test is None):

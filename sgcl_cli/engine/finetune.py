@@ -19,6 +19,7 @@ from sgcl_cli.engine.fit import Position
 from sgcl_cli.engine.loader import Failed, Loader, Source, epoch_order
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import Views, ViewSettings, make_views
+from sgcl_cli.nets.classifier import Classifier
 from sgcl_cli.probe.targets import Classes
 
 STEPS_OF_A_SMALL_EPOCH = 16
@@ -58,12 +59,12 @@ class Patches:
         """Prepare the next batch beside the work on this one; see ``Feed``."""
         self._feed.look_ahead()
 
-    def scores(self, model: nn.Module, rows: NDArray[np.int64]) -> Tensor:
+    def scores(self, model: Classifier, rows: NDArray[np.int64]) -> Tensor:
         """The scores of a model in evaluation mode, float64 (len(rows), K) on the CPU.
 
         :raises ArtefactError: a patch that cannot be read.
         """
-        frozen = FrozenEncoder(self._card, model, self.runtime)
+        frozen = FrozenEncoder(replace(self._card, embedding_size=model.head.out_features), model, self.runtime)
         found = []
         for batch in self._loader.batches([rows[at : at + self.batch] for at in range(0, len(rows), self.batch)]):
             if isinstance(batch, Failed):

@@ -275,7 +275,8 @@ def _threshold_tables(evaluation: Evaluation) -> list[Table]:
     if not rows:
         return []
     columns = ["Model", "Rule", "Thresholds", *_SHARES.values()]
-    note = "Each fold's threshold was chosen on its validation rows and applied to its reported rows; PPV and NPV hold "
+    note = "Each fold's threshold was chosen on its validation rows, as told by a fit that did not see them, and applied to "
+    note += "its reported rows; PPV and NPV hold "
     note += f"for the share of '{evaluation.classes[1]}' among these rows only." if evaluation.classes else ""
     return [Table("Decisions at thresholds from validation", columns, _named_once(rows), note)]
 

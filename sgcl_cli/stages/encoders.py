@@ -167,6 +167,22 @@ def _from_run(config: EmbedConfig) -> Opened:
     return Opened(card, _read(network, made, card))
 
 
+def untrained(opened: Opened, seed: int) -> Opened | None:
+    """The same architecture with random weights, fed and read in the same way; None where they are random already, or
+    only who made it can make it again.
+
+    Convolutional networks in evaluation mode divide by no statistics then, as those of ``random:``.
+    """
+    card = opened.card
+    if card.name not in ENCODERS and not is_plain_timm(card.name):
+        return None
+    with seeded(seed):
+        network, made = _build(card.name)
+    card = replace(card, name=RANDOM + card.name, sha256=weights_sha256(network.state_dict()))
+    readout = _read(network, made, card)
+    return Opened(card, readout.eval())
+
+
 def _build(arch: str) -> tuple[nn.Module, Foreign | None]:
     if arch in ENCODERS:
         return ENCODERS[arch](), None
@@ -178,7 +194,7 @@ def _read(network: nn.Module, made: Foreign | None, card: EncoderCard) -> Readou
     if made is None:
         return read_own(network, card.layer, card.pool)  # type: ignore[arg-type]
     if card.layer is not None:
-        raise ConfigError(f"--layer does not go with {card.name}", "leave it out; --pool chooses what is taken")
+        raise ConfigError(f"{card.name} has no layers to choose from", "leave the layer out")
     return made.readout(card.pool)
 
 

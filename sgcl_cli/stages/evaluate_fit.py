@@ -194,7 +194,7 @@ def _nearest(config: EvaluateConfig, features: NDArray[np.floating], cohort: Coh
     k, scores = knn.choose(features, cohort.label, fold.train, fold.validation, ks=ks, **arguments)
 
     def votes(known: NDArray[np.int64], asked: NDArray[np.int64]) -> Floats:
-        return knn.predict(features[known], cohort.label[known], features[asked], k=k, **arguments)
+        return knn.votes(features[known], cohort.label[known], features[asked], ks=(k,), **arguments)[k]
 
     details = {"k": min(k, len(fold.fitted)), "validation_brier": _spoken(scores)}
     return _single(votes(fold.fitted, fold.test), details, votes(fold.train, fold.validation))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.features import open_features, stored_bytes
 from sgcl_cli.artefacts.labels import Columns, Labels, read_labels
-from sgcl_cli.config import EvaluateConfig, flag
+from sgcl_cli.config import EvaluateConfig, flag, relative
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe import cohort as cohorts
 from sgcl_cli.probe import split_files, splits
@@ -223,7 +223,7 @@ def _division(config: EvaluateConfig, inputs: Inputs, cohort: Cohort, plan: Plan
     folds = len(plan.folds)
     if inputs.split_file is not None:
         return (f"{folds} folds" if folds > 1 else "one division into training and test"), (
-            f"{config.splits}, which is {inputs.split_file.kind}"
+            f"{relative(str(config.splits))}, which is {inputs.split_file.kind}"
         )
     if config.cv == "site":
         return f"{folds} sites, each left out once", "--cv site"

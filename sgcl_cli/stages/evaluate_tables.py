@@ -18,6 +18,7 @@ from sgcl_cli.stages.evaluate_run import Scores
 from sgcl_cli.stages.evaluate_score import Scored, log_rank_p, reported_rows, spread_dict
 
 FORMAT = "sgcl.evaluation/1"
+TABLES = ("audit.json", "splits.csv", "predictions.csv", "predictions_patients.csv", "metrics.csv", "metrics.json")
 _PROTOCOL = ("mil_", "knn_", "seeds", "bag_sample", "cv", "models", "linear")
 
 
@@ -155,11 +156,12 @@ def prediction_rows(cohort: Cohort, plan: Plan, models: Sequence[Scored]) -> Ite
                 "patient_id": str(cohort.patient_id[index]),
                 "fold": fold,
                 "model": model.key,
-                **_told(cohort, index, model.prediction[index]),
+                **told(cohort, index, model.prediction[index]),
             }
 
 
-def _told(cohort: Cohort, index: int, prediction: NDArray[np.float64]) -> dict[str, Any]:
+def told(cohort: Cohort, index: int, prediction: NDArray[np.float64]) -> dict[str, Any]:
+    """A row's truth and what is predicted, (K,), by the columns of predictions.csv."""
     if cohort.value is not None:
         return {"label": f"{cohort.value[index]:.8g}", "predicted": f"{prediction[0]:.8g}"}
     if cohort.time is not None and cohort.event is not None:
