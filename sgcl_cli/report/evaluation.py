@@ -478,7 +478,7 @@ def _finetune_method(evaluation: Evaluation) -> str:
         f"{protocol['finetune_batch']}, the rate falling from its highest to 0 as a cosine. Training sees crops of 20 to 100 % "
         "of a patch, mirrored half of the time; predictions are of the encoder’s own centre crop. Each network’s highest rate "
         f"({protocol['finetune_lr']}) and its epoch were chosen by validation cross-entropy in each fold; without validation "
-        f"patients they are the first rate and the last epoch{few}."
+        f"patients they are the lowest rate and the last epoch{few}."
     )
 
 

@@ -64,8 +64,7 @@ def open_patches(cohort: Cohort, folder: str | None, input_size: int) -> CohortP
             f"--finetune: the patches are {size} pixels, the encoder's input is {input_size}",
             f"tile with --patch-size {input_size} or more",
         )
-    slides = list(dict.fromkeys(cohort.slide_id.tolist()))
-    file_of = np.repeat(np.arange(len(slides)), [int((cohort.slide_id == slide).sum()) for slide in slides])
+    file_of = np.concatenate([[0], np.cumsum(cohort.slide_id[1:] != cohort.slide_id[:-1])]).astype(np.int64)
     rows = cohort.row.copy()
     for number, (file, opened) in enumerate(zip(cohort.files, found, strict=True)):
         if isinstance(opened, ImageFolder):

@@ -28,7 +28,7 @@ _LIBRARIES = ("sgcl", "torch", "numpy", "scikit-learn")
 
 
 class Fits:
-    """The fits of one result folder; ``taken`` counts those that were there already, ``asked`` all."""
+    """The fits of one result folder; ``taken`` counts those that were there before, ``asked`` all."""
 
     def __init__(self, out: Path, cohort: Cohort) -> None:
         self.folder = out / FOLDER
@@ -46,10 +46,11 @@ class Fits:
         if model.join is not None:
             return model.join([self.of(part, fold) for part in model.parts])
         path = self.folder / f"{self._name(model, fold)}.npz"
+        first = path not in self._used
         self._used.add(path)
         stored = _read(path)
         if stored is not None:
-            self.taken += 1
+            self.taken += first
             return stored
         fitted = model.fit(fold)
         _write(path, fitted)

@@ -50,7 +50,9 @@ def curves(
                 repeats = []
                 for (of, _), folds in sorted(points.folds.items()):
                     if of == share:
-                        repeats.append([fits.of(model, fold) if model.parts else model.fit(fold) for fold in folds])
+                        repeats.append(
+                            [fits.of(model, fold) if model.parts or of >= 1 else model.fit(fold) for fold in folds]
+                        )
                         bar.advance()
                 values, interval = curve.point(repeats)
                 if values:
@@ -108,7 +110,6 @@ def tidy(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "value": float(np.mean(values)),
                 "low": interval["low"],
                 "high": interval["high"],
-                "reason": interval["no_interval"],
             }
 
 

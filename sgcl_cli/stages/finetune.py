@@ -6,6 +6,7 @@ network, a learning rate and a seed in a fold; trials are kept as other fits are
 
 from __future__ import annotations
 
+import math
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -17,7 +18,6 @@ import numpy as np
 import torch
 
 from sgcl_cli.artefacts.checkpoint import EncoderCard
-from sgcl_cli.artefacts.images import ImageFolder
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.engine import fit as engine_fit
 from sgcl_cli.engine import runtime as engine_runtime
@@ -145,6 +145,8 @@ class Tuner:
                 engine_fit.fit(work, optimiser, epochs=epochs, lr=engine_fit.cosine(lr, epochs * work.steps))
             except engine_fit.NotFiniteError as error:
                 raise TrainingError(f"at --finetune-lr {lr:g} {error.message}", "leave that rate out") from error
+        if len(fold.validation) and not math.isfinite(work.best_loss):
+            raise TrainingError(f"at --finetune-lr {lr:g} the validation loss is never finite", "leave that rate out")
         work.restore_best()
         test, chosen = work.predict(fold.test), work.predict(fold.validation)
         loss = work.best_loss if len(fold.validation) else None
@@ -190,17 +192,14 @@ class Tuner:
         """What is fitted, in words: what, value, why."""
         config = self.config
         shares = ", ".join(f"{100 * share:g}" for share in config.tuned_shares)
-        places = sorted(
-            {str(file.folder if isinstance(file, ImageFolder) else file.path.parent) for file in self.source.files}
-        )
-        where = "; ".join(places[:2]) + (" ..." if len(places) > 2 else "")
-        return "Fine-tuning", f"{self.card.name} on {shares} % of the fitted patients", f"patches in {where}"
+        where = "where the features say" if config.patches is None else f"from {config.patches}"
+        return "Fine-tuning", f"{self.card.name} on {shares} % of the fitted patients", f"patches {where}"
 
 
 def _chosen(rates: Sequence[float], fits: Sequence[FoldFit]) -> FoldFit:
-    """Of each seed the learning rate with the lowest validation loss; the first without validation.
+    """Of each seed the learning rate with the lowest validation loss; the lowest rate without validation.
 
-    :param fits: by seed, then by learning rate.
+    :param fits: by seed, then by learning rate, ascending.
     """
     test, validation = [], []
     details: dict[str, list[Any]] = {"lr": [], "best_epochs": [], "validation_losses": []}

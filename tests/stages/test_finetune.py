@@ -183,7 +183,11 @@ def test_again_takes_every_fit_and_changes_nothing(
     out = shutil.copytree(finished, tmp_path / "out")
     (out / "run.json").unlink()
     monkeypatch.setattr(Tuner, "_trial", lambda *_: pytest.fail("fitted again"))
-    evaluate(settings(data, out))
+    notes: list[str] = []
+    reporter = Silent()
+    monkeypatch.setattr(reporter, "note", notes.append)
+    evaluate(settings(data, out), reporter)
+    assert "28 of 28 fits were there already" in notes
     for name in ("metrics.json", "predictions.csv", "metrics.csv"):
         assert (out / name).read_bytes() == (finished / name).read_bytes()
 
@@ -249,7 +253,7 @@ def move_to(path: Path, patches: Path) -> None:
         file.attrs["patches_path"] = str(patches / path.name)
 
 
-def test_folds_without_validation_take_the_first_rate_and_the_last_epoch(data: Path, tmp_path: Path) -> None:
+def test_folds_without_validation_take_the_lowest_rate_and_the_last_epoch(data: Path, tmp_path: Path) -> None:
     sides = dict.fromkeys(SLIDES, "test") | dict.fromkeys(list(SLIDES)[:1], "train")
     table = write_table(tmp_path / "l.csv", sides)
     config = settings(data, tmp_path / "out", labels=str(table), finetune_epochs=2, finetune_shares="1,100")
