@@ -69,20 +69,6 @@ def slides(tmp_path: Path) -> Path:
     return tmp_path / "slides"
 
 
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking at slides happens in this process: the pool has its own tests."""
-
-    def run_tasks(function: Callable[..., Any], tasks: dict[str, tuple[Any, ...]], **_: Any) -> Iterator[Result[Any]]:
-        for slot, (key, arguments) in enumerate(tasks.items()):
-            try:
-                yield Result(key, function(Progress(slot), *arguments))
-            except Exception as error:
-                yield Result(key, error=error)
-
-    monkeypatch.setattr(slide_patches, "run_tasks", run_tasks)
-
-
 def config(patches: Path, slides: Path | None, out: Path, **settings: Any) -> EmbedConfig:
     given = {"encoder": "random:resnet18", "dtype": "float32", "threads": 1, "batch": 24, "device": "cpu", **settings}
     return EmbedConfig.resolve({"patches": patches, "slides": slides, "out": out, **given})
