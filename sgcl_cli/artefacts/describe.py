@@ -15,7 +15,9 @@ sgcl tile       patches/<slide_id>.h5  thumbnails/<slide_id>.jpg  overlays/<slid
                 index.html  slides.csv  failures.csv  run.json; patches in TRIDENT's tree with --layout trident
 sgcl pretrain   last.pt  encoder.safetensors  encoder.json  metrics.jsonl  curves.png  slides.csv  run.json
                 epoch-0001.pt and so on with --keep; failed_batch.npz where a loss was not finite
-sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json
+sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json; with --layout clam in h5_files/, or in TRIDENT's tree
+                --map maps/<slide_id>.png  maps.html  --query query_<slide_id>_<x>_<y>.{csv,png}
+                --also pt_files/<slide_id>.pt  anndata/<slide_id>.h5ad  parquet/<slide_id>.parquet
 sgcl evaluate   metrics.json  metrics.csv  predictions.csv  predictions_patients.csv  splits.csv  audit.json
                 figures/*.{png,svg,jpg}  attention/<slide_id>.{csv,jpg}  report.html  run.json
                 .cache/*.npz (finished fits, one a model and fold)

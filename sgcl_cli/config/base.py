@@ -63,6 +63,7 @@ class Config:
 
     table: ClassVar[str] = ""
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    recipe_field: ClassVar[str] = "recipe"
 
     out: str = option(REQUIRED, "Folder to write to.", affects=False)
     seed: int = option(0, "Seed of everything random.", low=0, high=2**31 - 1, panel="Run")
@@ -89,7 +90,8 @@ class Config:
         """
         known = {name: (meta, kind) for name, meta, kind in describe(cls)}
         values: dict[str, Any] = {}
-        named = next((layer["recipe"] for layer in reversed(layers) if layer.get("recipe") is not None), None)
+        given = (layer.get(cls.recipe_field) for layer in reversed(layers))
+        named = next((name for name in given if name is not None), None)
         for layer in (cls.recipes.get(str(named), {}), *layers):
             for key, value in layer.items():
                 name = key.replace("-", "_")

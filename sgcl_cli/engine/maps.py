@@ -5,32 +5,35 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from sgcl_cli.artefacts.checkpoint import EncoderCard
+from sgcl_cli.engine.encode import resized
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import normalise
-from sgcl_cli.nets.resnet import ResNet
+from sgcl_cli.nets.readout import Readout
 
 
 class FeatureMaps:
-    """A residual network in evaluation mode on the runtime's device: whole patches, at their own size, to maps.
+    """An encoder in evaluation mode on the runtime's device: whole patches to maps.
 
-    :param stage: 1 to 4; the map of stage s is 2^(s + 1) times smaller than the patch.
+    Patches are taken as large as they are; where the card has a ``resize``, as large as the encoder's input.
     """
 
-    def __init__(self, network: ResNet, card: EncoderCard, stage: int, runtime: Runtime) -> None:
-        self._card, self._stage, self._runtime = card, stage, runtime
-        model: nn.Module = network.eval().to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        assert isinstance(model, ResNet)
-        self._network = model
+    def __init__(self, readout: Readout, card: EncoderCard, runtime: Runtime) -> None:
+        self._card, self._runtime = card, runtime
+        self._readout = readout.eval().to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, patches: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) -> float32 (B, D, h, w) on the device."""
-        images = patches.to(self._runtime.device).permute(0, 3, 1, 2).float().div_(255)
+        """uint8 (B, H, H, 3) -> float32 (B, D, h, h) on the device."""
+        images = patches.to(self._runtime.device)
+        if self._card.resize is not None:
+            images = resized(images, self._card.input_size, self._card.interpolation or "bilinear")
+        images = images.permute(0, 3, 1, 2).float().div_(255)
         with torch.inference_mode(), self._runtime.autocast():
-            return self._network.maps(normalise(images, self._card.mean, self._card.std), self._stage).float()
+            maps: Tensor = self._readout.maps(normalise(images, self._card.mean, self._card.std))
+        return maps.float()
 
 
 def at_pixels(maps: Tensor, places: NDArray[np.int64], size: int) -> NDArray[np.float32]:

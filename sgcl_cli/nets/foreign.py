@@ -120,8 +120,6 @@ def _any_size(create: Callable[..., nn.Module], name: str, pretrained: bool) -> 
 
 
 def _read_timm(network: Any, pool: str) -> Readout:
-    if pool == "auto":
-        return Readout(network, network, pool)
     channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
 
     def features(x: Tensor) -> Tensor:
@@ -130,7 +128,8 @@ def _read_timm(network: Any, pool: str) -> Readout:
 
     prefix = int(getattr(network, "num_prefix_tokens", 0))
     has_class = getattr(network, "cls_token", None) is not None
-    return Readout(network, features, pool, prefix=lambda *_: prefix, has_class=has_class)
+    taken = network if pool == "auto" else features
+    return Readout(network, taken, pool, prefix=lambda *_: prefix, has_class=has_class, spatial=features)
 
 
 def _transformers(name: str, pretrained: bool) -> Foreign:
@@ -191,14 +190,11 @@ def _side(size: Any) -> int:
 def _read_transformers(network: Any, pool: str) -> Readout:
     seeing = getattr(network, "vision_model", network)
     vision = getattr(network.config, "vision_config", network.config)
-    if pool == "auto" and hasattr(network, "get_image_features"):
 
-        def project(x: Tensor) -> Tensor:
-            found = network.get_image_features(pixel_values=x)
-            projected: Tensor = getattr(found, "pooler_output", found)
-            return projected
-
-        return Readout(network, project, pool)
+    def project(x: Tensor) -> Tensor:
+        found = network.get_image_features(pixel_values=x)
+        projected: Tensor = getattr(found, "pooler_output", found)
+        return projected
 
     def features(x: Tensor) -> Tensor:
         found: Tensor = seeing(pixel_values=x).last_hidden_state
@@ -208,7 +204,8 @@ def _read_transformers(network: Any, pool: str) -> Readout:
         patch = getattr(vision, "patch_size", None)
         return max(0, tokens - (height // patch) * (width // patch)) if isinstance(patch, int) else 0
 
-    return Readout(network, features, pool, prefix=prefix)
+    taken = project if pool == "auto" and hasattr(network, "get_image_features") else features
+    return Readout(network, taken, pool, prefix=prefix, spatial=features)
 
 
 def _own(name: str) -> Foreign:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -23,6 +24,7 @@ class Readout(nn.Module):
         none; ``cls``, ``mean`` and ``cls+mean`` (side by side, 2 D) say it for tokens, ``mean`` also for maps.
     :param prefix: tokens of an image's (T, height, width) that stand before those of its patches.
     :param has_class: whether the first of these is a class token.
+    :param spatial: images -> maps or tokens, where ``features`` gives vectors already.
     """
 
     def __init__(
@@ -33,11 +35,13 @@ class Readout(nn.Module):
         *,
         prefix: Callable[[int, int, int], int] = lambda *_: 1,
         has_class: bool = True,
+        spatial: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.pool = pool
         self._features, self._prefix, self._has_class = features, prefix, has_class
+        self._spatial = spatial or features
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> (B, D).
@@ -56,6 +60,25 @@ class Readout(nn.Module):
             f"--pool {self.pool}: the encoder gives {kinds.get(found.ndim, f'an array {tuple(found.shape)}')}",
             "use --pool auto, and an encoder that gives (B, D), tokens (B, T, D) or maps (B, D, h, w)",
         )
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Square images (B, 3, H, H) -> what stands at each place, not pooled, (B, D, h, h); the first cell is top left.
+
+        :raises ConfigError: the encoder gives vectors, or tokens that are no square lattice.
+        """
+        found = self._spatial(x)
+        if found.ndim == 4:
+            return found
+        if found.ndim != 3:
+            raise ConfigError("the encoder gives one vector an image and no map", "use an encoder with maps or tokens")
+        tokens = found[:, self._prefix(found.shape[1], *x.shape[-2:]) :]
+        side = math.isqrt(tokens.shape[1])
+        if side**2 != tokens.shape[1]:
+            raise ConfigError(
+                f"the encoder gives {tokens.shape[1]} tokens an image, which are no square map",
+                "use an encoder with maps, or whose tokens are a class token and a square",
+            )
+        return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
 
     def _pool_tokens(self, tokens: Tensor, prefix: int) -> Tensor:
         classed = self._has_class and prefix > 0
@@ -80,7 +103,7 @@ def read_own(network: ResNet | VisionTransformer, layer: str | None, pool: str) 
     if layer is not None:
         names = {f"{stem}{n}": n for n in range(1, last + 1)}
         if layer not in names:
-            raise ConfigError(f"--layer {layer}: the encoder has no such layer", f"use {stem}1 to {stem}{last}")
+            raise ConfigError(f"the encoder has no layer '{layer}'", f"use {stem}1 to {stem}{last}")
         number = names[layer]
     if isinstance(network, ResNet):
         return Readout(network, lambda x: network.maps(x, number), pool)

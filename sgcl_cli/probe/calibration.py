@@ -6,13 +6,14 @@ often it occurs. More: the highest probability against how often that class is r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.probe.uncertainty import Score, rows_per_patient, strata, too_few
+from sgcl_cli.probe.probabilities import Probabilities
+from sgcl_cli.probe.uncertainty import Score, rows_per_patient, strata
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -30,20 +31,10 @@ class Reliability:
     observed: Floats
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """Out-of-fold probabilities (n, K) of rows with their truth, fold and patient (n,)."""
+class Calibrated(Probabilities):
+    """Out-of-fold probabilities, scored by how far they are from what happens."""
 
-    truth: Labels
-    probability: Floats
-    fold: NDArray[np.str_]
-    patient: NDArray[np.str_]
-    classes: Sequence[str] = field(default_factory=tuple)
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What is scored."""
-        return METRICS
+    metrics: ClassVar[tuple[str, ...]] = METRICS
 
     def score(self, metric: str, rows: NDArray[np.bool_]) -> Score:
         """One metric on some of the rows."""
@@ -52,10 +43,6 @@ class Calibrated:
         if metric == "brier":
             return Score(float(squared_errors(self.truth[rows], self.probability[rows]).mean()))
         return Score(expected_error(self.truth[rows], self.probability[rows]))
-
-    def why_no_interval(self) -> str:
-        """Whether a class has too few patients, "" where not."""
-        return too_few(dict(enumerate(self.classes)), self.truth, self.fold, self.patient)
 
     def resampler(self, rows: NDArray[np.bool_]) -> ResampledCalibration:
         """One fold, ready to be scored under patients' weights."""

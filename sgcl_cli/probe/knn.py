@@ -14,19 +14,6 @@ TEMPERATURE = 0.07
 BLOCK = 1024
 
 
-def predict(
-    reference: NDArray[np.floating],
-    labels: NDArray[np.int64],
-    queries: NDArray[np.floating],
-    *,
-    classes: int,
-    k: int = 20,
-    temperature: float = TEMPERATURE,
-) -> Floats:
-    """The votes at one k; see ``votes``."""
-    return votes(reference, labels, queries, classes=classes, ks=[k], temperature=temperature)[k]
-
-
 def votes(
     reference: NDArray[np.floating],
     labels: NDArray[np.int64],

@@ -6,6 +6,7 @@ Shapes: n rows, G patients of a fold, R resamples. Scores equal scikit-learn's a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +25,12 @@ _BLOCK = 128
 class Values:
     """Out-of-fold values (n,) of rows with their truth, fold and patient (n,)."""
 
+    metrics: ClassVar[tuple[str, ...]] = METRICS
+
     truth: Floats
     value: Floats
     fold: NDArray[np.str_]
     patient: NDArray[np.str_]
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What is scored."""
-        return METRICS
 
     def score(self, metric: str, rows: NDArray[np.bool_]) -> Score:
         """One metric on some of the rows."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ from sklearn.metrics import (
 )
 
 from sgcl_cli.probe.auroc import resampled_auroc
-from sgcl_cli.probe.uncertainty import Score, mean_of_defined, rows_per_patient, strata, too_few
+from sgcl_cli.probe.probabilities import Probabilities
+from sgcl_cli.probe.uncertainty import Score, mean_of_defined, rows_per_patient, strata
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -33,28 +34,14 @@ Labels = NDArray[np.int64]
 METRICS: tuple[str, ...] = ("auroc", "balanced_accuracy", "macro_f1", "accuracy")
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Out-of-fold probabilities (n, K) of rows with their truth (n,), fold (n,) and patient (n,)."""
+class Predictions(Probabilities):
+    """Out-of-fold probabilities, scored by how well they tell the classes apart."""
 
-    truth: Labels
-    probability: Floats
-    fold: NDArray[np.str_]
-    patient: NDArray[np.str_]
-    classes: Sequence[str] = field(default_factory=tuple)
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What is scored."""
-        return METRICS
+    metrics: ClassVar[tuple[str, ...]] = METRICS
 
     def score(self, metric: str, rows: NDArray[np.bool_]) -> Score:
         """One metric on some of the rows."""
         return score(metric, self.truth[rows], self.probability[rows], self.classes)
-
-    def why_no_interval(self) -> str:
-        """Whether a class has too few patients, "" where not."""
-        return too_few(dict(enumerate(self.classes)), self.truth, self.fold, self.patient)
 
     def resampler(self, rows: NDArray[np.bool_]) -> ResampledFold:
         """One fold, ready to be scored under patients' weights."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.labels import plain_id
 from sgcl_cli.errors import LabelError
-from sgcl_cli.probe.splits import SPLIT_NAMES, Fold, Plan, inner_split, verify, warn_about_folds
+from sgcl_cli.probe.splits import SPLIT_NAMES, Fold, Plan, finished, unfitted, with_validation
 
 FORMAT = "sgcl.splits/1"
 Sides = dict[tuple[str, str], str]
@@ -96,31 +96,25 @@ def plan_from(
     for index, (name, sides) in enumerate(file.folds.items()):
         of_rows = zip(ids.tolist(), patients.tolist(), strict=True)
         side_of_row = np.array([sides.get((slide, ANYBODY)) or sides.get((slide, who), "") for slide, who in of_rows])
-        train, chosen, test = (np.flatnonzero(side_of_row == side) for side in ("train", "val", "test"))
-        for side, rows in (("train", train), ("test", test)):
+        fold = Fold(name, *(np.flatnonzero(side_of_row == side) for side in ("train", "val", "test")))
+        for side, rows in (("train", fold.train), ("test", fold.test)):
             if not len(rows):
                 raise LabelError(
                     f"fold {name} has no '{side}' slide that is labelled and embedded", "check the slide ids"
                 )
-        same = len(chosen) and {s for s, side in sides.items() if side == "val"} == {
+        same = len(fold.validation) and {s for s, side in sides.items() if side == "val"} == {
             s for s, side in sides.items() if side == "test"
         }
         if same:
             raise LabelError(f"fold {name}: validation equals test", "settings would be chosen on what is reported")
-        unfitted = np.setdiff1d(labels[test], labels[train])
-        if len(unfitted):
+        missing = unfitted(fold, labels, classes)
+        if missing is not None:
             raise LabelError(
-                f"fold {name}: class '{classes[int(unfitted[0])]}' is in 'test' and not in 'train'",
-                "every class needs training rows",
+                f"fold {name}: class '{missing}' is in 'test' and not in 'train'", "every class needs training rows"
             )
-        if not len(chosen):
-            state = int(np.random.SeedSequence([seed, 1, index]).generate_state(1)[0])
-            train, chosen = inner_split(ids, labels, patients, train, share=validation, seed=state)
-        plan.folds.append(Fold(name, train, chosen, test))
+        plan.folds.append(with_validation(fold, index, ids, labels, patients, validation, seed))
     _refuse_overlapping_tests(plan, patients)
-    warn_about_folds(plan, labels, classes)
-    verify(plan.folds, patients)
-    return plan
+    return finished(plan, labels, patients, classes)
 
 
 def rows_of(plan: Plan, ids: NDArray[np.str_], patients: NDArray[np.str_]) -> list[dict[str, str]]:

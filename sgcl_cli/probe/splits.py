@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from sgcl_cli.errors import LabelError
 
 Rows = NDArray[np.int64]
 ATTEMPTS = 20
+NOBODY: Rows = np.array([], dtype=np.int64)
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -89,14 +90,12 @@ def cross_validation(
             "no division by patient has every class on both sides",
             "too few patients hold more than one class; add patients or merge classes",
         )
+    rows = ids, labels, patients
     for index, part in enumerate(parts):
         test = np.sort(order[part])
         rest = np.setdiff1d(np.arange(len(labels)), test)
-        train, chosen = inner_split(ids, labels, patients, rest, share=validation, seed=_stream(seed, 1, index))
-        plan.folds.append(Fold(str(index + 1), train, chosen, test))
-    warn_about_folds(plan, labels, classes)
-    verify(plan.folds, patients)
-    return plan
+        plan.folds.append(with_validation(Fold(str(index + 1), rest, NOBODY, test), index, *rows, validation, seed))
+    return finished(plan, labels, patients, classes)
 
 
 def given(
@@ -132,19 +131,12 @@ def given(
                 f"{_listed(shared)} {'is' if len(shared) == 1 else 'are'} in both '{first}' and '{second}'",
                 "a patient belongs to one split",
             )
-    unfitted = np.setdiff1d(labels[parts["test"]], labels[parts["train"]])
-    if len(unfitted):
-        raise LabelError(
-            f"class '{classes[int(unfitted[0])]}' is in 'test' and not in 'train'", "every class needs training rows"
-        )
-    plan = Plan([])
-    train, chosen = parts["train"], parts["val"]
-    if not len(chosen):
-        train, chosen = inner_split(ids, labels, patients, train, share=validation, seed=_stream(seed, 1, 0))
-    plan.folds.append(Fold("test", train, chosen, parts["test"]))
-    warn_about_folds(plan, labels, classes)
-    verify(plan.folds, patients)
-    return plan
+    fold = Fold("test", parts["train"], parts["val"], parts["test"])
+    missing = unfitted(fold, labels, classes)
+    if missing is not None:
+        raise LabelError(f"class '{missing}' is in 'test' and not in 'train'", "every class needs training rows")
+    plan = Plan([with_validation(fold, 0, ids, labels, patients, validation, seed)])
+    return finished(plan, labels, patients, classes)
 
 
 def by_site(
@@ -177,17 +169,15 @@ def by_site(
         shared = np.intersect1d(patients[test], patients[rest])
         if len(shared):
             raise LabelError(f"{_listed(shared)} stand at two sites, one of them '{name}'", "a patient has one site")
-        unfitted = np.setdiff1d(labels[test], labels[rest])
-        if len(unfitted):
+        fold = Fold(name, rest, NOBODY, test)
+        missing = unfitted(fold, labels, classes)
+        if missing is not None:
             raise LabelError(
-                f"class '{classes[int(unfitted[0])]}' is at site '{name}' only",
+                f"class '{missing}' is at site '{name}' only",
                 "without that site it cannot be fitted: leave --cv site out, or merge classes",
             )
-        train, chosen = inner_split(ids, labels, patients, rest, share=validation, seed=_stream(seed, 1, index))
-        plan.folds.append(Fold(name, train, chosen, test))
-    warn_about_folds(plan, labels, classes)
-    verify(plan.folds, patients)
-    return plan
+        plan.folds.append(with_validation(fold, index, ids, labels, patients, validation, seed))
+    return finished(plan, labels, patients, classes)
 
 
 def bins_of(values: NDArray[np.float64], patients: NDArray[np.str_], bins: int = 4) -> NDArray[np.int64]:
@@ -197,6 +187,38 @@ def bins_of(values: NDArray[np.float64], patients: NDArray[np.str_], bins: int =
     edges = np.unique(np.quantile(means, np.arange(1, bins) / bins))
     found: NDArray[np.int64] = np.searchsorted(edges, means, side="right")[number].astype(np.int64)
     return np.unique(found, return_inverse=True)[1].astype(np.int64)
+
+
+def unfitted(fold: Fold, labels: NDArray[np.int64], classes: Sequence[str]) -> str | None:
+    """The first class that the fold reports and never fits, None where there is none."""
+    missing = np.setdiff1d(labels[fold.test], labels[fold.train])
+    return classes[int(missing[0])] if len(missing) else None
+
+
+def with_validation(
+    fold: Fold,
+    number: int,
+    ids: NDArray[np.str_],
+    labels: NDArray[np.int64],
+    patients: NDArray[np.str_],
+    share: float,
+    seed: int,
+) -> Fold:
+    """The fold itself, or, where it has no validation rows, with that share of its training rows for them.
+
+    :param number: of the fold in its plan, from 0; decides what is drawn.
+    """
+    if len(fold.validation):
+        return fold
+    train, chosen = inner_split(ids, labels, patients, fold.train, share=share, seed=_stream(seed, 1, number))
+    return replace(fold, train=train, validation=chosen)
+
+
+def finished(plan: Plan, labels: NDArray[np.int64], patients: NDArray[np.str_], classes: Sequence[str]) -> Plan:
+    """The plan with its warnings, checked as by ``verify``."""
+    _warn_about_folds(plan, labels, classes)
+    verify(plan.folds, patients)
+    return plan
 
 
 def inner_split(
@@ -221,7 +243,7 @@ def inner_split(
     last = [c for c, count in counts.items() if count == 1]
     bound = np.isin(own_patients, own_patients[np.isin(own_labels, last)])
     free = np.flatnonzero(~bound)
-    whole = np.sort(rows), np.array([], dtype=np.int64)
+    whole = np.sort(rows), NOBODY
     if len(np.unique(own_patients[free])) < 2:
         return whole
     mirrored = share > 0.5
@@ -289,7 +311,7 @@ def _partitions(labels: NDArray[np.int64], patients: NDArray[np.str_], number: i
         yield parts
 
 
-def warn_about_folds(plan: Plan, labels: NDArray[np.int64], classes: Sequence[str]) -> None:
+def _warn_about_folds(plan: Plan, labels: NDArray[np.int64], classes: Sequence[str]) -> None:
     """Add warnings about folds without validation, and about classes that a fold does not report."""
     without = [fold.name for fold in plan.folds if not len(fold.validation)]
     if without:

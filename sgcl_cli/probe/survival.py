@@ -7,6 +7,7 @@ Shapes: n rows, G patients of a fold, R resamples. ``event`` is 1 for an event a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +29,13 @@ class Risks:
     comparable; the mean over folds is the headline.
     """
 
+    metrics: ClassVar[tuple[str, ...]] = METRICS
+
     time: Floats
     event: Labels
     risk: Floats
     fold: NDArray[np.str_]
     patient: NDArray[np.str_]
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What is scored."""
-        return METRICS
 
     def score(self, metric: str, rows: NDArray[np.bool_]) -> Score:
         """Harrell's C of some of the rows."""

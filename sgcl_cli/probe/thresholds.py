@@ -6,6 +6,7 @@ A row is called positive where its score is at least the threshold. Shapes: n ro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,8 @@ class Decisions:
     Its headline is that of ``uncertainty.headlines``: conditional on the thresholds, as on the models.
     """
 
+    metrics: ClassVar[tuple[str, ...]] = METRICS
+
     truth: NDArray[np.bool_]
     called: NDArray[np.bool_]
     fold: NDArray[np.str_]
@@ -67,11 +70,6 @@ class Decisions:
         known = np.array([thresholds.get(name) is not None for name in fold.tolist()], dtype=bool)
         level = np.array([np.inf if thresholds.get(name) is None else thresholds[name] for name in fold.tolist()])
         return cls(truth[known], (score >= level)[known], fold[known], patient[known])
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What is scored."""
-        return METRICS
 
     @property
     def cell(self) -> Labels:

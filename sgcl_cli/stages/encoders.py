@@ -14,6 +14,7 @@ from torch import nn
 from sgcl_cli.artefacts.checkpoint import EncoderCard, Weights, load_encoder, read_weights
 from sgcl_cli.config import EmbedConfig, colours, differences
 from sgcl_cli.engine.runtime import seeded
+from sgcl_cli.engine.views import MEAN, STD
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.nets.baselines import COLOURS, RANDOM, build_baseline, definition_sha256, is_baseline
 from sgcl_cli.nets.encoders import ENCODERS
@@ -166,6 +167,22 @@ def _from_run(config: EmbedConfig) -> Opened:
     return Opened(card, _read(network, made, card))
 
 
+def untrained(opened: Opened, seed: int) -> Opened | None:
+    """The same architecture with random weights, fed and read in the same way; None where they are random already, or
+    only who made it can make it again.
+
+    Convolutional networks in evaluation mode divide by no statistics then, as those of ``random:``.
+    """
+    card = opened.card
+    if card.name not in ENCODERS and not is_plain_timm(card.name):
+        return None
+    with seeded(seed):
+        network, made = _build(card.name)
+    card = replace(card, name=RANDOM + card.name, sha256=weights_sha256(network.state_dict()))
+    readout = _read(network, made, card)
+    return Opened(card, readout.eval())
+
+
 def _build(arch: str) -> tuple[nn.Module, Foreign | None]:
     if arch in ENCODERS:
         return ENCODERS[arch](), None
@@ -177,7 +194,7 @@ def _read(network: nn.Module, made: Foreign | None, card: EncoderCard) -> Readou
     if made is None:
         return read_own(network, card.layer, card.pool)  # type: ignore[arg-type]
     if card.layer is not None:
-        raise ConfigError(f"--layer does not go with {card.name}", "leave it out; --pool chooses what is taken")
+        raise ConfigError(f"{card.name} has no layers to choose from", "leave the layer out")
     return made.readout(card.pool)
 
 
@@ -261,6 +278,29 @@ def open_start(arch: str, init: str | None) -> Start:
     :raises ArtefactError: they are missing or damaged.
     """
     return Start(arch, None if init is None else read_weights(init))
+
+
+def open_ours(setting: str, path: str) -> tuple[Start, EncoderCard]:
+    """An encoder that ``sgcl pretrain`` wrote, to be trained further, and its card.
+
+    :param setting: the option that names it, for messages.
+    :raises ConfigError: it is a baseline or another's, or not fed as ours are.
+    :raises ArtefactError: it is missing or damaged.
+    """
+    wanted = "give a folder that sgcl pretrain wrote, its encoder.safetensors or a checkpoint"
+    baseline = is_baseline(path) or path.startswith(RANDOM)
+    if not Path(path).exists() and (baseline or is_foreign(path)):
+        kind = "a baseline" if baseline else "another library's encoder"
+        raise ConfigError(f"{setting} {path} is {kind}, not an encoder of sgcl pretrain", wanted)
+    weights = read_weights(path)
+    card = weights.card
+    if card is None:
+        raise ConfigError(f"{setting} {path} holds another's weights, not an encoder of sgcl pretrain", wanted)
+    if card.name not in ENCODERS and not is_plain_timm(card.name):
+        raise ConfigError(f"{setting} {path}: encoder '{card.name}' cannot be made from its name alone", wanted)
+    if (card.mean, card.std, card.resize) != (MEAN, STD, None):
+        raise ConfigError(f"{setting} {path} is not fed as sgcl pretrain feeds encoders", wanted)
+    return Start(card.name, weights), card
 
 
 def build_start(start: Start, sides: tuple[int, ...]) -> tuple[nn.Module, int, Fit | None]:

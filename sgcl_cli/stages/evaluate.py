@@ -12,19 +12,21 @@ from pathlib import Path
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.results import Outcome, RunRecord
-from sgcl_cli.config import EvaluateConfig, differences, flag
-from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.errors import LabelError
 from sgcl_cli.probe import split_files
 from sgcl_cli.probe.audit import Audit
 from sgcl_cli.probe.cohort import Cohort
 from sgcl_cli.probe.splits import Plan
 from sgcl_cli.progress import Reporter, Silent
-from sgcl_cli.stages import evaluate_page, evaluate_redraw, evaluate_tables, patient_predictions
+from sgcl_cli.stages import evaluate_efficiency, evaluate_page, evaluate_redraw, evaluate_tables, patient_predictions
 from sgcl_cli.stages.compare import compare
 from sgcl_cli.stages.dense import evaluate_dense
 from sgcl_cli.stages.evaluate_cache import Fits
 from sgcl_cli.stages.evaluate_inputs import Inputs, cohort_of, describe, ledger_rows, open_inputs, plan_of
 from sgcl_cli.stages.evaluate_run import Scores, expected_seconds, fit, spoken_seconds
+from sgcl_cli.stages.finetune import Tuner, open_checkpoint
+from sgcl_cli.stages.stored_result import stored_result
 
 
 def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcome:
@@ -48,13 +50,17 @@ def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcom
     audit = Audit()
     with _recording_errors(audit, out, config.dry_run):
         inputs = open_inputs(config, audit)
+        checkpoint = open_checkpoint(config, inputs)
+        if checkpoint is not None:
+            inputs.ids["finetune"] = checkpoint.card.sha256
         stored = _stored(out, config, inputs.ids)
         if stored is not None and not evaluate_redraw.asked(config):
             reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
             return stored
         cohort = cohort_of(config, inputs, audit)
         plan = plan_of(config, inputs, cohort, audit)
-    described = describe(config, inputs, cohort, plan)
+        tuner = None if checkpoint is None else Tuner(config, cohort, checkpoint, reporter)
+    described = [*describe(config, inputs, cohort, plan), *([] if tuner is None else [tuner.describe()])]
     for what, value, why in described:
         reporter.note(f"{what}: {value}" + (f" ({why})" if why else ""))
     for warning in audit.warnings:
@@ -64,22 +70,32 @@ def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcom
         evaluate_redraw.redraw(config, inputs, cohort, plan, described)
         return _stored(out, config, inputs.ids) or stored
     if config.dry_run:
-        return _planned(config, cohort, plan, audit, described)
+        return _planned(config, cohort, plan, audit, described, tuner)
     identity = store.artefact_id(
         evaluate_tables.FORMAT, config.affecting(), [f"{k}={v}" for k, v in sorted(inputs.ids.items())]
     )
-    scores = fit(config, cohort, plan, Fits(out, cohort), audit, reporter)
+    tuned = () if tuner is None else tuner.models()
+    scores = fit(config, cohort, plan, Fits(out, cohort), audit, reporter, tuned)
     return _write(config, inputs, cohort, plan, audit, scores, described, record, identity, reporter)
 
 
 def _planned(
-    config: EvaluateConfig, cohort: Cohort, plan: Plan, audit: Audit, described: Sequence[tuple[str, str, str]]
+    config: EvaluateConfig,
+    cohort: Cohort,
+    plan: Plan,
+    audit: Audit,
+    described: Sequence[tuple[str, str, str]],
+    tuner: Tuner | None,
 ) -> Outcome:
     """What a dry run says: the plan, the ledger of slides, and the time it would take."""
-    seconds = expected_seconds(config, cohort, plan)
+    tuning = 0.0 if tuner is None else tuner.expected_seconds(plan)
+    seconds = expected_seconds(config, cohort, plan) + tuning
     found = [(what.lower(), value) for what, value, _ in described]
     data = {"plan": dict(found), "ledger": audit.ledger, "expected_seconds": round(seconds, 1)}
     headline = [*found, *ledger_rows(audit.ledger), ("expected time", spoken_seconds(seconds))]
+    if tuner is not None:
+        data["expected_seconds_finetune"] = round(tuning, 1)
+        headline.append(("of it fine-tuning", spoken_seconds(tuning)))
     return Outcome("evaluate", Path(config.out), headline, cohort.slides, warnings=audit.warnings, data=data)
 
 
@@ -101,30 +117,16 @@ def _stored(out: Path, config: EvaluateConfig, ids: Mapping[str, str]) -> Outcom
 
     :raises ConfigError: it was made under other settings or from other inputs, and --overwrite was not given.
     """
-    if config.overwrite or not (out / "run.json").exists():
+    result = stored_result(out, config, ids, "evaluate")
+    if result is None:
         return None
-    run = store.read_json(out / "run.json")
-    if run.get("stage") != "evaluate":
-        raise ConfigError(f"{out} holds the output of sgcl {run.get('stage')}", "choose another --out")
-    changed = differences(run.get("affecting", {}), config.affecting())
-    changed += [
-        f"{flag(name)} has other content now" for name, value in ids.items() if run["inputs"].get(name, value) != value
-    ]
-    gone = sorted(set(run["inputs"]) ^ set(ids))
-    changed += [f"{flag(name)} was {'' if name in run['inputs'] else 'not '}given" for name in gone]
-    if changed:
-        raise ConfigError(
-            f"{out} holds a result of other settings: {'; '.join(changed)}", "choose another --out, or say --overwrite"
-        )
-    if any(not (out / name).exists() for name in run["result"]["files"]):
-        return None
-    data = {k: v for k, v in run["result"].items() if k not in ("stage", "out", "failures", "warnings")}
+    data, warnings = result
     return Outcome(
         "evaluate",
         out,
         evaluate_tables.closing_table(data),
         total=int(data["counts"]["slides"]),
-        warnings=list(run["result"]["warnings"]),
+        warnings=warnings,
         data=data,
     )
 
@@ -163,7 +165,7 @@ def _write(
     store.write_csv(
         out / "metrics.csv",
         ["model", "metric", "scope", "value", "low", "high", "reason"],
-        evaluate_tables.tidy_metrics(scores.models),
+        [*evaluate_tables.tidy_metrics(scores.models), *evaluate_efficiency.tidy(scores.efficiency or {})],
     )
     files += evaluate_page.write_report(
         out,

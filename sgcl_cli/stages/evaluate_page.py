@@ -163,10 +163,14 @@ def efficiency_of(result: Mapping[str, Any]) -> evaluation.Efficiency | None:
     if found is None:
         return None
     curves = {
-        result["models"][key]["name"]: {float(share): values for share, values in curve.items()}
+        found["names"][key]: {float(share): values for share, values in curve.items()}
         for key, curve in found["curves"].items()
     }
-    return evaluation.Efficiency(found["metric"], curves, found["left_out"])
+    intervals = {
+        found["names"][key]: {float(share): (one["low"], one["high"]) for share, one in of_shares.items()}
+        for key, of_shares in found["intervals"].items()
+    }
+    return evaluation.Efficiency(found["metric"], curves, found["left_out"], intervals)
 
 
 def slide_results(finished: Finished) -> list[evaluation.SlideResult]:

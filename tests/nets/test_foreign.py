@@ -106,6 +106,7 @@ def test_timms_tokens(timm: list) -> None:
     assert torch.equal(made.readout("auto")(x), made.network(x))
     assert torch.equal(made.readout("mean")(x), tokens[:, 2:].mean(1))
     assert torch.equal(made.readout("cls+mean")(x), torch.cat([tokens[:, 0], tokens[:, 2:].mean(1)], 1))
+    assert torch.equal(made.readout("auto").maps(x), tokens[:, 2:].transpose(1, 2).reshape(2, 4, 2, 2))
 
 
 def test_timms_that_take_one_size_and_give_channels_last(timm: list) -> None:
@@ -116,6 +117,7 @@ def test_timms_that_take_one_size_and_give_channels_last(timm: list) -> None:
     ]
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(made.readout("mean")(x), made.network(x))
+    assert torch.equal(made.readout("auto").maps(x), made.network.forward_features(x).permute(0, 3, 1, 2))
 
 
 def test_timm_that_does_not_know_the_name(timm: list) -> None:
@@ -263,6 +265,8 @@ def test_transformers_tokens(hub: dict, before: int, patch: Any) -> None:
     torch.testing.assert_close(made.readout("mean")(x), patches.mean(1))
     expected = torch.full((2, 4), 7.0) if before else patches.mean(1)
     torch.testing.assert_close(made.readout("auto")(x), expected)
+    if isinstance(patch, int) or not before:
+        torch.testing.assert_close(made.readout("auto").maps(x), made.network.proj(x))
 
 
 def test_transformers_maps_and_image_text_models(hub: dict) -> None:
@@ -275,6 +279,7 @@ def test_transformers_maps_and_image_text_models(hub: dict) -> None:
     made = build_foreign("transformers:a", pretrained=True)
     assert torch.equal(made.readout("auto")(x), torch.full((2, 4), 14.0))
     assert made.readout("cls+mean")(x).shape == (2, 8)
+    assert torch.equal(made.readout("auto").maps(x), hub["model"].vision_model.proj(x))
 
 
 def test_transformers_that_finds_nothing(hub: dict) -> None:

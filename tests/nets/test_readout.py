@@ -47,6 +47,33 @@ def test_maps_and_vectors() -> None:
         _fixed(maps[:, :, 0, 0], "mean")
 
 
+def test_maps_stay_and_tokens_are_laid_out_row_by_row() -> None:
+    maps, image = torch.randn(2, 3, 4, 4), torch.zeros(2, 3, 32, 32)
+    assert torch.equal(Readout(nn.Identity(), lambda _: maps, "auto").maps(image), maps)
+    found = Readout(nn.Identity(), lambda _: TOKENS, "cls").maps(image)
+    assert torch.equal(found, torch.stack([TOKENS[:, 1:3], TOKENS[:, 3:5]], 1).permute(0, 3, 1, 2))
+    apart = Readout(nn.Identity(), lambda _: TOKENS[:, 0], "auto", spatial=lambda _: TOKENS)
+    assert torch.equal(apart.maps(image), found) and torch.equal(apart(image), TOKENS[:, 0])
+
+
+def test_what_has_no_square_of_places_is_refused() -> None:
+    image = torch.zeros(2, 3, 32, 32)
+    with pytest.raises(ConfigError, match="one vector an image and no map"):
+        Readout(nn.Identity(), lambda _: TOKENS[:, 0], "auto").maps(image)
+    with pytest.raises(ConfigError, match="5 tokens an image, which are no square map"):
+        Readout(nn.Identity(), lambda _: TOKENS, "mean", prefix=lambda *_: 0).maps(image)
+
+
+def test_the_map_of_a_vision_transformer_lies_as_the_image() -> None:
+    network = VisionTransformer(24, 1, 2, patch=4, native_size=16).eval()
+    x = torch.zeros(1, 3, 16, 16)
+    x[..., 4:8, 8:12] = 9.0  # the second row, third column of patches
+    with torch.inference_mode():
+        readout = read_own(network, None, "auto")
+        moved = (readout.maps(x) - readout.maps(torch.zeros_like(x))).abs().sum(1)[0]
+    assert divmod(int(moved.argmax()), 4) == (1, 2)
+
+
 def test_stages_of_a_resnet() -> None:
     torch.manual_seed(0)
     network, x = ENCODERS["resnet18"]().eval(), torch.randn(1, 3, 64, 64)
@@ -55,7 +82,7 @@ def test_stages_of_a_resnet() -> None:
         assert torch.equal(read_own(network, "layer4", "mean")(x), network(x))
         second = network.layer2(network.layer1(network.maxpool(network.relu(network.bn1(network.conv1(x))))))
         assert torch.equal(read_own(network, "layer2", "auto")(x), second.mean(dim=(2, 3)))
-    with pytest.raises(ConfigError, match="--layer block3: the encoder has no such layer .*layer1 to layer4"):
+    with pytest.raises(ConfigError, match="the encoder has no layer 'block3' .*layer1 to layer4"):
         read_own(network, "block3", "auto")
 
 

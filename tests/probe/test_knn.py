@@ -22,7 +22,7 @@ def test_equals_the_definition(k):
     rng = np.random.default_rng(0)
     reference, queries = rng.normal(size=(50, 6)), rng.normal(size=(9, 6))
     labels = rng.integers(0, 3, size=50)
-    found = knn.predict(reference, labels, queries, classes=3, k=k, temperature=0.07)
+    found = knn.votes(reference, labels, queries, classes=3, ks=[k], temperature=0.07)[k]
     expected = [by_loops(reference.tolist(), labels.tolist(), q, 3, k, 0.07) for q in queries.tolist()]
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-6)
 
@@ -31,14 +31,14 @@ def test_blocks_do_not_matter(monkeypatch):
     rng = np.random.default_rng(1)
     reference, queries = rng.normal(size=(40, 6)), rng.normal(size=(11, 6))
     labels = rng.integers(0, 2, size=40)
-    whole = knn.predict(reference, labels, queries, classes=2, k=7)
+    whole = knn.votes(reference, labels, queries, classes=2, ks=[7])[7]
     monkeypatch.setattr(knn, "BLOCK", 4)
-    np.testing.assert_allclose(knn.predict(reference, labels, queries, classes=2, k=7), whole, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(knn.votes(reference, labels, queries, classes=2, ks=[7])[7], whole, rtol=1e-4, atol=1e-7)
 
 
 def test_float16_and_rows_of_zeros():
     reference = np.array([[1, 0], [0, 1], [0, 0]], dtype=np.float16)
-    found = knn.predict(reference, np.array([0, 1, 1]), reference, classes=2, k=3)
+    found = knn.votes(reference, np.array([0, 1, 1]), reference, classes=2, ks=[3])[3]
     assert np.isfinite(found).all()
     assert found.argmax(1)[:2].tolist() == [0, 1]
 
@@ -49,7 +49,7 @@ def test_all_k_at_once_equal_each_alone():
     labels = rng.integers(0, 3, size=60)
     together = knn.votes(reference, labels, queries, classes=3, ks=(1, 10, 200))
     for k, found in together.items():
-        np.testing.assert_allclose(found, knn.predict(reference, labels, queries, classes=3, k=k), atol=1e-12)
+        np.testing.assert_allclose(found, knn.votes(reference, labels, queries, classes=3, ks=[k])[k], atol=1e-12)
 
 
 def test_k_is_chosen_on_validation_rows_only():

@@ -241,7 +241,7 @@ def test_two_ways_of_embedding_with_equal_dimensions_in_one_folder(config: Embed
         ({"encoder": "brought:scalar"}, r"--pool auto: the encoder gives an array \(150528,\)"),
         ({"encoder": "RUN", "weights": "w.pth"}, "--weights w.pth: --encoder .* has weights of its own"),
         ({"encoder": "RUN", "input_size": 40}, "vit_tiny cannot take images of 40 x 40 .*patches of 16 .*--input-size"),
-        ({"encoder": "RUN", "layer": "layer1"}, "--layer layer1: the encoder has no such layer .*block1 to block12"),
+        ({"encoder": "RUN", "layer": "layer1"}, "the encoder has no layer 'layer1' .*block1 to block12"),
         ({"encoder": "RUN", "input_size": 48}, "the patches are 32 pixels, the encoder's input is 48"),
     ],
 )

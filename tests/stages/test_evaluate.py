@@ -25,6 +25,7 @@ from sgcl_cli.progress import Silent
 from sgcl_cli.report import evaluation, figures
 from sgcl_cli.stages import (
     bag_models,
+    evaluate_cache,
     evaluate_efficiency,
     evaluate_fit,
     evaluate_inputs,
@@ -648,11 +649,11 @@ def test_a_changed_setting_refits_only_what_it_touches(
     fitted = []
     monkeypatch.setattr(bag_models, "fit_fold", lambda *_: pytest.fail("bag models were fitted again"))
     monkeypatch.setattr(linear, "fit", lambda *_, **__: pytest.fail("linear models were fitted again"))
-    predict = evaluate_fit.knn.predict
-    monkeypatch.setattr(evaluate_fit.knn, "predict", lambda *a, **k: fitted.append(k["k"]) or predict(*a, **k))
+    votes = evaluate_fit.knn.votes
+    monkeypatch.setattr(evaluate_fit.knn, "votes", lambda *a, **k: fitted.append(k["ks"]) or votes(*a, **k))
     run(out, features=str(slides), labels=str(labels), knn_k=3, overwrite=True)
     after = json.loads((out / "metrics.json").read_text())["models"]
-    assert set(fitted) == {3}
+    assert set(fitted) == {(3,)}
     assert [key for key in before if before[key] != after[key]] == ["knn"]
 
 
@@ -694,7 +695,8 @@ def test_label_efficiency_leaves_shares_without_a_class_out(slides: Path, labels
     cohort, plan, _ = planned(tmp_path, **settings)
     config = EvaluateConfig(out=str(tmp_path / "out"), **{**FAST, **settings})
     models = [model for model in evaluate_fit.suite(config, cohort) if model.key == "simpleshot"]
-    found = evaluate_efficiency.curves(config, cohort, plan, models, Silent())
+    fits = evaluate_cache.Fits(tmp_path, cohort)
+    found = evaluate_efficiency.curves(config, cohort, plan, models, fits, Silent())
     assert found["metric"] == "auroc"
     assert {share: len(values) for share, values in found["curves"]["simpleshot"].items()} == {"0.1": 5, "1": 1}
     assert found["left_out"] == [

@@ -1,0 +1,41 @@
+"""The result that a folder holds already: is it the one that is asked for?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sgcl_cli.artefacts import store
+from sgcl_cli.config import EvaluateConfig, differences, flag
+from sgcl_cli.errors import ConfigError
+
+
+def stored_result(
+    out: Path, config: EvaluateConfig, ids: Mapping[str, str], stage: str
+) -> tuple[dict[str, Any], list[str]] | None:
+    """Data and warnings of the outcome of a complete result of the same settings and inputs; None where there is none.
+
+    :param ids: names of the inputs and their ids. :param stage: as run.json names it.
+    :raises ConfigError: it was made under other settings or from other inputs, and --overwrite was not given.
+    """
+    if config.overwrite or not (out / "run.json").exists():
+        return None
+    run = store.read_json(out / "run.json")
+    if run.get("stage") != stage:
+        raise ConfigError(f"{out} holds the output of sgcl {run.get('stage')}", "choose another --out")
+    changed = differences(run.get("affecting", {}), config.affecting())
+    changed += [
+        f"{flag(name)} has other content now" for name, value in ids.items() if run["inputs"].get(name, value) != value
+    ]
+    gone = sorted(set(run["inputs"]) ^ set(ids))
+    changed += [f"{flag(name)} was {'' if name in run['inputs'] else 'not '}given" for name in gone]
+    if changed:
+        raise ConfigError(
+            f"{out} holds a result of other settings: {'; '.join(changed)}", "choose another --out, or say --overwrite"
+        )
+    result = run["result"]
+    if any(not (out / name).exists() for name in result["files"]):
+        return None
+    data = {key: value for key, value in result.items() if key not in ("stage", "out", "failures", "warnings")}
+    return data, list(result["warnings"])
