@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.probe.penalised import Axes
 from sgcl_cli.probe.standardise import Standardiser
 
 Floats = NDArray[np.float64]
 ALPHA_PATH: tuple[float, ...] = tuple(10.0**power for power in range(-2, 6))
 ALPHA_DEFAULT = 1e3
+_FLAT = 1e-12
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,30 @@ def fit(
     return RidgeProbe(standardise, solve(best), float(values[fitted].mean()), best, errors)
 
 
+@dataclass(frozen=True)
+class _Axes:
+    """X = Z V^T with orthogonal columns in V: ``rows`` Z (n, A), ``directions`` V (D, A), ``spread`` |z_a|^2 / n (A,)."""
+
+    rows: Floats
+    directions: Floats
+    spread: Floats
+
+    @classmethod
+    def of(cls, features: Floats) -> _Axes:
+        """The principal axes of rows (n, D) about the origin; axes without any spread are left out."""
+        n, dim = features.shape
+        wide = n < dim
+        values, vectors = np.linalg.eigh(features @ features.T if wide else features.T @ features)
+        kept = values > _FLAT * max(float(values[-1]), np.finfo(np.float64).tiny)
+        values, vectors = values[kept], vectors[:, kept]
+        if wide:
+            length = np.sqrt(values)
+            return cls(vectors * length, features.T @ (vectors / length), values / n)
+        return cls(features @ vectors, vectors, values / n)
+
+
 class _Solver:
-    def __init__(self, axes: Axes, values: Floats) -> None:
+    def __init__(self, axes: _Axes, values: Floats) -> None:
         self.axes = axes
         self.target = axes.rows.T @ (values - values.mean())
         self.squares = axes.spread * len(values)
@@ -77,4 +99,4 @@ class _Solver:
 
 def _solver(features: NDArray[np.floating], values: Floats) -> tuple[Standardiser, _Solver]:
     standardise = Standardiser.fit(features)
-    return standardise, _Solver(Axes.of(standardise(features)), values)
+    return standardise, _Solver(_Axes.of(standardise(features)), values)

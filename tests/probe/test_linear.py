@@ -66,6 +66,37 @@ def test_the_path_and_a_cold_fit_agree():
         np.testing.assert_allclose(solution.coefficients, alone.coefficients, atol=1e-4)
 
 
+@pytest.mark.parametrize(("axes", "rows"), [(3, 1000), (128, 30), (1, 7)])
+def test_axes_that_are_few_or_of_few_rows_change_nothing(monkeypatch, axes, rows):
+    features, label = blobs(3, rows=200, dim=20)
+    scaler, model = cold(features, label, np.arange(200), 1.0)
+    monkeypatch.setattr(penalised, "_AXES", axes)
+    monkeypatch.setattr(penalised, "_ROWS", rows)
+    (solution,) = walk(scaler.transform(features), linear.CrossEntropy.of(label), [1.0], tolerance=1e-8)
+    np.testing.assert_allclose(solution.coefficients.T, model.coef_, atol=2e-5 * np.abs(model.coef_).max())
+
+
+def test_the_leading_axes_are_the_principal_ones():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(300, 40)) * 2.0 ** -np.arange(40)
+    axes = penalised.LeadingAxes.of(features)
+    values = np.linalg.eigvalsh(features.T @ features)
+    np.testing.assert_allclose(np.sort(axes.spread), values / 300, atol=1e-12)
+    np.testing.assert_allclose(axes.directions.T @ axes.directions, np.eye(40), atol=1e-10)
+    assert axes.rest == pytest.approx(0, abs=1e-12)
+
+
+def test_what_the_leading_axes_leave_is_spread_evenly(monkeypatch):
+    monkeypatch.setattr(penalised, "_AXES", 10)
+    features = np.random.default_rng(0).normal(size=(300, 40))
+    features[:, 7] *= 30
+    axes = penalised.LeadingAxes.of(features)
+    total = float((features**2).sum()) / 300
+    assert axes.spread.shape == (10,) and axes.directions.shape == (40, 10)
+    assert axes.spread.sum() + 30 * axes.rest == pytest.approx(total)
+    assert abs(axes.directions[7, axes.spread.argmax()]) > 0.99
+
+
 def test_a_fit_that_stops_early_says_so(monkeypatch):
     features, label = blobs(2)
     monkeypatch.setattr(penalised, "MAX_ITERATIONS", 1)
