@@ -469,15 +469,16 @@ def _sgd_method(evaluation: Evaluation) -> str:
 
 def _finetune_method(evaluation: Evaluation) -> str:
     protocol, few = evaluation.result["protocol"], ""
+    shares, rates = protocol["finetune_shares"].replace(",", ", "), protocol["finetune_lr"].replace(",", " or ")
     if protocol["finetune_seeds"] > 1:
         few = f", {protocol['finetune_seeds']} seeds a fold, whose predictions are averaged"
     return (
         "Fine-tuning: the whole network with a linear layer on top is fitted on the patch images, from the encoder’s weights, "
-        f"and for comparison from random ones, on {protocol['finetune_shares']} % of the fitted patients: "
+        f"and for comparison from random ones, on {shares} % of the fitted patients: "
         f"{protocol['finetune_epochs']} epochs of SGD with momentum 0.9, weight decay 0.0001, batches of at most "
         f"{protocol['finetune_batch']}, the rate falling from its highest to 0 as a cosine. Training sees crops of 20 to 100 % "
         "of a patch, mirrored half of the time; predictions are of the encoder’s own centre crop. Each network’s highest rate "
-        f"({protocol['finetune_lr']}) and its epoch were chosen by validation cross-entropy in each fold; without validation "
+        f"({rates}) and its epoch were chosen by validation cross-entropy in each fold; without validation "
         f"patients they are the lowest rate and the last epoch{few}."
     )
 

@@ -12,7 +12,7 @@ from sgcl_cli.engine.encode import centre_crop
 from sgcl_cli.engine.finetune import Finetuning, Patches
 from sgcl_cli.engine.fit import Position, fit
 from sgcl_cli.engine.loader import Called
-from sgcl_cli.engine.runtime import Runtime
+from sgcl_cli.engine.runtime import Runtime, start
 from sgcl_cli.engine.views import MEAN, STD
 from sgcl_cli.errors import ArtefactError
 from sgcl_cli.probe.targets import Classes
@@ -119,3 +119,15 @@ def test_a_patch_that_cannot_be_read_stops_it() -> None:
         source.scores(Brightness(), np.arange(2))
     with pytest.raises(ArtefactError, match="patch 1"):
         next(source.views([np.array([1])], 0, 0))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_it_learns_on_a_gpu() -> None:
+    runtime = start("cuda", "auto", None)
+    shown = Patches(SOURCE, CARD, runtime, batch=8, workers=2)
+    target = Classes(TARGET.classes.cuda(), 2)
+    work = Finetuning(Brightness(), shown, target, np.arange(80), np.arange(80, 100), seed=0)
+    fit(work, torch.optim.SGD(work.model.parameters(), lr=0.5), epochs=4, lr=lambda step: 0.5)
+    work.restore_best()
+    assert (work.predict(np.arange(100, 140)).argmax(1) == np.arange(100, 140) % 2).mean() > 0.9

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sgcl_cli.artefacts.checkpoint import EncoderCard, save_encoder
+from sgcl_cli.artefacts.checkpoint import EncoderCard, load_encoder, save_encoder
 from sgcl_cli.artefacts.features import FeatureWriter
 from sgcl_cli.artefacts.images import ImageFolder
 from sgcl_cli.artefacts.patches import PatchIndex
@@ -26,6 +26,7 @@ from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.engine.views import MEAN, STD
 from sgcl_cli.errors import ArtefactError, ConfigError, TrainingError
 from sgcl_cli.nets.encoders import ENCODERS
+from sgcl_cli.probe.splits import Fold
 from sgcl_cli.progress import Silent
 from sgcl_cli.report import evaluation
 from sgcl_cli.stages import evaluate_cache, evaluate_page
@@ -285,6 +286,25 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(data: Path, tmp_path: P
     assert told["of it fine-tuning"] == "under a minute"
 
 
+def test_one_network_begins_with_the_runs_weights_and_the_other_does_not(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tuner,) = tuners(settings(data, tmp_path / "out"), monkeypatch)
+    fold = Fold("test", np.arange(40), np.arange(40, 60), np.arange(60, 80))
+    run = load_encoder(data / "run")[1]
+    begun = {key: tuner._begin(key, 0.1, 0, fold, lambda: None)[0].model.encoder.state_dict() for key in tuner.starts}
+    assert all(torch.equal(begun["finetune"][name], value) for name, value in run.items())
+    assert not torch.equal(begun["scratch"]["layers.0.weight"], run["layers.0.weight"])
+
+
+def tuners(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> list[Tuner]:
+    """What an evaluation makes to fit networks with; it fits none."""
+    seen: list[Tuner] = []
+    monkeypatch.setattr(Tuner, "models", lambda self: seen.append(self) or [])
+    evaluate(config)
+    return seen
+
+
 def test_images_are_found_by_their_folders_id_and_their_names(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,12 +319,10 @@ def test_images_are_found_by_their_folders_id_and_their_names(
         (tmp_path / f"features-{side}").mkdir()
         where = {"patches_id": images.id, "patches_path": f"../{side}"}
         write_features(tmp_path / f"features-{side}/{side}.h5", card_of(data), columns, images.label_names, **where)
-    seen: list[Tuner] = []
-    monkeypatch.setattr(Tuner, "models", lambda self: seen.append(self) or [])
     pair = {"train": str(tmp_path / "features-train"), "test": str(tmp_path / "features-test")}
     config = settings(data, tmp_path / "out", features=None, labels=None, **pair)
-    evaluate(config)
-    source, cohort = seen[0].source, seen[0].cohort
+    (tuner,) = tuners(config, monkeypatch)
+    source, cohort = tuner.source, tuner.cohort
     pixels = np.empty((VIEW, VIEW, 3), np.uint8)
     for i in range(len(cohort)):
         source.into(i, pixels)
