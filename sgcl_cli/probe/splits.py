@@ -280,7 +280,10 @@ def verify(folds: Sequence[Fold], patients: NDArray[np.str_]) -> None:
             raise LabelError(f"fold {fold.name} is empty", "use fewer folds")
         shared = (sides[0] & sides[1]) | (sides[0] & sides[2]) | (sides[1] & sides[2]) | (sides[2] & reported)
         if shared:
-            raise LabelError(f"{_listed(sorted(shared))} would be on two sides of fold {fold.name}")
+            raise LabelError(
+                f"{_listed(sorted(shared))} would be on two sides of fold {fold.name}",
+                "all slides of a patient belong to one side: correct the split, or patient_id",
+            )
         reported |= sides[2]
 
 
