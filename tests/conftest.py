@@ -54,20 +54,25 @@ def _write_slide(folder: Path, slide_id: str, columns: int, rows: int, size: int
     return path
 
 
-@pytest.fixture
-def make_patches(tmp_path: Path) -> Callable[..., Path]:
+@pytest.fixture(scope="session")
+def write_patches() -> Callable[..., Path]:
     """A function that writes a folder of small synthetic patches, as sgcl tile would, and returns it."""
 
-    def make(
-        name: str = "tiles",
+    def write(
+        folder: Path,
         slides: dict[str, tuple[int, int]] | None = None,
         size: int = 32,
         pixels: bool = True,
         seed: int = 0,
     ) -> Path:
-        folder = tmp_path / name
         for slide_id, (columns, rows) in (slides or {"a": (4, 4), "b": (5, 3)}).items():
             _write_slide(folder, slide_id, columns, rows, size, pixels, seed)
         return folder
 
-    return make
+    return write
+
+
+@pytest.fixture
+def make_patches(tmp_path: Path, write_patches: Callable[..., Path]) -> Callable[..., Path]:
+    """The same within the test's own folder, by name."""
+    return lambda name="tiles", *arguments, **settings: write_patches(tmp_path / name, *arguments, **settings)

@@ -186,3 +186,10 @@ def test_the_command_line_says_what_is_not_default():
 def test_settings_of_evaluate_that_contradict_each_other_are_refused(settings: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EvaluateConfig(out="o", **settings)
+
+
+def test_the_command_line_tells_paths_from_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    config = TileConfig(slides=(str(tmp_path / "here/in"), "plain"), out=str(tmp_path / "out"))
+    assert config.command_line() == "sgcl tile in plain --out ../out"

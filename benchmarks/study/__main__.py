@@ -7,7 +7,7 @@
 Run it at the root of the repository, with the real data beside it or named by SGCL_DATA. The protocol is study.toml and
 docs/results.md. The same command goes on where it stopped: rows that are done are kept, a pretraining goes on from its
 checkpoint. Once --minutes are spent no row is begun, a pretraining writes its checkpoint, and the table marks what is missing.
-Written to --out: study.md (what is printed), study.csv, study.png, purity.png, results/ (one file a row and seed).
+Written to --out: study.md (what is printed), study.csv, study.png, learning.png, purity.png, results/ (one file a row and seed).
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import material, paired, protocol, purity, table, work
+from benchmarks.study import learning, material, paired, protocol, purity, table, work
 from benchmarks.study.budget import Budget
 from benchmarks.study.protocol import Job, Study
 from benchmarks.study.table import Line
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.errors import Interrupted, SgclError
 
-RADII = (1.1, 2, 3, 5, 7, 10, 20)
 ROOT = Path(__file__).resolve().parents[2]
 Do = Callable[[Job, str], dict[str, Any]]
 Reached = Callable[[Job, str], int | None]
@@ -132,10 +131,12 @@ def _study(arguments: argparse.Namespace) -> int:
         lambda job, key: work.epochs_done(bench, job, key),
     )
     tasks = {task.name: (task.metric, task.development) for task in found.tasks}
-    pairs = paired.against_reference(lines, [name for name, (_, development) in tasks.items() if development], out)
-    near = table.radii(purity.by_radius(found.corpora["inductive"], RADII))
+    pairs = paired.differences(lines, {name: development for name, (_, development) in tasks.items()}, out)
+    near = table.radii(purity.by_radius(found.corpora["inductive"], purity.RADII))
     differences = paired.markdown(pairs) if pairs else ""
-    print(table.write(lines, tasks, [*_head(study, found, lines)], out, paired=differences, near=near))
+    learned = learning.markdown(lines)
+    print(table.write(lines, tasks, [*_head(study, found, lines)], out, paired=differences, near=near, learned=learned))
+    learning.draw(lines, len(PatchIndex.open(found.corpora["inductive"])), out)
     return 0
 
 

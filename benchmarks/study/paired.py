@@ -1,8 +1,8 @@
-"""Is an ablation other than sgcl? Paired by patient on the development data, Holm over all comparisons of the table."""
+"""Is a row other than the one that it adds to? Paired by patient, Holm over all comparisons of the table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,14 +13,13 @@ from sgcl_cli.artefacts import store
 from sgcl_cli.probe.comparison import Entry, compare, holm
 from sgcl_cli.probe.metrics import Predictions
 
-REFERENCE = "sgcl"
-
 
 @dataclass(frozen=True)
 class Paired:
-    """``row`` minus the reference, first seeds; ``adjusted`` after Holm. None with the reason where there is no interval."""
+    """``row`` minus ``against``, first seeds; ``adjusted`` after Holm. None with the reason where there is no interval."""
 
     row: str
+    against: str
     task: str
     probe: str
     value: float | None
@@ -30,25 +29,26 @@ class Paired:
     reason: str
 
 
-def against_reference(lines: Sequence[Line], tasks: Sequence[str], folder: Path) -> list[Paired]:
-    """Every ablation that was run against sgcl, on each of ``tasks`` and by each probe.
+def differences(lines: Sequence[Line], tasks: Mapping[str, bool], folder: Path) -> list[Paired]:
+    """Every row that was run against the one that it names, by each probe: ablations on the development data, others not.
 
+    :param tasks: by name whether the data are for development.
     :param folder: of the study, under which the results name their predictions.
     """
-    first = [line for line in lines if line.job.seed == 0 and line.result is not None]
-    reference = next((line for line in first if line.job.row.name == REFERENCE), None)
-    ablations = [line for line in first if line.job.row.group == "ablation"]
-    if reference is None:
-        return []
+    first = {line.job.row.name: line for line in lines if line.job.seed == 0 and line.result is not None}
     found, p = [], []
-    for line in ablations:
-        for task in tasks:
+    for line in first.values():
+        row = line.job.row
+        reference = None if row.against is None else first.get(row.against)
+        if reference is None:
+            continue
+        for task in (name for name, development in tasks.items() if development == (row.group == "ablation")):
             for probe in PROBES:
-                pair = [_entry(one, task, probe, folder) for one in (reference, line)]
                 assert line.result is not None
+                pair = [_entry(one, task, probe, folder) for one in (reference, line)]
                 (difference,) = compare(pair, line.result["scores"][task]["metric"])
                 values = (difference.value, difference.low, difference.high, None, difference.reason)
-                found.append(Paired(line.job.row.name, task, probe, *values))
+                found.append(Paired(row.name, reference.job.row.name, task, probe, *values))
                 p.append(difference.p)
     adjusted = iter(holm([value for value in p if value is not None]))
     return [
@@ -58,13 +58,13 @@ def against_reference(lines: Sequence[Line], tasks: Sequence[str], folder: Path)
 
 def markdown(pairs: Sequence[Paired]) -> str:
     """One line a comparison."""
-    rows = ["| row minus sgcl | task | probe | difference | p after Holm |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| rows | task | probe | difference | p after Holm |", "| --- | --- | --- | --- | --- |"]
     for pair in pairs:
         value = "undefined" if pair.value is None else f"{pair.value:+.3f}"
         if pair.low is not None and pair.high is not None:
             value += f" [{pair.low:+.3f}, {pair.high:+.3f}]"
         p = pair.reason if pair.adjusted is None else f"{pair.adjusted:.3f}"
-        rows.append(f"| {pair.row} | {pair.task} | {PROBES[pair.probe]} | {value} | {p} |")
+        rows.append(f"| {pair.row} - {pair.against} | {pair.task} | {PROBES[pair.probe]} | {value} | {p} |")
     return "\n".join(rows)
 
 

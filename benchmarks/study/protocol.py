@@ -22,13 +22,17 @@ _DRAWN = ("random:",)  # encoders that a seed decides
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: an encoder that exists, or settings to pretrain one under."""
+    """A row of the table: an encoder that exists, or settings to pretrain one under.
+
+    :ivar against: the row that it is compared with in pairs, to which it adds something; None for no comparison.
+    """
 
     name: str
     group: Group = "main"
     encoder: str | None = None
     pretrain: Mapping[str, Any] = field(default_factory=dict, hash=False)
     purity: bool = False
+    against: str | None = None
 
     @property
     def seeded(self) -> bool:
@@ -111,6 +115,8 @@ def load(path: Path, size: str, only: Sequence[str] = ()) -> Study:
     for row in rows:
         if (row.encoder is None) == (not row.pretrain):
             raise ConfigError(f"row '{row.name}' of {path} needs either an encoder or settings of pretraining")
+        if row.against is not None and row.against not in {one.name for one in rows}:
+            raise ConfigError(f"row '{row.name}' of {path} is against '{row.against}', which is no row")
     names = [*(only or chosen.get("rows", [row.name for row in rows]))]
     unknown = sorted({*names} - {row.name for row in rows})
     if unknown:

@@ -3,10 +3,13 @@
 From a run's checkpoints: banks and clusters as they were at the end of each epoch, the anchors' own bank rows for their
 embeddings. Only anchors and companions with labels count, and a companion only where its slide is labelled by the same
 scheme as the anchor's: spots know cancer and immune, the mask tumour and other.
+
+    python -m benchmarks.study.purity TILES      # which R suits labelled patches, before any training
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ from sgcl_cli.method.positives import Neighbourhood
 from sgcl_cli.method.sgcl import SGCL, Settings
 from sgcl_cli.stages.pretrain_state import epochs_kept
 
+RADII = (1.1, 2, 3, 5, 7, 10, 20)
 _AT_ONCE = 128
 KINDS = ("spatial", "propagated", "negatives")
 
@@ -151,3 +155,9 @@ def _objective(settings: Settings, index: PatchIndex, state: dict[str, Any], see
     )
     objective.load_state_dict(state)
     return objective
+
+
+if __name__ == "__main__":
+    from benchmarks.study.table import radii
+
+    print(radii(by_radius(Path(sys.argv[1]), RADII)))

@@ -32,12 +32,14 @@ def markdown(
     head: Sequence[str],
     paired: str = "",
     near: str = "",
+    learned: str = "",
 ) -> str:
     """The whole report.
 
     :param tasks: by name the metric, and whether the data are for development.
     :param head: what the study was run on, one sentence each.
     :param paired: the table of paired differences, if there is any. :param near: that of ``radii``.
+    :param learned: that of how pretraining went.
     """
     rows = [*dict.fromkeys(line.job.row for line in lines if line.job.row.group != "ablation")] if lines else []
     test = [name for name, (_, development) in tasks.items() if not development]
@@ -46,7 +48,8 @@ def markdown(
     development = [name for name, (_, own) in tasks.items() if own]
     if any(row.group == "ablation" for row in shown):
         parts += ["### Development data", _scores(lines, [*dict.fromkeys(shown)], tasks, development)]
-    parts += [*([paired] if paired else []), *_reasons(lines)]
+    parts += [*_reasons(lines), *(["### Differences in pairs", paired] if paired else [])]
+    parts += ["### Pretraining", learned] if learned else []
     if any(line.job.row.encoder is None for line in lines):
         parts += ["### Cost", _costs(lines)]
     pure = [text for text in (near, _purity(lines)) if text]
@@ -66,7 +69,7 @@ def _scores(lines: Sequence[Line], rows: Sequence[Row], tasks: Mapping[str, tupl
         if not done:
             cells = [own[0].state, *[""] * (len(columns) - 1)]
         body.append([row.name, _seeds(own), _epochs(own), *cells])
-    return _grid(head, body)
+    return grid(head, body)
 
 
 def _seeds(own: Sequence[Line]) -> str:
@@ -103,7 +106,7 @@ def _costs(lines: Sequence[Line]) -> str:
             body.append(
                 [*name, f"{cost['images_per_second']:.0f}", f"{cost['hours']:.2f}", f"{cost['memory_gib']:.1f}"]
             )
-    return _grid(["pretraining", "seed", "images/s", "hours", "GiB"], body)
+    return grid(["pretraining", "seed", "images/s", "hours", "GiB"], body)
 
 
 def _reasons(lines: Sequence[Line]) -> list[str]:
@@ -131,7 +134,7 @@ def _purity(lines: Sequence[Line]) -> str:
         for scheme, shares in entry["schemes"].items()
     ]
     head = ["epoch", "classes", "spatial positives", "propagated positives", "semi-hard negatives", "any two patches"]
-    return _grid(head, body) if body else ""
+    return grid(head, body) if body else ""
 
 
 def radii(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -141,14 +144,15 @@ def radii(entries: Sequence[Mapping[str, Any]]) -> str:
         for entry in entries
         for scheme, shares in entry["schemes"].items()
     ]
-    return _grid(["R", "classes", "spatial positives", "any two patches"], body)
+    return grid(["R", "classes", "spatial positives", "any two patches"], body)
 
 
 def _share(entry: Mapping[str, Any]) -> str:
     return "none" if entry["same"] is None else f"{entry['same']:.3f} of {entry['pairs']:,}"
 
 
-def _grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     rows = [head, ["---"] * len(head), *body]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -179,9 +183,10 @@ def write(
     *,
     paired: str = "",
     near: str = "",
+    learned: str = "",
 ) -> str:
     """Write study.md, study.csv, study.png and, where it was measured, purity.png; the text is returned."""
-    text = markdown(lines, tasks, head, paired, near)
+    text = markdown(lines, tasks, head, paired, near, learned)
     store.write_text(out / "study.md", text)
     store.write_csv(out / "study.csv", COLUMNS, tidy(lines))
     draw_scores(lines, {name: metric for name, (metric, development) in tasks.items() if not development}, out)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.study import purity
+from benchmarks.study import learning, purity
 from benchmarks.study.material import Material, Task
 from benchmarks.study.protocol import Job
 from sgcl_cli.artefacts import store
@@ -52,7 +52,7 @@ class Bench:
 
 
 def do(bench: Bench, job: Job, key: str) -> dict[str, Any]:
-    """The result of a job, JSON values: ``scores`` by task and probe, ``cost`` of a pretraining, ``warnings``.
+    """The result of a job, JSON values: ``scores`` by task and probe, ``warnings``; ``cost`` and ``learning`` of a pretraining.
 
     Everything is kept under its place until the result is there; what was done before is not done again.
 
@@ -67,7 +67,8 @@ def do(bench: Bench, job: Job, key: str) -> dict[str, Any]:
         trained = pretrain(config)
         gc.collect()  # ends the processes that decoded patches
         cost = _cost(trained.data["images_per_second"], trained.data["steps"] * config.batch)
-        result |= {"epochs": trained.data["epochs"], "cost": cost, "warnings": trained.warnings}
+        learned = learning.of_run(place / "pretrain")
+        result |= {"epochs": trained.data["epochs"], "cost": cost, "warnings": trained.warnings, "learning": learned}
         if job.row.purity:
             result["purity"] = purity.of_run(bench.corpus(job), place / "pretrain")
     wanted = [task for task in bench.material.tasks if _scored(job, task)]

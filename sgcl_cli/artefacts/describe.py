@@ -15,8 +15,10 @@ sgcl tile       patches/<slide_id>.h5  thumbnails/<slide_id>.jpg  overlays/<slid
                 index.html  slides.csv  failures.csv  run.json; patches in TRIDENT's tree with --layout trident
 sgcl pretrain   last.pt  encoder.safetensors  encoder.json  metrics.jsonl  curves.png  slides.csv  run.json
                 epoch-0001.pt and so on with --keep; failed_batch.npz where a loss was not finite
-sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json
-sgcl evaluate   metrics.json  metrics.csv  predictions.csv  splits.csv  audit.json
+sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json; with --layout clam in h5_files/, or in TRIDENT's tree
+                --map maps/<slide_id>.png  maps.html  --query query_<slide_id>_<x>_<y>.{csv,png}
+                --also pt_files/<slide_id>.pt  anndata/<slide_id>.h5ad  parquet/<slide_id>.parquet
+sgcl evaluate   metrics.json  metrics.csv  predictions.csv  predictions_patients.csv  splits.csv  audit.json
                 figures/*.{png,svg,jpg}  attention/<slide_id>.{csv,jpg}  report.html  run.json
                 .cache/*.npz (finished fits, one a model and fold)
   --compare     compare.json  compare.csv  compare.html  run.json
@@ -52,6 +54,15 @@ spatial_positives, propagated_positives, positive_similarity, negative_similarit
 images_per_second, data_wait (seconds that it waited for decoding), memory_mib. An epoch: step and summary, the means of
 these, effective_rank_v, effective_rank_h and, where one ran, probe. A refit: step and clusters. What does not apply is null
 or absent.
+
+## Tables of an evaluation
+
+`predictions.csv`, a row a model and reported slide or patch: `slide_id[,row],patient_id`, where `row` counts within the feature
+file; then `label,fold,model,predicted,p_<class>` of classes, `label,fold,model,predicted` of measurements,
+`time,event,fold,model,risk` of survival. `predictions_patients.csv`, a row a model and patient: `patient_id,rows` and the same,
+the mean over its `rows` slides or patches of probabilities, values or log risks. A label, time or event that differs among
+them is empty; measurements are averaged. `splits.csv`: `slide_id,patient_id,fold,split`, split train, val or test.
+`metrics.csv`: `model,metric,scope,value,low,high,reason`.
 
 ## Labels, brought by you
 

@@ -288,18 +288,14 @@ def _open_h5(path: Path, mapped: bool = False) -> FeatureFile:
         if array.ndim == 3 and array.shape[0] == 1:
             array = array[0]
         array = _features(array, path)
-        columns: dict[str, Any] = {}
-        for key in ("coords", "grid", "label"):
-            if (
-                key in file
-                and file[key].shape[:1] == array.shape[:1]
-                and file[key].ndim == (1 if key == "label" else 2)
-            ):
+        columns: dict[str, Any] = {"coords": _coords(file, len(array), path)}
+        for key, shape in (("grid", (len(array), 2)), ("label", (len(array),))):
+            if key in file and file[key].shape == shape:
                 columns[key] = file[key][:]
         for key in ("name", "group"):
             if key in file:
                 columns[key] = tuple(file[key].asstr()[:])
-        geometry = dict(file["coords"].attrs) if "coords" in file else None
+        geometry = dict(file["coords"].attrs) if columns["coords"] is not None else None
         attributes = dict(file.attrs)
     return FeatureFile(
         path=path,
@@ -310,6 +306,25 @@ def _open_h5(path: Path, mapped: bool = False) -> FeatureFile:
         geometry=geometry,
         **columns,
     )
+
+
+def _coords(file: h5py.File, rows: int, path: Path) -> NDArray[np.int64] | None:
+    """int64 (rows, 2), level-0 pixels; None where there are none, or in another unit, as STAMP's, which are in um.
+
+    :raises ArtefactError: not one place a row.
+    """
+    if "coords" not in file:
+        return None
+    coords = file["coords"][:]
+    if coords.ndim == 3 and coords.shape[0] == 1:
+        coords = coords[0]
+    if coords.shape != (rows, 2):
+        raise ArtefactError(
+            f"{path} has {rows} rows of features, and coords {coords.shape}", "embed this slide again, as a whole"
+        )
+    unit = str(file.attrs.get("unit", file["coords"].attrs.get("unit", "px")))
+    whole = coords.dtype.kind in "iu" or (coords.dtype.kind == "f" and bool((coords == np.rint(coords)).all()))
+    return coords.astype(np.int64) if whole and unit == "px" else None
 
 
 def _array(data: h5py.Dataset, path: Path, mapped: bool) -> NDArray[Any]:

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from sgcl_cli.config.base import REQUIRED, Config, Meta, describe, differences, failures_allowed, flag, option
+from sgcl_cli.config.base import REQUIRED, Config, Meta, describe, differences, failures_allowed, flag, option, relative
 from sgcl_cli.config.embed import EmbedConfig
 from sgcl_cli.config.encoders import ARCHITECTURES, colours
 from sgcl_cli.config.evaluate import EvaluateConfig
@@ -36,6 +36,7 @@ __all__ = [
     "flag",
     "load_toml",
     "option",
+    "relative",
 ]
 
 COMMANDS: tuple[type[Config], ...] = (TileConfig, PretrainConfig, EmbedConfig, EvaluateConfig)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import shlex
 import types
 from collections.abc import Mapping
@@ -62,6 +63,7 @@ class Config:
 
     table: ClassVar[str] = ""
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    recipe_field: ClassVar[str] = "recipe"
 
     out: str = option(REQUIRED, "Folder to write to.", affects=False)
     seed: int = option(0, "Seed of everything random.", low=0, high=2**31 - 1, panel="Run")
@@ -88,7 +90,8 @@ class Config:
         """
         known = {name: (meta, kind) for name, meta, kind in describe(cls)}
         values: dict[str, Any] = {}
-        named = next((layer["recipe"] for layer in reversed(layers) if layer.get("recipe") is not None), None)
+        given = (layer.get(cls.recipe_field) for layer in reversed(layers))
+        named = next((name for name in given if name is not None), None)
         for layer in (cls.recipes.get(str(named), {}), *layers):
             for key, value in layer.items():
                 name = key.replace("-", "_")
@@ -110,7 +113,10 @@ class Config:
         return {spec.name: _plain(getattr(self, spec.name)) for spec in dataclasses.fields(self)}
 
     def command_line(self) -> str:
-        """The command that gives the same result, with the settings that are not at their default."""
+        """The command that gives the same result, with the settings that are not at their default.
+
+        Paths are relative to the working folder, so that a report does not tell where this machine keeps things.
+        """
         arguments: list[str] = []
         options: list[str] = []
         for spec in dataclasses.fields(self):
@@ -121,11 +127,11 @@ class Config:
             ):
                 continue
             if spec.metadata["meta"].argument:
-                arguments += [*value] if isinstance(value, tuple) else [str(value)]
+                arguments += _spelled(value)
             elif isinstance(value, bool):
                 options.append(flag(spec.name) if value else flag("no_" + spec.name))
             else:
-                options += [flag(spec.name), *(value if isinstance(value, tuple) else [str(value)])]
+                options += [flag(spec.name), *_spelled(value)]
         return shlex.join(["sgcl", self.table, *arguments, *options])
 
     def affecting(self) -> dict[str, Any]:
@@ -154,6 +160,11 @@ def failures_allowed(rule: str, total: int) -> int:
     return math.floor(total * number / 100) if text.endswith("%") else int(number)
 
 
+def relative(path: str) -> str:
+    """A path as seen from the working folder; what is not an absolute path stays."""
+    return os.path.relpath(path) if Path(path).is_absolute() else path
+
+
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two resolved configs, one phrase a field: ``--mpp was 0.5, is 0.25``."""
     names = [*now, *(name for name in stored if name not in now)]
@@ -162,6 +173,10 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name in names
         if stored.get(name, "absent") != now.get(name, "absent")
     ]
+
+
+def _spelled(value: Any) -> list[str]:
+    return [relative(str(item)) for item in (value if isinstance(value, tuple) else (value,))]
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:

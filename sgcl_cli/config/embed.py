@@ -128,6 +128,13 @@ class EmbedConfig(Config):
     workers: int | None = option(
         None, "Processes that read and decode patches; default: from the cores.", low=0, affects=False, panel="Run"
     )
+    slide_timeout: float = option(
+        600.0,
+        "With --slides: seconds without a patch after which a slide is given up.",
+        above=0,
+        affects=False,
+        panel="Run",
+    )
     allow_failures: str = option(
         "0", "Failed slides, as N or P%, up to which the exit code stays 0.", affects=False, panel="Run"
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from sgcl_cli.config.base import Config, option
+from sgcl_cli.config.base import Config, flag, option
 from sgcl_cli.errors import ConfigError
 
 BAG_MODELS = ("mean", "max", "abmil", "gated-abmil", "clam-sb", "dsmil", "transmil")
@@ -16,6 +18,17 @@ class EvaluateConfig(Config):
     """Settings of ``sgcl evaluate``."""
 
     table: ClassVar[str] = "evaluate"
+    recipe_field: ClassVar[str] = "protocol"
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "sgcl": {
+            "linear": "sgd",
+            "linear_epochs": 100,
+            "linear_lr": 0.03,
+            "knn_temperature": 0.07,
+            "finetune_epochs": 20,
+            "finetune_shares": "1,10",
+        },
+    }
 
     features: str | None = option(None, "Folder of features.", affects=False, argument=True)
     labels: str | None = option(None, "Table slide_id,label[,patient_id][,site][,split].", affects=False, panel="Data")
@@ -23,7 +36,7 @@ class EvaluateConfig(Config):
     test: str | None = option(None, "Features to report on; goes with --train.", affects=False, panel="Data")
     patches: str | None = option(
         None,
-        "Folder of the patches, for pictures of attention; default: where the features say.",
+        "Folder of the patches, for pictures of attention and --finetune; default: where the features say.",
         affects=False,
         panel="Data",
     )
@@ -46,6 +59,12 @@ class EvaluateConfig(Config):
         False, "Go on where more than 5 % of the labelled slides have no features.", panel="Data"
     )
 
+    protocol: Literal["sgcl"] | None = option(
+        None,
+        "Named settings, below what TOML and flags say: sgcl for the paper's; --print-config shows them.",
+        affects=False,
+        panel="Protocol",
+    )
     models: str | None = option(
         None, "Bag models on slides, by comma: mean,max,abmil,gated-abmil,clam-sb,dsmil,transmil.", panel="Protocol"
     )
@@ -66,6 +85,13 @@ class EvaluateConfig(Config):
     validation: float = option(
         0.2, "Share of the training patients kept for choosing settings.", above=0, below=1, panel="Protocol"
     )
+    linear: Literal["path", "sgd"] = option(
+        "path",
+        "Linear model of classes: path chooses C on validation; sgd has a fixed schedule, a tenth of the rate after 60 and 80 %.",
+        panel="Protocol",
+    )
+    linear_epochs: int = option(100, "Epochs of --linear sgd.", low=1, panel="Protocol")
+    linear_lr: float = option(0.03, "Learning rate of --linear sgd.", above=0, panel="Protocol")
     knn_k: int | None = option(
         None,
         "Neighbours of the kNN probe; default: 10, 20, 100 or 200, whichever suits validation.",
@@ -80,6 +106,26 @@ class EvaluateConfig(Config):
     mil_dropout: float = option(0.25, "Dropout of the attention model.", low=0, below=1, panel="Protocol")
     bootstrap: int = option(2000, "Resamples of the patients for intervals; 0 for none.", low=0, panel="Protocol")
     confidence: float = option(0.95, "Coverage of the intervals.", above=0, below=1, panel="Protocol")
+
+    finetune: str | None = option(
+        None,
+        "Run of sgcl pretrain: fit its encoder on the patches themselves, beside one from scratch; patch level.",
+        affects=False,
+        panel="Fine-tuning",
+    )
+    finetune_shares: str = option(
+        "1,10,100", "Per cent of the fitted patients whose labels are used, by comma.", panel="Fine-tuning"
+    )
+    finetune_epochs: int = option(
+        20, "Epochs of fine-tuning; validation chooses one of them.", low=1, panel="Fine-tuning"
+    )
+    finetune_lr: str = option(
+        "0.003,0.03", "Highest learning rates, by comma; validation chooses one of them.", panel="Fine-tuning"
+    )
+    finetune_batch: int = option(64, "Patches in a batch of fine-tuning.", low=2, panel="Fine-tuning")
+    finetune_seeds: int = option(
+        1, "Fits of each network in each fold; predictions are averaged.", low=1, panel="Fine-tuning"
+    )
 
     dense: str | None = option(
         None, "Folder of masks: tell pixels apart by the encoder's feature map.", affects=False, panel="Dense"
@@ -101,8 +147,20 @@ class EvaluateConfig(Config):
         """The bag models asked for, gated-abmil where nothing is said."""
         return tuple(name.strip() for name in (self.models or "gated-abmil").split(","))
 
+    @property
+    def tuned_shares(self) -> tuple[float, ...]:
+        """``--finetune-shares`` as shares of 1, ascending."""
+        return tuple(share / 100 for share in _numbers("finetune_shares", self.finetune_shares, 100))
+
+    @property
+    def tuned_rates(self) -> tuple[float, ...]:
+        """``--finetune-lr`` as numbers, ascending."""
+        return _numbers("finetune_lr", self.finetune_lr, math.inf)
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        _numbers("finetune_shares", self.finetune_shares, 100)
+        _numbers("finetune_lr", self.finetune_lr, math.inf)
         unknown = [name for name in self.bag_models if name not in BAG_MODELS]
         if unknown:
             raise ConfigError(f"--models: there is no '{unknown[0]}'", f"known: {', '.join(BAG_MODELS)}")
@@ -112,6 +170,8 @@ class EvaluateConfig(Config):
             raise ConfigError(f"--task {self.task} has no --time", "leave --task or --time and --event out")
         if self.splits is not None and self.cv == "site":
             raise ConfigError("--splits and --cv site both divide the slides", "give one of them")
+        if self.finetune is not None:
+            self._check_finetune()
         if self.compare:
             if self.features or self.train or self.test or self.labels:
                 raise ConfigError("--compare takes finished evaluations alone", "leave features and labels out")
@@ -132,3 +192,25 @@ class EvaluateConfig(Config):
                 "give either FEATURES [--labels] or --train A --test B",
                 "example: sgcl evaluate features/ --labels labels.csv --out results/",
             )
+
+    def _check_finetune(self) -> None:
+        if self.compare or self.dense:
+            other = "--compare" if self.compare else "--dense"
+            raise ConfigError(f"--finetune does not go with {other}", "it fits networks on labelled patches")
+        if self.level == "slide":
+            raise ConfigError("--finetune is at patch level, and --level is slide", "leave one of them out")
+
+
+def _numbers(name: str, text: str, most: float) -> tuple[float, ...]:
+    """Different numbers above 0, by comma, ascending.
+
+    :raises ConfigError: it is not that.
+    """
+    try:
+        numbers = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        numbers = []
+    if not numbers or not all(math.isfinite(number) and 0 < number <= most for number in numbers):
+        bound = "" if math.isinf(most) else f" and at most {most:g}"
+        raise ConfigError(f"{flag(name)} is '{text}'", f"give numbers greater than 0{bound}, by comma")
+    return tuple(numbers)

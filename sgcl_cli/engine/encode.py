@@ -36,13 +36,22 @@ class FrozenEncoder:
         return self.begin(patches)()
 
     def begin(self, patches: Tensor) -> Callable[[], NDArray[np.float32]]:
-        """Start on a batch, which must stay as it is until the result is asked for; a GPU works meanwhile."""
+        """Start on a batch, which must stay as it is until the result is asked for; a GPU works meanwhile.
+
+        :raises ArtefactError: the model gives something other than one row an image.
+        """
         images = patches.to(self.runtime.device, non_blocking=True)
         if self.card.resize is not None:
             images = resized(images, self.card.resize, self.card.interpolation or "bilinear")
         images = centre_crop(images, self.card.input_size)
         with torch.inference_mode(), self.runtime.autocast():
             h: Any = self.model(normalise(images.permute(0, 3, 1, 2).float().div_(255), self.card.mean, self.card.std))
+        expected = (len(patches), self.card.embedding_size)
+        if tuple(h.shape) != expected:
+            raise ArtefactError(
+                f"{self.card.name} gives {tuple(h.shape)} for {len(patches)} images, not {expected}",
+                "make its module return one row an image",
+            )
 
         def result() -> NDArray[np.float32]:
             rows: NDArray[np.float32] = h.float().cpu().numpy()

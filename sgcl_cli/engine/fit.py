@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -88,3 +88,8 @@ def fit(
 def cosine(start: float, steps: int) -> Callable[[int], float]:
     """The learning rate ``start (1 + cos(pi step / steps)) / 2``: from ``start`` to 0 (SGDR, Loshchilov and Hutter 2017)."""
     return lambda step: 0.5 * start * (1 + math.cos(math.pi * min(step, steps) / steps))
+
+
+def in_steps(start: float, milestones: Sequence[int], factor: float = 0.1) -> Callable[[int], float]:
+    """The learning rate ``start * factor^m`` after m of the ``milestones``, numbers of steps."""
+    return lambda step: start * factor ** sum(step >= milestone for milestone in milestones)

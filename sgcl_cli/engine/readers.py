@@ -1,7 +1,8 @@
 """Worker processes that read slides: one crew for all slides of a run, patches out as full batches.
 
 A worker reads one slide at a time and puts its patches into memory that it shares with the main process, as far ahead as there
-is room; then it waits. Its memory and its pipe are its own: a worker that dies costs the slide that it was at, nothing else.
+is room; then it waits. Its memory and its pipe are its own: a worker that dies, or hangs, costs the slide that it was at,
+nothing else.
 Batches take patches as they come, from several slides; within a slide they come in the order in which they are best read.
 """
 
@@ -13,8 +14,9 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -34,10 +36,11 @@ Read = Callable[[Task, Callable[[], int]], Iterator[tuple[int, "Pixels | SgclErr
 _PART = 16  # patches that are handed over at once
 _LEAST = 4  # parts of each worker
 _AHEAD = 2  # batches that all workers together may be ahead
+_PATIENCE = 10.0  # seconds for a killed process to be gone; one that waits for a dead disk may never be
 
 
 class WorkerLostError(ArtefactError):
-    """The process that read a slide died."""
+    """The process that read a slide died, or gave nothing for so long that it was killed."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,16 @@ class Reading(Generic[Task]):
     count: int
 
 
-@dataclass
+@dataclass(eq=False)
 class _Worker(Generic[Task]):
-    """A worker as the main process sees it: its process and pipe, its parts (parts, _PART, size, size, 3), and the slides that
-    it was given, the one that it is at first."""
+    """A worker as the main process sees it: its process and pipe, its parts (parts, _PART, size, size, 3), the slides that
+    it was given, the one that it is at first, and when it was last heard of or given something to do."""
 
     process: Any
     pipe: Connection
     pixels: Pixels
     given: deque[Reading[Task]] = field(default_factory=deque)
+    heard: float = 0.0
 
 
 @dataclass
@@ -73,6 +77,8 @@ class Readers(Generic[Task]):
     :param size: side of a patch in pixels.
     :param batch: patches in a batch. :param workers: processes, and threads for all of them.
     :param pin: whether batches shall lie in page-locked memory.
+    :param timeout: seconds without a patch after which a slide is given up; None for no limit. A worker that waits for room
+        is not meant: it has given all it could.
     """
 
     read: Read[Task]
@@ -80,6 +86,7 @@ class Readers(Generic[Task]):
     batch: int
     workers: int
     pin: bool
+    timeout: float | None = None
     _crew: list[_Worker[Task]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -96,13 +103,13 @@ class Readers(Generic[Task]):
             worker.pipe.close()
             worker.process.kill()
         for worker in self._crew:
-            worker.process.join()
+            worker.process.join(_PATIENCE)
         self._crew.clear()
 
     def batches(self, readings: Sequence[Reading[Task]]) -> Iterator[Batch | Missing | Failed]:
         """The patches of all slides; a batch is valid until the next but one is asked for.
 
-        A slide that fails, also by the death of its worker (``WorkerLostError``), is told once.
+        A slide that fails, also by the death or the silence of its worker (``WorkerLostError``), is told once.
         """
         waiting = deque(readings)
         self._left.value = len(waiting)
@@ -132,32 +139,58 @@ class Readers(Generic[Task]):
 
     def _arrivals(self, waiting: deque[Reading[Task]]) -> Iterator[tuple[list[int], Pixels] | Missing | Failed]:
         while busy := {worker.pipe: worker for worker in self._crew if worker.given}:
-            for pipe in wait([*busy]):
+            for pipe in wait([*busy], self._until_silent(busy.values())):
                 worker = busy[pipe]  # type: ignore[index]
-                reading = worker.given[0]
-                try:
-                    kind, content = worker.pipe.recv()
-                except (EOFError, OSError):
-                    worker.given.popleft()
-                    waiting.extendleft(reversed(worker.given))
-                    yield self._failed(reading, self._buried(worker))
-                    self._left.value -= 1
-                    self._crew[self._crew.index(worker)] = fresh = self._hired()
-                    self._top_up(fresh, waiting)
-                    continue
-                if kind == "part":
-                    part, rows = content
-                    yield [reading.start + row for row in rows], worker.pixels[part]
-                    _send(worker.pipe, part)
-                elif kind == "missing":
-                    row, error = content
-                    yield Missing(reading.start + row, error)
-                else:
-                    if content is not None:
-                        yield self._failed(reading, content)
-                    self._left.value -= 1
-                    worker.given.popleft()
-                    self._top_up(worker, waiting)
+                yield from self._message(worker, waiting)
+                worker.heard = time.monotonic()
+            for worker in busy.values():
+                if worker in self._crew and worker.given and self._silent(worker):
+                    worker.process.kill()
+                    yield self._lost(worker, self._gave_nothing(), waiting)
+
+    def _message(
+        self, worker: _Worker[Task], waiting: deque[Reading[Task]]
+    ) -> Iterator[tuple[list[int], Pixels] | Missing | Failed]:
+        reading = worker.given[0]
+        try:
+            kind, content = worker.pipe.recv()
+        except (EOFError, OSError):
+            yield self._lost(worker, self._death_of(worker), waiting)
+            return
+        if kind == "part":
+            part, rows = content
+            yield [reading.start + row for row in rows], worker.pixels[part]
+            _send(worker.pipe, part)
+        elif kind == "missing":
+            row, error = content
+            yield Missing(reading.start + row, error)
+        else:
+            if content is not None:
+                yield self._failed(reading, content)
+            self._left.value -= 1
+            worker.given.popleft()
+            self._top_up(worker, waiting)
+
+    def _until_silent(self, workers: Iterable[_Worker[Task]]) -> float | None:
+        """Seconds until the first worker has been silent for too long."""
+        if self.timeout is None:
+            return None
+        return max(0.0, min(worker.heard for worker in workers) + self.timeout - time.monotonic())
+
+    def _silent(self, worker: _Worker[Task]) -> bool:
+        """Whether a worker has given nothing for too long; what it gave may still wait in its pipe."""
+        return self.timeout is not None and time.monotonic() - worker.heard >= self.timeout and not worker.pipe.poll()
+
+    def _lost(self, worker: _Worker[Task], error: WorkerLostError, waiting: deque[Reading[Task]]) -> Failed:
+        """The slide that a lost worker was at; another worker gets what else it was given."""
+        worker.process.join(_PATIENCE)
+        worker.pipe.close()
+        reading = worker.given.popleft()
+        waiting.extendleft(reversed(worker.given))
+        self._left.value -= 1
+        self._crew[self._crew.index(worker)] = fresh = self._hired()
+        self._top_up(fresh, waiting)
+        return self._failed(reading, error)
 
     def _top_up(self, worker: _Worker[Task], waiting: deque[Reading[Task]]) -> None:
         """Give a worker the slides that it may begin before anyone has time for it again."""
@@ -165,20 +198,27 @@ class Readers(Generic[Task]):
             self._give(worker, waiting.popleft())
 
     def _give(self, worker: _Worker[Task], reading: Reading[Task]) -> None:
+        if not worker.given:
+            worker.heard = time.monotonic()
         worker.given.append(reading)
         _send(worker.pipe, ("read", reading.task))
 
     def _failed(self, reading: Reading[Task], error: SgclError) -> Failed:
         return Failed(np.arange(reading.start, reading.start + reading.count), error)
 
-    def _buried(self, worker: _Worker[Task]) -> WorkerLostError:
-        worker.process.join()
-        worker.pipe.close()
+    def _death_of(self, worker: _Worker[Task]) -> WorkerLostError:
+        worker.process.join(_PATIENCE)
         code = worker.process.exitcode
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         return WorkerLostError(
             f"the process that read it died ({how})",
             "the file may be damaged, or memory was short: use fewer --workers",
+        )
+
+    def _gave_nothing(self) -> WorkerLostError:
+        return WorkerLostError(
+            f"nothing was read of it for {self.timeout:g} s",
+            "the file may be damaged, or its disk slow: a longer --slide-timeout waits longer",
         )
 
     def _hired(self) -> _Worker[Task]:

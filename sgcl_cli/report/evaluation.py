@@ -58,11 +58,12 @@ class Drawables:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What labels buy: a metric's values by model name and share of patients, one a repeat."""
+    """What labels buy: a metric's values by model name and share of patients, one a repeat, and their mean's interval."""
 
     metric: str
     curves: Mapping[str, Mapping[float, Sequence[float]]]
     left_out: Sequence[str] = ()
+    intervals: Mapping[str, Mapping[float, tuple[float | None, float | None]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -274,7 +275,8 @@ def _threshold_tables(evaluation: Evaluation) -> list[Table]:
     if not rows:
         return []
     columns = ["Model", "Rule", "Thresholds", *_SHARES.values()]
-    note = "Each fold's threshold was chosen on its validation rows and applied to its reported rows; PPV and NPV hold "
+    note = "Each fold's threshold was chosen on its validation rows, as told by a fit that did not see them, and applied to "
+    note += "its reported rows; PPV and NPV hold "
     note += f"for the share of '{evaluation.classes[1]}' among these rows only." if evaluation.classes else ""
     return [Table("Decisions at thresholds from validation", columns, _named_once(rows), note)]
 
@@ -295,10 +297,14 @@ def _efficiency_table(efficiency: Efficiency) -> Table:
         for share in shares:
             values = curve.get(share, [])
             spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.3f}{spread}" if len(values) else "–")
+            low, high = efficiency.intervals.get(name, {}).get(share, (None, None))
+            interval = "" if low is None else f" ({low:.3f}–{high:.3f})"
+            cells.append(f"{np.mean(values):.3f}{spread}{interval}" if len(values) else "–")
         rows.append([name, *cells])
     metric = METRIC_NAMES.get(efficiency.metric, efficiency.metric)
     note = f"{metric}, mean over repeats ± their standard deviation; shares are of patients, smaller within larger."
+    if any(low is not None for shares in efficiency.intervals.values() for low, _ in shares.values()):
+        note += " In brackets: the interval of that mean; every repeat scores the same resampled patients."
     return Table("What labels buy", ["Model", *(f"{100 * share:g} %" for share in shares)], rows, note)
 
 
@@ -403,7 +409,8 @@ def _methods(evaluation: Evaluation) -> list[str]:
     if slide_level:
         other.append("“Patch count only” knows how many patches a slide has.")
     chosen = f"{_division_method(evaluation)} {_choice_method(evaluation)}"
-    return [chosen, " ".join([_linear_method(evaluation), *other]), _interval_method(evaluation)]
+    tuned = [_finetune_method(evaluation)] if "finetune_epochs" in result["protocol"] else []
+    return [chosen, " ".join([_linear_method(evaluation), *other]), *tuned, _interval_method(evaluation)]
 
 
 def _division_method(evaluation: Evaluation) -> str:
@@ -433,7 +440,10 @@ def _choice_method(evaluation: Evaluation) -> str:
 
 
 def _linear_method(evaluation: Evaluation) -> str:
-    path = evaluation.result["protocol"]["c_path"]
+    protocol = evaluation.result["protocol"]
+    if protocol.get("linear") == "sgd":
+        return _sgd_method(evaluation)
+    path = protocol["c_path"]
     on = "the mean of a slide’s patches" if evaluation.result["level"] == "slide" else "patches"
     kind, setting, by = {
         "regression": ("Ridge regression", "alpha", "squared error"),
@@ -442,6 +452,32 @@ def _linear_method(evaluation: Evaluation) -> str:
     return (
         f"{kind} on {on}, standardised on the rows it was fitted on: {setting} from {path[0]:g} to {path[-1]:g} by validation "
         f"{by}, then fitted again on training and validation rows."
+    )
+
+
+def _sgd_method(evaluation: Evaluation) -> str:
+    protocol = evaluation.result["protocol"]
+    on = "the mean of a slide’s patches" if evaluation.result["level"] == "slide" else "patches"
+    return (
+        f"A linear layer on frozen features of {on}, standardised on the rows it was fitted on: {protocol['linear_epochs']} "
+        f"epochs of SGD at {protocol['linear_lr']:g}, a tenth of it after 60 % and again after 80 % of them, momentum 0.9, "
+        "batches of 128, the last epoch taken. It is fitted on training and validation rows; thresholds come from a fit without "
+        "the latter."
+    )
+
+
+def _finetune_method(evaluation: Evaluation) -> str:
+    protocol, few = evaluation.result["protocol"], ""
+    if protocol["finetune_seeds"] > 1:
+        few = f", {protocol['finetune_seeds']} seeds a fold, whose predictions are averaged"
+    return (
+        "Fine-tuning: the whole network with a linear layer on top is fitted on the patch images, from the encoder’s weights, "
+        f"and for comparison from random ones, on {protocol['finetune_shares']} % of the fitted patients: "
+        f"{protocol['finetune_epochs']} epochs of SGD with momentum 0.9, weight decay 0.0001, batches of at most "
+        f"{protocol['finetune_batch']}, the rate falling from its highest to 0 as a cosine. Training sees crops of 20 to 100 % "
+        "of a patch, mirrored half of the time; predictions are of the encoder’s own centre crop. Each network’s highest rate "
+        f"({protocol['finetune_lr']}) and its epoch were chosen by validation cross-entropy in each fold; without validation "
+        f"patients they are the first rate and the last epoch{few}."
     )
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from sgcl_cli.artefacts.checkpoint import EncoderCard, Weights, load_encoder, read_weights
 from sgcl_cli.config import EmbedConfig, colours, differences
 from sgcl_cli.engine.runtime import seeded
+from sgcl_cli.engine.views import MEAN, STD
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.nets.baselines import COLOURS, RANDOM, build_baseline, definition_sha256, is_baseline
 from sgcl_cli.nets.encoders import ENCODERS
@@ -277,6 +278,29 @@ def open_start(arch: str, init: str | None) -> Start:
     :raises ArtefactError: they are missing or damaged.
     """
     return Start(arch, None if init is None else read_weights(init))
+
+
+def open_ours(setting: str, path: str) -> tuple[Start, EncoderCard]:
+    """An encoder that ``sgcl pretrain`` wrote, to be trained further, and its card.
+
+    :param setting: the option that names it, for messages.
+    :raises ConfigError: it is a baseline or another's, or not fed as ours are.
+    :raises ArtefactError: it is missing or damaged.
+    """
+    wanted = "give a folder that sgcl pretrain wrote, its encoder.safetensors or a checkpoint"
+    baseline = is_baseline(path) or path.startswith(RANDOM)
+    if not Path(path).exists() and (baseline or is_foreign(path)):
+        kind = "a baseline" if baseline else "another library's encoder"
+        raise ConfigError(f"{setting} {path} is {kind}, not an encoder of sgcl pretrain", wanted)
+    weights = read_weights(path)
+    card = weights.card
+    if card is None:
+        raise ConfigError(f"{setting} {path} holds another's weights, not an encoder of sgcl pretrain", wanted)
+    if card.name not in ENCODERS and not is_plain_timm(card.name):
+        raise ConfigError(f"{setting} {path}: encoder '{card.name}' cannot be made from its name alone", wanted)
+    if (card.mean, card.std, card.resize) != (MEAN, STD, None):
+        raise ConfigError(f"{setting} {path} is not fed as sgcl pretrain feeds encoders", wanted)
+    return Start(card.name, weights), card
 
 
 def build_start(start: Start, sides: tuple[int, ...]) -> tuple[nn.Module, int, Fit | None]:

@@ -19,21 +19,22 @@ from sgcl_cli.probe.audit import Audit
 from sgcl_cli.probe.cohort import Cohort
 from sgcl_cli.probe.splits import Plan
 from sgcl_cli.progress import Reporter, Silent
-from sgcl_cli.report import figures
-from sgcl_cli.stages import evaluate_page, evaluate_tables
+from sgcl_cli.stages import evaluate_efficiency, evaluate_page, evaluate_redraw, evaluate_tables, patient_predictions
 from sgcl_cli.stages.compare import compare
 from sgcl_cli.stages.dense import evaluate_dense
 from sgcl_cli.stages.evaluate_cache import Fits
 from sgcl_cli.stages.evaluate_inputs import Inputs, cohort_of, describe, ledger_rows, open_inputs, plan_of
 from sgcl_cli.stages.evaluate_run import Scores, expected_seconds, fit, spoken_seconds
+from sgcl_cli.stages.finetune import Tuner, open_checkpoint
 from sgcl_cli.stages.stored_result import stored_result
 
 
 def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcome:
     """Fit probes on frozen features, honestly, and report them.
 
-    Writes metrics.json, metrics.csv, predictions.csv, splits.csv, audit.json, figures/, attention/ (slide level),
-    report.html and run.json under ``config.out``. A complete result of the same settings and inputs is returned as it is.
+    Writes metrics.json, metrics.csv, predictions.csv, predictions_patients.csv, splits.csv, audit.json, figures/,
+    attention/ (slide level), report.html and run.json under ``config.out``. A complete result of the same settings and
+    inputs is returned as it is; where ``config.patches`` is new, its pictures are drawn.
 
     :raises ConfigError: the folder holds a result of other settings or inputs, or the settings contradict the data.
     :raises LabelError: the audit forbids an honest evaluation; audit.json says why.
@@ -49,34 +50,52 @@ def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcom
     audit = Audit()
     with _recording_errors(audit, out, config.dry_run):
         inputs = open_inputs(config, audit)
+        checkpoint = open_checkpoint(config, inputs)
+        if checkpoint is not None:
+            inputs.ids["finetune"] = checkpoint.card.sha256
         stored = _stored(out, config, inputs.ids)
-        if stored is not None:
+        if stored is not None and not evaluate_redraw.asked(config):
             reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
             return stored
         cohort = cohort_of(config, inputs, audit)
         plan = plan_of(config, inputs, cohort, audit)
-    described = describe(config, inputs, cohort, plan)
+        tuner = None if checkpoint is None else Tuner(config, cohort, checkpoint, reporter)
+    described = [*describe(config, inputs, cohort, plan), *([] if tuner is None else [tuner.describe()])]
     for what, value, why in described:
         reporter.note(f"{what}: {value}" + (f" ({why})" if why else ""))
     for warning in audit.warnings:
         reporter.warn(warning)
+    if stored is not None:
+        reporter.note(f"{out} is complete under the same settings and inputs: only its pictures are drawn")
+        evaluate_redraw.redraw(config, inputs, cohort, plan, described)
+        return _stored(out, config, inputs.ids) or stored
     if config.dry_run:
-        return _planned(config, cohort, plan, audit, described)
+        return _planned(config, cohort, plan, audit, described, tuner)
     identity = store.artefact_id(
         evaluate_tables.FORMAT, config.affecting(), [f"{k}={v}" for k, v in sorted(inputs.ids.items())]
     )
-    scores = fit(config, cohort, plan, Fits(out, cohort), audit, reporter)
+    tuned = () if tuner is None else tuner.models()
+    scores = fit(config, cohort, plan, Fits(out, cohort), audit, reporter, tuned)
     return _write(config, inputs, cohort, plan, audit, scores, described, record, identity, reporter)
 
 
 def _planned(
-    config: EvaluateConfig, cohort: Cohort, plan: Plan, audit: Audit, described: Sequence[tuple[str, str, str]]
+    config: EvaluateConfig,
+    cohort: Cohort,
+    plan: Plan,
+    audit: Audit,
+    described: Sequence[tuple[str, str, str]],
+    tuner: Tuner | None,
 ) -> Outcome:
     """What a dry run says: the plan, the ledger of slides, and the time it would take."""
-    seconds = expected_seconds(config, cohort, plan)
+    tuning = 0.0 if tuner is None else tuner.expected_seconds(plan)
+    seconds = expected_seconds(config, cohort, plan) + tuning
     found = [(what.lower(), value) for what, value, _ in described]
     data = {"plan": dict(found), "ledger": audit.ledger, "expected_seconds": round(seconds, 1)}
     headline = [*found, *ledger_rows(audit.ledger), ("expected time", spoken_seconds(seconds))]
+    if tuner is not None:
+        data["expected_seconds_finetune"] = round(tuning, 1)
+        headline.append(("of it fine-tuning", spoken_seconds(tuning)))
     return Outcome("evaluate", Path(config.out), headline, cohort.slides, warnings=audit.warnings, data=data)
 
 
@@ -128,21 +147,25 @@ def _write(
     out = Path(config.out)
     store.sweep(out)
     _remove_former(out)
-    warnings = list(audit.warnings)
-    if not figures.AVAILABLE:
-        warnings.append("matplotlib is not installed: the figures are left out")
-        reporter.warn(warnings[-1])
+    warnings = [*audit.warnings, *evaluate_page.missing()]
+    for warning in evaluate_page.missing():
+        reporter.warn(warning)
     result = evaluate_tables.metrics_json(config, cohort, plan, scores, identity)
     predictions = list(evaluate_tables.prediction_rows(cohort, plan, scores.models))
-    files = ["audit.json", "splits.csv", "predictions.csv", "metrics.csv", "metrics.json"]
+    files = list(evaluate_tables.TABLES)
     store.write_json(out / "audit.json", audit.as_dict())
     divided = split_files.rows_of(plan, cohort.slide_id, cohort.patient_id)
     store.write_csv(out / "splits.csv", ["slide_id", "patient_id", "fold", "split"], divided)
     store.write_csv(out / "predictions.csv", evaluate_tables.prediction_columns(cohort), predictions)
     store.write_csv(
+        out / "predictions_patients.csv",
+        patient_predictions.columns(cohort),
+        list(patient_predictions.rows(cohort, plan, scores.models)),
+    )
+    store.write_csv(
         out / "metrics.csv",
         ["model", "metric", "scope", "value", "low", "high", "reason"],
-        evaluate_tables.tidy_metrics(scores.models),
+        [*evaluate_tables.tidy_metrics(scores.models), *evaluate_efficiency.tidy(scores.efficiency or {})],
     )
     files += evaluate_page.write_report(
         out,

@@ -28,7 +28,7 @@ _LIBRARIES = ("sgcl", "torch", "numpy", "scikit-learn")
 
 
 class Fits:
-    """The fits of one result folder; ``taken`` counts those that were there already."""
+    """The fits of one result folder; ``taken`` counts those that were there already, ``asked`` all."""
 
     def __init__(self, out: Path, cohort: Cohort) -> None:
         self.folder = out / FOLDER
@@ -39,10 +39,12 @@ class Fits:
         self._versions = {name: version for name, version in versions().items() if name in _LIBRARIES}
 
     def of(self, model: Model, fold: Fold) -> FoldFit:
-        """The stored fit, or a new one, which is stored.
+        """The stored fit, or a new one, which is stored; of a model of several parts theirs are.
 
         :raises ArtefactError: the folder cannot be written.
         """
+        if model.join is not None:
+            return model.join([self.of(part, fold) for part in model.parts])
         path = self.folder / f"{self._name(model, fold)}.npz"
         self._used.add(path)
         stored = _read(path)
@@ -52,6 +54,11 @@ class Fits:
         fitted = model.fit(fold)
         _write(path, fitted)
         return fitted
+
+    @property
+    def asked(self) -> int:
+        """How many fits were asked for."""
+        return len(self._used)
 
     def prune(self) -> None:
         """Remove fits that were not asked for."""

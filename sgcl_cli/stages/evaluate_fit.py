@@ -6,7 +6,7 @@ see them) and of test rows. K is the number of classes, or 1: the value of a reg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.engine import runtime as engine_runtime
+from sgcl_cli.errors import ConfigError
 from sgcl_cli.probe import cohort as cohorts
 from sgcl_cli.probe import knn, linear, linear_cox, ridge, simpleshot
 from sgcl_cli.probe.cohort import Cohort
+from sgcl_cli.probe.efficiency import SHARES
 from sgcl_cli.probe.mil import models, training
 from sgcl_cli.probe.mil.bags import Bags, mean_pool
 from sgcl_cli.probe.splits import Fold
 from sgcl_cli.probe.targets import Classes, Measurements, Survival, Target
-from sgcl_cli.stages import bag_models
+from sgcl_cli.stages import bag_models, linear_sgd
 
 BASELINE, PATCH_COUNT = "majority", "patch-count"
 
@@ -48,14 +50,17 @@ class FoldFit:
 class Model:
     """One row of the table: its key and name, the settings that decide its fits, and how it is fitted in a fold.
 
-    :param cheap: whether fitting it dozens of times costs little, so that it has a label-efficiency curve.
+    :param shares: of the fitted patients, at which it has a label-efficiency curve.
+    :param parts: models that are fitted and kept apart; ``join`` makes this one of their fits.
     """
 
     key: str
     name: str
     fit: Callable[[Fold], FoldFit]
     settings: Mapping[str, Any] = field(default_factory=dict)
-    cheap: bool = False
+    shares: tuple[float, ...] = ()
+    parts: tuple[Model, ...] = ()
+    join: Callable[[Sequence[FoldFit]], FoldFit] | None = None
 
 
 def suite(config: EvaluateConfig, cohort: Cohort) -> list[Model]:
@@ -83,15 +88,44 @@ def _probes(
     """The linear model of the task, and for classes their neighbours and centroids."""
     kind = {"regression": "ridge regression", "survival": "Cox regression"}.get(cohort.task, "logistic regression")
     named = prefix + kind if prefix else kind.capitalize()
-    found = [Model(key, named, lambda fold: _linear(features, cohort, fold), _penalties(cohort), cheap=True)]
+    asked = {
+        *(SHARES if config.label_efficiency else ()),
+        *(config.tuned_shares if config.finetune is not None else ()),
+    }
+    shares = tuple(sorted(asked))
+    if config.linear == "sgd":
+        found = [_linear_sgd(config, cohort, features, key, prefix, shares)]
+    else:
+        found = [Model(key, named, lambda fold: _linear(features, cohort, fold), _penalties(cohort), shares)]
     if cohort.classes:
         settings = {"k": config.knn_k or list(knn.KS), "temperature": config.knn_temperature}
         found += [
             Model("knn", f"{prefix}weighted kNN" if prefix else "Weighted kNN",
-                  lambda fold: _nearest(config, features, cohort, fold), settings, cheap=True),
-            Model("simpleshot", f"{prefix}SimpleShot", lambda fold: _centroids(features, cohort, fold), {}, cheap=True),
+                  lambda fold: _nearest(config, features, cohort, fold), settings, shares),
+            Model("simpleshot", f"{prefix}SimpleShot", lambda fold: _centroids(features, cohort, fold), {}, shares),
         ]  # fmt: skip
     return found
+
+
+def _linear_sgd(
+    config: EvaluateConfig,
+    cohort: Cohort,
+    features: NDArray[np.floating],
+    key: str,
+    prefix: str,
+    shares: tuple[float, ...],
+) -> Model:
+    if not cohort.classes:
+        raise ConfigError(f"--linear sgd is for classes, and the task is {cohort.task}", "leave it out")
+    device = engine_runtime.start(config.device, "fp32", config.threads).device
+    recipe = linear_sgd.Recipe(config.linear_epochs, config.linear_lr, config.seed)
+    classes = len(cohort.classes)
+
+    def fit(fold: Fold) -> FoldFit:
+        test, chosen = linear_sgd.fit_fold(recipe, features, cohort.label, fold, classes=classes, device=device)
+        return _single(test, {}, chosen)
+
+    return Model(key, f"{prefix}linear layer by SGD" if prefix else "Linear layer by SGD", fit, vars(recipe), shares)
 
 
 def _penalties(cohort: Cohort) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.features import open_features, stored_bytes
 from sgcl_cli.artefacts.labels import Columns, Labels, read_labels
-from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.config import EvaluateConfig, flag, relative
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe import cohort as cohorts
 from sgcl_cli.probe import split_files, splits
@@ -210,8 +210,18 @@ def describe(config: EvaluateConfig, inputs: Inputs, cohort: Cohort, plan: Plan)
         ("Rows", _count_of(cohort), ""),
         ("Patients", str(cohort.patients), cohort.patients_from),
         ("Division", *_division(config, inputs, cohort, plan)),
+        *_protocol(config),
         *([("Features", "mapped from disk", "they are beyond half of memory")] if inputs.mapped else []),
     ]
+
+
+def _protocol(config: EvaluateConfig) -> list[tuple[str, str, str]]:
+    """What a preset sets, where it still stands."""
+    if config.protocol is None:
+        return []
+    preset = config.recipes[config.protocol]
+    kept = [f"{flag(name)} {value}" for name, value in preset.items() if getattr(config, name) == value]
+    return [("Protocol", config.protocol, " ".join(kept))]
 
 
 def _target(cohort: Cohort) -> list[tuple[str, str, str]]:
@@ -227,7 +237,7 @@ def _division(config: EvaluateConfig, inputs: Inputs, cohort: Cohort, plan: Plan
     folds = len(plan.folds)
     if inputs.split_file is not None:
         return (f"{folds} folds" if folds > 1 else "one division into training and test"), (
-            f"{config.splits}, which is {inputs.split_file.kind}"
+            f"{relative(str(config.splits))}, which is {inputs.split_file.kind}"
         )
     if config.cv == "site":
         return f"{folds} sites, each left out once", "--cv site"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.artefacts.results import versions
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe import cohort as cohorts
@@ -23,6 +24,7 @@ from sgcl_cli.stages import attention_pictures, evaluate_tables
 from sgcl_cli.stages.evaluate_drawables import drawables
 
 FIGURES = ("figures/*.png", "figures/*.svg", "figures/montage_*.jpg", "attention/*.csv", "attention/*.jpg")
+WITHOUT_FIGURES = "matplotlib is not installed: the figures are left out"
 _MOST_POINTS = 2000
 _FIRST = 3
 
@@ -42,6 +44,16 @@ class Finished:
     warnings: Sequence[str]
     ids: Mapping[str, str]
     efficiency: evaluation.Efficiency | None = None
+
+
+def missing() -> list[str]:
+    """What to warn of where figures cannot be drawn."""
+    return [] if figures.AVAILABLE else [WITHOUT_FIGURES]
+
+
+def attention_table(file: FeatureFile) -> str:
+    """Where a slide's attention is written, relative to the result."""
+    return f"attention/{file.path.stem}.csv"
 
 
 def write_report(out: Path, finished: Finished) -> list[str]:
@@ -89,7 +101,7 @@ def _attention(out: Path, finished: Finished) -> tuple[list[str], list[Section]]
         if slide not in finished.attention:
             continue
         attention = finished.attention[slide]
-        path = f"attention/{file.path.stem}.csv"
+        path = attention_table(file)
         store.write_text(out / path, evaluate_tables.attention_csv(file.coords, attention))
         files.append(path)
         told = sure.get(slide)
@@ -156,10 +168,14 @@ def efficiency_of(result: Mapping[str, Any]) -> evaluation.Efficiency | None:
     if found is None:
         return None
     curves = {
-        result["models"][key]["name"]: {float(share): values for share, values in curve.items()}
+        found["names"][key]: {float(share): values for share, values in curve.items()}
         for key, curve in found["curves"].items()
     }
-    return evaluation.Efficiency(found["metric"], curves, found["left_out"])
+    intervals = {
+        found["names"][key]: {float(share): (one["low"], one["high"]) for share, one in of_shares.items()}
+        for key, of_shares in found["intervals"].items()
+    }
+    return evaluation.Efficiency(found["metric"], curves, found["left_out"], intervals)
 
 
 def slide_results(finished: Finished) -> list[evaluation.SlideResult]:

@@ -39,9 +39,21 @@ class Scores:
     efficiency: dict[str, Any] | None = None
 
 
-def fit(config: EvaluateConfig, cohort: Cohort, plan: Plan, fits: Fits, audit: Audit, reporter: Reporter) -> Scores:
-    """Fit every model in every fold, or take earlier fits; score them; add to the audit what scores show."""
-    models = suite(config, cohort)
+def fit(
+    config: EvaluateConfig,
+    cohort: Cohort,
+    plan: Plan,
+    fits: Fits,
+    audit: Audit,
+    reporter: Reporter,
+    tuned: Sequence[Model] = (),
+) -> Scores:
+    """Fit every model in every fold, or take earlier fits; score them; add to the audit what scores show.
+
+    :param tuned: networks that are fitted on the patches themselves; at all labels only where they are asked for so.
+    """
+    every = [*suite(config, cohort), *tuned]
+    models = [model for model in every if not model.parts or 1.0 in model.shares]
     scorer = Scorer(config, cohort, plan)
     scores = Scores([])
     with reporter.task("fitting", len(models) * len(plan.folds), "fit") as bar:
@@ -55,11 +67,11 @@ def fit(config: EvaluateConfig, cohort: Cohort, plan: Plan, fits: Fits, audit: A
             if scores.attention_model is None and of_folds[0].attention is not None:
                 scores.attention_model = model.key
                 scores.attention = _attention(cohort, plan, of_folds)
+    if any(model.shares for model in every):
+        scores.efficiency = evaluate_efficiency.curves(config, cohort, plan, every, fits, reporter)
     fits.prune()
     if fits.taken:
-        reporter.note(f"{fits.taken} of {len(models) * len(plan.folds)} fits were there already")
-    if config.label_efficiency:
-        scores.efficiency = evaluate_efficiency.curves(config, cohort, plan, models, reporter)
+        reporter.note(f"{fits.taken} of {fits.asked} fits were there already")
     for warning in check_scores(scores.models, cohort.task, audit):
         reporter.warn(warning)
     return scores

@@ -18,7 +18,8 @@ from sgcl_cli.stages.evaluate_run import Scores
 from sgcl_cli.stages.evaluate_score import Scored, log_rank_p, reported_rows, spread_dict
 
 FORMAT = "sgcl.evaluation/1"
-_PROTOCOL = ("mil_", "knn_", "seeds", "bag_sample", "cv", "models")
+TABLES = ("audit.json", "splits.csv", "predictions.csv", "predictions_patients.csv", "metrics.csv", "metrics.json")
+_PROTOCOL = ("mil_", "knn_", "seeds", "bag_sample", "cv", "models", "linear")
 
 
 def metrics_json(config: EvaluateConfig, cohort: Cohort, plan: Plan, scores: Scores, identity: str) -> dict[str, Any]:
@@ -42,7 +43,8 @@ def metrics_json(config: EvaluateConfig, cohort: Cohort, plan: Plan, scores: Sco
             "division_from": "patients" if cohort.split is None and config.splits is None else "given",
             "splits": split_files.identity(plan, cohort.slide_id, cohort.patient_id),
             "c_path": list(path),
-            **{name: value for name, value in config.affecting().items() if name.startswith(_PROTOCOL)},
+            "preset": config.protocol,
+            **_settings(config),
             "knn_k": config.knn_k or "10, 20, 100 or 200 by validation",
             "validation": config.validation,
             "seed": config.seed,
@@ -52,6 +54,12 @@ def metrics_json(config: EvaluateConfig, cohort: Cohort, plan: Plan, scores: Sco
         "models": {model.key: _model(config, cohort, plan, model) for model in scores.models},
         **({} if scores.efficiency is None else {"label_efficiency": scores.efficiency}),
     }
+
+
+def _settings(config: EvaluateConfig) -> dict[str, Any]:
+    """The settings of the models; those of fine-tuning where it was asked for."""
+    used = (*_PROTOCOL, "finetune_") if config.finetune is not None else _PROTOCOL
+    return {name: value for name, value in config.affecting().items() if name.startswith(used)}
 
 
 def _model(config: EvaluateConfig, cohort: Cohort, plan: Plan, model: Scored) -> dict[str, Any]:
@@ -93,12 +101,24 @@ def _model(config: EvaluateConfig, cohort: Cohort, plan: Plan, model: Scored) ->
 
 def closing_table(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Rows of the closing table, from the content of metrics.json."""
-    return [
+    whole = [
         (f"{model['name']}: {page.METRIC_NAMES[metric]}", spoken(entry))
         for model in data["models"].values()
         for metric, entry in model["metrics"].items()
         if metric != "accuracy"
     ]
+    return [*whole, *_at_shares(data.get("label_efficiency") or {})]
+
+
+def _at_shares(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The mean over repeats at each share but the whole, of every model."""
+    return [
+        (f"{found['names'][key]}, {100 * float(share):g} % of the patients: {page.METRIC_NAMES[found['metric']]}",
+         spoken({"value": float(np.mean(values)), **found["intervals"][key][share]}))
+        for key, curve in found.get("curves", {}).items()
+        for share, values in curve.items()
+        if float(share) < 1
+    ]  # fmt: skip
 
 
 def spoken(entry: Mapping[str, Any]) -> str:
@@ -136,11 +156,12 @@ def prediction_rows(cohort: Cohort, plan: Plan, models: Sequence[Scored]) -> Ite
                 "patient_id": str(cohort.patient_id[index]),
                 "fold": fold,
                 "model": model.key,
-                **_told(cohort, index, model.prediction[index]),
+                **told(cohort, index, model.prediction[index]),
             }
 
 
-def _told(cohort: Cohort, index: int, prediction: NDArray[np.float64]) -> dict[str, Any]:
+def told(cohort: Cohort, index: int, prediction: NDArray[np.float64]) -> dict[str, Any]:
+    """A row's truth and what is predicted, (K,), by the columns of predictions.csv."""
     if cohort.value is not None:
         return {"label": f"{cohort.value[index]:.8g}", "predicted": f"{prediction[0]:.8g}"}
     if cohort.time is not None and cohort.event is not None:

@@ -1,4 +1,7 @@
-"""``sgcl embed --query``: the patches whose features are most like those of one patch, on any slide."""
+"""``sgcl embed --query``: the patches whose features are most like those of one patch, on any slide.
+
+Files are opened one after the other and read in blocks; of each only the best are kept, and of all no more than asked for.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.features import FeatureFile, open_file
 from sgcl_cli.errors import ConfigError
 from sgcl_cli.report.maps import Tile, montage
-from sgcl_cli.stages.feature_maps import level0_sides
+from sgcl_cli.stages.feature_maps import blocks, level0_sides
 
 Show = Callable[[str, tuple[int, int]], NDArray[np.uint8]]
 
@@ -36,23 +39,26 @@ def find(sources: Mapping[str, Path], slide_id: str, x: float, y: float, top: in
     """
     if slide_id not in sources:
         raise ConfigError(f"--query: there are no features of slide {slide_id}", f"slides: {', '.join([*sources][:5])}")
-    file = open_file(sources[slide_id])
+    file = open_file(sources[slide_id], mapped=True)
     row = _at(file, x, y)
     assert file.coords is not None
-    query, corner, sides = _unit(file.features[row : row + 1])[0], file.coords[row], level0_sides(file)
-    hits = [Hit(slide_id, _pair(corner), 1.0)]
+    query, corner, sides = (
+        _unit(file.features[row : row + 1].astype(np.float64))[0],
+        file.coords[row],
+        level0_sides(file),
+    )
     found: list[Hit] = []
     for name, path in sources.items():
-        other = open_file(path)
+        other = file if name == slide_id else open_file(path, mapped=True)
         if other.coords is None or not len(other):
             continue
-        similarity = _unit(other.features) @ query
+        similarity = np.concatenate([_unit(rows) @ query for rows in blocks(other.features)])
         if name == slide_id and sides is not None:
             similarity[(np.abs(other.coords - corner) < sides).all(axis=1)] = -np.inf
         best = np.argsort(-similarity, kind="stable")[:top]
         found += [Hit(name, _pair(other.coords[n]), float(similarity[n])) for n in best if np.isfinite(similarity[n])]
-    found.sort(key=lambda hit: (-hit.similarity, hit.slide_id, hit.corner))
-    return hits + found[:top]
+        found = sorted(found, key=lambda hit: (-hit.similarity, hit.slide_id, hit.corner))[:top]
+    return [Hit(slide_id, _pair(corner), 1.0), *found]
 
 
 def write(home: Path, hits: list[Hit], show: Show) -> Path:
@@ -68,7 +74,7 @@ def write(home: Path, hits: list[Hit], show: Show) -> Path:
     ]
     store.write_csv(stem.with_name(stem.name + ".csv"), ("rank", "slide_id", "x", "y", "similarity"), rows)
     tiles = [
-        Tile(show(hit.slide_id, hit.corner), (hit.slide_id, f"{hit.similarity:.3f}" if rank else "query"))
+        Tile.of(show(hit.slide_id, hit.corner), hit.slide_id, f"{hit.similarity:.3f}" if rank else "query")
         for rank, hit in enumerate(hits)
     ]
     picture = stem.with_name(stem.name + ".png")
@@ -93,9 +99,8 @@ def _at(file: FeatureFile, x: float, y: float) -> int:
     return int(np.where(inside, distance, np.inf).argmin())
 
 
-def _unit(rows: NDArray[Any]) -> NDArray[np.float32]:
-    values = rows.astype(np.float32)
-    unit: NDArray[np.float32] = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+def _unit(rows: NDArray[Any]) -> NDArray[np.float64]:
+    unit: NDArray[np.float64] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return unit
 
 

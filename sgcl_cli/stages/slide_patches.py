@@ -37,7 +37,7 @@ from sgcl_cli.stages.foreign_patches import locate
 
 _MIXED = 0.05  # share by which resolutions of one run may differ
 _CACHE = 128 * 2**20  # bytes
-_TIMEOUT = 120.0  # seconds, to open a slide
+_TIMEOUT = 120.0  # seconds, to look at a DICOM file
 _PEERS = "sgcl.coordinates/1"
 
 
@@ -82,8 +82,9 @@ class Straight:
             if each.bag.count > each.done
         ]
         assert self.kind.patch_size is not None
+        workers = _workers(config, runtime, sharers)
         with Readers(
-            read_patches, self.kind.patch_size, config.batch, _workers(config, runtime, sharers), runtime.on_cuda
+            read_patches, self.kind.patch_size, config.batch, workers, runtime.on_cuda, config.slide_timeout
         ) as readers:
             yield from readers.batches(readings)
 
@@ -193,12 +194,17 @@ def of_peers(config: EmbedConfig) -> Straight:
     failures = [_without_slide(Path(name).stem, Path(name), config) for name in strangers]
     tasks = {slide_id: (files[slide_id], entries[slide_id], config.slide_mpp) for slide_id in sorted(files)}
     found: dict[str, Found] = {}
-    for result in run_tasks(look, tasks, workers=max(1, config.workers or 1), timeout=_TIMEOUT):
+    for result in run_tasks(look, tasks, workers=max(1, config.workers or 1), timeout=config.slide_timeout):
         if isinstance(result.value, Found):
             found[result.key] = result.value
         elif isinstance(result.error, Lost):
             failures.append(
-                Failure(result.key, files[result.key].name, result.error.reason, "the slide may be damaged")
+                Failure(
+                    result.key,
+                    files[result.key].name,
+                    result.error.reason,
+                    "the slide may be damaged, or its disk slow: a longer --slide-timeout waits longer",
+                )
             )
         elif isinstance(result.error, SgclError):
             failures.append(Failure(result.key, files[result.key].name, result.error.message, result.error.hint))

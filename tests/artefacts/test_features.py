@@ -88,6 +88,22 @@ def test_peers_files_are_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.files[0].features, rows)
 
 
+def test_places_are_level_0_pixels_or_left_out(tmp_path: Path) -> None:
+    """STAMP's are in um; others keep an axis of batches."""
+    rows, places = np.ones((2, 3), np.float32), [[0, 0], [448, 0]]
+    with h5py.File(tmp_path / "stamp.h5", "w") as file:
+        file["feats"], file["coords"] = rows, np.array(places, np.float32)
+        file.attrs.update({"unit": "um", "tile_size_um": 448.0})
+    with h5py.File(tmp_path / "batched.h5", "w") as file:
+        file["features"], file["coords"] = rows[None], np.array(places)[None]
+    with h5py.File(tmp_path / "real.h5", "w") as file:
+        file["features"], file["coords"] = rows, np.array(places, np.float32)
+    assert open_file(tmp_path / "stamp.h5").coords is None and open_file(tmp_path / "stamp.h5").geometry is None
+    for name in ("batched.h5", "real.h5"):
+        coords = open_file(tmp_path / name).coords
+        assert coords.dtype == np.int64 and coords.tolist() == places
+
+
 class _Evil:
     def __reduce__(self) -> tuple:
         return (print, ("executed",))

@@ -13,7 +13,7 @@ import skimage.data
 import torch
 
 from benchmarks.study import __main__ as study
-from benchmarks.study import paired, protocol, purity, table
+from benchmarks.study import learning, paired, protocol, purity, table
 from benchmarks.study.budget import Budget
 from benchmarks.study.imagenet import EfficientNetLite0, _conv, efficientnet_lite0
 from benchmarks.study.protocol import Job, Row
@@ -102,6 +102,12 @@ class TestProtocol:
             protocol.load(protocol.DEFAULT, "large")
         with pytest.raises(ConfigError, match="no row 'sgl'"):
             protocol.load(protocol.DEFAULT, "cpu", ["sgl"])
+
+    def test_a_row_against_one_that_does_not_exist_is_refused(self, tmp_path: Path) -> None:
+        text = protocol.DEFAULT.read_text().replace('against = "npid"', 'against = "npd"', 1)
+        (tmp_path / "study.toml").write_text(text)
+        with pytest.raises(ConfigError, match="is against 'npd', which is no row"):
+            protocol.load(tmp_path / "study.toml", "cpu")
 
 
 class TestRun:
@@ -192,14 +198,21 @@ def write_predictions(folder: Path, shift: float) -> str:
     return f"{folder.name}/predictions.csv"
 
 
-def test_ablations_are_compared_with_sgcl_in_pairs(tmp_path: Path) -> None:
+def compared(tmp_path: Path, task: str, *rows: Row) -> list[paired.Paired]:
     lines = []
-    for name, group, shift in (("sgcl", "main", 0.0), ("same", "ablation", 0.0), ("worse", "ablation", 1.0)):
-        job = Job(Row(name, group, pretrain={"recipe": "sgcl"}), 0)
-        found = result(job, 0.8, ("crc5 halves",))
-        found["scores"]["crc5 halves"]["predictions"] = write_predictions(tmp_path / name, shift)
+    for row in rows:
+        job = Job(row, 0)
+        found = result(job, 0.8, (task,))
+        worse = 1.0 if row.name == "worse" else 0.0
+        found["scores"][task]["predictions"] = write_predictions(tmp_path / row.name, worse)
         lines.append(Line(job, found, "done"))
-    pairs = paired.against_reference(lines, ["crc5 halves"], tmp_path)
+    return paired.differences(lines, {name: development for name, (_, development) in TASKS.items()}, tmp_path)
+
+
+def test_ablations_are_compared_with_sgcl_in_pairs(tmp_path: Path) -> None:
+    settings = {"pretrain": {"recipe": "sgcl"}}
+    ablations = [Row(name, "ablation", against="sgcl", **settings) for name in ("same", "worse")]
+    pairs = compared(tmp_path, "crc5 halves", Row("sgcl", against="npid", **settings), *ablations)
     assert [(pair.row, pair.probe) for pair in pairs] == [
         *(("same", "linear"), ("same", "knn"), ("worse", "linear"), ("worse", "knn"))
     ]
@@ -207,7 +220,33 @@ def test_ablations_are_compared_with_sgcl_in_pairs(tmp_path: Path) -> None:
     assert pairs[0].adjusted == 1
     assert pairs[2].value is not None and pairs[2].value < -0.1
     assert pairs[2].adjusted is not None and pairs[2].adjusted < 0.05
-    assert "| worse | crc5 halves | linear | -0." in paired.markdown(pairs)
+    assert "| worse - sgcl | crc5 halves | linear | -0." in paired.markdown(pairs)
+
+
+def test_rows_are_compared_with_what_they_add_to_on_the_held_out_data(tmp_path: Path) -> None:
+    settings = {"pretrain": {"recipe": "npid"}}
+    pairs = compared(
+        tmp_path, "her2st", Row("npid", against="absent", **settings), Row("worse", against="npid", **settings)
+    )
+    assert [(pair.row, pair.against, pair.task) for pair in pairs] == [("worse", "npid", "her2st")] * 2
+    assert pairs[0].value is not None and pairs[0].value < -0.1
+
+
+def test_how_pretraining_went_is_shown_by_epoch(tmp_path: Path) -> None:
+    entries: list[dict[str, Any]] = [{"step": 1, "loss": {"self": 9.0}}]
+    for epoch, own in ((1, 8.5), (2, 7.25)):
+        loss = {"total": own + 5, "self": own, "spatial": 5.0, "inner": 0.0}
+        summary = {"epoch": epoch, "loss": loss, "spread": 0.5, "effective_rank_v": 6.6}
+        entries.append({"step": epoch, "summary": summary})
+    (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(entry) for entry in entries))
+    lines = TestTable().lines()
+    assert lines[0].result is not None and learning.markdown(lines) == ""
+    found = learning.of_run(tmp_path)
+    assert [entry["self"] for entry in found] == [8.5, 7.25]
+    lines[0] = Line(lines[0].job, {**lines[0].result, "learning": found}, "done")
+    assert "| sgcl | 0 | 7.25 | 5.00 | - | 0.50 | 7 |" in learning.markdown(lines)
+    learning.draw(lines, 1000, tmp_path)
+    assert (tmp_path / "learning.png").stat().st_size > 1000
 
 
 class TestPurity:

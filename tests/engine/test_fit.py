@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sgcl_cli.engine.fit import NotFiniteError, Position, cosine, fit
+from sgcl_cli.engine.fit import NotFiniteError, Position, cosine, fit, in_steps
 from sgcl_cli.engine.interrupt import StopRequest
 from sgcl_cli.errors import ConfigError, TrainingError
 
@@ -137,3 +137,9 @@ def test_devices() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
     with seeded(3):
         assert torch.equal(torch.rand(2), first)
+
+
+def test_the_rate_falls_in_steps() -> None:
+    rate = in_steps(0.3, [60, 80])
+    assert [rate(step) for step in (0, 59)] == [0.3, 0.3]
+    assert [rate(step) for step in (60, 79, 80, 99)] == pytest.approx([0.03, 0.03, 0.003, 0.003])

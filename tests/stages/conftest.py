@@ -1,6 +1,28 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
+
+from sgcl_cli.engine.pool import Progress, Result
+from sgcl_cli.stages import drawings, slide_patches
+from sgcl_cli.stages import tile as tile_stage
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slides are worked on in this process: the pool has its own tests."""
+
+    def run_tasks(function: Callable[..., Any], tasks: dict[str, tuple[Any, ...]], **_: Any) -> Iterator[Result[Any]]:
+        for slot, (key, arguments) in enumerate(tasks.items()):
+            try:
+                yield Result(key, function(Progress(slot), *arguments))
+            except Exception as error:
+                yield Result(key, error=error)
+
+    for stage in (tile_stage, drawings, slide_patches):
+        monkeypatch.setattr(stage, "run_tasks", run_tasks)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,16 @@ from PIL import Image, ImageDraw
 
 from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
 from sgcl_cli.config import TileConfig
-from sgcl_cli.engine.pool import Progress, Result
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.progress import Silent
 from sgcl_cli.slide.reader import Slide
-from sgcl_cli.stages import drawings
-from sgcl_cli.stages import tile as stage
 from sgcl_cli.stages.tile import tile
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 SLIDES = ("sample_aperio_025.svs", "sample_generic_050.tif", "sample_pen_050.tif")
 CLASSES = ("carcinoma", "fat", "lymphoid", "stroma")
 
-
-@pytest.fixture(autouse=True)
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks in this process: the pool has its own tests."""
-
-    def run_tasks(function: Callable[..., Any], tasks: dict[str, tuple[Any, ...]], **_: Any) -> Iterator[Result[Any]]:
-        for slot, (key, arguments) in enumerate(tasks.items()):
-            try:
-                yield Result(key, function(Progress(slot), *arguments))
-            except Exception as error:
-                yield Result(key, error=error)
-
-    monkeypatch.setattr(stage, "run_tasks", run_tasks)
-    monkeypatch.setattr(drawings, "run_tasks", run_tasks)
+pytestmark = pytest.mark.usefixtures("inline")
 
 
 def config(out: Path, *slides: str, **settings: Any) -> TileConfig:

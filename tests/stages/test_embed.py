@@ -26,6 +26,7 @@ from sgcl_cli.engine.ranks import Ranks
 from sgcl_cli.engine.views import MEAN, STD
 from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
 from sgcl_cli.nets.encoders import ENCODERS
+from sgcl_cli.nets.readout import Readout
 from sgcl_cli.progress import Silent
 from sgcl_cli.stages import embed_rows
 from sgcl_cli.stages.embed import embed, shared
@@ -187,6 +188,59 @@ def test_an_encoder_that_gives_nan(config: EmbedConfig, encoder: Path) -> None:
     with pytest.raises(ArtefactError, match="none of 2 files could be embedded: features of a are not finite"):
         embed(config)
     assert not list(Path(config.out).glob("*.h5"))
+
+
+def test_nan_of_one_slide_costs_that_slide(config: EmbedConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches hold patches of both slides; the seventeenth patch is the second slide's first."""
+    call, seen = encode.FrozenEncoder.begin, [0]
+
+    def flawed(self: encode.FrozenEncoder, patches: torch.Tensor) -> Callable[[], np.ndarray]:
+        rows = call(self, patches)()
+        rows[max(0, 16 - seen[0]) :] = np.nan
+        seen[0] += len(patches)
+        return lambda: rows
+
+    monkeypatch.setattr(encode.FrozenEncoder, "begin", flawed)
+    outcome = embed(replace(config, batch=12))
+    assert [(failure.slide_id, failure.reason) for failure in outcome.failures] == [
+        ("b", "features of b are not finite as float32")
+    ]
+    assert [file.slide_id for file in open_features(config.out).files] == ["a"]
+
+
+def test_an_encoder_that_gives_another_number_of_rows(config: EmbedConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It passes the trial with one image; what it gives for a batch would otherwise be put at the wrong patches."""
+    forward = Readout.forward
+    monkeypatch.setattr(Readout, "forward", lambda self, images: forward(self, images)[:1])
+    with pytest.raises(ArtefactError, match=r"resnet18 gives \(1, 512\) for 31 images, not \(31, 512\)"):
+        embed(config)
+    assert not list(Path(config.out).glob("*.h5"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder": "nowhere"}, "no such encoder: nowhere .*sgcl pretrain"),
+        ({"encoder": "nowhere.pth", "arch": "resnet18"}, "no such encoder: nowhere.pth"),
+        ({"encoder": "empty"}, "empty has no encoder.safetensors"),
+    ],
+)
+def test_weights_that_are_missing(
+    config: EmbedConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises((ArtefactError, ConfigError), match=message):
+        embed(replace(config, **change))
+    assert not Path(config.out).exists()
+
+
+def test_patches_of_mixed_resolutions_are_refused(config: EmbedConfig) -> None:
+    with h5py.File(Path(config.patches) / "patches" / "b.h5", "r+") as file:
+        file.attrs["config"] = json.dumps({**json.loads(file.attrs["config"]), "mpp": 1.0})
+    with pytest.raises(ArtefactError, match="b.h5 was made with mpp 1.0, a.h5 with 0.5 .*same settings"):
+        embed(config)
+    assert not Path(config.out).exists()
 
 
 def test_dry_run_writes_nothing(config: EmbedConfig) -> None:

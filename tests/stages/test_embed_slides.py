@@ -21,7 +21,7 @@ import tifffile
 from sgcl_cli.artefacts.features import ask, open_features
 from sgcl_cli.artefacts.patches import PatchFile
 from sgcl_cli.config import EmbedConfig, TileConfig
-from sgcl_cli.engine.pool import Progress, Result
+from sgcl_cli.engine.pool import Lost, Progress, Result
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.slide.discover import Entry
 from sgcl_cli.stages import slide_patches
@@ -69,20 +69,6 @@ def slides(tmp_path: Path) -> Path:
     return tmp_path / "slides"
 
 
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking at slides happens in this process: the pool has its own tests."""
-
-    def run_tasks(function: Callable[..., Any], tasks: dict[str, tuple[Any, ...]], **_: Any) -> Iterator[Result[Any]]:
-        for slot, (key, arguments) in enumerate(tasks.items()):
-            try:
-                yield Result(key, function(Progress(slot), *arguments))
-            except Exception as error:
-                yield Result(key, error=error)
-
-    monkeypatch.setattr(slide_patches, "run_tasks", run_tasks)
-
-
 def config(patches: Path, slides: Path | None, out: Path, **settings: Any) -> EmbedConfig:
     given = {"encoder": "random:resnet18", "dtype": "float32", "threads": 1, "batch": 24, "device": "cpu", **settings}
     return EmbedConfig.resolve({"patches": patches, "slides": slides, "out": out, **given})
@@ -122,7 +108,8 @@ def clam_coords(path: Path, corners: list[tuple[int, int]], size: int = TILE) ->
     """As CLAM's create_patches_fp.py writes them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
-        data = file.create_dataset("coords", data=np.array(corners, np.int64), chunks=(1, 2), maxshape=(None, 2))
+        places = np.array(corners, np.int64).reshape(-1, 2)
+        data = file.create_dataset("coords", data=places, chunks=(1, 2), maxshape=(None, 2))
         data.attrs.update(
             {
                 "patch_size": size,
@@ -204,6 +191,36 @@ def test_mixed_resolutions_are_refused(tmp_path, slides, inline):
         embed(config(tmp_path / "clam", slides, tmp_path / "f"))
 
 
+def test_slides_without_patches_have_no_rows(tmp_path, slides, inline):
+    """Of ours, where no tissue was found, and of a peer that chose none; their slides are not read."""
+    white = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    tags: dict[str, Any] = {"resolution": (5e3, 5e3), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(slides / "b.tif", white, photometric="rgb", tile=(TILE, TILE), **tags)
+    coords = tiled(tmp_path / "coords", *sorted(slides.iterdir()), coords_only=True, min_tissue=0.1)
+    assert len(PatchFile.open(coords / "patches" / "b.h5")) == 0
+    clam_coords(tmp_path / "clam" / "a.h5", [(0, 0)])
+    clam_coords(tmp_path / "clam" / "b.h5", [])
+    for given, out in ((coords, tmp_path / "f"), (tmp_path / "clam", tmp_path / "g")):
+        assert not embed(config(given, slides, out)).failures
+        files = open_features(out).by_slide()
+        assert len(files["a"]) and files["b"].features.shape == (0, 512)
+
+
+@pytest.mark.parametrize("peer", [False, True])
+def test_a_truncated_file_of_coordinates_costs_its_slide(tmp_path, slides, inline, peer):
+    if peer:
+        folder = tmp_path / "clam" / "patches"
+        for name in "ab":
+            clam_coords(folder / f"{name}.h5", [(0, 0), (64, 0)])
+    else:
+        folder = tiled(tmp_path / "coords", *sorted(slides.iterdir()), coords_only=True) / "patches"
+    (folder / "a.h5").write_bytes((folder / "a.h5").read_bytes()[:1000])
+    outcome = embed(config(folder.parent, slides, tmp_path / "f"))
+    ((failure),) = outcome.failures
+    assert failure.slide_id == "a" and "cannot be opened as HDF5: damaged, cut off" in failure.reason
+    assert [file.slide_id for file in open_features(tmp_path / "f").files] == ["b"]
+
+
 def test_one_bad_slide_costs_itself_only(tmp_path, slides):
     write_slide(slides / "c.tif", 2, broken=(3, 4))
     coords = tiled(tmp_path / "coords", *sorted(slides.iterdir()), coords_only=True)
@@ -247,6 +264,49 @@ def test_a_worker_that_dies_costs_its_slide_after_a_second_try(tmp_path, slides,
         ((failure),) = outcome.failures
         assert failure.slide_id == "a" and "died (signal 9)" in failure.reason
         assert [file.slide_id for file in open_features(tmp_path / "f").files] == ["b"]
+
+
+@pytest.mark.parametrize("hangs", [1, 2])
+def test_a_reader_that_hangs_costs_its_slide_after_a_second_try(tmp_path, slides, monkeypatch, hangs):
+    """Stopped in the middle, as in a C library that never comes back."""
+    coords = tiled(tmp_path / "coords", *sorted(slides.iterdir()), coords_only=True)
+    embed(config(coords, slides, tmp_path / "whole"))
+    true = slide_patches.read_patches
+
+    def stuck(job: slide_patches.Job, share: Callable[[], int]) -> Iterator[Any]:
+        for row, patch in true(job, share):
+            if job.entry.slide_id == "a" and row == 40 and len(list(tmp_path.glob("hang*"))) < hangs:
+                (tmp_path / f"hang{os.getpid()}").touch()
+                os.kill(os.getpid(), signal.SIGSTOP)
+            yield row, patch
+
+    monkeypatch.setattr(slide_patches, "read_patches", stuck)
+    outcome = embed(config(coords, slides, tmp_path / "f", workers=1, slide_timeout=2.0))
+    assert len(list(tmp_path.glob("hang*"))) == hangs
+    if hangs == 1:
+        assert not outcome.failures
+        agree(tmp_path / "whole", tmp_path / "f")
+    else:
+        ((failure),) = outcome.failures
+        assert failure.slide_id == "a" and failure.reason == "nothing was read of it for 2 s"
+        assert [file.slide_id for file in open_features(tmp_path / "f").files] == ["b"]
+        assert "nothing was read" in (tmp_path / "f" / "failures.csv").read_text()
+
+
+def test_a_slide_that_hangs_when_it_is_opened_costs_itself(tmp_path, slides, monkeypatch):
+    """A peer's coordinates need the slide's resolution first."""
+    for name in "ab":
+        clam_coords(tmp_path / "clam" / f"{name}.h5", [(0, 0)])
+
+    def run_tasks(function: Any, tasks: dict[str, Any], *, timeout: float, **_: Any) -> Iterator[Result[Any]]:
+        assert timeout == 7.0
+        yield Result("a", error=Lost("it took longer than 7 s"))
+        yield Result("b", slide_patches.look(Progress(0), *tasks["b"]))
+
+    monkeypatch.setattr(slide_patches, "run_tasks", run_tasks)
+    outcome = embed(config(tmp_path / "clam", slides, tmp_path / "f", slide_timeout=7.0))
+    assert [(failure.slide_id, failure.reason) for failure in outcome.failures] == [("a", "it took longer than 7 s")]
+    assert "--slide-timeout" in outcome.failures[0].hint
 
 
 def test_kill_9_and_again(tmp_path, slides):

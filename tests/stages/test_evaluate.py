@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -24,6 +25,7 @@ from sgcl_cli.progress import Silent
 from sgcl_cli.report import evaluation, figures
 from sgcl_cli.stages import (
     bag_models,
+    evaluate_cache,
     evaluate_efficiency,
     evaluate_fit,
     evaluate_inputs,
@@ -167,7 +169,7 @@ def test_slide_level_writes_everything_it_promises(
     (out / "run.json").unlink()
     outcome = run(out, features=str(slides), labels=str(labels))
     assert {path.name for path in out.iterdir()} == {
-        *("metrics.json", "metrics.csv", "predictions.csv", "splits.csv", "audit.json"),
+        *("metrics.json", "metrics.csv", "predictions.csv", "predictions_patients.csv", "splits.csv", "audit.json"),
         *("figures", "attention", "report.html", "run.json", ".cache"),
     }
     assert {path.name for path in (out / "figures").iterdir()} >= {
@@ -698,12 +700,32 @@ def test_the_models_asked_for_are_the_models_fitted(slides: Path, labels: Path, 
         EvaluateConfig(out="o", features="f", models="mean,resnet")
 
 
+def test_thresholds_come_from_fits_that_did_not_see_the_validation_labels(
+    slides: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing left to choose, validation labels must not reach the predictions of validation rows."""
+    monkeypatch.setattr(linear, "C_PATH", (1.0,))
+    settings = {**FAST, "features": str(slides), "labels": str(labels), "knn_k": 3, "mil_epochs": 1}
+    cohort, plan, _ = planned(tmp_path, **settings)
+    fold, config = plan.folds[0], EvaluateConfig(out=str(tmp_path / "out"), **settings)
+    flipped = cohort.label.copy()
+    flipped[fold.validation] = 1 - flipped[fold.validation]
+    lied = dataclasses.replace(cohort, label=flipped)
+    for model, other in zip(*(evaluate_fit.suite(config, one)[1:] for one in (cohort, lied)), strict=True):
+        told, said = model.fit(fold), other.fit(fold)
+        assert told.validation.shape == (1, len(fold.validation), 2)
+        np.testing.assert_array_equal(told.validation, said.validation)
+        refitted = model.key != "gated-abmil"
+        assert (told.test != said.test).any() == refitted, model.key
+
+
 def test_label_efficiency_leaves_shares_without_a_class_out(slides: Path, labels: Path, tmp_path: Path) -> None:
     settings = {"features": str(slides), "labels": str(labels), "label_efficiency": True}
     cohort, plan, _ = planned(tmp_path, **settings)
     config = EvaluateConfig(out=str(tmp_path / "out"), **{**FAST, **settings})
     models = [model for model in evaluate_fit.suite(config, cohort) if model.key == "simpleshot"]
-    found = evaluate_efficiency.curves(config, cohort, plan, models, Silent())
+    fits = evaluate_cache.Fits(tmp_path, cohort)
+    found = evaluate_efficiency.curves(config, cohort, plan, models, fits, Silent())
     assert found["metric"] == "auroc"
     assert {share: len(values) for share, values in found["curves"]["simpleshot"].items()} == {"0.1": 5, "1": 1}
     assert found["left_out"] == [

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import csv
+import io
+import tracemalloc
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sgcl_cli.artefacts.features import open_features
+from sgcl_cli.artefacts.features import FeatureWriter, open_features
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import EmbedConfig
 from sgcl_cli.engine.loader import StoredPatches
 from sgcl_cli.errors import ConfigError
+from sgcl_cli.report.maps import paint
+from sgcl_cli.stages import feature_maps, feature_query
 from sgcl_cli.stages.embed import embed
 from sgcl_cli.stages.feature_maps import fit
+from sgcl_cli.stages.feature_sample import Sample
 
 Make = Callable[..., Path]
 
@@ -105,6 +112,98 @@ def test_a_query_finds_what_is_most_alike(config: EmbedConfig) -> None:
         embed(replace(config, query="a:9000,0"))
     with pytest.raises(ConfigError, match="--query z:1,1: there is no such slide"):
         embed(replace(config, query="z:1,1"))
+
+
+def test_a_sample_is_uniform_over_all_files() -> None:
+    """Each of 3 + 60 + 7 rows is in a sample of 14 once in five; none is in it twice."""
+    files = np.split(np.arange(70.0)[:, None], [3, 63])
+    counts = np.zeros(70)
+    for seed in range(400):
+        sample = Sample(14, seed)
+        for file in files:
+            sample.add(file)
+        rows = sample.rows[:, 0].astype(int)
+        assert len({*rows}) == 14
+        counts[rows] += 1
+    assert abs(counts - 80).max() < 5 * np.sqrt(400 * 0.2 * 0.8) and counts.sum() == 400 * 14
+    small = Sample(100, 0)
+    for file in files:
+        small.add(file)
+    assert sorted(small.rows[:, 0]) == list(range(70))
+
+
+def write_features(folder: Path, slides: int, rows: int = 256, dim: int = 96) -> dict[str, Path]:
+    """Files of features on a lattice of 32 columns; one row of the last slide is that of the first slide's corner."""
+    sources = {}
+    for number in range(slides):
+        values = np.random.default_rng(number).normal(size=(rows, dim)).astype(np.float32)
+        if number == slides - 1:
+            values[5] = 2 * np.random.default_rng(0).normal(size=(rows, dim)).astype(np.float32)[0]
+        grid = np.stack([np.arange(rows) % 32, np.arange(rows) // 32], axis=1)
+        attributes = {
+            "slide_id": f"s{number:03}",
+            "encoder": "e",
+            "encoder_sha256": "0",
+            "patches_id": "p",
+            "config": "{}",
+        }
+        path = folder / f"s{number:03}.h5"
+        with FeatureWriter(path, str(number), dim, "float32") as writer:
+            writer.append(values)
+            writer.finish({"coords": grid * 32, "grid": grid}, attributes, {"patch_size_level0": 32})
+        sources[f"s{number:03}"] = path
+    return sources
+
+
+@pytest.mark.parametrize("module", [feature_maps, feature_query])
+def test_memory_and_openings_do_not_grow_with_the_slides(
+    module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_maps, "_SAMPLE", 150)
+    monkeypatch.setattr(feature_maps, "_BLOCK", 64)
+    opened: Counter[str] = Counter()
+    true = module.open_file
+    monkeypatch.setattr(module, "open_file", lambda path, **given: (opened.update([path.stem]), true(path, **given))[1])
+    sources = write_features(tmp_path, 12)
+    peaks = []
+    for count in (3, 3, 12):
+        some = dict([*sources.items()][-count:])
+        opened.clear()
+        tracemalloc.start()
+        if module is feature_maps:
+            assert len(feature_maps.draw(tmp_path, some, 0, "", [])) == count
+        else:
+            assert len(feature_query.find(some, [*some][-1], 0, 0, 7)) == 8
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert opened.keys() == some.keys() and max(opened.values()) <= (2 if module is feature_maps else 1)
+    assert peaks[2] < 1.5 * peaks[1], peaks
+
+
+def test_the_best_of_many_files_are_found(tmp_path: Path) -> None:
+    hits = feature_query.find(write_features(tmp_path, 12), "s000", 3, 3, 4)
+    assert [(hit.slide_id, hit.corner) for hit in hits[:2]] == [("s000", (0, 0)), ("s011", (160, 0))]
+    assert len(hits) == 5 and hits[1].similarity == pytest.approx(1, abs=1e-6)
+    order = [hit.similarity for hit in hits[1:]]
+    assert order[1] < 0.7 and order == sorted(order, reverse=True)
+
+
+def test_slides_without_patches_are_named_on_the_page(config: EmbedConfig, make_patches: Make) -> None:
+    make_patches(slides={"void & <empty>": (0, 0)})
+    embed(replace(config, map=True))
+    page = (Path(config.out) / "maps.html").read_text()
+    assert "there are no patches with places: void &amp; &lt;empty&gt;." in page and "2 slides</li>" in page
+
+
+@pytest.mark.parametrize("extent", [3, 700, 5000])
+def test_pictures_are_bounded_and_their_squares_alike(extent: int) -> None:
+    corners = np.stack([np.arange(extent), np.zeros(extent)], axis=1).astype(np.float64)
+    colours = np.stack([np.arange(extent) % 251, np.zeros(extent), np.zeros(extent)], axis=1).astype(np.uint8)
+    with Image.open(io.BytesIO(paint(corners, colours, 800))) as opened:
+        reds = np.asarray(opened)[0, :, 0].astype(int)
+    assert len(reds) == {3: 48, 700: 700, 5000: 800}[extent]
+    if extent == 3:
+        assert reds.tolist() == [0] * 16 + [1] * 16 + [2] * 16
 
 
 @pytest.mark.parametrize("text", ["a", "a:1", ":1,2", "a:x,y"])

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,12 +22,12 @@ from sgcl_cli.artefacts import parts
 from sgcl_cli.artefacts.lock import Lock
 from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
 from sgcl_cli.config import TileConfig
-from sgcl_cli.engine.pool import Progress, Result
+from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import ArtefactError, ConfigError, SlideError
 from sgcl_cli.progress import Silent
 from sgcl_cli.slide.discover import Entry
-from sgcl_cli.stages import drawings, turns
 from sgcl_cli.stages import tile as stage
+from sgcl_cli.stages import turns
 from sgcl_cli.stages.tile import tile
 from sgcl_cli.stages.tile_slide import Job, Row, tile_slide
 from sgcl_cli.stages.turns import lock_path
@@ -74,21 +74,6 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks in this process: the pool has its own tests."""
-
-    def run_tasks(function: Callable[..., Any], tasks: dict[str, tuple[Any, ...]], **_: Any) -> Iterator[Result[Any]]:
-        for slot, (key, arguments) in enumerate(tasks.items()):
-            try:
-                yield Result(key, function(Progress(slot), *arguments))
-            except Exception as error:
-                yield Result(key, error=error)
-
-    monkeypatch.setattr(stage, "run_tasks", run_tasks)
-    monkeypatch.setattr(drawings, "run_tasks", run_tasks)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,8 @@ from PIL import Image
 
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import TileConfig
-from sgcl_cli.engine.pool import Progress, Result
 from sgcl_cli.errors import SlideError
 from sgcl_cli.progress import Silent
-from sgcl_cli.stages import drawings
-from sgcl_cli.stages import tile as stage
 from sgcl_cli.stages.tile import tile
 
 
@@ -44,21 +40,6 @@ def config(out: Path, *slides: Path, **settings: Any) -> TileConfig:
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
-
-
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks in this process: the pool has its own tests."""
-
-    def run_tasks(function: Callable[..., Any], tasks: dict[str, tuple[Any, ...]], **_: Any) -> Iterator[Result[Any]]:
-        for slot, (key, arguments) in enumerate(tasks.items()):
-            try:
-                yield Result(key, function(Progress(slot), *arguments))
-            except Exception as error:
-                yield Result(key, error=error)
-
-    monkeypatch.setattr(stage, "run_tasks", run_tasks)
-    monkeypatch.setattr(drawings, "run_tasks", run_tasks)
 
 
 def write_tiled(path: Path, pixels: NDArray[np.uint8], mpp: tuple[float, float]) -> Path:

@@ -5,7 +5,6 @@ The readers here are written from the conventions alone (docs/tile.md, "Interope
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,8 @@ import tifffile
 
 from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
 from sgcl_cli.config import TileConfig
-from sgcl_cli.engine.pool import Progress, Result
 from sgcl_cli.errors import ConfigError, SlideError
 from sgcl_cli.progress import Silent
-from sgcl_cli.stages import drawings
-from sgcl_cli.stages import tile as stage
 from sgcl_cli.stages.tile import tile
 
 SIDE = 1024
@@ -53,21 +49,6 @@ def config(out: Path, *slides: Path, **settings: Any) -> TileConfig:
     return TileConfig.resolve(
         {"slides": slides, "out": out, "workers": 1, "mpp": 2.0, "patch_size": 64, "jpeg_quality": 95, **settings}
     )
-
-
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks in this process: the pool has its own tests."""
-
-    def run_tasks(function: Callable[..., Any], tasks: dict[str, tuple[Any, ...]], **_: Any) -> Iterator[Result[Any]]:
-        for slot, (key, arguments) in enumerate(tasks.items()):
-            try:
-                yield Result(key, function(Progress(slot), *arguments))
-            except Exception as error:
-                yield Result(key, error=error)
-
-    monkeypatch.setattr(stage, "run_tasks", run_tasks)
-    monkeypatch.setattr(drawings, "run_tasks", run_tasks)
 
 
 def clam_patches(out: Path, slide: Path) -> list[tuple[tuple[int, int], np.ndarray]]:

@@ -1,0 +1,156 @@
+"""Fitting a whole network to labelled patches: what fit.py drives, and predicting with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sgcl_cli.artefacts.checkpoint import EncoderCard
+from sgcl_cli.engine.encode import FrozenEncoder
+from sgcl_cli.engine.feed import Fed, Feed
+from sgcl_cli.engine.fit import Position
+from sgcl_cli.engine.loader import Failed, Loader, Source, epoch_order
+from sgcl_cli.engine.runtime import Runtime
+from sgcl_cli.engine.views import Views, ViewSettings, make_views
+from sgcl_cli.nets.classifier import Classifier
+from sgcl_cli.probe.targets import Classes
+
+STEPS_OF_A_SMALL_EPOCH = 16
+FEWEST_PATCHES = 8  # of a batch, whose statistics normalise it
+_UNCOLOURED = ViewSettings(grayscale=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+
+
+class Patches:
+    """Labelled patches by number: random views to train on, the encoder's own centre crop to predict from.
+
+    A view is a crop of 0.2 to 1 of the area, resized to the encoder's input, and mirrored half of the time.
+
+    :param batch: the most patches in a batch. :param workers: processes that decode.
+    """
+
+    def __init__(self, source: Source, card: EncoderCard, runtime: Runtime, *, batch: int, workers: int) -> None:
+        self.runtime, self.batch = runtime, batch
+        self._card = card
+        self._views = replace(_UNCOLOURED, view=card.input_size)
+        self._loader = Loader(source, batch=batch, workers=workers, pin=runtime.on_cuda)
+        self._feed = Feed(self._loader, runtime)
+
+    def views(self, order: list[NDArray[np.int64]], seed: int, epoch: int) -> Iterator[Fed]:
+        """The batches of an order as training sees them.
+
+        :raises ArtefactError: a patch that cannot be read.
+        """
+        for fed in self._feed.batches(order, partial(self._draw, seed, epoch)):
+            if isinstance(fed, Failed):
+                raise fed.error
+            yield fed
+
+    def _draw(self, seed: int, epoch: int, patches: Tensor, index: NDArray[np.int64]) -> Views:
+        return make_views(patches, index, settings=self._views, seed=seed, epoch=epoch, corners=False)
+
+    def look_ahead(self) -> None:
+        """Prepare the next batch beside the work on this one; see ``Feed``."""
+        self._feed.look_ahead()
+
+    def scores(self, model: Classifier, rows: NDArray[np.int64]) -> Tensor:
+        """The scores of a model in evaluation mode, float64 (len(rows), K) on the CPU.
+
+        :raises ArtefactError: a patch that cannot be read.
+        """
+        frozen = FrozenEncoder(replace(self._card, embedding_size=model.head.out_features), model, self.runtime)
+        found = []
+        for batch in self._loader.batches([rows[at : at + self.batch] for at in range(0, len(rows), self.batch)]):
+            if isinstance(batch, Failed):
+                raise batch.error
+            found.append(torch.from_numpy(frozen(batch.patches)))
+        return torch.cat(found).double()
+
+
+class Finetuning:
+    """Fit a model to training patches and keep the weights of its best epoch by validation loss (the last without one).
+
+    :param model: images -> scores (B, K); it is moved to the device.
+    :param train, validation: numbers of patches. :param target: the classes, on the device.
+    :param seed: of the order of the patches and of their views; weights come from elsewhere.
+    :param stepped: told after every step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        patches: Patches,
+        target: Classes,
+        train: NDArray[np.int64],
+        validation: NDArray[np.int64],
+        *,
+        seed: int,
+        stepped: Callable[[], None] = lambda: None,
+    ) -> None:
+        device = patches.runtime.device
+        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.best_epoch, self.best_loss = 0, math.inf
+        self._patches, self._target = patches, target
+        self._train, self._validation = train, validation
+        self._seed, self._stepped = seed, stepped
+        self._best: dict[str, Tensor] = {}
+        small = max(FEWEST_PATCHES, len(train) // STEPS_OF_A_SMALL_EPOCH)
+        self.batch_size = min(patches.batch, small, len(train))
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch: about 16 on few patches; what is left of the last batch waits for another epoch."""
+        return len(self._train) // self.batch_size
+
+    def begin_epoch(self, position: Position) -> None:
+        """Training mode."""
+        self.model.train()
+
+    def batches(self, epoch: int, start: int) -> Iterator[Fed]:
+        """The batches of an epoch, from batch ``start`` on."""
+        places = epoch_order(len(self._train), self.batch_size, self._seed, epoch, start)
+        return self._patches.views([self._train[part] for part in places], self._seed, epoch)
+
+    def loss(self, batch: Fed, position: Position) -> Tensor:
+        """Mean cross-entropy."""
+        images = batch.views.whole.contiguous(memory_format=torch.channels_last)
+        with self._patches.runtime.autocast():
+            scores = self.model(images)
+        loss = self._target.loss(scores.float(), batch.index)
+        self._patches.look_ahead()
+        return loss
+
+    def stepped(self, batch: Fed, position: Position) -> None:
+        """Tell that a step is done."""
+        self._stepped()
+
+    def end_epoch(self, position: Position) -> bool:
+        """Look at the validation patches; training goes on to the last epoch."""
+        if not len(self._validation):
+            self.best_epoch = position.epoch
+            return False
+        scores = self._patches.scores(self.model, self._validation)
+        truth = self._target.classes[torch.from_numpy(self._validation).to(self._target.classes.device)]
+        loss = float(nn.functional.cross_entropy(scores, truth.cpu()))
+        if loss < self.best_loss:
+            self.best_loss, self.best_epoch = loss, position.epoch
+            self._best = {name: value.clone() for name, value in self.model.state_dict().items()}
+        return False
+
+    def restore_best(self) -> None:
+        """Put the weights of the best epoch back."""
+        if self._best:
+            self.model.load_state_dict(self._best)
+
+    def predict(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Probabilities (len(rows), K)."""
+        if not len(rows):
+            return np.empty((0, self._target.outputs))
+        probability: NDArray[np.float64] = self._target.predict(self._patches.scores(self.model, rows)).numpy()
+        return probability
