@@ -14,6 +14,7 @@ from sgcl_cli.errors import LabelError
 
 SPLITS = ("train", "val", "test")
 _EVENTS = {"1": 1, "0": 0, "true": 1, "false": 0, "yes": 1, "no": 0, "1.0": 1, "0.0": 0}
+_MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null")
 _SUFFIXES = (
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".svslide", ".czi", ".dcm", ".h5", ".pt", ".npy",
 )  # fmt: skip
@@ -52,12 +53,16 @@ class Columns:
 
 @dataclass(frozen=True)
 class Labels:
-    """The table, sorted by slide id, with what its reader should know."""
+    """The table, sorted by slide id, with what its reader should know.
+
+    :ivar without_patient: slides whose patient_id is empty, where the table has that column.
+    """
 
     path: Path
     rows: tuple[LabelRow, ...]
     has_patients: bool
     warnings: tuple[str, ...]
+    without_patient: tuple[str, ...] = ()
 
     def by_slide(self) -> dict[str, LabelRow]:
         """The rows by slide id."""
@@ -102,11 +107,14 @@ def read_labels(path: str | Path, columns: Columns = Columns()) -> Labels:
     warnings = []
     if twice:
         warnings.append(f"{path.name}: {len(twice)} rows stand twice and were merged, first '{twice[0]}'")
+    has_patients = "patient_id" in table[0]
+    bare = [cells for cells in table if has_patients and not _known(cells["patient_id"])]
     return Labels(
         path=path,
         rows=tuple(rows[key] for key in sorted(rows)),
-        has_patients="patient_id" in table[0],
+        has_patients=has_patients,
         warnings=tuple(warnings),
+        without_patient=tuple(sorted({plain_id(cells[columns.slide_id]) for cells in bare})),
     )
 
 
@@ -117,18 +125,28 @@ def _row(cells: dict[str, str], columns: Columns, where: str) -> LabelRow:
     for name in columns.needed:
         if not cells[name]:
             raise LabelError(f"{where}: slide '{slide_id}' has no {name}", "fill it in or remove the row")
+    if columns.target is not None and not _known(cells[columns.target]):
+        raise LabelError(
+            f"{where}: {columns.target} of slide '{slide_id}' is '{cells[columns.target]}', which stands for a missing value",
+            "fill it in or remove the row; a class needs another name",
+        )
     split = cells.get("split", "").lower() or None
     if split is not None and split not in SPLITS:
         raise LabelError(f"{where}: split is '{split}'", f"use one of {', '.join(SPLITS)}, or leave it empty")
     return LabelRow(
         slide_id=slide_id,
         label=None if columns.target is None else cells[columns.target],
-        patient_id=cells.get("patient_id") or slide_id,
+        patient_id=_known(cells.get("patient_id", "")) or slide_id,
         site=cells.get("site") or None,
         split=split,
         time=None if columns.time is None else _time(cells[columns.time], where, columns.time),
         event=None if columns.event is None else _event(cells[columns.event], where, columns.event),
     )
+
+
+def _known(text: str) -> str:
+    """The text, "" where it stands for a missing value."""
+    return "" if text.lower() in _MISSING else text
 
 
 def _time(text: str, where: str, column: str) -> float:

@@ -116,6 +116,7 @@ def settle_task(labels: Sequence[str], asked: str) -> tuple[Task, str]:
     """The task and why: numbers that are not whole, or more than 10 different ones, are measurements; else classes.
 
     :param asked: auto, or a task.
+    :raises LabelError: measurements with decimal commas, or with something else among them.
     """
     if asked != "auto":
         return cast(Task, asked), "as asked"
@@ -125,7 +126,22 @@ def settle_task(labels: Sequence[str], asked: str) -> tuple[Task, str]:
         whole = all(number == int(number) for number in numbers if number is not None)
         if not whole or len(names) > MOST_INTEGER_CLASSES:
             return "regression", f"the target has {len(names)} different numbers{'' if whole else ', not all whole'}"
+    else:
+        _refuse_odd_measurements(sorted(names))
     return ("binary" if len(names) == 2 else "multiclass"), f"{len(names)} classes"
+
+
+def _refuse_odd_measurements(names: Sequence[str]) -> None:
+    """Many numbers and something else are measurements with a slip, not as many classes."""
+    odd = [name for name in names if _number(name) is None]
+    commas = [name for name in odd if _number(name.replace(",", ".", 1)) is not None]
+    if len(commas) == len(odd):
+        raise LabelError(f"the target has decimal commas, first '{commas[0]}'", "write numbers with a point")
+    if len(names) - len(odd) > MOST_INTEGER_CLASSES:
+        raise LabelError(
+            f"the target has {len(names) - len(odd)} different numbers, and '{odd[0]}'",
+            "correct or remove that row, or say --task multiclass",
+        )
 
 
 def class_names(labels: Iterable[str], task: str) -> tuple[str, ...]:
@@ -174,11 +190,14 @@ def by_slide(sources: Sequence[Source], labels: Labels, *, task: str, allow_miss
         "features_without_patches": empty,
     }
     if not matched:
+        zeros = {name.lstrip("0") for name in files} & set(table)
         audit.error(
             "no_match",
             f"none of the {len(files)} feature files has a label: the table names {_listed(sorted(table))}, "
             f"the files are {_listed(sorted(files))}",
-            "slide_id in the table is the feature file's name without its suffix",
+            "the table has lost leading zeros, as spreadsheets do: save the column as text"
+            if zeros
+            else "slide_id in the table is the feature file's name without its suffix",
         )
     if missing:
         share = len(missing) / len(table)

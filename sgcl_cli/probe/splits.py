@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,9 +70,12 @@ def cross_validation(
     counts = patients_per_class(labels, patients)
     rarest = min(counts, key=lambda c: (counts[c], c))
     if counts[rarest] < 2:
+        alike = _spelt_alike(classes[rarest], [classes[c] for c in counts if c != rarest])
         raise LabelError(
             f"class '{classes[rarest]}' has {counts[rarest]} patient: it cannot be both fitted and reported",
-            "add patients of that class, merge it with another class, or give a split column",
+            f"is it '{alike}', spelt otherwise?"
+            if alike
+            else "add patients of that class, merge it with another class, or give a split column",
         )
     if counts[rarest] < folds:
         raise LabelError(
@@ -96,6 +100,12 @@ def cross_validation(
         rest = np.setdiff1d(np.arange(len(labels)), test)
         plan.folds.append(with_validation(Fold(str(index + 1), rest, NOBODY, test), index, *rows, validation, seed))
     return finished(plan, labels, patients, classes)
+
+
+def _spelt_alike(name: str, others: Sequence[str]) -> str | None:
+    """Another class whose name differs by case or a slip."""
+    found = get_close_matches(name.casefold(), [other.casefold() for other in others if not other.isdecimal()], 1, 0.8)
+    return next((other for other in others if found and other.casefold() == found[0]), None)
 
 
 def given(
@@ -280,7 +290,10 @@ def verify(folds: Sequence[Fold], patients: NDArray[np.str_]) -> None:
             raise LabelError(f"fold {fold.name} is empty", "use fewer folds")
         shared = (sides[0] & sides[1]) | (sides[0] & sides[2]) | (sides[1] & sides[2]) | (sides[2] & reported)
         if shared:
-            raise LabelError(f"{_listed(sorted(shared))} would be on two sides of fold {fold.name}")
+            raise LabelError(
+                f"{_listed(sorted(shared))} would be on two sides of fold {fold.name}",
+                "all slides of a patient belong to one side: correct the split, or patient_id",
+            )
         reported |= sides[2]
 
 

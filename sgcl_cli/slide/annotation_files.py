@@ -83,7 +83,8 @@ def find(
     :raises ConfigError: no such folder, two files of one slide, or no file of any.
     """
     if not folder.is_dir():
-        raise ConfigError(f"no such folder: {folder}", "give a folder with one file a slide, named by slide_id")
+        what = "a file, not a folder" if folder.exists() else "absent"
+        raise ConfigError(f"{folder} is {what}", "give a folder with one file a slide, named by slide_id")
     known = {path.resolve() for path in slides}
     files: dict[str, Path] = {}
     strangers: list[str] = []

@@ -139,8 +139,8 @@ def closing_table(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, name in content["models"].items():
         scores = content["scores"][key]
         for metric, spoken in _SPOKEN.items():
-            parts = ", ".join(f"{one} {_number(score['value'])}" for one, score in scores[metric].items())
-            rows.append((f"{name}: {spoken}", f"{_spoken(scores[f'mean_{metric}'])}: {parts}"))
+            parts = ", ".join(f"{one}: {_number(score['value'])}" for one, score in scores[metric].items())
+            rows.append((f"{name}: {spoken}", f"{_spoken(scores[f'mean_{metric}'])}; {parts}"))
     return rows
 
 
@@ -240,14 +240,17 @@ def _uncounted(masks: Masks) -> str:
 
 
 def _methods(config: EvaluateConfig, content: Mapping[str, Any]) -> str:
+    random = "“Random weights” is the same architecture, fed alike, without training. "
+    if "random" not in content["models"]:
+        random = ""
     return (
         f"The encoder is frozen. One logistic regression (scikit-learn's objective) on features of {content['layer']} at "
         f"up to {config.dense_pixels:,} labelled pixels a slide, drawn at random within each patch, bilinear between the "
         "cells of the map; scores are bilinear between cells too, and a pixel's class is the highest score. C is chosen on a "
         f"training group held out where there are three, else it is 1. {content['left_out'].capitalize()} are left out in "
         "turn, so no slide is reported by a head that saw it or what is left out with it. Pixels of a patch that overlaps "
-        "another count twice. “Random weights” is the same architecture, fed alike, without training. Intervals resample "
-        f"{content['unit']} {config.bootstrap:,} times and are conditional on the fitted heads."
+        f"another count twice. {random}Intervals, where there are any, resample {content['unit']} "
+        f"{config.bootstrap:,} times and are conditional on the fitted heads."
     )
 
 
@@ -273,7 +276,7 @@ def _differences(content: Mapping[str, Any]) -> Table:
         for key, found in content["differences"].items()
     ]
     columns = [content["models"]["head"], *(f"{spoken}, mean" for spoken in _SPOKEN.values())]
-    return Table("Difference", columns, rows, "Paired: both are counted on the same resampled pixels.")
+    return Table("Difference", columns, rows, "Paired: both are counted on the same pixels.")
 
 
 def _single(content: Mapping[str, Any]) -> Table:

@@ -79,6 +79,13 @@ def open_inputs(config: EvaluateConfig, audit: Audit) -> Inputs:
         ids["labels"] = _table_id(labels)
         for warning in labels.warnings:
             audit.warn("duplicates", warning)
+        if labels.without_patient:
+            lone = labels.without_patient
+            audit.warn(
+                "missing_patients",
+                f"{labels.path.name}: {len(lone)} slides have no patient_id, each counts as a patient of its own, "
+                f"first '{lone[0]}'",
+            )
     split_file = None
     if config.splits is not None:
         split_file = split_files.read(config.splits)
@@ -108,7 +115,14 @@ def _columns(config: EvaluateConfig) -> tuple[Columns, str, str]:
     asked = config.time is not None or config.task == "survival"
     header: set[str] = set()
     if config.labels is not None:
-        header = set(next(iter(store.read_table(config.labels, [slide_id])), {}))
+        header = set(next(iter(store.read_table(config.labels, [])), {}))
+    missing = [name for name, plain in ((slide_id, ""), (target, "label")) if header and name not in header | {plain}]
+    if missing:
+        option = "--id" if missing[0] == slide_id else "--target"
+        raise LabelError(
+            f"the table {config.labels} has no column '{missing[0]}' (found: {', '.join(sorted(header))})",
+            f"{option} names another column",
+        )
     if asked:
         why = f"--time {time} and --event {event}" if config.time is not None else "as asked"
         return Columns(slide_id, None, time, event), "survival", why

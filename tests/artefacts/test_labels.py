@@ -44,11 +44,20 @@ def test_equal_rows_are_merged_with_a_warning(tmp_path: Path) -> None:
         ("slide_id,label\na,\n", "slide 'a' has no label"),
         ("slide_id,label,split\na,1,dev\n", "split is 'dev'.*train, val, test"),
         ("slide,label\na,1\n", "no column 'slide_id'"),
+        ("slide_id,label\na,1\nb,NaN\n", "row 3: label of slide 'b' is 'NaN', which stands for a missing value"),
+        ("slide_id,label\na,N/A\n", "is 'N/A', which stands for a missing value"),
     ],
 )
 def test_bad_labels(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(LabelError, match=message):
         read_labels(_table(tmp_path, text))
+
+
+def test_slides_without_a_patient_are_told(tmp_path: Path) -> None:
+    labels = read_labels(_table(tmp_path, "slide_id,label,patient_id\na,1,p\nb.svs,0,\nc,0,nan\n"))
+    assert labels.without_patient == ("b", "c")
+    assert [row.patient_id for row in labels.rows] == ["p", "b", "c"], "not one patient named nan"
+    assert read_labels(_table(tmp_path, "slide_id,label\na,1\n")).without_patient == ()
 
 
 def test_another_target_and_none(tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def test_files_are_found_by_slide_id(tmp_path):
         files.find(folder, ids, [folder / "a.tif"])
     with pytest.raises(ConfigError, match="is named by one of the slides; it has a.geojson"):
         files.find(folder, ["z"], [])
-    with pytest.raises(ConfigError, match="no such folder"):
+    with pytest.raises(ConfigError, match="absent is absent"):
         files.find(tmp_path / "absent", ids, [])
 
 

@@ -113,7 +113,7 @@ def test_pixels_are_told_apart_on_slides_that_the_head_never_saw(finished: tuple
     assert "bright<b>" not in text and "bright&lt;b&gt;" in text and f"{head['mean_dice']['value']:.3f}" in text
     assert "No interval: 3 slides, fewer than 10" in text
     assert (out / "figures/confusion_pixels.svg").exists()
-    assert outcome.headline[0][1].startswith(f"{head['mean_dice']['value']:.3f}: ")
+    assert outcome.headline[0][1].startswith(f"{head['mean_dice']['value']:.3f}; bright<b>: ")
 
 
 def test_the_commonest_class_and_random_weights_stand_beside(finished: tuple[Path, Outcome]) -> None:
@@ -231,8 +231,10 @@ def test_masks_that_cannot_be_used_are_refused(data: Path, tmp_path: Path) -> No
         masks_of(data, tmp_path, mask_values="255=tumour,0=other")
     with pytest.raises(LabelError, match="one class only: dark; their values are 1, 2, 9"):
         masks_of(data, tmp_path, mask_values="1=dark,7=other")
-    with pytest.raises(ConfigError, match="no such folder"):
+    with pytest.raises(ConfigError, match="nowhere is absent"):
         masks_of(data, tmp_path, dense=str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match=r"a.mask.png is a file, not a folder \(give a folder"):
+        masks_of(data, tmp_path, dense=str(data / "masks/a.mask.png"))
     folder = tmp_path / "masks"
     folder.mkdir()
     cv2.imwrite(str(folder / "stranger.png"), np.ones((SIDE, 2 * SIDE), np.uint8))

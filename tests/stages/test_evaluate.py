@@ -458,7 +458,12 @@ def test_an_audit_error_stops_before_anything_is_fitted(
     [
         ({"features": "{slides}"}, LabelError, "no patch in .* has a label"),
         ({"features": "{slides}", "level": "slide"}, LabelError, "slide level needs a table"),
-        ({"features": "{slides}", "labels": "{labels}", "target": "grade"}, LabelError, "no patch in .* has a label"),
+        (
+            {"features": "{slides}", "labels": "{labels}", "target": "grade"},
+            LabelError,
+            "no column 'grade' .found: label, ",
+        ),
+        ({"features": "{slides}", "labels": "{labels}", "id": "case"}, LabelError, "no column 'case' .*--id names"),
         (
             {"features": "{slides}", "labels": "{labels}", "task": "multiclass", "level": "patch"},
             LabelError,
@@ -482,6 +487,30 @@ def test_bad_input_is_refused(
     places = {"slides": slides, "patches": patches, "labels": labels}
     with pytest.raises(kind, match=message):
         run(tmp_path / "out", **{key: value.format(**places) for key, value in settings.items()})
+
+
+def test_tables_that_a_spreadsheet_has_spoilt_are_refused_by_what_is_wrong(slides: Path, tmp_path: Path) -> None:
+    rows = table_of(40)
+    numbers = [{**row, "label": f"{number * 0.37:.2f}"} for number, row in enumerate(rows)]
+    spoilt = {
+        "lost leading zeros": [{**row, "slide_id": row["slide_id"].lstrip("0") or "0"} for row in rows],
+        "decimal commas, first '0,00'": [{**row, "label": row["label"].replace(".", ",")} for row in numbers],
+        "39 different numbers, and '?'": [{**numbers[0], "label": "?"}, *numbers[1:]],
+        "is it 'tumour', spelt otherwise": [{**rows[0], "label": "Tumour"}, *rows[1:]],
+        "stands for a missing value": [{**rows[0], "label": "NA"}, *rows[1:]],
+    }
+    for why, table in spoilt.items():
+        with pytest.raises(LabelError, match=re.escape(why)):
+            planned(tmp_path, features=str(slides), labels=str(write_table(tmp_path / "spoilt.csv", table)))
+
+
+def test_a_slide_without_patient_id_is_warned_of(slides: Path, tmp_path: Path) -> None:
+    rows = table_of(40)
+    table = write_table(tmp_path / "labels.csv", [{**rows[0], "patient_id": ""}, *rows[1:]])
+    _, _, audit = planned(tmp_path, features=str(slides), labels=str(table))
+    assert any(
+        "1 slides have no patient_id, each counts as a patient of its own, first '000'" in w for w in audit.warnings
+    )
 
 
 def test_warnings_are_reported_and_stand_in_the_report(slides: Path, tmp_path: Path) -> None:
