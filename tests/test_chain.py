@@ -181,6 +181,31 @@ def test_pretrain_inputs(make_patches: Make, tmp_path: Path, capsys: pytest.Capt
     assert not Path(out).exists()
 
 
+@pytest.mark.parametrize("stage", ["tile", "pretrain", "embed", "evaluate"])
+def test_no_stage_writes_over_another(
+    stage: str, make_patches: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patches, features, out = make_patches(), tmp_path / "features", tmp_path / "out"
+    embedding = ["embed", str(patches), "--encoder", "mean-colour", "--device", "cpu"]
+    assert run([*embedding, "--out", str(features)]) == 0
+    command = {
+        "tile": ["tile", str(SAMPLES)],
+        "pretrain": ["pretrain", str(patches)],
+        "embed": embedding,
+        "evaluate": ["evaluate", str(features)],
+    }[stage]
+    out.mkdir()
+    (out / "run.json").write_text('{"stage": "another"}')
+    assert run([*command, "--out", str(out), "--overwrite"]) == 2
+    assert "holds the output of sgcl another" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["run.json"]
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert run([*command, "--out", str(file), "--dry-run"]) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
 def test_a_full_disk(
     make_patches: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from sgcl_cli import __version__
 from sgcl_cli.artefacts import store
 from sgcl_cli.config import Config
+from sgcl_cli.errors import ConfigError
 
 FAILURE_COLUMNS = ("slide_id", "path", "reason", "hint")
 
@@ -57,6 +58,25 @@ class Outcome:
             "warnings": self.warnings,
             **self.data,
         }
+
+
+def check_free(out: Path, stage: str) -> None:
+    """See that a folder is there for a stage to write to: --overwrite is for results of its own.
+
+    :raises ConfigError: it is a file, or holds the output of another stage.
+    :raises ArtefactError: its run.json cannot be read.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file", "give a folder")
+    run = out / "run.json"
+    if not run.exists():
+        return
+    written = store.read_json(run)
+    other = written.get("stage") if isinstance(written, dict) else None
+    if other != stage:
+        raise ConfigError(
+            f"{out} holds the output of {f'sgcl {other}' if other else 'something else'}", "choose another --out"
+        )
 
 
 class RunRecord:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.evaluations import Evaluated
-from sgcl_cli.artefacts.results import Outcome, RunRecord, versions
+from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, versions
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe import comparison, measurements, metrics, survival
@@ -45,7 +45,7 @@ def compare(config: EvaluateConfig, reporter: Reporter) -> Outcome:
     if not shared:
         raise LabelError("the results have no model in common", "evaluate all with the same --models")
     out = Path(config.out)
-    _check_free(out, config)
+    check_free(out, "compare")
     titles = {key: str(result["models"][key]["name"]) for key in shared}
     found: dict[str, list[Difference]] = {}
     with reporter.task("comparing", len(shared), "model") as task:
@@ -76,14 +76,6 @@ def compare(config: EvaluateConfig, reporter: Reporter) -> Outcome:
     inputs = {name: one.id for name, one in zip(names, opened, strict=True)}
     record.write(out, artefact=content["id"], inputs=inputs, outcome=outcome)
     return outcome
-
-
-def _check_free(out: Path, config: EvaluateConfig) -> None:
-    """Refuse to write over what another stage left."""
-    if (out / "run.json").exists() and not config.overwrite:
-        stage = store.read_json(out / "run.json").get("stage")
-        if stage != "compare":
-            raise ConfigError(f"{out} holds the output of sgcl {stage}", "choose another --out")
 
 
 def spoken(one: Difference) -> str:

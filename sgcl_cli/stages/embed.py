@@ -14,7 +14,7 @@ from sgcl_cli.artefacts import exports, layout, store
 from sgcl_cli.artefacts.checkpoint import EncoderCard
 from sgcl_cli.artefacts.features import SCHEMA, FeatureWriter, Rounding, Told, ask
 from sgcl_cli.artefacts.images import ImageFolder
-from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, write_failures
+from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, check_free, write_failures
 from sgcl_cli.config import EmbedConfig
 from sgcl_cli.config.embed import further_forms, parse_query
 from sgcl_cli.engine import runtime as engine
@@ -83,6 +83,7 @@ def _embed(config: EmbedConfig, reporter: Reporter, ranks: Ranks) -> Outcome:
     record = RunRecord("embed", config)
     with ranks.together():
         work = _planned(config, reporter)
+        check_free(work.home, "embed")
     if len(set(ranks.all_of(json.dumps(work.identities, sort_keys=True)))) > 1:
         ranks.agree(
             ArtefactError(

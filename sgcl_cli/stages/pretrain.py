@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sgcl_cli.artefacts import failed_batch, store
 from sgcl_cli.artefacts.patches import PatchIndex
-from sgcl_cli.artefacts.results import Outcome, RunRecord
+from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
 from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.ranks import Ranks, joined
@@ -56,6 +56,7 @@ def _pretrain(config: PretrainConfig, reporter: Reporter, ranks: Ranks) -> Outco
     record = RunRecord("pretrain", config)
     out = Path(config.out)
     with ranks.together():
+        check_free(out, "pretrain")
         index = _corpus(config)
         start = open_start(config.encoder, config.init)
         run_id = store.artefact_id(FORMAT, {**config.affecting(), **start.settings}, [index.id])

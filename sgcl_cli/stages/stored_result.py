@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.results import check_free
 from sgcl_cli.config import EvaluateConfig, differences, flag
 from sgcl_cli.errors import ConfigError
 
@@ -17,13 +18,13 @@ def stored_result(
     """Data and warnings of the outcome of a complete result of the same settings and inputs; None where there is none.
 
     :param ids: names of the inputs and their ids. :param stage: as run.json names it.
-    :raises ConfigError: it was made under other settings or from other inputs, and --overwrite was not given.
+    :raises ConfigError: it was made under other settings or from other inputs, and --overwrite was not given; or the folder is
+        another stage's.
     """
+    check_free(out, stage)
     if config.overwrite or not (out / "run.json").exists():
         return None
     run = store.read_json(out / "run.json")
-    if run.get("stage") != stage:
-        raise ConfigError(f"{out} holds the output of sgcl {run.get('stage')}", "choose another --out")
     changed = differences(run.get("affecting", {}), config.affecting())
     changed += [
         f"{flag(name)} has other content now" for name, value in ids.items() if run["inputs"].get(name, value) != value

@@ -19,7 +19,7 @@ from typing import Any
 from sgcl_cli.artefacts import layout, lock, parts, store
 from sgcl_cli.artefacts.parts import Part
 from sgcl_cli.artefacts.patches import PatchFile, folder_id
-from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, write_failures
+from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, check_free, write_failures
 from sgcl_cli.config import TileConfig, differences
 from sgcl_cli.config.tile import parse_shard
 from sgcl_cli.engine.cluster import run_on_cluster
@@ -67,6 +67,7 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
     reporter = reporter or Silent()
     record = RunRecord("tile", config)
     out = Path(config.out)
+    check_free(out, "tile")
     table = None if config.list is None else Path(config.list)
     found = discover([Path(given) for given in config.slides], table, config.id_from, _series_of(config))
     if found.passed_over:
