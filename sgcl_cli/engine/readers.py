@@ -37,6 +37,7 @@ _PART = 16  # patches that are handed over at once
 _LEAST = 4  # parts of each worker
 _AHEAD = 2  # batches that all workers together may be ahead
 _PATIENCE = 10.0  # seconds for a killed process to be gone; one that waits for a dead disk may never be
+_LONGEST_WAIT = 3600.0  # seconds; what waits for pipes takes some weeks at most
 
 
 class WorkerLostError(ArtefactError):
@@ -172,10 +173,11 @@ class Readers(Generic[Task]):
             self._top_up(worker, waiting)
 
     def _until_silent(self, workers: Iterable[_Worker[Task]]) -> float | None:
-        """Seconds until the first worker has been silent for too long."""
+        """Seconds until the first worker has been silent for too long, or until it is time to look again."""
         if self.timeout is None:
             return None
-        return max(0.0, min(worker.heard for worker in workers) + self.timeout - time.monotonic())
+        left = min(worker.heard for worker in workers) + self.timeout - time.monotonic()
+        return min(max(0.0, left), _LONGEST_WAIT)
 
     def _silent(self, worker: _Worker[Task]) -> bool:
         """Whether a worker has given nothing for too long; what it gave may still wait in its pipe."""

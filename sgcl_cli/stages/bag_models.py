@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sgcl_cli.engine import fit as engine_fit
 from sgcl_cli.engine import runtime as engine_runtime
+from sgcl_cli.errors import TrainingError
 from sgcl_cli.probe.mil import models, training
 from sgcl_cli.probe.mil.bags import row_statistics
 from sgcl_cli.probe.splits import Fold
@@ -80,8 +81,11 @@ def fit_fold(recipe: Recipe, cohort: training.Cohort, fold: Fold, seeds: Sequenc
                 bag_sample=recipe.bag_sample,
             )
             optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=WEIGHT_DECAY, fused=True)
-            with threads_for(work.rows_per_step):
-                engine_fit.fit(work, optimiser, epochs=recipe.epochs, lr=lambda step: recipe.lr)
+            try:
+                with threads_for(work.rows_per_step):
+                    engine_fit.fit(work, optimiser, epochs=recipe.epochs, lr=lambda step: recipe.lr)
+            except engine_fit.NotFiniteError as error:
+                raise TrainingError(f"at --mil-lr {recipe.lr:g} {error.message}", "lower --mil-lr") from error
         work.restore_best()
         test, attention = training.predict(model, cohort, fold.test)
         tests.append(test)

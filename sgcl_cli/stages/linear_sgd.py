@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from sgcl_cli.engine import fit as engine_fit
+from sgcl_cli.errors import TrainingError
 from sgcl_cli.probe.linear_sgd import MILESTONES, MOMENTUM, Training
 from sgcl_cli.probe.splits import Fold
 from sgcl_cli.stages.bag_models import threads_for
@@ -44,8 +45,11 @@ def fit_fold(
         work = Training(features, labels, fitted, classes=classes, seed=recipe.seed, device=device)
         optimiser = torch.optim.SGD(work.model.parameters(), lr=recipe.lr, momentum=MOMENTUM)
         milestones = [round(share * recipe.epochs) * work.steps for share in MILESTONES]
-        with threads_for(0):
-            engine_fit.fit(work, optimiser, epochs=recipe.epochs, lr=engine_fit.in_steps(recipe.lr, milestones))
+        try:
+            with threads_for(0):
+                engine_fit.fit(work, optimiser, epochs=recipe.epochs, lr=engine_fit.in_steps(recipe.lr, milestones))
+        except engine_fit.NotFiniteError as error:
+            raise TrainingError(f"at --linear-lr {recipe.lr:g} {error.message}", "lower --linear-lr") from error
         return work.predict(features[asked])
 
     chosen = told(fold.train, fold.validation) if len(fold.validation) else np.empty((0, classes))

@@ -111,6 +111,12 @@ def test_readers_that_wait_for_the_encoder_are_not_given_up() -> None:
     assert right(found, given, 0, 1) and not told
 
 
+def test_a_patience_beyond_what_pipes_can_wait_is_taken_for_long() -> None:
+    given = readings((40, ""))
+    found, told = gathered(given, 1, timeout=1e9)
+    assert right(found, given, 0) and not told
+
+
 @pytest.mark.skipif(not FILES.exists(), reason="open files are counted in /proc")
 def test_the_dead_keep_no_files_open() -> None:
     before = len([*FILES.iterdir()])

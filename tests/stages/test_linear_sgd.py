@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sgcl_cli.config import EvaluateConfig
-from sgcl_cli.errors import ConfigError
+from sgcl_cli.errors import ConfigError, TrainingError
 from sgcl_cli.probe.cohort import Cohort
 from sgcl_cli.probe.splits import Fold
 from sgcl_cli.stages import evaluate_fit
@@ -47,6 +47,12 @@ def test_the_rate_falls_after_60_and_80_per_cent(monkeypatch: pytest.MonkeyPatch
     fitted(rows()[1], replace(RECIPE, lr=1.0))
     expected = [1.0] * 6 + [0.1] * 2 + [0.01] * 2
     assert seen == [pytest.approx(expected), pytest.approx(expected)]
+
+
+def test_a_rate_that_diverges_is_named() -> None:
+    with pytest.raises(TrainingError, match=r"^at --linear-lr 1e\+38 the loss is (nan|inf)") as caught:
+        fitted(rows()[1], replace(RECIPE, lr=1e38))
+    assert caught.value.hint == "lower --linear-lr"
 
 
 def test_it_is_refused_where_there_are_no_classes() -> None:
