@@ -77,7 +77,12 @@ SCHEMA = Schema(
             "JSON list",
             required=False,
         ),
-        Attribute("source_identity", str, "identity of the slide", required=False),
+        Attribute(
+            "source_identity",
+            str,
+            "identity of the slide; of a folder of images its id, in which groups have no part",
+            required=False,
+        ),
         Attribute("label_names", str, "names of the classes, JSON list", required=False),
         Attribute("config", str, "the settings that affect the result, JSON"),
         Attribute(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +79,11 @@ def _size(file: PatchFile | ImageFolder) -> int:
 
 
 def _found(file: FeatureFile, folder: str | None, input_size: int) -> PatchFile | ImageFolder:
-    """What a file of features was made of, by the id that it records."""
+    """What a file of features was made of, by the id that it records; of images that without groups."""
     attributes = file.attributes or {}
     wanted, recorded = attributes.get("patches_id"), attributes.get("patches_path")
+    if file.name is not None:
+        wanted = attributes.get("source_identity", wanted)
     if wanted is None:
         raise ConfigError(
             f"--finetune needs patch images, and {file.path.name} does not record where it comes from",
@@ -93,7 +95,7 @@ def _found(file: FeatureFile, folder: str | None, input_size: int) -> PatchFile 
             "run sgcl tile without --coords-only, and embed that",
         )
     for path in _candidates(file, folder, recorded):
-        opened = _images(path, file, input_size) if file.name is not None else _patches(path)
+        opened = _images(path, input_size) if file.name is not None else _patches(path)
         if opened is None or opened.id != wanted:
             continue
         if isinstance(opened, PatchFile) and not opened.has_pixels:
@@ -119,12 +121,5 @@ def _patches(path: Path) -> PatchFile | None:
         return None
 
 
-def _images(path: Path, file: FeatureFile, input_size: int) -> ImageFolder | None:
-    """A folder of images with the groups that the features know, which its id is made of too."""
-    if not ImageFolder.is_one(path):
-        return None
-    opened = ImageFolder.open(path, crop=input_size)
-    if file.group is None:
-        return opened
-    known = dict(zip(file.name or (), file.group, strict=True))
-    return replace(opened, groups=tuple(known.get(name, "") for name in opened.names))
+def _images(path: Path, input_size: int) -> ImageFolder | None:
+    return ImageFolder.open(path, crop=input_size) if ImageFolder.is_one(path) else None

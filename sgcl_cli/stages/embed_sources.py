@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -141,7 +141,8 @@ def images(config: EmbedConfig, card: EncoderCard) -> Decoded:
     side = card.resize or card.input_size
     folder = ImageFolder.open(config.patches, config.groups, crop=side, interpolation=card.interpolation)
     columns = {"name": [*folder.names], "label": folder.label, "group": [*folder.groups] if folder.groups else None}
-    attributes = {"label_names": json.dumps(list(folder.label_names))}
+    identity = replace(folder, groups=None).id
+    attributes = {"label_names": json.dumps(list(folder.label_names)), "source_identity": identity}
     bag = Bag(folder.name, folder.id, folder.folder, 0, len(folder), columns, attributes, None, tolerant=True)
     return Decoded(folder.id, Kind(), [bag], Called(folder.read, side))
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from sgcl_cli.artefacts.checkpoint import EncoderCard, load_encoder, save_encoder
 from sgcl_cli.artefacts.features import open_features
+from sgcl_cli.artefacts.images import ImageFolder
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import EmbedConfig
 from sgcl_cli.engine import encode
@@ -269,6 +270,7 @@ def test_a_folder_of_class_folders(config: EmbedConfig, images: Path, tmp_path: 
     assert file.name == ("normal/c.png", "tumour/a.png", "tumour/b.jpg")
     assert file.label.tolist() == [0, 1, 1] and file.label_names == ("normal", "tumour")
     assert file.group == ("p2", "p1", "p1")
+    assert file.attributes["source_identity"] == ImageFolder.open(images, crop=1).id != file.attributes["patches_id"]
     assert file.coords is None
 
 

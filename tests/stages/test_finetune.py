@@ -335,6 +335,35 @@ def test_images_are_found_by_their_folders_id_and_their_names(
         evaluate(dataclasses.replace(config, out=str(tmp_path / "other")))
 
 
+def test_images_with_groups_are_found_where_one_of_them_could_not_be_read(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        path = tmp_path / "images" / ("fine", "coarse")[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)).save(path)
+    (tmp_path / "images/fine/00.png").write_bytes(b"no image")
+    plain = ImageFolder.open(tmp_path / "images", crop=VIEW)
+    names, groups = plain.names, tuple(f"p{number % 8}" for number in range(24))
+    kept = [number for number, name in enumerate(names) if name != "fine/00.png"]
+    columns = {"name": [names[n] for n in kept], "group": [groups[n] for n in kept], "label": plain.label[kept]}
+    where = {
+        "patches_id": dataclasses.replace(plain, groups=groups).id,
+        "source_identity": plain.id,
+        "patches_path": "../images",
+    }
+    (tmp_path / "features").mkdir()
+    write_features(tmp_path / "features/images.h5", card_of(data), columns, plain.label_names, **where)
+    config = settings(data, tmp_path / "out", features=str(tmp_path / "features"), labels=None, folds=2)
+    (tuner,) = tuners(config, monkeypatch)
+    pixels = np.empty((VIEW, VIEW, 3), np.uint8)
+    tuner.source.into(0, pixels)
+    assert len(tuner.cohort) == 23 and tuner.cohort.patients == 8
+    (file,) = tuner.source.files
+    assert isinstance(file, ImageFolder) and tuner.source.row.tolist() == kept
+
+
 def card_of(data: Path) -> EncoderCard:
     content = json.loads((data / "run/encoder.json").read_text())
     fields = {spec.name: content[spec.name] for spec in dataclasses.fields(EncoderCard)}
