@@ -151,7 +151,7 @@ def _batches(work: Work, slide: Masked) -> Iterator[tuple[Any, NDArray[np.int64]
 
 
 def _samples(work: Work, reporter: Reporter) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
-    """Of each slide the features (n, D) and classes (n,) of at most --dense-pixels labelled pixels, drawn patch by patch."""
+    """Of each slide the features (n, D) and classes (n,) of about --dense-pixels labelled pixels, at least one a patch."""
     size = work.index.patch_size
     found = []
     with reporter.task(f"sampling pixels, {work.spoken}", len(work.masks.slides), "slide") as task:

@@ -245,7 +245,7 @@ def _methods(config: EvaluateConfig, content: Mapping[str, Any]) -> str:
         random = ""
     return (
         f"The encoder is frozen. One logistic regression (scikit-learn's objective) on features of {content['layer']} at "
-        f"up to {config.dense_pixels:,} labelled pixels a slide, drawn at random within each patch, bilinear between the "
+        f"about {config.dense_pixels:,} labelled pixels a slide, drawn at random within each patch, bilinear between the "
         "cells of the map; scores are bilinear between cells too, and a pixel's class is the highest score. C is chosen on a "
         f"training group held out where there are three, else it is 1. {content['left_out'].capitalize()} are left out in "
         "turn, so no slide is reported by a head that saw it or what is left out with it. Pixels of a patch that overlaps "

@@ -248,6 +248,7 @@ def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[st
     """Write the further forms, the pictures, the tables and, last, run.json.
 
     :raises ArtefactError: nothing could be embedded.
+    :raises ConfigError: --query names a place without a patch; everything else has been written.
     """
     config, card, bags = work.config, work.card, work.source.bags
     failed = {failure.slide_id for failure in failures}
@@ -264,7 +265,11 @@ def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[st
             warnings.append(f"{bag.slide_id}: {len(unreadable)} of {bag.count} patches cannot be read and are left out")
             reporter.warn(warnings[-1])
     failures = [*failures, *lost]
-    written = _further(work, made, reporter)
+    written, nowhere = list[tuple[str, str]](), None
+    try:
+        written = _further(work, made, reporter)
+    except ConfigError as error:
+        nowhere = error
     _write_tables(work, made, told, failures)
     rounding = Rounding()
     for each in told.values():
@@ -297,6 +302,8 @@ def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[st
     artefact = store.artefact_id("folder", {}, sorted(work.identities[bag.slide_id] for bag in made))
     inputs = {"patches": work.source.id, "encoder": card.sha256}
     record.write(work.home, artefact=artefact, inputs=inputs, outcome=outcome)
+    if nowhere is not None:
+        raise nowhere
     return outcome
 
 

@@ -207,8 +207,8 @@ def _tidy(key: str, metric: str, headline: Headline) -> list[dict[str, Any]]:
 def attention_csv(coords: NDArray[np.int64] | None, attention: NDArray[np.float32]) -> str:
     """Patch by patch: row in the feature file, level-0 corner where known, attention (sums to 1 over the slide)."""
     if coords is None:
-        lines = ["row,attention", *(f"{row},{weight:.6g}" for row, weight in enumerate(attention.tolist()))]
+        lines = ["row,attention", *(f"{row},{weight:.9g}" for row, weight in enumerate(attention.tolist()))]
     else:
         numbers = enumerate(zip(coords.tolist(), attention.tolist(), strict=True))
-        lines = ["row,x,y,attention", *(f"{row},{x},{y},{weight:.6g}" for row, ((x, y), weight) in numbers)]
+        lines = ["row,x,y,attention", *(f"{row},{x},{y},{weight:.9g}" for row, ((x, y), weight) in numbers)]
     return "\n".join(lines) + "\n"

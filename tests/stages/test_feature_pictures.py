@@ -109,7 +109,9 @@ def test_a_query_finds_what_is_most_alike(config: EmbedConfig) -> None:
     with Image.open(out / "query_a_64_32.png") as picture:
         assert picture.width > 600
     with pytest.raises(ConfigError, match="a has no patch at 9000,0; the nearest begins at 96,0"):
-        embed(replace(config, query="a:9000,0"))
+        embed(replace(config, out=f"{out}-2", query="a:9000,0"))
+    written = {path.name for path in Path(f"{out}-2").iterdir()}
+    assert {"a.h5", "b.h5", "run.json", "slides.csv", "failures.csv"} <= written
     with pytest.raises(ConfigError, match="--query z:1,1: there is no such slide"):
         embed(replace(config, query="z:1,1"))
 
