@@ -151,13 +151,17 @@ def spread(headline: Headline, of_seeds: Sequence[Headline]) -> Spread:
     return Spread(*deviations)
 
 
+def _patients(count: int) -> str:
+    return f"{count} patient" + "s" * (count != 1)
+
+
 def why_no_interval(reported: Reported, resamples: int) -> str:
     """Why there is no interval, "" where there is one."""
     if resamples == 0:
         return "no resamples were asked for"
     patients = len(np.unique(reported.patient))
     if patients < FEWEST_PATIENTS:
-        return f"{patients} patients, fewer than {FEWEST_PATIENTS}"
+        return f"{_patients(patients)}, fewer than {FEWEST_PATIENTS}"
     return reported.why_no_interval()
 
 
@@ -169,7 +173,7 @@ def too_few(
         mine = label == number
         count = len(np.unique(patient[mine]))
         if count < FEWEST_OF_A_CLASS:
-            return f"{count} patients of {kind} '{name}', fewer than {FEWEST_OF_A_CLASS}"
+            return f"{_patients(count)} of {kind} '{name}', fewer than {FEWEST_OF_A_CLASS}"
         for one in sorted(set(fold.tolist()), key=lambda text: (len(text), text)):
             if len(np.unique(patient[mine & (fold == one)])) == 1:
                 return f"fold {one} has one patient of {kind} '{name}', whom resampling cannot vary"

@@ -169,6 +169,7 @@ def test_coverage_of_the_interval_is_about_what_it_says():
     ("patients", "positives", "reason"),
     [
         (9, 5, "9 patients, fewer than 10"),
+        (1, 1, "1 patient, fewer than 10"),
         (20, 4, "4 patients of class 'tumour', fewer than 5"),
     ],
 )
