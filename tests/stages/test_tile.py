@@ -505,7 +505,8 @@ def test_the_page_shows_every_slide_and_nothing_a_name_could_do(tmp_path, inline
 
 def test_output_that_cannot_be_written_stops_the_run(tmp_path, inline):
     path = write_slide(tmp_path / "a.tif")
-    (tmp_path / "out").write_text("a file")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "patches").write_text("a file")
     with pytest.raises(ArtefactError, match="cannot write"):
         tile(config(tmp_path / "out", path), Silent())
 
