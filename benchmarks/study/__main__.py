@@ -78,8 +78,7 @@ def keys_of(study: Study, jobs: Sequence[Job], found: material.Material) -> dict
     return keys
 
 
-def _head(study: Study, found: material.Material, lines: Sequence[Line]) -> Iterator[str]:
-    index = PatchIndex.open(found.corpora["inductive"])
+def _head(study: Study, index: PatchIndex, lines: Sequence[Line]) -> Iterator[str]:
     settings = ", ".join(f"{name} {value}" for name, value in study.pretrain.items())
     yield f"Size {study.size}: {settings}; corpus of {len(index):,} patches on {len(index.files)} slides."
     done = sum(line.result is not None for line in lines)
@@ -135,8 +134,9 @@ def _study(arguments: argparse.Namespace) -> int:
     near = table.radii(purity.by_radius(found.corpora["inductive"], purity.RADII))
     differences = paired.markdown(pairs) if pairs else ""
     learned = learning.markdown(lines)
-    print(table.write(lines, tasks, [*_head(study, found, lines)], out, paired=differences, near=near, learned=learned))
-    learning.draw(lines, len(PatchIndex.open(found.corpora["inductive"])), out)
+    index = PatchIndex.open(found.corpora["inductive"])
+    print(table.write(lines, tasks, [*_head(study, index, lines)], out, paired=differences, near=near, learned=learned))
+    learning.draw(lines, len(index), out)
     return 0
 
 

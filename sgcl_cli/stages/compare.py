@@ -35,6 +35,8 @@ def compare(config: EvaluateConfig, reporter: Reporter) -> Outcome:
     :raises LabelError: other rows, labels or splits; the message says where they differ first.
     """
     record = RunRecord("compare", config)
+    out = Path(config.out)
+    check_free(out, "compare")
     opened = [Evaluated.open(folder) for folder in config.compare]
     names = _names(opened)
     for name, other in zip(names[1:], opened[1:], strict=True):
@@ -44,8 +46,6 @@ def compare(config: EvaluateConfig, reporter: Reporter) -> Outcome:
     shared = [key for key in shared if key != BASELINE]
     if not shared:
         raise LabelError("the results have no model in common", "evaluate all with the same --models")
-    out = Path(config.out)
-    check_free(out, "compare")
     titles = {key: str(result["models"][key]["name"]) for key in shared}
     found: dict[str, list[Difference]] = {}
     with reporter.task("comparing", len(shared), "model") as task:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.patches import PatchIndex
-from sgcl_cli.artefacts.results import Outcome, RunRecord
+from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
 from sgcl_cli.config import EmbedConfig, EvaluateConfig
 from sgcl_cli.engine import maps, runtime
 from sgcl_cli.engine.loader import Failed, Loader, StoredPatches, in_turn
@@ -60,6 +60,7 @@ def evaluate_dense(config: EvaluateConfig, reporter: Reporter) -> Outcome:
     """
     record = RunRecord("dense", config)
     out = Path(config.out)
+    check_free(out, "dense")
     if config.encoder is None or config.patches is None:
         raise ConfigError(
             "--dense needs --encoder and --patches",
@@ -71,7 +72,7 @@ def evaluate_dense(config: EvaluateConfig, reporter: Reporter) -> Outcome:
     ids = {"patches": index.id, "encoder": opened.card.sha256, "dense": masks.id}
     if config.labels is not None:
         ids["labels"] = store.file_sha256(Path(config.labels))
-    stored = stored_result(out, config, ids, "dense")
+    stored = stored_result(out, config, ids)
     if stored is not None:
         reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
         data, warnings = stored

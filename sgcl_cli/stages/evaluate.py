@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.artefacts.results import Outcome, RunRecord
+from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import LabelError
 from sgcl_cli.probe import split_files
@@ -47,6 +47,7 @@ def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcom
         return evaluate_dense(config, reporter)
     record = RunRecord("evaluate", config)
     out = Path(config.out)
+    check_free(out, "evaluate")
     audit = Audit()
     with _recording_errors(audit, out, config.dry_run):
         inputs = open_inputs(config, audit)
@@ -117,7 +118,7 @@ def _stored(out: Path, config: EvaluateConfig, ids: Mapping[str, str]) -> Outcom
 
     :raises ConfigError: it was made under other settings or from other inputs, and --overwrite was not given.
     """
-    result = stored_result(out, config, ids, "evaluate")
+    result = stored_result(out, config, ids)
     if result is None:
         return None
     data, warnings = result

@@ -7,21 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.artefacts.results import check_free
 from sgcl_cli.config import EvaluateConfig, differences, flag
 from sgcl_cli.errors import ConfigError
 
 
-def stored_result(
-    out: Path, config: EvaluateConfig, ids: Mapping[str, str], stage: str
-) -> tuple[dict[str, Any], list[str]] | None:
+def stored_result(out: Path, config: EvaluateConfig, ids: Mapping[str, str]) -> tuple[dict[str, Any], list[str]] | None:
     """Data and warnings of the outcome of a complete result of the same settings and inputs; None where there is none.
 
-    :param ids: names of the inputs and their ids. :param stage: as run.json names it.
-    :raises ConfigError: it was made under other settings or from other inputs, and --overwrite was not given; or the folder is
-        another stage's.
+    :param ids: names of the inputs and their ids.
+    :raises ConfigError: it was made under other settings or from other inputs, and --overwrite was not given.
     """
-    check_free(out, stage)
     if config.overwrite or not (out / "run.json").exists():
         return None
     run = store.read_json(out / "run.json")
