@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from sgcl_cli.engine.stain import jitter_stains
 from sgcl_cli.engine.views import (
     MEAN,
     STD,
     ViewSettings,
     crop_boxes,
+    denormalise,
     jitter,
     luma,
     make_views,
@@ -36,6 +38,16 @@ STILL = {
 
 def _patches(count: int, side: int = 32) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+
+
+def _pixels(images: torch.Tensor) -> torch.Tensor:
+    """What was normalised, between 0 and 1; ``denormalise`` would round."""
+    return images * torch.tensor(STD).view(1, 3, 1, 1) + torch.tensor(MEAN).view(1, 3, 1, 1)
+
+
+def _whole(patches: torch.Tensor, index: np.ndarray, **strengths: float) -> torch.Tensor:
+    views = make_views(patches, index, settings=ViewSettings(**{**STILL, **strengths}), seed=3, epoch=2)
+    return _pixels(views.whole)
 
 
 def test_shapes() -> None:
@@ -152,7 +164,7 @@ def test_each_strength_changes_something_and_gray_is_gray() -> None:
         if name == "flip":
             torch.testing.assert_close(moved, still.flip(-1), rtol=0, atol=1e-5)
         if name == "grayscale":
-            pixels = moved * torch.tensor(STD).view(1, 3, 1, 1) + torch.tensor(MEAN).view(1, 3, 1, 1)
+            pixels = _pixels(moved)
             torch.testing.assert_close(pixels[:, 0], pixels[:, 2], rtol=0, atol=1e-5)
 
 
@@ -166,6 +178,71 @@ def test_jitter_orders_differ_between_patches() -> None:
     first = torch.isclose(got, scale_contrast(scale_brightness(image, b), c), atol=1e-6).flatten(1).all(1)
     second = torch.isclose(got, scale_brightness(scale_contrast(image, c), b), atol=1e-6).flatten(1).all(1)
     assert (first | second).all() and (~first).any() and (~second).any()
+
+
+def test_stains_vary_by_what_the_hash_says_of_the_patch() -> None:
+    patches, index = _patches(6), np.array([5, 0, 9, 123_456_789_012, 2, 7])
+    seen = _whole(patches, index, stain_scale=0.25, stain_shift=0.05)
+    draw = uniforms(index, 3, 2, 0)
+    scale = np.stack([1 + 0.25 * (2 * draw[30 + n] - 1) for n in range(3)], axis=1)
+    shift = np.stack([0.05 * (2 * draw[33 + n] - 1) for n in range(3)], axis=1)
+    expected = jitter_stains(patches.permute(0, 3, 1, 2).float() / 255, scale, shift)
+    torch.testing.assert_close(seen, expected, rtol=0, atol=5e-5)
+
+
+def test_patches_turn_and_flip_as_numpy_turns_them() -> None:
+    patches, index = _patches(64), np.arange(100, 164)
+    seen = _whole(patches, index, rotate90=0.6, vertical_flip=0.5, flip=0.5)
+    draw = uniforms(index, 3, 2, 0)
+    poses = set()
+    for b in range(64):
+        expected = patches[b].numpy().astype(np.float64) / 255
+        if draw[0][b] < 0.5:
+            expected = expected[:, ::-1]
+        if draw[2][b] < 0.5:
+            expected = expected[::-1]
+        turns = 1 + int(3 * draw[4][b]) if draw[3][b] < 0.6 else 0
+        poses.add((bool(draw[0][b] < 0.5), bool(draw[2][b] < 0.5), turns))
+        np.testing.assert_allclose(seen[b], np.rot90(expected, turns).transpose(2, 0, 1), atol=1e-5)
+    assert len(poses) == 16
+
+
+def test_quarters_turn_in_place_and_each_by_its_own_draw() -> None:
+    patches, index = _patches(32), np.arange(32)
+    settings = ViewSettings(**{**STILL, "rotate90": 1.0})
+    corners = make_views(patches, index, settings=settings, seed=0, epoch=0).corners
+    plain = normalise(patches.permute(0, 3, 1, 2).float() / 255)
+    differ = False
+    for q, (r, c) in enumerate(((0, 0), (0, 16), (16, 0), (16, 16))):
+        turns = 1 + np.floor(3 * uniforms(index, 0, 0, 1 + q)[4]).astype(int)
+        differ |= bool((turns != 1 + np.floor(3 * uniforms(index, 0, 0, 1)[4]).astype(int)).any())
+        for b in range(32):
+            quarter = plain[b, :, r : r + 16, c : c + 16]
+            torch.testing.assert_close(corners[q, b], torch.rot90(quarter, int(turns[b]), (1, 2)), rtol=0, atol=1e-5)
+    assert differ
+
+
+@pytest.mark.parametrize(
+    "extra", [{"rotate90": 0.5}, {"vertical_flip": 0.5}, {"stain_scale": 0.2, "stain_shift": 0.05}]
+)
+def test_the_extras_do_not_depend_on_the_batch_and_move_no_other_draw(extra: dict[str, float]) -> None:
+    patches, index = _patches(6), np.array([10, 3, 7, 8, 1, 5])
+    settings = ViewSettings(view=28, corner=12, **extra)
+    whole = make_views(patches, index, settings=settings, seed=1, epoch=2)
+    for rows in ([4], [5, 0, 3]):
+        part = make_views(patches[rows], index[rows], settings=settings, seed=1, epoch=2)
+        torch.testing.assert_close(part.whole, whole.whole[rows], rtol=0, atol=5e-5)
+        torch.testing.assert_close(part.corners, whole.corners[:, rows], rtol=0, atol=5e-5)
+    plain = make_views(patches, index, settings=ViewSettings(view=28, corner=12), seed=1, epoch=2)
+    assert not torch.allclose(plain.whole, whole.whole, atol=0.1)
+    untouched = [b for b in range(6) if not torch.allclose(plain.whole[b], whole.whole[b], atol=1e-5)]
+    if "stain_scale" not in extra:
+        assert 0 < len(untouched) < 6
+
+
+def test_denormalising_gives_the_pixels_back() -> None:
+    patches = _patches(2)
+    assert np.array_equal(denormalise(normalise(patches.permute(0, 3, 1, 2).float() / 255)), patches.numpy())
 
 
 @pytest.mark.cuda
