@@ -68,11 +68,11 @@ def _unfinished(epochs: int | None) -> str:
 
 
 def keys_of(study: Study, jobs: Sequence[Job], found: material.Material) -> dict[Job, str]:
-    """What each job's result is kept under."""
+    """What each job's result is kept under, and that of the job whose encoder it takes."""
     corpora = {name: PatchIndex.open(folder).id for name, folder in found.corpora.items()}
     names = [task.name for task in found.tasks]
     keys = {}
-    for job in jobs:
+    for job in dict.fromkeys([*jobs, *map(study.base, jobs)]):
         corpus = corpora["transductive" if job.row.group == "transductive" else "inductive"]
         keys[job] = job.key(study.pretrain, corpus, found.set_ids, names)
     return keys
@@ -121,14 +121,13 @@ def _study(arguments: argparse.Namespace) -> int:
         print(f"real data is absent: {source} (set SGCL_DATA); {out} is looked at instead", file=sys.stderr)
         found = material.reopen(study, out)
     bench = work.Bench(out, found, study.pretrain, arguments.device, arguments.threads, arguments.workers)
-    lines = run(
-        jobs,
-        keys_of(study, jobs, found),
-        out,
-        budget,
-        lambda job, key: work.do(bench, job, key),
-        lambda job, key: work.epochs_done(bench, job, key),
-    )
+    keys = keys_of(study, jobs, found)
+
+    def do(job: Job, key: str) -> dict[str, Any]:
+        base = study.base(job)
+        return work.do(bench, job, key, bench.place(base, keys[base]) / "pretrain")
+
+    lines = run(jobs, keys, out, budget, do, lambda job, key: work.epochs_done(bench, job, key))
     tasks = {task.name: (task.metric, task.development) for task in found.tasks}
     pairs = paired.differences(lines, {name: development for name, (_, development) in tasks.items()}, out)
     near = table.radii(purity.by_radius(found.corpora["inductive"], purity.RADII))

@@ -11,17 +11,24 @@ from typing import Any
 from benchmarks.study.table import Line, grid
 
 PARTS = ("self", "spatial", "inner")
+OF_V = {"spread": "spread of v", "effective_rank_v": "effective rank of v"}
+COMPANY = {
+    "spatial_positives": "spatial positives an anchor",
+    "propagated_positives": "propagated",
+    "positive_similarity": "their similarity",
+    "negative_similarity": "that of semi-hard negatives",
+}
 
 
 def of_run(run: Path) -> list[dict[str, Any]]:
-    """One entry an epoch of a ``sgcl pretrain`` folder: ``epoch``, each part of the loss, ``spread`` and ``rank`` of v."""
+    """One entry an epoch of a ``sgcl pretrain`` folder: ``epoch``, each part of the loss, and by the names that metrics.jsonl
+    gives them what there is of v and of an anchor's company."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [
         {
             "epoch": given["epoch"],
             **{part: given["loss"][part] for part in PARTS},
-            "spread": given["spread"],
-            "rank": given["effective_rank_v"],
+            **{name: given[name] for name in (*OF_V, *COMPANY) if name in given},
         }
         for line in lines
         if (given := line.get("summary"))
@@ -34,9 +41,9 @@ def markdown(lines: Sequence[Line]) -> str:
     for line in lines:
         if line.result is not None and line.result.get("learning"):
             last = line.result["learning"][-1]
-            parts = [f"{last[part]:.2f}" if last[part] else "-" for part in PARTS]
-            body.append([line.job.row.name, str(line.job.seed), *parts, f"{last['spread']:.2f}", f"{last['rank']:.0f}"])
-    return grid(["pretraining", "seed", *PARTS, "spread of v", "effective rank of v"], body) if body else ""
+            numbers = [f"{last[name]:.2f}" if last.get(name) else "-" for name in (*PARTS, *OF_V, *COMPANY)]
+            body.append([line.job.row.name, str(line.job.seed), *numbers])
+    return grid(["pretraining", "seed", *PARTS, *OF_V.values(), *COMPANY.values()], body) if body else ""
 
 
 def draw(lines: Sequence[Line], patches: int, out: Path) -> None:

@@ -28,11 +28,12 @@ _NOTE = "material.json"
 class Set:
     """Labelled patches or images that are embedded.
 
-    :ivar side: pixels of the encoder's input. :ivar id: of what is embedded.
+    :ivar side: pixels of the encoder's input, the centre of ``whole``. :ivar id: of what is embedded.
     """
 
     folder: Path
     side: int
+    whole: int
     id: str
 
 
@@ -85,16 +86,16 @@ def prepare(study: Study, source: Path, out: Path, *, workers: int | None) -> Ma
         store.write_csv(table, ("path", "mpp"), rows)
         folders[name] = out / "tiles" / name
         tile(TileConfig(list=str(table), out=str(folders[name]), **common, **labelled))
-    side = _centre(data["patch_size"])
+    side = centre(data["patch_size"])
     sets: dict[str, Set] = {}
     for part in ("train", "test"):
         folder = _spots(data, source, out, part, {**common, **labelled})
-        sets[f"spots-{part}"] = Set(folder, side, PatchIndex.open(folder).id)
+        sets[f"spots-{part}"] = Set(folder, side, data["patch_size"], PatchIndex.open(folder).id)
         folder = out / "tiles" / f"masks-{part}"
         slides = tuple(str(source / "labelled" / f"{name}.tif") for name in data["masks"][part])
         extra = {"slide_mpp": data["masks"]["mpp"], "overlap": data["masks"]["overlap"]}
         tile(TileConfig(slides=slides, out=str(folder), **common, **labelled, **extra))
-        sets[f"masks-{part}"] = Set(folder, side, PatchIndex.open(folder).id)
+        sets[f"masks-{part}"] = Set(folder, side, data["patch_size"], PatchIndex.open(folder).id)
     sets |= _images(data["images"], source, out)
     _note(study, folders, sets, out)
     return Material(folders, sets, _chosen(study, out))
@@ -111,7 +112,7 @@ def reopen(study: Study, out: Path) -> Material:
     note = store.read_json(path)
     if note["data"] != study.data or (_transductive(study) and "transductive" not in note["corpora"]):
         raise ConfigError(f"{out} was prepared for another study", "prepare this one where the slides are")
-    sets = {name: Set(out / folder, side, identity) for name, (folder, side, identity) in note["sets"].items()}
+    sets = {name: Set(out / folder, *others) for name, (folder, *others) in note["sets"].items()}
     return Material({name: out / folder for name, folder in note["corpora"].items()}, sets, _chosen(study, out))
 
 
@@ -119,7 +120,10 @@ def _note(study: Study, corpora: Mapping[str, Path], sets: Mapping[str, Set], ou
     note = {
         "data": dict(study.data),
         "corpora": {name: folder.relative_to(out).as_posix() for name, folder in corpora.items()},
-        "sets": {name: (part.folder.relative_to(out).as_posix(), part.side, part.id) for name, part in sets.items()},
+        "sets": {
+            name: (part.folder.relative_to(out).as_posix(), part.side, part.whole, part.id)
+            for name, part in sets.items()
+        },
     }
     store.write_json(out / _NOTE, note)
 
@@ -136,7 +140,7 @@ def _chosen(study: Study, out: Path) -> tuple[Task, ...]:
     return tuple(task for task in tasks if not study.tasks or task.name in study.tasks)
 
 
-def _centre(patch_size: int) -> int:
+def centre(patch_size: int) -> int:
     """What an encoder sees of a patch: 224 of 256 pixels, in proportion, as encoders of ``sgcl pretrain`` do."""
     return patch_size * 7 // 8 // 2 * 2
 
@@ -196,7 +200,7 @@ def _images(given: Mapping[str, Any], source: Path, out: Path) -> dict[str, Set]
     for name in ("train", "test", "development-train", "development-test"):
         folder = out / "images" / name
         found[name if name.startswith("dev") else f"images-{name}"] = Set(
-            folder, side, ImageFolder.open(folder, crop=side).id
+            folder, side, side, ImageFolder.open(folder, crop=side).id
         )
     return found
 

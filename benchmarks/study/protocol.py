@@ -22,8 +22,9 @@ _DRAWN = ("random:",)  # encoders that a seed decides
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: an encoder that exists, or settings to pretrain one under.
+    """A row of the table: an encoder that exists, settings to pretrain one under, or another row's encoder fed otherwise.
 
+    :ivar of: the row whose encoder it takes; it has that row's settings. :ivar norms, shrunk: how it feeds it, see feeding.py.
     :ivar against: the row that it is compared with in pairs, to which it adds something; None for no comparison.
     """
 
@@ -32,7 +33,15 @@ class Row:
     encoder: str | None = None
     pretrain: Mapping[str, Any] = field(default_factory=dict, hash=False)
     purity: bool = False
+    of: str | None = None
+    norms: bool = False
+    shrunk: bool = False
     against: str | None = None
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether the row has a pretraining of its own."""
+        return self.encoder is None and self.of is None
 
     @property
     def seeded(self) -> bool:
@@ -70,6 +79,8 @@ class Job:
         if self.row.encoder is None:
             made: Any = PretrainConfig.resolve({"patches": "", "out": "", **self.settings(common)}).affecting()
             made["corpus"] = corpus
+            if self.row.of is not None:
+                made["fed"] = {"norms": self.row.norms, "shrunk": self.row.shrunk}
         else:
             made = {"encoder": self.row.encoder, "seed": self.seed if self.row.seeded else 0}
         scored = [self.scored_on_test, self.scored_on_development]
@@ -81,7 +92,8 @@ class Job:
 class Study:
     """A protocol at a size.
 
-    :ivar data: the table [data]. :ivar pretrain: settings of every pretraining. :ivar tasks: what is scored; empty for all.
+    :ivar data: the table [data]. :ivar pretrain: settings of every pretraining. :ivar known: all rows that there are.
+    :ivar tasks: what is scored; empty for all.
     """
 
     size: str
@@ -89,6 +101,7 @@ class Study:
     pretrain: Mapping[str, Any]
     rows: tuple[Row, ...]
     seeds: int
+    known: Mapping[str, Row] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
 
     def jobs(self) -> list[Job]:
@@ -98,6 +111,10 @@ class Study:
         jobs = [Job(row, 0) for row in main]
         jobs += [Job(row, seed) for seed in range(1, self.seeds) for row in further]
         return jobs + [Job(row, 0) for group in ("transductive", "ablation") for row in self.rows if row.group == group]
+
+    def base(self, job: Job) -> Job:
+        """The job whose encoder a job takes: itself, or that of the row that its row is ``of``."""
+        return job if job.row.of is None else Job(self.known[job.row.of], job.seed)
 
 
 def load(path: Path, size: str, only: Sequence[str] = ()) -> Study:
@@ -112,11 +129,15 @@ def load(path: Path, size: str, only: Sequence[str] = ()) -> Study:
         raise ConfigError(f"{path} has no size '{size}'; it has {', '.join(sizes)}")
     chosen = sizes[size]
     rows = [Row(**entry) for entry in content["rows"]]
+    by_name = {row.name: row for row in rows}
     for row in rows:
-        if (row.encoder is None) == (not row.pretrain):
-            raise ConfigError(f"row '{row.name}' of {path} needs either an encoder or settings of pretraining")
-        if row.against is not None and row.against not in {one.name for one in rows}:
-            raise ConfigError(f"row '{row.name}' of {path} is against '{row.against}', which is no row")
+        if bool(row.encoder) + bool(row.pretrain) + bool(row.of) != 1:
+            raise ConfigError(f"row '{row.name}' of {path} needs one of encoder, pretrain and of")
+        for word, other in (("against", row.against), ("of", row.of)):
+            if other is not None and other not in by_name:
+                raise ConfigError(f"row '{row.name}' of {path} is {word} '{other}', which is no row")
+        if row.of is not None and not by_name[row.of].pretrain:
+            raise ConfigError(f"row '{row.name}' of {path} is of '{row.of}', which is not pretrained")
     names = [*(only or chosen.get("rows", [row.name for row in rows]))]
     unknown = sorted({*names} - {row.name for row in rows})
     if unknown:
@@ -124,5 +145,6 @@ def load(path: Path, size: str, only: Sequence[str] = ()) -> Study:
     data = dict(content["data"])
     if "corpus" in chosen:
         data["corpus"] = [slide for slide in data["corpus"] if Path(slide["path"]).stem in chosen["corpus"]]
-    kept = tuple(replace(row, pretrain=dict(row.pretrain)) for row in rows if row.name in names)
-    return Study(size, data, chosen["pretrain"], kept, int(chosen["seeds"]), tuple(chosen.get("tasks", ())))
+    settled = {row.name: replace(row, pretrain=dict((by_name[row.of] if row.of else row).pretrain)) for row in rows}
+    kept = tuple(row for row in settled.values() if row.name in names)
+    return Study(size, data, chosen["pretrain"], kept, int(chosen["seeds"]), settled, tuple(chosen.get("tasks", ())))

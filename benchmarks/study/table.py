@@ -50,7 +50,7 @@ def markdown(
         parts += ["### Development data", _scores(lines, [*dict.fromkeys(shown)], tasks, development)]
     parts += [*_reasons(lines), *(["### Differences in pairs", paired] if paired else [])]
     parts += ["### Pretraining", learned] if learned else []
-    if any(line.job.row.encoder is None for line in lines):
+    if any(line.job.row.pretrains for line in lines):
         parts += ["### Cost", _costs(lines)]
     pure = [text for text in (near, _purity(lines)) if text]
     return "\n\n".join([*parts, *(["### Share of the anchor's own class", *pure] if pure else [])]) + "\n"
@@ -96,7 +96,7 @@ def _cell(scores: Sequence[Mapping[str, Any]]) -> str:
 def _costs(lines: Sequence[Line]) -> str:
     body = []
     for line in lines:
-        if line.job.row.encoder is not None:
+        if not line.job.row.pretrains:
             continue
         name = [line.job.row.name, str(line.job.seed)]
         if line.result is None or line.result["cost"] is None:
@@ -123,7 +123,9 @@ def _reasons(lines: Sequence[Line]) -> list[str]:
 
 
 def _purity(lines: Sequence[Line]) -> str:
-    entries = next((line.result["purity"] for line in lines if line.result and line.result.get("purity")), [])
+    entries: list[Any] = next(
+        (line.result["purity"] for line in lines if line.result and line.result.get("purity")), []
+    )
     body = [
         [
             str(entry["epoch"]),
@@ -232,7 +234,9 @@ def draw_purity(lines: Sequence[Line], out: Path) -> None:
     """purity.png: shares of the anchor's own class by epoch, a panel a labelling scheme."""
     import matplotlib.pyplot as plt
 
-    entries = next((line.result["purity"] for line in lines if line.result and line.result.get("purity")), [])
+    entries: list[Any] = next(
+        (line.result["purity"] for line in lines if line.result and line.result.get("purity")), []
+    )
     if not entries:
         return
     schemes = [*entries[0]["schemes"]]

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.study import learning, purity
+from benchmarks.study import feeding, learning, purity
 from benchmarks.study.material import Material, Task
 from benchmarks.study.protocol import Job
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.checkpoint import load_checkpoint
+from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import EmbedConfig, EvaluateConfig, PretrainConfig
 from sgcl_cli.stages.embed import embed
 from sgcl_cli.stages.evaluate import evaluate
@@ -51,58 +52,70 @@ class Bench:
         return self.folder / "runs" / f"{name}-{job.seed}-{key[:8]}"
 
 
-def do(bench: Bench, job: Job, key: str) -> dict[str, Any]:
+def do(bench: Bench, job: Job, key: str, run: Path) -> dict[str, Any]:
     """The result of a job, JSON values: ``scores`` by task and probe, ``warnings``; ``cost`` and ``learning`` of a pretraining.
 
     Everything is kept under its place until the result is there; what was done before is not done again.
 
+    :param run: of the pretraining that the encoder is from, or is to be from.
     :raises SgclError: as the commands do; Interrupted where pretraining was stopped.
     """
-    place = bench.place(job, key)
-    result: dict[str, Any] = {"row": job.row.name, "seed": job.seed, "epochs": None, "cost": None, "warnings": []}
-    encoder = job.row.encoder
-    if encoder is None:
-        encoder = str(place / "pretrain")
-        config = _pretraining(bench, job, place)
-        trained = pretrain(config)
-        gc.collect()  # ends the processes that decoded patches
-        cost = _cost(trained.data["images_per_second"], trained.data["steps"] * config.batch)
-        learned = learning.of_run(place / "pretrain")
-        result |= {"epochs": trained.data["epochs"], "cost": cost, "warnings": trained.warnings, "learning": learned}
-        if job.row.purity:
-            result["purity"] = purity.of_run(bench.corpus(job), place / "pretrain")
-    wanted = [task for task in bench.material.tasks if _scored(job, task)]
-    for name in sorted({part for task in wanted for part, _ in (task.train, task.test)}):
-        given = bench.material.sets[name]
+    row, place = job.row, bench.place(job, key)
+    result: dict[str, Any] = {"row": row.name, "seed": job.seed, "epochs": None, "cost": None, "warnings": []}
+    if row.pretrains:
+        result |= _pretrained(bench, job, run)
+    tasks = [task for task in bench.material.tasks if _scored(job, task)]
+    sets = {name: bench.material.sets[name] for task in tasks for name, _ in (task.train, task.test)}
+    if row.of is None:
+        encoders = dict.fromkeys(sets, row.encoder or str(run))
+        sides: dict[str, int | None] = {name: given.side for name, given in sets.items()}
+    else:
+        shutil.rmtree(place / "features", ignore_errors=True)  # begun with encoders that are written anew
+        encoders = feeding.encoders(row, run, PatchIndex.open(bench.corpus(job)), sets, place / "encoders")
+        sides = dict.fromkeys(sets)  # each encoder knows its own
+    for name, given in sets.items():
         embed(
             EmbedConfig(
                 patches=str(given.folder),
-                encoder=encoder,
+                encoder=encoders[name],
                 out=str(place / "features" / name),
-                input_size=given.side,
+                input_size=sides[name],
                 seed=job.seed,
                 workers=bench.workers,
                 **bench.run,
             )
         )
-    result["scores"] = {task.name: _score(bench, task, place) for task in wanted}
-    for path in (place / "pretrain").glob("*.pt"):
+    result["scores"] = {task.name: _score(bench, task, place) for task in tasks}
+    for path in place.glob("pretrain/*.pt"):
         path.unlink()
-    shutil.rmtree(place / "features")
+    for name in ("features", "encoders"):
+        shutil.rmtree(place / name, ignore_errors=True)
     return result
+
+
+def _pretrained(bench: Bench, job: Job, run: Path) -> dict[str, Any]:
+    """What a result says of its pretraining, which is done first, or where it stopped goes on."""
+    settings = job.settings(bench.pretrain)
+    keep = {"keep": int(settings["epochs"])} if job.row.purity else {}
+    where = {"patches": str(bench.corpus(job)), "out": str(run), "workers": bench.workers}
+    config = PretrainConfig.resolve({**settings, **keep, **where, **bench.run})
+    trained = pretrain(config)
+    gc.collect()  # ends the processes that decoded patches
+    found = {
+        "epochs": trained.data["epochs"],
+        "cost": _cost(trained.data["images_per_second"], trained.data["steps"] * config.batch),
+        "warnings": trained.warnings,
+        "learning": learning.of_run(run),
+    }
+    if job.row.purity:
+        found["purity"] = purity.of_run(bench.corpus(job), run)
+    return found
 
 
 def epochs_done(bench: Bench, job: Job, key: str) -> int | None:
     """Whole epochs of a pretraining that was stopped; None where it has not begun."""
     last = bench.place(job, key) / "pretrain" / "last.pt"
     return int(load_checkpoint(last)["position"][0]) if last.exists() else None
-
-
-def _pretraining(bench: Bench, job: Job, place: Path) -> PretrainConfig:
-    settings = job.settings(bench.pretrain)
-    keep = {"keep": int(settings["epochs"])} if job.row.purity else {}
-    where = {"patches": str(bench.corpus(job)), "out": str(place / "pretrain"), "workers": bench.workers}
-    return PretrainConfig.resolve({**settings, **keep, **where, **bench.run})
 
 
 def _cost(rate: float, seen: int) -> dict[str, float]:

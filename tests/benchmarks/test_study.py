@@ -9,19 +9,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 import skimage.data
 import torch
 
 from benchmarks.study import __main__ as study
-from benchmarks.study import learning, paired, protocol, purity, table
+from benchmarks.study import feeding, learning, paired, protocol, purity, table
 from benchmarks.study.budget import Budget
 from benchmarks.study.imagenet import EfficientNetLite0, _conv, efficientnet_lite0
+from benchmarks.study.material import Set
 from benchmarks.study.protocol import Job, Row
 from benchmarks.study.table import Line
 from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.checkpoint import EncoderCard, load_encoder, save_encoder
+from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.config import EmbedConfig
 from sgcl_cli.engine.interrupt import StopRequest
-from sgcl_cli.errors import ConfigError, Interrupted
+from sgcl_cli.engine.views import MEAN, STD, normalise
+from sgcl_cli.errors import ArtefactError, ConfigError, Interrupted
 from sgcl_cli.method.sgcl import SGCL, Settings
+from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.stages.embed import embed
 
 COMMON = {"epochs": 2, "view": 32}
@@ -107,6 +114,25 @@ class TestProtocol:
         text = protocol.DEFAULT.read_text().replace('against = "npid"', 'against = "npd"', 1)
         (tmp_path / "study.toml").write_text(text)
         with pytest.raises(ConfigError, match="is against 'npd', which is no row"):
+            protocol.load(tmp_path / "study.toml", "cpu")
+
+    def test_a_row_of_another_has_its_pretraining_and_a_result_of_its_own(self) -> None:
+        given = protocol.load(protocol.DEFAULT, "cpu", ["npid, both"])
+        (job,) = given.jobs()
+        base = given.base(job)
+        assert base.row.name == "npid" and base.row.pretrains and not job.row.pretrains
+        assert given.base(base) == base
+        assert job.settings({}) == base.settings({})
+        keys = {one.key(given.pretrain, "corpus", {}, []) for one in (job, base)}
+        assert len(keys) == 2
+
+    @pytest.mark.parametrize(
+        ("other", "said"), [("nothing", "of 'nothing', which is no row"), ("mean colour", "which is not pretrained")]
+    )
+    def test_a_row_of_one_without_an_encoder_of_its_own_is_refused(self, tmp_path: Path, other: str, said: str) -> None:
+        text = protocol.DEFAULT.read_text().replace('of = "npid"', f'of = "{other}"', 1)
+        (tmp_path / "study.toml").write_text(text)
+        with pytest.raises(ConfigError, match=said):
             protocol.load(tmp_path / "study.toml", "cpu")
 
 
@@ -233,10 +259,11 @@ def test_rows_are_compared_with_what_they_add_to_on_the_held_out_data(tmp_path: 
 
 
 def test_how_pretraining_went_is_shown_by_epoch(tmp_path: Path) -> None:
+    """Without banks of v, as MoCo, nothing is known of its rank."""
     entries: list[dict[str, Any]] = [{"step": 1, "loss": {"self": 9.0}}]
     for epoch, own in ((1, 8.5), (2, 7.25)):
         loss = {"total": own + 5, "self": own, "spatial": 5.0, "inner": 0.0}
-        summary = {"epoch": epoch, "loss": loss, "spread": 0.5, "effective_rank_v": 6.6}
+        summary = {"epoch": epoch, "loss": loss, "spread": 0.5, "spatial_positives": 20.8}
         entries.append({"step": epoch, "summary": summary})
     (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(entry) for entry in entries))
     lines = TestTable().lines()
@@ -244,7 +271,7 @@ def test_how_pretraining_went_is_shown_by_epoch(tmp_path: Path) -> None:
     found = learning.of_run(tmp_path)
     assert [entry["self"] for entry in found] == [8.5, 7.25]
     lines[0] = Line(lines[0].job, {**lines[0].result, "learning": found}, "done")
-    assert "| sgcl | 0 | 7.25 | 5.00 | - | 0.50 | 7 |" in learning.markdown(lines)
+    assert "| sgcl | 0 | 7.25 | 5.00 | - | 0.50 | - | 20.80 | - | - | - |" in learning.markdown(lines)
     learning.draw(lines, 1000, tmp_path)
     assert (tmp_path / "learning.png").stat().st_size > 1000
 
@@ -292,6 +319,50 @@ class TestPurity:
         kinds = purity.Kinds(torch.tensor([0, 0, 0, 0, 2, 2, 2, 2]), slide)
         found = purity.company(objective, kinds, step=3)
         assert [found[scheme]["negatives"]["same"] for scheme in (0, 1)] == [1.0, 1.0]
+
+
+class TestFeeding:
+    @pytest.fixture
+    def run(self, tmp_path: Path) -> Path:
+        """A run that is finished: an encoder, and views of 8 from crops of a mean area of 0.25."""
+        torch.manual_seed(0)
+        card = EncoderCard("resnet18", 512, 28, MEAN, STD, 0.5, 32)
+        save_encoder(tmp_path / "run", card, ENCODERS["resnet18"]().state_dict())
+        config = {"view": 8, "crop_low": 0.1, "crop_high": 0.4}
+        store.write_json(tmp_path / "run" / "run.json", {"config": config})
+        return tmp_path / "run"
+
+    def encoders(self, run: Path, patches: Path, **how: bool) -> tuple[EncoderCard, dict[str, torch.Tensor]]:
+        sets = {"probed": Set(patches, 28, 32, "id")}
+        row = Row("other", of="npid", **how)
+        made = feeding.encoders(row, run, PatchIndex.open(patches), sets, run.parent / "encoders")
+        embed(EmbedConfig(patches=str(patches), encoder=made["probed"], out=str(run.parent / "features")))
+        return load_encoder(made["probed"])
+
+    def test_images_are_shrunk_to_the_views_scale(self, run: Path, make_patches: Callable[..., Path]) -> None:
+        card, state = self.encoders(run, make_patches(), shrunk=True)
+        assert (card.resize, card.input_size, card.interpolation) == (16, 14, "bilinear")
+        assert feeding.view_scale({"view": 16, "crop_low": 0.5, "crop_high": 0.5}, 32) == pytest.approx(0.5**0.5)
+        own = load_encoder(run)[1]
+        assert all(torch.equal(state[name], own[name]) for name in own)
+
+    def test_statistics_are_those_of_the_corpus_as_probes_see_it(
+        self, run: Path, make_patches: Callable[..., Path]
+    ) -> None:
+        patches = make_patches()
+        _, state = self.encoders(run, patches, norms=True)
+        own = load_encoder(run)[1]
+        changed = {name for name in own if not torch.equal(state[name], own[name])}
+        assert changed and all("running" in name or "tracked" in name for name in changed)
+        index = PatchIndex.open(patches)
+        images = np.stack([simplejpeg.decode_jpeg(index.read(i))[2:30, 2:30] for i in range(len(index))])
+        planes = normalise(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
+        first = torch.nn.functional.conv2d(planes, own["conv1.weight"], None, 2, 3)
+        torch.testing.assert_close(state["bn1.running_mean"], first.mean((0, 2, 3)), rtol=0, atol=1e-5)
+
+    def test_a_run_that_is_not_finished_is_said_to_be(self, tmp_path: Path, make_patches: Callable[..., Path]) -> None:
+        with pytest.raises(ArtefactError, match="row 'npid' is not pretrained yet"):
+            feeding.encoders(Row("other", of="npid"), tmp_path, PatchIndex.open(make_patches()), {}, tmp_path / "e")
 
 
 class TestImageNet:
