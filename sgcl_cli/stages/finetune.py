@@ -133,7 +133,9 @@ class Tuner:
     def _trial(self, key: str, name: str, lr: float, seed: int, fold: Fold) -> FoldFit:
         """Train once; predictions are those of the epoch that validation chose.
 
-        :raises TrainingError: the loss is not finite.
+        Where the loss is not finite there are none (NaN), and the details say ``diverged``: another rate may be chosen.
+
+        :raises TrainingError: the loss is not finite, and without validation no rate is chosen.
         """
         epochs = self.config.finetune_epochs
         with self.reporter.task(
@@ -141,15 +143,25 @@ class Tuner:
         ) as bar:
             work, optimiser = self._begin(key, lr, seed, fold, bar.advance)
             bar.update(total=epochs * work.steps)
+            diverged = ""
             try:
                 engine_fit.fit(work, optimiser, epochs=epochs, lr=engine_fit.cosine(lr, epochs * work.steps))
             except engine_fit.NotFiniteError as error:
-                raise TrainingError(f"at --finetune-lr {lr:g} {error.message}", "leave that rate out") from error
-        if len(fold.validation) and not math.isfinite(work.best_loss):
-            raise TrainingError(f"at --finetune-lr {lr:g} the validation loss is never finite", "leave that rate out")
+                diverged = error.message
+        validated = len(fold.validation) > 0
+        if diverged and not validated:
+            raise TrainingError(f"at --finetune-lr {lr:g} {diverged}", "leave that rate out")
+        if not diverged and validated and not math.isfinite(work.best_loss):
+            diverged = "the validation loss is never finite"
+        if diverged:
+            self.reporter.warn(f"{name}, fold {fold.name}: at --finetune-lr {lr:g} {diverged}; it is not chosen there")
+            none, nothing = (
+                np.full((1, len(rows), self.target.outputs), np.nan) for rows in (fold.test, fold.validation)
+            )
+            return FoldFit(none, nothing, {"best_epoch": None, "validation_loss": None, "diverged": True})
         work.restore_best()
         test, chosen = work.predict(fold.test), work.predict(fold.validation)
-        loss = work.best_loss if len(fold.validation) else None
+        loss = work.best_loss if validated else None
         return FoldFit(test[None], chosen[None], {"best_epoch": work.best_epoch, "validation_loss": loss})
 
     def _begin(
@@ -200,13 +212,18 @@ def _chosen(rates: Sequence[float], fits: Sequence[FoldFit]) -> FoldFit:
     """Of each seed the learning rate with the lowest validation loss; the lowest rate without validation.
 
     :param fits: by seed, then by learning rate, ascending.
+    :raises TrainingError: a seed diverged at every rate.
     """
     test, validation = [], []
     details: dict[str, list[Any]] = {"lr": [], "best_epochs": [], "validation_losses": []}
     for start in range(0, len(fits), len(rates)):
         tried = fits[start : start + len(rates)]
         losses = [fit.details["validation_loss"] for fit in tried]
-        best = 0 if losses[0] is None else int(np.argmin(losses))
+        alive = [number for number, fit in enumerate(tried) if not fit.details.get("diverged")]
+        if not alive:
+            given = ", ".join(f"{lr:g}" for lr in rates)
+            raise TrainingError(f"--finetune-lr {given}: the loss is finite at none", "give lower rates")
+        best = min(alive, key=lambda number: (losses[number] or 0.0, number))
         test.append(tried[best].test[0])
         validation.append(tried[best].validation[0])
         details["lr"].append(rates[best])

@@ -254,10 +254,15 @@ def move_to(path: Path, patches: Path) -> None:
         file.attrs["patches_path"] = str(patches / path.name)
 
 
-def test_folds_without_validation_take_the_lowest_rate_and_the_last_epoch(data: Path, tmp_path: Path) -> None:
+def one_to_fit_on(folder: Path) -> Path:
+    """A table that leaves no patient for validation."""
     sides = dict.fromkeys(SLIDES, "test") | dict.fromkeys(list(SLIDES)[:1], "train")
-    table = write_table(tmp_path / "l.csv", sides)
-    config = settings(data, tmp_path / "out", labels=str(table), finetune_epochs=2, finetune_shares="1,100")
+    return write_table(folder / "l.csv", sides)
+
+
+def test_folds_without_validation_take_the_lowest_rate_and_the_last_epoch(data: Path, tmp_path: Path) -> None:
+    table = str(one_to_fit_on(tmp_path))
+    config = settings(data, tmp_path / "out", labels=table, finetune_epochs=2, finetune_shares="1,100")
     result = metrics_after(config)
     assert result["models"]["finetune"]["fits"]["test"] == {
         "lr": [0.01],
@@ -424,9 +429,25 @@ def test_features_of_another_encoder_are_refused(data: Path, tmp_path: Path) -> 
         evaluate(settings(data, tmp_path / "out", finetune=str(tmp_path / "absent")))
 
 
-def test_a_rate_that_diverges_is_named(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="at --finetune-lr 1e.18 the loss is"):
+def test_a_rate_that_diverges_is_named_and_not_chosen(data: Path, tmp_path: Path) -> None:
+    """Beside others it costs itself only: what is predicted is what the others say without it."""
+    reporter = Silent()
+    for name, rates in (("alone", "0.01"), ("beside", "0.01,1e18")):
+        evaluate(settings(data, tmp_path / name, finetune_lr=rates, finetune_shares="100"), reporter)
+    assert [said.split("the loss")[0] for said in reporter.warnings if "1e+18" in said] == [
+        "Fine-tuned tiny, fold test: at --finetune-lr 1e+18 ",
+        "tiny from scratch, fold test: at --finetune-lr 1e+18 ",
+    ]
+    assert metrics(tmp_path / "beside")["models"]["finetune"]["fits"]["test"]["lr"] == [0.01]
+    found = [(tmp_path / name / "predictions.csv").read_bytes() for name in ("alone", "beside")]
+    assert found[0] == found[1]
+    with pytest.raises(TrainingError, match="--finetune-lr 1e.18: the loss is finite at none"):
         evaluate(settings(data, tmp_path / "out", finetune_lr="1e18", finetune_shares="100"))
+
+
+def test_a_rate_that_diverges_where_none_is_chosen_is_an_error(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="at --finetune-lr 1e.18 the loss is"):
+        evaluate(settings(data, tmp_path / "out", labels=str(one_to_fit_on(tmp_path)), finetune_lr="1e18"))
 
 
 def test_the_papers_protocol_sets_what_it_says_and_flags_win(data: Path, tmp_path: Path) -> None:
