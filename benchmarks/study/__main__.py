@@ -135,7 +135,7 @@ def _study(arguments: argparse.Namespace) -> int:
     learned = learning.markdown(lines)
     index = PatchIndex.open(found.corpora["inductive"])
     print(table.write(lines, tasks, [*_head(study, index, lines)], out, paired=differences, near=near, learned=learned))
-    learning.draw(lines, len(index), out)
+    learning.draw(lines, out)
     return 0
 
 
