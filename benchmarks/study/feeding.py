@@ -24,8 +24,8 @@ from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.checkpoint import EncoderCard, save_encoder
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import EmbedConfig
-from sgcl_cli.engine.encode import centre_crop, resized
-from sgcl_cli.engine.views import normalise
+from sgcl_cli.engine import runtime
+from sgcl_cli.engine.encode import FrozenEncoder
 from sgcl_cli.errors import ArtefactError
 from sgcl_cli.stages.encoders import open_encoder
 
@@ -67,16 +67,14 @@ def fed(card: EncoderCard, side: int, whole: int, scale: float) -> EncoderCard:
 
 def restate(network: nn.Module, card: EncoderCard, corpus: PatchIndex) -> None:
     """Take batch norm's running statistics anew, the mean of batches of the corpus fed as the card says; weights stay."""
+    encoder = FrozenEncoder(card, network, runtime.start("cpu", "fp32", None))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None
             module.train()
-    with torch.no_grad():
-        for patches in _batches(corpus):
-            images = patches if card.resize is None else resized(patches, card.resize, card.interpolation or "bilinear")
-            images = centre_crop(images, card.input_size)
-            network(normalise(images.permute(0, 3, 1, 2).float().div_(255), card.mean, card.std))
+    for patches in _batches(corpus):
+        encoder(patches)
     network.eval()
 
 
