@@ -25,10 +25,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, softplus
 
 from sgcl_cli.method import negatives
-from sgcl_cli.method.losses import instance_loss
 from sgcl_cli.method.settings import share_of
 from sgcl_cli.method.sgcl import SGCL, Settings, bytes_needed
 
@@ -85,7 +84,7 @@ def dense_losses(
             drawn = torch.randint(n, (size, count), generator=draw).to(index.device)
             s = torch.einsum("bd,bkd->bk", query, rows[drawn].float()) / settings.temperature
             logits.append(s.masked_fill(drawn == index[:, None], NEVER))
-        return instance_loss((query * own).sum(1) / settings.temperature, torch.cat(logits, 1).logsumexp(1))
+        return softplus(torch.cat(logits, 1).logsumexp(1) - (query * own).sum(1) / settings.temperature)
 
     own = [rows[index].float() for rows in objective.bank_corners]
     inner = [

@@ -127,7 +127,7 @@ class PretrainConfig(Config):
     )
     ranking: Literal["h", "v"] = option("h", "Space in which negatives are ranked.", panel="Objective")
     pool: int = option(
-        65_536, "Bank rows on which ranks are estimated; exact when N is not larger.", low=2, panel="Objective"
+        16_384, "Bank rows on which ranks are estimated; exact when N is not larger.", low=2, panel="Objective"
     )
     weight_self: float = option(1.0, "Weight of the self term.", low=0, panel="Objective")
     weight_spatial: float = option(1.0, "Weight of the spatial term.", low=0, panel="Objective")

@@ -1,6 +1,6 @@
 """Memory banks: one remembered unit row per patch, and MoCo's queue of keys.
 
-Letters: N patches, B anchors, D size of a row, Q keys in the queue.
+Letters: N patches, B anchors, D size of a row, Q keys in the queue, X banks of one shape.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ def random_rows(n: int, dim: int, seed: int, stream: str, dtype: torch.dtype, de
     return rows
 
 
-def first_of_each(index_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Each index once, ascending, and the place in the batch where it stands first: (U,), (U,)."""
-    index_U, which_B = torch.unique(index_B, return_inverse=True)
-    place_B = torch.arange(index_B.numel(), device=index_B.device)
-    first_U = torch.full_like(index_U, index_B.numel()).scatter_reduce_(0, which_B, place_B, "amin")
-    return index_U, first_U
+def first_of_each(index_B: Tensor) -> Tensor:
+    """The place in the batch where the index of each place stands first: int64 (B,)."""
+    return (index_B[:, None] == index_B).int().argmax(1)
 
 
-def commit(row_ND: Tensor, index_B: Tensor, new_BD: Tensor, momentum: float) -> None:
-    """row <- normalise((1 - momentum) row + momentum new), in place; each index once, the first counts."""
-    index_U, first_U = first_of_each(index_B)
-    old_UD = row_ND.index_select(0, index_U).float()
-    new_UD = new_BD.detach().float().index_select(0, first_U)
-    row_ND[index_U] = normalize(old_UD.lerp_(new_UD, momentum), dim=1).to(row_ND.dtype)
+def commit(row_XND: Tensor, index_B: Tensor, first_B: Tensor, new_XBD: Tensor, momentum: float) -> None:
+    """row <- normalise((1 - momentum) row + momentum new), in place; an index that comes twice counts where it comes first.
+
+    :param row_XND: a bank (N, D), or several of one shape (X, N, D).
+    :param first_B: from :func:`first_of_each`.
+    :param new_XBD: unit rows, (B, D) or (X, B, D).
+    """
+    dim = row_XND.ndim - 2
+    old_XBD = row_XND.index_select(dim, index_B).float()
+    new_XBD = new_XBD.detach().float().index_select(dim, first_B)
+    row_XND.index_copy_(dim, index_B, normalize(old_XBD.lerp_(new_XBD, momentum), dim=-1).to(row_XND.dtype))
 
 
 class Queue:
@@ -55,6 +57,6 @@ class Queue:
         size = self.index_Q.numel()
         index_B, key_BD = index_B[-size:], key_BD[-size:]
         place_B = (self.head + torch.arange(index_B.numel(), device=index_B.device)) % size
-        self.row_QD[place_B] = normalize(key_BD.detach().float(), dim=1)
-        self.index_Q[place_B] = index_B
+        self.row_QD.index_copy_(0, place_B, normalize(key_BD.detach().float(), dim=1))
+        self.index_Q.index_copy_(0, place_B, index_B)
         self.head = (self.head + index_B.numel()) % size

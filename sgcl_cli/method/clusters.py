@@ -1,6 +1,6 @@
 """k-means over a bank, and who shares a cluster with whom.
 
-Letters: N patches, S rows that are fitted, G clusters, D size of a row, C clusterings.
+Letters: N patches, S rows that are fitted, G clusters or groups, D size of a row, C clusterings, W members that are looked at.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sgcl_cli.method.lists import Lists
 from sgcl_cli.method.settings import Agreement
 from sgcl_cli.method.similarity import rows_of
 from sgcl_cli.method.streams import generator, strips
@@ -101,20 +100,63 @@ def _refill(label_N: Tensor, square_N: Tensor, clusters: int) -> None:
         square_N[taken] = 0.0
 
 
+@dataclass(frozen=True)
+class Groups:
+    """Patches in groups: those of a group lie end to end.
+
+    member: int32 (N,).    start, last: int32 (N,), where in it each patch's group begins and what its last place is.
+    place: int32 (W,), 0 .. the size of the largest group - 1.
+    """
+
+    member: Tensor
+    start: Tensor
+    last: Tensor
+    place: Tensor
+
+    @classmethod
+    def of(cls, group_N: Tensor) -> Groups:
+        """From the group of each patch, numbered from 0."""
+        size_G = torch.bincount(group_N)
+        start_G = size_G.cumsum(0) - size_G
+        start_N = start_G[group_N]
+        parts = (group_N.sort(stable=True).indices, start_N, start_N + size_G[group_N] - 1)
+        place_W = torch.arange(int(size_G.max()), dtype=torch.int32, device=group_N.device)
+        return cls(*(part.to(torch.int32) for part in parts), place_W)
+
+    @property
+    def largest(self) -> int:
+        """Patches in the largest group."""
+        return len(self.place)
+
+    def members(self, patch: Tensor, at_most: int, phase: Tensor) -> Tensor:
+        """Who shares the group of each patch, that patch included: int64, of the shape of ``patch`` and W.
+
+        W is the size of the largest group or ``at_most``. Larger groups are thinned to W members at equal distances, the last
+        member of smaller ones is repeated.
+
+        :param phase: (1,) in [0, 1): where between two kept members the thinning starts.
+        """
+        start, last = self.start[patch][..., None], self.last[patch][..., None]
+        place = self.place
+        if at_most < self.largest:
+            stride = ((last - start + 1).double() / at_most).clamp_min_(1)
+            place = ((place[:at_most] + phase) * stride).to(torch.int32)
+        return self.member[torch.minimum(start + place, last)].long()
+
+
 class Clusters:
-    """The labels of C independent clusterings, with a list of members for every cluster.
+    """The labels of C independent clusterings, and who is in a group together.
 
     :param label_NC: int32 (N, C).
     :param agreement: "all": in every clustering; "any": in at least one.
 
-    ``inverted`` holds pairs (group of each patch (N,), members of each group): one pair for "all", whose groups are the
-    tuples of labels; one per clustering for "any".
+    ``groups``: one for "all", of patches whose labels are all the same; one per clustering for "any".
     """
 
     def __init__(self, label_NC: Tensor, agreement: Agreement) -> None:
         self.labels = label_NC
         self._agreement = agreement
-        self.inverted = self._invert_all()
+        self.groups = self._grouped()
 
     def agree(self, first: Tensor, second: Tensor) -> Tensor:
         """Whether two patches share a cluster; index tensors that broadcast."""
@@ -128,15 +170,10 @@ class Clusters:
         mixed = (flat * _CHECKSUM_FACTOR) ^ (place * -7046029254386353131)
         return int((mixed * (mixed >> 29)).sum())
 
-    def _invert_all(self) -> list[tuple[Tensor, Lists]]:
+    def _grouped(self) -> list[Groups]:
         if self._agreement == "any":
-            return [_invert(label_N.long()) for label_N in self.labels.unbind(1)]
+            return [Groups.of(label_N.long()) for label_N in self.labels.unbind(1)]
         group_N = torch.zeros_like(self.labels[:, 0], dtype=torch.int64)
         for label_N in self.labels.unbind(1):
             _, group_N = torch.unique(group_N * (int(label_N.max()) + 1) + label_N, return_inverse=True)
-        return [_invert(group_N)]
-
-
-def _invert(group_N: Tensor) -> tuple[Tensor, Lists]:
-    sorted_N, member_N = group_N.sort(stable=True)
-    return group_N, Lists.of(sorted_N, member_N.to(torch.int32), int(sorted_N[-1]) + 1)
+        return [Groups.of(group_N)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sgcl_cli.method.lists import Lists
+from sgcl_cli.method import sets
 from sgcl_cli.method.sgcl import SGCL
 from sgcl_cli.method.streams import generator
 
@@ -62,7 +62,8 @@ def anchors(objective: SGCL, slide_N: Tensor, count: int) -> list[int]:
         drawn = own[torch.randperm(len(own), generator=draw)[:_CANDIDATES]].tolist()
         fresh = [index for index in drawn if index not in chosen]
         if fresh:
-            around = objective.spatial(torch.tensor(fresh, device=objective.device)).lengths.tolist()
+            fresh_B = torch.tensor(fresh, device=objective.device)
+            around = sets.sizes(objective.spatial(fresh_B), fresh_B).tolist()
             chosen.add(max(zip(around, fresh, strict=True), key=lambda pair: pair[0])[1])
     return sorted(chosen)
 
@@ -82,21 +83,24 @@ def gallery(objective: SGCL, index: list[int], *, step: int, most: int) -> list[
         nothing = Shown(index_B[:0].cpu(), v_BD[:0, 0].cpu(), 0)
         return [Company(i, nothing, nothing, nothing, near) for i, near in zip(index, nearest, strict=True)]
     h_BH = v_BD if objective.bank_h is None else objective.bank_h.index_select(0, index_B).float()
-    chosen = objective.select(index_B, v_BD, h_BH, step)
+    draws = objective.sampler.at(step)
+    chosen = objective.select(index_B, v_BD, h_BH, draws)
+    ranked_BZ = chosen.pool[chosen.position[:, draws.quantile.argsort()]]
     return [
         Company(
             patch,
-            _shown(objective.bank_v, v_BD[b], _list(chosen.spatial, b), most),
-            _shown(objective.bank_v, v_BD[b], _list(chosen.propagated, b), most),
-            _spaced(objective.bank_v, v_BD[b], chosen.pool[chosen.position[b][chosen.times[b] > 0]], most),
+            _shown(objective.bank_v, v_BD[b], sets.members(chosen.spatial, index_B, b), most),
+            _shown(objective.bank_v, v_BD[b], sets.members(chosen.propagated, index_B, b), most),
+            _spaced(objective.bank_v, v_BD[b], _distinct(ranked_BZ[b], chosen.drawn[b]), most),
             nearest[b],
         )
         for b, patch in enumerate(index)
     ]
 
 
-def _list(lists: Lists, b: int) -> Tensor:
-    return lists.members[int(lists.offsets[b]) : int(lists.offsets[b + 1])]
+def _distinct(ranked_Z: Tensor, drawn: Tensor) -> Tensor:
+    """Drawn negatives that stand by rank, each once; none where nothing was left to draw from."""
+    return ranked_Z.unique_consecutive() if bool(drawn) else ranked_Z[:0]
 
 
 def _shown(row_ND: Tensor, v_D: Tensor, member_X: Tensor, most: int) -> Shown:

@@ -6,32 +6,39 @@ Letters: B anchors; log_own_B = v.m_i/tau, the others are log sum e^{v.m/T} over
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 _RELEASED_EPSILON = 1e-7
 
 
-def instance_loss(log_own_B: Tensor, log_others_B: Tensor) -> Tensor:
-    """L_self = -log( e^{v.m_i/tau} / (e^{v.m_i/tau} + sum_{k in K} e^{v.m_k/tau}) ); L_in for one quarter."""
-    return torch.logaddexp(log_own_B, log_others_B) - log_own_B
+def contrast(log_positives_B: Tensor, log_negatives_B: Tensor) -> tuple[Tensor, Tensor]:
+    """L = -log( S_P / (S_P + S_Q) ), and its slope dL / d log S_Q = - dL / d log S_P = S_Q / (S_P + S_Q).
+
+    L_sp with S_P and S_Q; L_self, and L_in for one quarter, with e^{v.m_i/tau} and the sum over the drawn others. In the form
+    log(1 + S_Q / S_P) a small loss is not rounded to 0.
+    """
+    margin_B = log_negatives_B - log_positives_B
+    return softplus(margin_B), margin_B.sigmoid_()
 
 
-def spatial_loss(log_positives_B: Tensor, log_negatives_B: Tensor) -> Tensor:
-    """L_sp = -log( S_P / (S_P + S_Q) )."""
-    return torch.logaddexp(log_positives_B, log_negatives_B) - log_positives_B
+def released_contrast(log_positives_B: Tensor, log_negatives_B: Tensor, outside_B: Tensor) -> tuple[Tensor, Tensor]:
+    """L = -log( s + 1e-7 ), s = S_P / (S_P + S_Q + N - |P|), and its slope - dL / d log S_P = s (1 - s) / (s + 1e-7).
 
-
-def released_spatial_loss(log_positives_B: Tensor, log_negatives_B: Tensor, outside_B: Tensor) -> Tensor:
-    """L_sp = -log( S_P / (S_P + S_Q + N - |P|) + 1e-7 ), S_Q detached: what the published code computes.
+    What the published code computes; S_Q has no slope there.
 
     :param outside_B: N - |P|.
     """
-    log_constant_B = torch.logaddexp(log_negatives_B.detach(), outside_B.clamp_min(1e-30).log())
-    share_B = (log_positives_B - torch.logaddexp(log_positives_B, log_constant_B)).exp()
-    return -torch.log(share_B + _RELEASED_EPSILON)
+    log_constant_B = torch.logaddexp(log_negatives_B, outside_B.clamp_min(1e-30).log())
+    margin_B = log_constant_B - log_positives_B
+    share_B = torch.sigmoid(-margin_B)
+    shifted_B = share_B + _RELEASED_EPSILON
+    return -shifted_B.log(), share_B * torch.sigmoid(margin_B) / shifted_B
 
 
 def ramp(epoch: float, length: float) -> float:
@@ -56,28 +63,41 @@ class Diagnostics:
 
 @dataclass(frozen=True)
 class Losses:
-    """L = w_self L_self + w(e) w_sp L_sp + w_in L_in of one batch, and its parts.
+    """L = w_self L_self + w(e) w_sp L_sp + w_in L_in of one batch, in its parts.
 
-    total: with gradient.    rest: the total without its spatial part, with gradient.
-    self_term, spatial_term, inner_term: L_self, L_sp, L_in before their weights, detached; 0 for a term left out.
+    rest: the total without its spatial part, with gradient.
+    self_term, inner_term: L_self, L_in before their weights, detached; 0 for a term left out.
     spatial_sum, spatial_count: L_sp = sum / count; the sum with gradient, the count of anchors that have a positive.
-    spatial_weight: w(e) w_sp.    diagnostics: None where there is no spatial term.
+    spatial_weight: w(e) w_sp.    watch: finds the diagnostics.
     """
 
-    total: Tensor
     rest: Tensor
     self_term: Tensor
-    spatial_term: Tensor
     inner_term: Tensor
     spatial_sum: Tensor
     spatial_count: Tensor
     spatial_weight: float
-    diagnostics: Diagnostics | None
+    watch: Callable[[], Diagnostics] | None
 
-    def total_for(self, spatial_count: Tensor | float) -> Tensor:
+    @cached_property
+    def diagnostics(self) -> Diagnostics | None:
+        """What a person watches, found when it is asked for; None where there is no spatial term."""
+        return None if self.watch is None else self.watch()
+
+    @property
+    def total(self) -> Tensor:
+        """L, with gradient."""
+        return self.total_for(self.spatial_count)
+
+    @property
+    def spatial_term(self) -> Tensor:
+        """L_sp before its weight, detached; 0 where no anchor has a positive."""
+        return self.spatial_sum.detach() / self.spatial_count.clamp_min(1)
+
+    def total_for(self, spatial_count: Tensor) -> Tensor:
         """L with L_sp = spatial_sum / spatial_count.
 
         For ranks whose gradients are averaged: the global count divided by the number of ranks.
         """
-        count = torch.as_tensor(spatial_count, dtype=self.total.dtype, device=self.total.device)
-        return self.rest + self.spatial_weight * self.spatial_sum / count.clamp_min(torch.finfo(count.dtype).tiny)
+        count = spatial_count.clamp_min(torch.finfo(spatial_count.dtype).tiny)
+        return torch.addcdiv(self.rest, self.spatial_sum, count, value=self.spatial_weight)

@@ -1,116 +1,186 @@
-"""Which patches an anchor is held against: uniform draws, and semi-hard ranks.
+"""Negative sampling: uniform, and semi-hard by rank.
 
-What is drawn here depends on (seed, step) only; these functions are public so that a test can read the draws back.
+What is drawn depends on (seed, step) only, and is the same on every device and rank.
 
-Letters: N patches, K uniform draws, B anchors, P rows of the pool, R ranks in the top share, Z drawn ranks.
+Letters: N patches, K uniform draws, B anchors, P rows of the pool, R ranks in the top share, Z drawn ranks, X places of a set.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sgcl_cli.method.lists import Lists
 from sgcl_cli.method.settings import Settings, share_of
 from sgcl_cli.method.similarity import most_similar
-from sgcl_cli.method.streams import generator, strips
+from sgcl_cli.method.streams import counters, integers, keys, strip_edges, turned, uniforms
 
 CORNERS = 4
 _QUANTILES = 1 << 16
 _STRETCHED_SAMPLE = 400_000
-_TRIES = 16
+_PHASES = 1 << 20
+_STEPS = 8  # that are drawn at once: few operations a step
+_STREAM, _RELEASED = 0x5347434C, 0x5347434D  # tell the objective's draws from the views' of the same seed
 
 
-def uniform_draws(seed: int, step: int, n: int, count: int) -> Tensor:
-    """K indices drawn uniformly, with replacement, ascending: int64 (K,). The order has no meaning; it speeds reading."""
-    return torch.randint(n, (count,), generator=generator(seed, "uniform", step)).sort().values
+class Draws(NamedTuple):
+    """What chance decides in a step; empty where the objective has no use for it.
+
+    uniform: int64 (K,), indices drawn uniformly, with replacement.
+    corners: int64 (4, K / 4), the same for each of the four corner banks.
+    pool: int64 (P,), distinct, ascending, every row with the same chance; all rows where there are no more.
+    quantile: float64 (Z,) in [0, 1): an anchor with R ranks to choose from takes the ranks floor(u R).
+    phase: float32 (1,) in [0, 1), where the thinning of large groups starts.
+    """
+
+    uniform: Tensor
+    corners: Tensor
+    pool: Tensor
+    quantile: Tensor
+    phase: Tensor
 
 
-def corner_draws(seed: int, step: int, n: int, count: int) -> Tensor:
-    """``count`` uniform indices for each of the four corner banks, each row ascending: int64 (4, count)."""
-    return torch.randint(n, (CORNERS, count), generator=generator(seed, "corners", step)).sort(1).values
+class Sampler:
+    """Makes the draws of any step, on the device, those of eight steps at a time.
+
+    :param settings: resolved.
+    :param n: N.
+    """
+
+    def __init__(self, settings: Settings, n: int, seed: int, device: torch.device | str = "cpu") -> None:
+        self._n, self._seed = n, seed
+        from_bank = settings.base == "npid" and settings.weight_self > 0
+        uniform = (settings.uniform_negatives or 1) if from_bank else 0
+        corners = CORNERS * settings.corner_negatives if settings.inner else 0
+        pool = min(settings.pool, n) if settings.spatial else 0
+        self._all = torch.arange(pool if pool == n else 0, device=device)
+        nothing = torch.arange(0)
+        start, width = strip_edges(n, pool) if 0 < pool < n else (nothing, nothing)
+        self._start = start.to(device)
+        self._ranks = RankLaw(settings, n, device) if settings.spatial else None
+        ranks = self._ranks.below if self._ranks is not None else nothing
+        below = torch.cat([torch.full((uniform + corners,), n), width, ranks, torch.tensor([n, _PHASES])])
+        self._parts = [uniform, corners, len(width), len(ranks), 1, 1]
+        self._below = below.to(device)
+        self._counter = counters(torch.arange(_STEPS * len(below), device=device)).view(_STEPS, -1)
+        self._block, self._drawn = -1, [self._all] * len(self._parts)
+
+    def at(self, step: int) -> Draws:
+        """The draws of a step."""
+        block, row = divmod(step, _STEPS)
+        if block != self._block:
+            self._block, self._drawn = block, self._of_block(block)
+        uniform, corners, pool, ranks, phase = (part[row] for part in self._drawn)
+        quantile = ranks if self._ranks is None else self._ranks(ranks, int(keys(self._seed, _RELEASED, step)[0]))
+        return Draws(uniform, corners.view(CORNERS, -1), pool, quantile, phase)
+
+    def _of_block(self, block: int) -> list[Tensor]:
+        key = int(keys(self._seed, _STREAM, block)[0])
+        numbers = integers(key, self._counter, self._below)
+        uniform, corners, inside, ranks, turn, phase = numbers.split(self._parts, 1)
+        pool = self._all.expand(_STEPS, -1)
+        if inside.numel():
+            pool = turned(inside + self._start, turn, self._n)
+        return [uniform, corners, pool, ranks, phase / _PHASES]
 
 
-def pool_draws(seed: int, step: int, n: int, size: int) -> Tensor:
-    """``size`` distinct rows, every row with the same chance, ascending; all rows when there are no more: int64 (P,)."""
-    if n <= size:
-        return torch.arange(n)
-    return strips(n, size, generator(seed, "pool", step))
-
-
-def rank_quantiles(seed: int, step: int, settings: Settings, n: int) -> Tensor:
-    """u in [0, 1), Z of them: an anchor with R ranks to choose from takes the ranks floor(u R): float64 (Z,).
+class RankLaw:
+    """The law by which semi-hard ranks are drawn, as quantiles of the top share.
 
     beta: u ~ Beta(a, b).    uniform: u ~ U(0, 1).    hardest: the first Z ranks of the top share of N.
+    u is one of 2^16 equally likely quantiles of its law.
     With as_released, beta is stretched to the least and the largest of a sample (of the size that gives the mean rank
-    of 6.5 % of N) and ranks of N do not repeat: Z is then what there is.
+    of 6.5 % of N) and ranks of N do not repeat: Z is at most what there is.
+
+    ``below``: int64 (Z,), the whole numbers that a step needs are less than these.
     """
-    draws, top = settings.negatives, share_of(settings.top_share, n)
-    if settings.negative_law == "hardest":
-        return (torch.arange(min(draws, top), dtype=torch.float64) + 0.5) / top
-    draw = generator(seed, "ranks", step)
-    if not settings.as_released:
-        return _law(settings, torch.rand(draws, generator=draw, dtype=torch.float64))
-    sample = _law(settings, torch.rand(_TRIES * draws, generator=draw, dtype=torch.float64))
-    if settings.negative_law == "beta":
-        lowest, highest = _extremes(settings, draw)
-        sample = ((sample - lowest) / (highest - lowest)).clamp_(0, 1 - 1e-12)
-    return (_first_distinct((sample * top).long(), draws).double() + 0.5) / top
+
+    def __init__(self, settings: Settings, n: int, device: torch.device | str = "cpu") -> None:
+        self._law, self._draws, self._top = settings.negative_law, settings.negatives, share_of(settings.top_share, n)
+        self._released = settings.as_released and self._law != "hardest"
+        self.below = torch.full((0 if self._law == "hardest" or self._released else self._draws,), _QUANTILES)
+        middle = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES
+        if self._law == "hardest":
+            middle = (torch.arange(min(self._draws, self._top), dtype=torch.float64) + 0.5) / self._top
+        elif self._law == "beta":
+            cumulative = beta_cumulative(settings.beta_a, settings.beta_b)
+            middle = _inverse(cumulative, middle)
+            self._cumulative = cumulative.to(device)
+        self._quantile = middle.to(device)
+        if self._released:
+            self._edge = torch.arange(self._top + 1, dtype=torch.float64, device=device) / self._top
+            self._counter = counters(torch.arange(self._top + 2, device=device))
+
+    def __call__(self, number: Tensor, key: int) -> Tensor:
+        """Quantiles, float64 (Z,) in [0, 1), from whole numbers that are below ``below``.
+
+        :param key: of the step, for draws without replacement.
+        """
+        if self._law == "hardest":
+            return self._quantile
+        if self._released:
+            return (self._without_replacement(uniforms(key, self._counter)) + 0.5) / self._top
+        return self._quantile[number]
+
+    def _without_replacement(self, uniform: Tensor) -> Tensor:
+        """Ranks, most eager first: repeated draws that are passed over, as a race of exponential clocks of the ranks' rates.
+
+        Efraimidis and Spirakis, Information Processing Letters 97:181, 2006.
+        """
+        edge = self._edge
+        if self._law == "beta":
+            power = uniform[-2:] ** (1 / _STRETCHED_SAMPLE)
+            least, largest = _inverse(self._cumulative, torch.stack([1 - power[0], power[1]])).unbind()
+            place = (least + edge * (largest - least)) * _QUANTILES
+            cell = place.long().clamp_max_(_QUANTILES - 1)
+            edge = torch.lerp(self._cumulative[cell], self._cumulative[cell + 1], place - cell)
+        clock = -torch.log1p(-uniform[: self._top]) / (edge[1:] - edge[:-1]).clamp_min(1e-300)
+        return clock.topk(min(self._draws, self._top), largest=False).indices.double()
 
 
-def _law(settings: Settings, uniform: Tensor) -> Tensor:
-    if settings.negative_law == "uniform":
-        return uniform
-    cumulative = _beta_cumulative(settings.beta_a, settings.beta_b)
-    right = torch.searchsorted(cumulative, uniform, right=True).clamp_max_(_QUANTILES)
-    low, high = cumulative[right - 1], cumulative[right]
-    return ((right - 1 + (uniform - low) / (high - low)) / _QUANTILES).clamp_max_(1 - 1e-12)
-
-
-def _extremes(settings: Settings, draw: torch.Generator) -> Tensor:
-    """The least and the largest of a large sample of the law, from the law of the extremes of uniform draws."""
-    extreme = torch.rand(2, generator=draw, dtype=torch.float64) ** (1 / _STRETCHED_SAMPLE)
-    return _law(settings, torch.stack([1 - extreme[0], extreme[1]]))
-
-
-@lru_cache(maxsize=4)
-def _beta_cumulative(a: float, b: float) -> Tensor:
-    """The distribution function of Beta(a, b) at the edges of 2^16 equal cells, by the midpoint rule."""
+def beta_cumulative(a: float, b: float) -> Tensor:
+    """The distribution function of Beta(a, b) at the edges of 2^16 equal cells, by the midpoint rule: float64 (2^16 + 1,)."""
     middle = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES
     log_density = (a - 1) * middle.log() + (b - 1) * torch.log1p(-middle)
     mass = (log_density - log_density.max()).exp().cumsum(0)
     return torch.cat([mass.new_zeros(1), mass / mass[-1]])
 
 
-def _first_distinct(rank_Z: Tensor, count: int) -> Tensor:
-    """Draws without replacement: repeated draws are passed over; as many as there are."""
-    value, which = torch.unique(rank_Z, return_inverse=True)
-    place = torch.arange(rank_Z.numel())
-    first = torch.full_like(value, rank_Z.numel()).scatter_reduce_(0, which, place, "amin")
-    return rank_Z[first.sort().values[:count]]
+def _inverse(cumulative: Tensor, probability: Tensor) -> Tensor:
+    """The quantiles, below 1, of a distribution function that is tabled at the edges of equal cells of 0 .. 1."""
+    right = torch.searchsorted(cumulative, probability, right=True).clamp_max_(_QUANTILES)
+    low, high = cumulative[right - 1], cumulative[right]
+    return ((right - 1 + (probability - low) / (high - low)) / _QUANTILES).clamp_max_(1 - 1e-12)
 
 
 def semi_hard(
-    similarity_BP: Tensor, pool_P: Tensor, index_B: Tensor, positives: Lists, quantile_Z: Tensor, top_share: float
+    similarity_BP: Tensor,
+    pool_P: Tensor,
+    out_BX: Tensor,
+    quantile_Z: Tensor,
+    top_share: float,
+    *,
+    whole: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Q(i): everything but i and P(i), most similar first, the top share of it, at the ranks floor(u R).
 
     :param similarity_BP: of the anchors with the pool, in the space that ranks.
-    :param positives: P(i), members ascending.
-    :param quantile_Z: from :func:`rank_quantiles`, on any device.
-    :returns: places in the pool by rank (B, R), and how often each was drawn: float32 (B, R).
+    :param out_BX: patches that do not take part, i and P(i), in any order; repeated ones do not matter.
+    :param quantile_Z: from :class:`RankLaw`.
+    :param whole: whether the pool is all patches, so that a patch is its own place.
+    :returns: places in the pool (B, Z), by the order of ``quantile_Z``; and float32 (B,): 0 for an anchor
+        that has nothing to draw from, else 1.
     """
     anchors, size = similarity_BP.shape
-    out_BP = pool_P == index_B[:, None]
-    place_X = torch.searchsorted(pool_P, positives.members).clamp_max_(size - 1)
-    pooled_X = pool_P[place_X] == positives.members
-    out_BP[positives.owner[pooled_X], place_X[pooled_X]] = True
+    place_BX = out_BX
+    if not whole:
+        place_BX = torch.searchsorted(pool_P, out_BX)
+        place_BX = place_BX.masked_fill_(pool_P[place_BX.clamp_max(size - 1)] != out_BX, size)
+    # one place more than the pool has takes what is not in the pool
+    out_BP = torch.zeros(anchors, size + 1, dtype=torch.bool, device=similarity_BP.device)
+    out_BP = out_BP.scatter_(1, place_BX, True)[:, :size]
     top = share_of(top_share, size)
-    position_BR, found_BR = most_similar(similarity_BP, out_BP, top)
-    count_B = found_BR.sum(1)
-    rank_BZ = (quantile_Z.to(similarity_BP.device) * count_B[:, None]).long()
-    drawn_BZ = (count_B > 0)[:, None].expand_as(rank_BZ).to(torch.int32)
-    times_BR = torch.zeros(anchors, top, dtype=torch.int32, device=similarity_BP.device)
-    return position_BR, times_BR.scatter_add_(1, rank_BZ, drawn_BZ).float()
+    count_B1 = (size - out_BP.sum(1, keepdim=True, dtype=torch.float32)).clamp_max_(top)
+    position_BR = most_similar(similarity_BP.masked_fill(out_BP, -torch.inf), top)
+    return position_BR.gather(1, (quantile_Z * count_B1).long()), count_B1[:, 0].sign()

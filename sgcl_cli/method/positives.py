@@ -1,23 +1,25 @@
 """Which patches should agree with an anchor: neighbours on its slide, and look-alikes reached through clusters.
 
-Letters: N patches, B anchors, A auxiliary anchors per anchor, U = anchors and auxiliary anchors that look for
-look-alikes, P rows of the pool, C clusterings, k nearest, X entries of lists, G rows of the hash.
+Sets are rows of a table, as ``sets`` has them: the anchor's own index stands for no entry.
+
+Letters: N patches, B anchors, A = 1 + a: an anchor and its auxiliary anchors, P rows of the pool, C clusterings, k nearest,
+X places of a table, W members of a cluster that are looked at, G rows of the hash, L patches of a row of the hash within reach.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sgcl_cli.method import sets
 from sgcl_cli.method.clusters import Clusters
-from sgcl_cli.method.lists import Lists, distinct, union
-from sgcl_cli.method.similarity import NOTHING, list_similarity, most_similar, sort_key
+from sgcl_cli.method.similarity import most_similar, rows_of, set_similarity
 
 _LARGEST_STORED_RADIUS = 7.0
+_WIDEST_STORED = 1_024
 _CANDIDATES = 1 << 21
 _EQUAL = 1e-9
 
@@ -30,7 +32,8 @@ class Neighbourhood:
     coordinates are served alike. The comparison with R is exact for every lattice whose step is a ratio of small
     whole numbers: distances that differ from R by less than one part in 10^9 count as R.
 
-    Up to R = 7 the lists of all patches are stored (int32); beyond, they are looked up when asked for.
+    Up to R = 7 the neighbours of all patches are stored, as an int32 table one place wider than the largest set (up to 1,024);
+    beyond, they are looked up when asked for.
 
     :param slide_N: int64, the slide of each patch.
     :param cell_N2: float64 (x, y) in patch widths, finite.
@@ -44,11 +47,23 @@ class Neighbourhood:
         self._key_N = self._hash(slide_N)
         self._sorted_N, order_N = torch.sort(self._key_N, stable=True)
         self._order_N = order_N.to(torch.int32)
-        self._stored = self._build() if radius <= _LARGEST_STORED_RADIUS else None
+        self._row_G = torch.arange(-self._reach, self._reach + 1, device=slide_N.device) * self._columns
+        self._run_L = torch.arange(self._longest_run(), device=slide_N.device)
+        self._stored_NX = self._store() if radius <= _LARGEST_STORED_RADIUS else None
+        if self._stored_NX is not None:
+            del self._cell_N2, self._key_N, self._sorted_N, self._order_N
 
-    def lists(self, index_B: Tensor) -> Lists:
-        """P_sp of each of the patches ``index_B``, members ascending."""
-        return self._stored.take(index_B) if self._stored is not None else self._look_up(index_B)
+    def of(self, index_B: Tensor) -> Tensor:
+        """P_sp of each of the patches ``index_B``, ascending: int64 (B, X), X the same for all batches."""
+        if self._stored_NX is not None:
+            return self._stored_NX.index_select(0, index_B).long()
+        return self._look_up(index_B)
+
+    def stored(self) -> list[Tensor]:
+        """The tensors that are kept."""
+        if self._stored_NX is not None:
+            return [self._stored_NX]
+        return [self._cell_N2, self._key_N, self._sorted_N, self._order_N]
 
     def _hash(self, slide_N: Tensor) -> Tensor:
         _, slide_N = torch.unique(slide_N, return_inverse=True)
@@ -64,140 +79,162 @@ class Neighbourhood:
         self._columns = columns
         return (slide_N * rows + square_N2[:, 1] + self._reach) * columns + square_N2[:, 0] + self._reach
 
-    def _look_up(self, index_B: Tensor) -> Lists:
-        row_G = torch.arange(-self._reach, self._reach + 1, device=index_B.device) * self._columns
-        centre_BG = self._key_N[index_B][:, None] + row_G
+    def _runs(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the patches within reach begin and end in the order of the hash, for each row: (B, G) each."""
+        centre_BG = self._key_N[index_B][:, None] + self._row_G
         first_BG = torch.searchsorted(self._sorted_N, centre_BG - self._reach)
-        length_BG = torch.searchsorted(self._sorted_N, centre_BG + self._reach, right=True) - first_BG
-        offsets = first_BG.new_zeros(first_BG.numel() + 1)
-        torch.cumsum(length_BG.view(-1), 0, out=offsets[1:])
-        run = Lists(offsets, offsets.new_empty(int(offsets[-1])))
-        owner_X = run.owner // row_G.numel()
-        member_X = self._order_N[first_BG.view(-1)[run.owner] + run.place].long()
-        apart_X2 = self._cell_N2[member_X] - self._cell_N2[index_B[owner_X]]
-        square_X = apart_X2.square_().sum(1)
-        near_X = (square_X > 0) & (square_X < self._radius**2 * (1 - _EQUAL))
-        owner_X, member_X = owner_X[near_X], member_X[near_X]
-        key_X = owner_X * self._order_N.numel() + member_X
-        if bool((key_X[1:] < key_X[:-1]).any()):
-            member_X = member_X[key_X.argsort()]
-        return Lists.of(owner_X, member_X, index_B.numel())
+        return first_BG, torch.searchsorted(self._sorted_N, centre_BG + self._reach, right=True)
 
-    def _build(self) -> Lists:
-        at_once = max(1, _CANDIDATES // (2 * self._reach + 1) ** 2)
-        length, members = [], []
-        for index in torch.split(torch.arange(self._order_N.numel(), device=self._order_N.device), at_once):
-            part = self._look_up(index)
-            length.append(part.lengths)
-            members.append(part.members.to(torch.int32))
-        offsets = torch.zeros(self._order_N.numel() + 1, dtype=torch.int64, device=self._order_N.device)
-        torch.cumsum(torch.cat(length), 0, out=offsets[1:])
-        return Lists(offsets, torch.cat(members))
+    def _longest_run(self) -> int:
+        longest = 1
+        for index in torch.split(torch.arange(len(self._order_N), device=self._order_N.device), _CANDIDATES // 8):
+            first_BG, end_BG = self._runs(index)
+            longest = max(longest, int((end_BG - first_BG).max()))
+        return longest
+
+    def _look_up(self, index_B: Tensor) -> Tensor:
+        first_BG, end_BG = self._runs(index_B)
+        place_BGL = first_BG[:, :, None] + self._run_L
+        inside_BGL = place_BGL < end_BG[:, :, None]
+        member_BX = self._order_N[place_BGL.clamp_max_(len(self._order_N) - 1)].long().flatten(1)
+        apart_BX2 = self._cell_N2[member_BX] - self._cell_N2[index_B][:, None]
+        square_BX = apart_BX2.square_().sum(2)
+        near_BX = (square_BX > 0) & (square_BX < self._radius**2 * (1 - _EQUAL)) & inside_BGL.flatten(1)
+        return torch.where(near_BX, member_BX, index_B[:, None]).sort(dim=1).values
+
+    def _store(self) -> Tensor | None:
+        """The table of all patches; None where it is wider than worth storing."""
+        n, device = len(self._order_N), self._order_N.device
+        at_once = max(1, _CANDIDATES // (len(self._row_G) * len(self._run_L)))
+        tables, widest = [], 1
+        for index in torch.split(torch.arange(n, device=device), at_once):
+            table = self._look_up(index)
+            width = 1 + int(sets.sizes(table, index).max())
+            widest = max(widest, width)
+            if widest > _WIDEST_STORED:
+                return None
+            entries_first = torch.where(sets.taken(table, index), table, n).sort(dim=1).values[:, :width]
+            tables.append(torch.where(entries_first < n, entries_first, index[:, None]).to(torch.int32))
+        stored_NX = torch.arange(n, dtype=torch.int32, device=device)[:, None].repeat(1, widest)
+        for rows, table in zip(torch.split(stored_NX, at_once), tables, strict=True):
+            rows[:, : table.shape[1]] = table
+        return stored_NX.sort(dim=1).values
 
 
 def stored_bytes(radius: float) -> float:
-    """Bytes per patch of a :class:`Neighbourhood` on full tissue: the hash, and up to R = 7 the list."""
-    hashed = 2 * 8 + 8 + 8 + 4
-    return hashed + (8 + 4 * math.pi * radius**2 if radius <= _LARGEST_STORED_RADIUS else 0)
+    """Bytes per patch of a :class:`Neighbourhood` on full tissue: the table up to R = 7, beyond it the hash."""
+    if radius > _LARGEST_STORED_RADIUS:
+        return 2 * 8 + 8 + 8 + 4
+    reach = math.ceil(radius)
+    steps = range(-reach, reach + 1)
+    return 4 * (1 + sum(0 < x * x + y * y < radius**2 * (1 - _EQUAL) for x in steps for y in steps))
 
 
-class Seekers(NamedTuple):
-    """Who looks for look-alikes: every anchor, and each of its auxiliary anchors.
+class Queries(NamedTuple):
+    """{i} + A(i): whose look-alikes are wanted, the anchor by its fresh v_i, an auxiliary anchor by its bank row.
 
-    patch (U,): theirs.    query (U, D): the rows that they are compared by.    anchor (U,): place of their anchor in
-    the batch.
+    patch (B, A): an anchor with fewer neighbours than a stands again in their places.    row (B, A, D).
     """
 
     patch: Tensor
-    query: Tensor
-    anchor: Tensor
+    row: Tensor
 
 
-def auxiliary_anchors(similarity_X: Tensor, spatial: Lists, count: int) -> Lists:
-    """A(i) = the a most similar members of P_sp(i) by v_i . m_j; of equals the smaller index.
+def queries(index_B: Tensor, v_BD: Tensor, row_ND: Tensor, spatial_BX: Tensor, count: int) -> Queries:
+    """{i} + A(i), with A(i) the a most similar members of P_sp(i) by v_i . m_j; of equals the smaller index.
 
-    :param similarity_X: v_i . m_j for every entry of ``spatial``.
-    :param count: a; an anchor with fewer neighbours has as many auxiliary anchors as neighbours.
+    :param spatial_BX: P_sp, ascending.
+    :param count: a.
     """
-    if count == 0 or spatial.members.numel() == 0:
-        return Lists.empty(len(spatial), spatial.offsets.device)
-    table = spatial.padded(similarity_X, NOTHING)
-    outside = torch.arange(spatial.longest, device=table.device) >= spatial.lengths[:, None]
-    place_BA, found_BA = most_similar(table, outside, min(count, spatial.longest))
-    member_BA = spatial.members[(spatial.offsets[:-1, None] + place_BA).masked_fill_(~found_BA, 0)]
-    owner_BA = torch.arange(len(spatial), device=table.device)[:, None].expand_as(member_BA)
-    return Lists.of(owner_BA[found_BA], member_BA[found_BA], len(spatial))
+    count = min(count, spatial_BX.shape[1])
+    if count == 0:
+        return Queries(index_B[:, None], v_BD[:, None])
+    similarity_BX = set_similarity(v_BD, row_ND, spatial_BX)
+    similarity_BX = similarity_BX.masked_fill_(spatial_BX == index_B[:, None], -torch.inf)
+    place_BA = most_similar(similarity_BX, count)
+    patch_BA = spatial_BX.gather(1, place_BA)
+    own_BA1 = (patch_BA == index_B[:, None])[:, :, None]
+    row_BAD = torch.where(own_BA1, v_BD[:, None], rows_of(row_ND, patch_BA))
+    return Queries(torch.cat([index_B[:, None], patch_BA], 1), torch.cat([v_BD[:, None], row_BAD], 1))
 
 
-def seekers(index_B: Tensor, v_BD: Tensor, row_ND: Tensor, auxiliary: Lists) -> Seekers:
-    """{i} + A(i): the anchor by its fresh v_i, an auxiliary anchor by its bank row."""
-    return Seekers(
-        torch.cat([index_B, auxiliary.members]),
-        torch.cat([v_BD, row_ND.index_select(0, auxiliary.members).float()]),
-        torch.cat([torch.arange(len(v_BD), device=index_B.device), auxiliary.owner]),
-    )
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What the seekers see of the bank: their similarities with the pool, and what they must not find.
-
-    pool (P,): ascending indices.    similarity (U, P): query . m.
-    """
-
-    pool: Tensor
-    similarity: Tensor
-
-    def without(self, index_U: Tensor, own_U: Tensor) -> Tensor:
-        """(U, P) true at the seeker itself and at its anchor, which are in no near(u)."""
-        return (self.pool == index_U[:, None]) | (self.pool == own_U[:, None])
-
-
-def near_exactly(seeker: Seekers, own_U: Tensor, sight: Sight, clusters: Clusters, k: int) -> Lists:
+def near_exactly(query: Queries, index_B: Tensor, similarity_BAP: Tensor, clusters: Clusters, k: int) -> Tensor:
     """near(u) = the k nearest of u that the clusterings put into u's cluster; the pool is the whole bank.
 
-    :param own_U: the anchor's patch, for each seeker; neither it nor u is a candidate.
+    Neither u nor the anchor is a candidate.
+
+    :param similarity_BAP: query . m for every patch.
+    :returns: (B, A, X).
     """
-    out_UP = sight.without(seeker.patch, own_U)
-    near_Uk, found_Uk = most_similar(sight.similarity, out_UP, min(k, sight.pool.numel()))
-    found_Uk &= clusters.agree(seeker.patch[:, None], near_Uk)
-    owner_Uk = torch.arange(len(near_Uk), device=near_Uk.device)[:, None].expand_as(near_Uk)
-    return Lists.of(owner_Uk[found_Uk], near_Uk[found_Uk], len(near_Uk))
+    size = similarity_BAP.shape[2]
+    near_BAX = most_similar(similarity_BAP, min(size, k + 2))
+    patch_BA1, index_B11 = query.patch[:, :, None], index_B[:, None, None]
+    other_BAX = (near_BAX != patch_BA1) & (near_BAX != index_B11)
+    nearest_BAX = other_BAX.cumsum(2) <= k
+    agree_BAX = clusters.agree(patch_BA1, near_BAX)
+    return torch.where(other_BAX & nearest_BAX & agree_BAX, near_BAX, index_B11)
 
 
 def near_by_threshold(
-    seeker: Seekers, own_U: Tensor, sight: Sight, clusters: Clusters, k: int, row_ND: Tensor, phase: float
-) -> Lists:
+    query: Queries,
+    index_B: Tensor,
+    similarity_BAP: Tensor,
+    pool_P: Tensor,
+    clusters: Clusters,
+    k: int,
+    row_ND: Tensor,
+    phase: Tensor,
+) -> Tensor:
     """near(u) from the members of u's clusters at or above the ceil(k P / N)-th largest similarity over the pool.
 
-    Never more than k, the most similar. A cluster list longer than the pool is thinned to the pool's size, which bounds
-    the cost of a step.
+    Never more than k, the most similar. A cluster with more members than the pool is thinned to the pool's size, which
+    bounds the cost of a step. Neither u nor the anchor is a candidate.
 
-    :param own_U: the anchor's patch, for each seeker; neither it nor u is a candidate.
-    :param phase: in [0, 1), where the thinning starts.
+    :param similarity_BAP: query . m for the pool.
+    :param phase: (1,) in [0, 1), where the thinning starts.
+    :returns: (B, A, X), X at most k for each clustering that stands alone.
     """
-    n, size = row_ND.shape[0], sight.pool.numel()
-    seen_UP = sight.similarity.masked_fill(sight.without(seeker.patch, own_U), NOTHING)
-    threshold_U = seen_UP.topk(min(size, math.ceil(k * size / n)), dim=1).values[:, -1]
-    found = [lists.take(group_N[seeker.patch], size, phase) for group_N, lists in clusters.inverted]
-    candidate = found[0] if len(found) == 1 else union(found, n)
-    owner_X, member_X = candidate.owner, candidate.members
-    candidate = candidate.keep((member_X != seeker.patch[owner_X]) & (member_X != own_U[owner_X]))
-    similarity_X = list_similarity(seeker.query, row_ND, candidate)
-    keep_X = similarity_X >= threshold_U[candidate.owner]
-    return _at_most(candidate.keep(keep_X), similarity_X[keep_X], k)
+    n, size = row_ND.shape[0], len(pool_P)
+    rank = min(size, math.ceil(k * size / n))
+    patch_BA1, index_B11 = query.patch[:, :, None], index_B[:, None, None]
+    best = similarity_BAP.topk(min(size, rank + 2), dim=2)
+    best_BAX = pool_P[best.indices]
+    out_BAX = (best_BAX == patch_BA1) | (best_BAX == index_B11)
+    threshold_BA1 = best.values.masked_fill(out_BAX, -torch.inf).topk(rank, dim=2).values[:, :, -1:]
+    found = [
+        _most_similar_members(query, group.members(query.patch, size, phase), threshold_BA1, index_B11, k, row_ND)
+        for group in clusters.groups
+    ]
+    return found[0] if len(found) == 1 else _at_most(torch.cat(found, 2), query, index_B, k, row_ND)
 
 
-def _at_most(lists: Lists, similarity_X: Tensor, k: int) -> Lists:
-    if lists.longest <= k:
-        return lists
-    order_X = sort_key(similarity_X).argsort(descending=True)
-    order_X = order_X[lists.owner[order_X].argsort(stable=True)]
-    keep_X = torch.zeros_like(order_X, dtype=torch.bool)
-    keep_X[order_X] = lists.place < k
-    return lists.keep(keep_X)
+def _most_similar_members(
+    query: Queries, member_BAW: Tensor, threshold_BA1: Tensor, index_B11: Tensor, k: int, row_ND: Tensor
+) -> Tensor:
+    """Of the members of a cluster those at or above the threshold, at most k; others become the anchor's own index."""
+    similarity_BAW = _of_each(query, row_ND, member_BAW)
+    keep_BAW = (similarity_BAW >= threshold_BA1) & (member_BAW != query.patch[:, :, None])
+    kept_BAW = torch.where(keep_BAW, member_BAW, index_B11)
+    if kept_BAW.shape[2] <= k:
+        return kept_BAW
+    return _best(kept_BAW, similarity_BAW, index_B11, k)
 
 
-def by_anchor(near: Lists, seeker: Seekers, anchors: int, n: int) -> Lists:
-    """P_se(i) = union of near(u) over u in {i} + A(i)."""
-    return distinct(seeker.anchor[near.owner], near.members, anchors, n)
+def _at_most(kept_BAX: Tensor, query: Queries, index_B: Tensor, k: int, row_ND: Tensor) -> Tensor:
+    """The union over clusterings, never more than k, the most similar."""
+    owner_U = index_B[:, None].expand_as(query.patch).flatten()
+    kept_BAX = sets.distinct(kept_BAX.flatten(0, 1), owner_U).view_as(kept_BAX)
+    return _best(kept_BAX, _of_each(query, row_ND, kept_BAX), index_B[:, None, None], min(k, kept_BAX.shape[2]))
+
+
+def _best(kept_BAX: Tensor, similarity_BAX: Tensor, index_B11: Tensor, k: int) -> Tensor:
+    repeated_BAX = torch.zeros_like(kept_BAX, dtype=torch.bool)
+    torch.eq(kept_BAX[:, :, 1:], kept_BAX[:, :, :-1], out=repeated_BAX[:, :, 1:])
+    out_BAX = repeated_BAX | (kept_BAX == index_B11)
+    place_BAk = similarity_BAX.masked_fill(out_BAX, -torch.inf).topk(k, dim=2).indices
+    return torch.where(out_BAX, index_B11, kept_BAX).gather(2, place_BAk)
+
+
+def _of_each(query: Queries, row_ND: Tensor, member_BAX: Tensor) -> Tensor:
+    similarity_UX = set_similarity(query.row.flatten(0, 1), row_ND, member_BAX.flatten(0, 1))
+    return similarity_UX.view(member_BAX.shape)

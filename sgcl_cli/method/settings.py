@@ -76,7 +76,7 @@ class Settings:
     bank_momentum: float | None = None
     queue: int | None = None
     key_momentum: float = 0.999
-    pool: int = 65_536
+    pool: int = 16_384
     expansion: bool = True
     propagation: bool = True
     as_released: bool = False

@@ -2,37 +2,31 @@
 
 Reading (:meth:`SGCL.select`, :meth:`SGCL.losses`) and changing (:meth:`SGCL.commit`, :meth:`SGCL.refit`,
 :meth:`SGCL.adopt`) are apart. Order in a step: losses from the banks as they are; backward; optimiser step; commit of the
-forward pass's v and h.
+forward pass's v and h. Losses and commit wait for no device: what their shapes depend on is known since the neighbours were
+listed or the clusters were fitted.
 
-Letters: N patches, B anchors, D size of v, H size of h, 4 quarters, C clusterings, P rows of the pool, R ranks.
+Letters: N patches, B anchors, D size of v, H size of h, 4 quarters, C clusterings, P rows of the pool, Z drawn ranks, X places
+of a table of sets (``sets``), A an anchor and its auxiliary anchors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sgcl_cli.errors import ArtefactError
-from sgcl_cli.method import bank, clusters, negatives, positives, similarity
+from sgcl_cli.method import bank, clusters, negatives, positives, sets, similarity
 from sgcl_cli.method.bank import Queue
 from sgcl_cli.method.clusters import Clusters
-from sgcl_cli.method.lists import Lists, union
-from sgcl_cli.method.losses import (
-    Diagnostics,
-    Losses,
-    instance_loss,
-    ramp,
-    released_spatial_loss,
-    spatial_loss,
-)
-from sgcl_cli.method.negatives import CORNERS
+from sgcl_cli.method.losses import Diagnostics, Losses, contrast, ramp, released_contrast
+from sgcl_cli.method.negatives import CORNERS, Draws, Sampler
 from sgcl_cli.method.positives import Neighbourhood
 from sgcl_cli.method.settings import Settings, require_resolved
-from sgcl_cli.method.streams import generator
 
 __all__ = ["SGCL", "Diagnostics", "Losses", "Selection", "Settings", "bytes_needed", "ramp"]
 
@@ -43,19 +37,27 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class Selection:
     """Which patches the anchors of a batch are compared with.
 
-    spatial, propagated, positives: P_sp, P_se and their union, one list of patches per anchor, ascending.
+    index (B,): the anchors' patches.    spatial, positives: P_sp, and its union with P_se, int64 (B, X) as ``sets`` has them.
+    near: the look-alikes of an anchor and of its auxiliary anchors, int64 (B, A, X); None where nothing is propagated.
     pool (P,): patches on which ranks are taken.    rows (P, D): their bank rows, float32.    similarity (B, P): v . m.
-    position, times (B, R): Q as places in the pool by rank, and how often each was drawn.
+    position (B, Z): Q as places in the pool; equal for equal ranks.
+    drawn (B,): float32, 0 where nothing was left to draw from, else 1.
     """
 
-    spatial: Lists
-    propagated: Lists
-    positives: Lists
+    index: Tensor
+    spatial: Tensor
+    positives: Tensor
+    near: Tensor | None
     pool: Tensor
     rows: Tensor
     similarity: Tensor
     position: Tensor
-    times: Tensor
+    drawn: Tensor
+
+    @property
+    def propagated(self) -> Tensor:
+        """P_se, as ``sets`` has it."""
+        return sets.empty(self.index) if self.near is None else sets.distinct(self.near.flatten(1), self.index)
 
 
 class SGCL:
@@ -93,9 +95,9 @@ class SGCL:
 
         self.bank_v: Tensor | None = rows("v", dim) if settings.base == "npid" or settings.spatial else None
         self.bank_h: Tensor | None = rows("h", hidden_dim) if settings.spatial and settings.ranking == "h" else None
-        self.bank_corners: list[Tensor] = (
-            [rows(f"corner{corner}", dim) for corner in range(CORNERS)] if settings.inner else []
-        )
+        self.bank_corners: Tensor | None = None
+        if settings.inner:
+            self.bank_corners = torch.stack([rows(f"corner{corner}", dim) for corner in range(CORNERS)])
         self.queue: Queue | None = None
         if settings.base == "moco" and settings.queue is not None:
             self.queue = Queue(settings.queue, dim, seed, self.device)
@@ -104,6 +106,10 @@ class SGCL:
         self._neighbourhood: Neighbourhood | None = None
         if settings.spatial and settings.expansion:
             self._neighbourhood = Neighbourhood(self._slide_N, cell.to(self.device), settings.radius)
+        self.sampler = Sampler(settings, self.n, seed, self.device)
+        self._zero = torch.zeros((), device=self.device)
+        start_4 = torch.arange(0, CORNERS * self.n, self.n, device=self.device)
+        self._corner_start_4K = start_4[:, None].expand(-1, settings.corner_negatives).reshape(-1)
 
     def losses(
         self,
@@ -126,135 +132,161 @@ class SGCL:
         :param step: global; with the seed it decides all draws.
         :param key_BD: moco: unit keys of the second view; no gradient.
         """
-        settings = self.settings
-        with torch.autocast(v_BD.device.type, enabled=False):
-            v_BD = v_BD.float()
-            zero = v_BD.new_zeros(())
-            self_term = inner_term = spatial_term = spatial_sum = zero
-            spatial_count = zero
-            diagnostics = None
-            if settings.weight_self > 0:
-                self_term = self._self_loss(index_B, v_BD, key_BD, step).mean()
-            if settings.spatial:
-                spatial_B, counted_B, diagnostics = self._spatial_loss(index_B, v_BD, h_BH.detach().float(), step)
-                spatial_sum, spatial_count = spatial_B.where(counted_B, 0).sum(), counted_B.sum().float()
-                spatial_term = spatial_sum / spatial_count.clamp_min(1)
-            if settings.inner:
-                assert corners_4BD is not None, "the inner term needs the four quarters"
-                inner_term = self._inner_loss(index_B, corners_4BD.float(), step).mean()
-            weight = ramp(epoch, settings.ramp_epochs or 0.0) * settings.weight_spatial
-            rest = settings.weight_self * self_term + settings.weight_inner * inner_term
+        with torch.no_grad(), torch.autocast(v_BD.device.type, enabled=False):
+            return self._losses(index_B, v_BD, h_BH.float(), corners_4BD, key_BD, epoch, self.sampler.at(step))
+
+    def _losses(
+        self,
+        index_B: Tensor,
+        v_BD: Tensor,
+        h_BH: Tensor,
+        corners_4BD: Tensor | None,
+        key_BD: Tensor | None,
+        epoch: float,
+        draws: Draws,
+    ) -> Losses:
+        settings, slopes, watch = self.settings, [], None
+        self_term = inner_term = spatial_sum = spatial_count = self._zero
+        if settings.weight_self > 0:
+            self_term, slope_BD = self._self_loss(index_B, v_BD.float(), key_BD, draws)
+            slopes.append((v_BD, slope_BD))
+        if settings.inner:
+            assert corners_4BD is not None, "the inner term needs the four quarters"
+            inner_term, slope_4BD = self._inner_loss(index_B, corners_4BD.float(), draws)
+            slopes.append((corners_4BD, slope_4BD))
+        if settings.spatial:
+            spatial_sum, spatial_count, watch = self._spatial_loss(index_B, v_BD, h_BH, draws)
+        rest = torch.add(self_term * settings.weight_self, inner_term, alpha=settings.weight_inner)
         return Losses(
-            total=rest + weight * spatial_term,
-            rest=rest,
-            self_term=self_term.detach(),
-            spatial_term=spatial_term.detach(),
-            inner_term=inner_term.detach(),
+            rest=similarity.with_slopes(rest, *slopes),
+            self_term=self_term,
+            inner_term=inner_term,
             spatial_sum=spatial_sum,
             spatial_count=spatial_count,
-            spatial_weight=weight,
-            diagnostics=diagnostics,
+            spatial_weight=ramp(epoch, settings.ramp_epochs or 0.0) * settings.weight_spatial,
+            watch=watch,
         )
 
-    def _self_loss(self, index_B: Tensor, v_BD: Tensor, key_BD: Tensor | None, step: int) -> Tensor:
-        temperature = self.settings.temperature
+    def _self_loss(self, index_B: Tensor, v_BD: Tensor, key_BD: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
+        """L_self over the batch, and the slope of w_self L_self in v (B, D)."""
         if self.queue is not None:
             assert key_BD is not None, "the moco base needs the keys of the second view"
-            own_BD = key_BD.detach().float()
-            blocks = iter([(self.queue.row_QD, self.queue.index_Q)])
+            own_BD, row_KD, index_K = key_BD.float(), self.queue.row_QD, self.queue.index_Q
         else:
             assert self.bank_v is not None
-            own_BD = self.bank_v.index_select(0, index_B).float()
-            draw_K = negatives.uniform_draws(self.seed, step, self.n, self.settings.uniform_negatives or 1)
-            blocks = _blocks([self.bank_v], draw_K[None].to(self.device))
-        log_own_B = (v_BD * own_BD).sum(1) / temperature
-        return instance_loss(log_own_B, similarity.log_sum_shared(v_BD, index_B, blocks, temperature))
+            own_BD, index_K = similarity.rows_of(self.bank_v, index_B), draws.uniform
+            row_KD = similarity.rows_of(self.bank_v, index_K)
+        return self._instance(v_BD, own_BD, index_B, row_KD, index_K, self.settings.weight_self)
 
-    def _inner_loss(self, index_B: Tensor, corners_4BD: Tensor, step: int) -> Tensor:
-        temperature = self.settings.temperature
-        own_4BD = torch.stack([rows.index_select(0, index_B).float() for rows in self.bank_corners])
-        draw_4K = negatives.corner_draws(self.seed, step, self.n, self.settings.corner_negatives).to(self.device)
-        log_own_4B = (corners_4BD * own_4BD).sum(2) / temperature
-        log_others = similarity.log_sum_shared(
-            corners_4BD.flatten(0, 1), index_B.repeat(CORNERS), _blocks(self.bank_corners, draw_4K), temperature
-        )
-        return instance_loss(log_own_4B, log_others.view_as(log_own_4B)).mean(0)
+    def _inner_loss(self, index_B: Tensor, corners_4BD: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """L_in over the batch, and the slope of w_in L_in in the quarters (4, B, D)."""
+        assert self.bank_corners is not None
+        own_4BD = self.bank_corners.index_select(1, index_B).float()
+        index_K = draws.corners.view(-1)
+        row_KD = similarity.rows_of(self.bank_corners.flatten(0, 1), index_K + self._corner_start_4K)
+        return self._instance(corners_4BD, own_4BD, index_B, row_KD, index_K, self.settings.weight_inner)
+
+    def _instance(
+        self, v_YBD: Tensor, own_YBD: Tensor, index_B: Tensor, row_KD: Tensor, index_K: Tensor, weight: float
+    ) -> tuple[Tensor, Tensor]:
+        """The mean instance loss of rows v against their own rows, and the slope of ``weight`` times it."""
+        query_YBD = v_YBD / self.settings.temperature
+        log_others_YB, slope_YBD = similarity.log_sum_shared(query_YBD, index_B, row_KD, index_K)
+        log_own_YB = (query_YBD * own_YBD).sum(-1)
+        loss_YB, share_YB = contrast(log_own_YB, log_others_YB)
+        share_YB = share_YB.mul_(weight / (self.settings.temperature * share_YB.numel()))
+        return loss_YB.mean(), slope_YBD.sub_(own_YBD).mul_(share_YB[..., None])
 
     def _spatial_loss(
-        self, index_B: Tensor, v_BD: Tensor, h_BH: Tensor, step: int
-    ) -> tuple[Tensor, Tensor, Diagnostics]:
-        """L_sp per anchor, which anchors count, and what to watch."""
+        self, index_B: Tensor, v_BD: Tensor, h_BH: Tensor, draws: Draws
+    ) -> tuple[Tensor, Tensor, Callable[[], Diagnostics]]:
+        """The sum of L_sp over the anchors that count, with gradient; how many count; and what to watch."""
         assert self.bank_v is not None
-        temperature = self.settings.spatial_temperature
-        chosen = self.select(index_B, v_BD.detach(), h_BH, step)
-        log_p_B, similar = similarity.log_sum_lists(v_BD, self.bank_v, chosen.positives, temperature)
-        log_q_B, dissimilar = similarity.log_sum_ranked(
-            v_BD,
-            chosen.rows,
-            chosen.similarity,
-            chosen.position,
-            chosen.times,
-            temperature,
+        temperature, rows_BD = self.settings.spatial_temperature, v_BD.float()
+        chosen = self.select(index_B, rows_BD, h_BH, draws)
+        log_p_B, slope_p_BD, similar_B = similarity.log_sum_sets(
+            rows_BD, self.bank_v, chosen.positives, index_B, temperature
         )
-        length_B = chosen.positives.lengths
+        log_q_B, slope_q_BD, dissimilar_B = similarity.log_sum_drawn(
+            chosen.similarity, chosen.rows, chosen.position, temperature
+        )
+        log_q_B = log_q_B.masked_fill_(chosen.drawn == 0, similarity.NOTHING)
+        length_B = sets.sizes(chosen.positives, index_B)
+        counted_B = torch.ones_like(length_B) if self.settings.as_released else length_B.sign()
         if self.settings.as_released:
-            loss_B = released_spatial_loss(log_p_B, log_q_B, (self.n - length_B).to(log_p_B.dtype))
-            counted_B = torch.ones_like(length_B, dtype=torch.bool)
+            loss_B, share_B = released_contrast(log_p_B, log_q_B, self.n - length_B)
+            slope_BD = slope_p_BD.neg_()
         else:
-            loss_B, counted_B = spatial_loss(log_p_B, log_q_B), length_B > 0
-        far = chosen.propagated
-        diagnostics = Diagnostics(
-            spatial=chosen.spatial.lengths.float(),
-            propagated=far.lengths.float(),
-            positive_similarity=similar / length_B.sum(),
-            negative_similarity=dissimilar,
-            same_slide=(self._slide_N[far.members] == self._slide_N[index_B[far.owner]]).float().mean(),
-        )
-        return loss_B, counted_B, diagnostics
+            loss_B, share_B = contrast(log_p_B, log_q_B)
+            slope_BD = slope_q_BD.sub_(slope_p_BD)
+        slope_BD = slope_BD.mul_(share_B.mul_(counted_B / temperature)[:, None])
+        spatial_sum = similarity.with_slopes(torch.dot(loss_B, counted_B), (v_BD, slope_BD))
+        watch = partial(self._diagnostics, index_B, chosen, length_B, similar_B, dissimilar_B)
+        return spatial_sum, counted_B.sum(), watch
 
     @torch.no_grad()
-    def select(self, index_B: Tensor, v_BD: Tensor, h_BH: Tensor, step: int) -> Selection:
-        """P_sp, P_se, P and Q of every anchor, from the banks as they are."""
+    def _diagnostics(
+        self, index_B: Tensor, chosen: Selection, length_B: Tensor, similar_B: Tensor, dissimilar_B: Tensor
+    ) -> Diagnostics:
+        """What to watch; the similarities come as sums over the positives of an anchor and means over its negatives."""
+        propagated_BX = chosen.propagated
+        far_BX = sets.taken(propagated_BX, index_B)
+        mates_BX = (self._slide_N[propagated_BX] == self._slide_N[index_B][:, None]) & far_BX
+        propagated_B = far_BX.sum(1, dtype=torch.float32)
+        return Diagnostics(
+            spatial=sets.sizes(chosen.spatial, index_B),
+            propagated=propagated_B,
+            positive_similarity=similar_B.sum() / length_B.sum(),
+            negative_similarity=torch.dot(dissimilar_B, chosen.drawn) / chosen.drawn.sum(),
+            same_slide=mates_BX.sum() / propagated_B.sum(),
+        )
+
+    @torch.no_grad()
+    def select(self, index_B: Tensor, v_BD: Tensor, h_BH: Tensor, draws: Draws) -> Selection:
+        """P_sp, P_se, P and Q of every anchor, from the banks as they are.
+
+        :param draws: of a step, from ``sampler``.
+        """
         assert self.bank_v is not None
-        settings = self.settings
-        pool_P = negatives.pool_draws(self.seed, step, self.n, settings.pool).to(self.device)
-        row_PD = similarity.rows_of(self.bank_v, pool_P)
-        similarity_BP = v_BD @ row_PD.T
-        spatial = self.spatial(index_B)
-        propagated = Lists.empty(len(index_B), self.device)
+        settings, pool_P = self.settings, draws.pool
+        whole = len(pool_P) == self.n
+        row_PD = self.bank_v.float() if whole else similarity.rows_of(self.bank_v, pool_P)
+        spatial_BX = self.spatial(index_B)
+        near_BAX, positive_BX = None, spatial_BX
         if settings.propagation and self.clusters is not None:
-            propagated = self._propagate(index_B, v_BD, spatial, pool_P, row_PD, step)
-        both = union([spatial, propagated], self.n)
+            query = positives.queries(index_B, v_BD, self.bank_v, spatial_BX, settings.auxiliary)
+            similarity_BAP = query.row @ row_PD.T
+            similarity_BP, k = similarity_BAP[:, 0], settings.neighbours or 1
+            if whole:
+                near_BAX = positives.near_exactly(query, index_B, similarity_BAP, self.clusters, k)
+            else:
+                near_BAX = positives.near_by_threshold(
+                    query, index_B, similarity_BAP, pool_P, self.clusters, k, self.bank_v, draws.phase
+                )
+            positive_BX = sets.distinct(torch.cat([spatial_BX, near_BAX.flatten(1)], 1), index_B)
+        else:
+            similarity_BP = v_BD @ row_PD.T
         ranking_BP = similarity_BP
         if self.bank_h is not None:
-            ranking_BP = similarity.pool_similarity(h_BH, self.bank_h, pool_P)
-        quantile_Z = negatives.rank_quantiles(self.seed, step, settings, self.n)
-        position_BR, times_BR = negatives.semi_hard(ranking_BP, pool_P, index_B, both, quantile_Z, settings.top_share)
-        return Selection(spatial, propagated, both, pool_P, row_PD, similarity_BP, position_BR, times_BR)
+            ranking_BP = h_BH @ (self.bank_h.float() if whole else similarity.rows_of(self.bank_h, pool_P)).T
+        position_BZ, drawn_B = negatives.semi_hard(
+            ranking_BP, pool_P, positive_BX, draws.quantile, settings.top_share, whole=whole
+        )
+        return Selection(
+            index=index_B,
+            spatial=spatial_BX,
+            positives=positive_BX,
+            near=near_BAX,
+            pool=pool_P,
+            rows=row_PD,
+            similarity=similarity_BP,
+            position=position_BZ,
+            drawn=drawn_B,
+        )
 
-    def spatial(self, index_B: Tensor) -> Lists:
-        """P_sp of the patches ``index_B``, on the objective's device; empty lists without the expansion."""
-        if self._neighbourhood is None:
-            return Lists.empty(len(index_B), self.device)
-        return self._neighbourhood.lists(index_B)
-
-    def _propagate(
-        self, index_B: Tensor, v_BD: Tensor, spatial: Lists, pool_P: Tensor, row_PD: Tensor, step: int
-    ) -> Lists:
-        assert self.bank_v is not None and self.clusters is not None
-        settings = self.settings
-        similarity_X = similarity.list_similarity(v_BD, self.bank_v, spatial)
-        auxiliary = positives.auxiliary_anchors(similarity_X, spatial, settings.auxiliary)
-        seeker = positives.seekers(index_B, v_BD, self.bank_v, auxiliary)
-        own_U = index_B[seeker.anchor]
-        sight = positives.Sight(pool_P, seeker.query @ row_PD.T)
-        k = settings.neighbours or 1
-        if self.n <= settings.pool:
-            near = positives.near_exactly(seeker, own_U, sight, self.clusters, k)
-        else:
-            phase = float(torch.rand((), generator=generator(self.seed, "thinning", step), dtype=torch.float64))
-            near = positives.near_by_threshold(seeker, own_U, sight, self.clusters, k, self.bank_v, phase)
-        return positives.by_anchor(near, seeker, len(index_B), self.n)
+    def spatial(self, index_B: Tensor) -> Tensor:
+        """P_sp of the patches ``index_B``, ascending, on the objective's device; no entries without the expansion."""
+        return sets.empty(index_B) if self._neighbourhood is None else self._neighbourhood.of(index_B)
 
     @torch.no_grad()
     def commit(
@@ -273,14 +305,11 @@ class SGCL:
         :param momentum: another m than the settings' bank_momentum; 1 replaces the rows.
         """
         momentum = momentum or self.settings.bank_momentum or 1.0
-        if self.bank_v is not None:
-            bank.commit(self.bank_v, index_B, v_BD, momentum)
-        if self.bank_h is not None:
-            bank.commit(self.bank_h, index_B, h_BH, momentum)
-        if self.bank_corners:
-            assert corners_4BD is not None, "the inner term needs the four quarters"
-            for rows, new_BD in zip(self.bank_corners, corners_4BD, strict=True):
-                bank.commit(rows, index_B, new_BD, momentum)
+        first_B = bank.first_of_each(index_B)
+        for rows, new in ((self.bank_v, v_BD), (self.bank_h, h_BH), (self.bank_corners, corners_4BD)):
+            if rows is not None:
+                assert new is not None, "the inner term needs the four quarters"
+                bank.commit(rows, index_B, first_B, new, momentum)
         if self.queue is not None:
             self.queue.push(index_B, v_BD)
 
@@ -320,7 +349,7 @@ class SGCL:
         return {
             "bank_v": self.bank_v,
             "bank_h": self.bank_h,
-            "bank_corners": list(self.bank_corners),
+            "bank_corners": [] if self.bank_corners is None else list(self.bank_corners),
             "labels": None if self.clusters is None else self.clusters.labels,
             "queue_rows": None if self.queue is None else self.queue.row_QD,
             "queue_index": None if self.queue is None else self.queue.index_Q,
@@ -348,8 +377,9 @@ class SGCL:
         for name, value in mine.items():
             if isinstance(value, Tensor) and name != "labels":
                 value.copy_(state[name])
-        for rows, saved in zip(self.bank_corners, state["bank_corners"], strict=True):
-            rows.copy_(saved)
+        if self.bank_corners is not None:
+            for rows, saved in zip(self.bank_corners, state["bank_corners"], strict=True):
+                rows.copy_(saved)
         if self.queue is not None:
             self.queue.head = int(state["queue_head"])
         self.clusters = None
@@ -369,12 +399,6 @@ def bytes_needed(settings: Settings, n: int, *, dim: int = 128, hidden_dim: int 
         per_patch += positives.stored_bytes(settings.radius)
     queue = 4 * dim * (settings.queue or 0) if settings.base == "moco" else 0
     return int(n * per_patch) + queue
-
-
-def _blocks(banks: list[Tensor], index_XK: Tensor, width: int = 8_192) -> Iterator[tuple[Tensor, Tensor]]:
-    for rows, index_K in zip(banks, index_XK, strict=True):
-        for index in torch.split(index_K, width):
-            yield rows.index_select(0, index).float(), index
 
 
 def _shape(value: Any) -> object:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
+from sgcl_cli.method import sets
 from sgcl_cli.method.settings import Settings
 from sgcl_cli.method.sgcl import SGCL
 from sgcl_cli.method.streams import generator, strips
@@ -42,7 +43,8 @@ def about_corpus(objective: SGCL) -> list[str]:
 def _share_alone(objective: SGCL) -> float:
     n = objective.n
     index = torch.arange(n) if n <= _SAMPLE else strips(n, _SAMPLE, generator(objective.seed, "alone"))
-    counts = torch.cat([objective.spatial(part.to(objective.device)).lengths for part in torch.split(index, 4_096)])
+    parts = [part.to(objective.device) for part in torch.split(index, 4_096)]
+    counts = torch.cat([sets.sizes(objective.spatial(part), part) for part in parts])
     return float((counts == 0).double().mean())
 
 

@@ -104,9 +104,8 @@ def oracle(case, epoch, step):
     m = None if objective.bank_v is None else numbers(objective.bank_v)
     hb = None if objective.bank_h is None else numbers(objective.bank_h)
     labels = None if objective.clusters is None else objective.clusters.labels.tolist()
-    uniform = negatives.uniform_draws(seed, step, n, settings.uniform_negatives)
-    corner_draws = negatives.corner_draws(seed, step, n, settings.corner_negatives)
-    quantiles = negatives.rank_quantiles(seed, step, settings, n).tolist()
+    drawn = negatives.Sampler(settings, n, seed).at(step)
+    uniform, corner_draws, quantiles = drawn.uniform, drawn.corners, drawn.quantile.tolist()
 
     out = SimpleNamespace(self_term=0.0, inner_term=0.0, spatial_sum=0.0, spatial_count=0, sets=[])
     v_self, v_spatial, c_inner = np.zeros_like(v), np.zeros_like(v), np.zeros_like(corners)
@@ -119,7 +118,7 @@ def oracle(case, epoch, step):
             value, v_self[b] = instance(v[b], numbers(case.key)[b], kept, settings.temperature)
         out.self_term += value / batch
 
-        if objective.bank_corners:
+        if objective.bank_corners is not None:
             banks = [numbers(rows) for rows in objective.bank_corners]
             others = [row for c in range(4) for row in tau_rows(banks[c], corner_draws[c], i)]
             for c in range(4):
@@ -189,7 +188,8 @@ def make_case(settings, n, *, rows=unit_rows, slides=3, gaps=0.5, batch=6, dim=1
     slide, cell = lattice(n, slides, gaps, seed)
     settings, _ = settings.resolve(n, epochs, batch)
     objective = SGCL(settings, slide, cell, dim=dim, hidden_dim=dim, seed=seed, device="cpu")
-    banks = [objective.bank_v, objective.bank_h, *objective.bank_corners]
+    corners = [] if objective.bank_corners is None else objective.bank_corners
+    banks = [objective.bank_v, objective.bank_h, *corners]
     for number, bank in enumerate(bank for bank in banks if bank is not None):
         bank.copy_(rows(*bank.shape, seed=100 * seed + number))
     if fitted and settings.clustered:

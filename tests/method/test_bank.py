@@ -3,9 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sgcl_cli.method.bank import Queue, commit, first_of_each, random_rows
+from sgcl_cli.method.bank import Queue, first_of_each, random_rows
+from sgcl_cli.method.bank import commit as commit_first
 
 CPU = torch.device("cpu")
+
+
+def commit(rows, index, new, momentum):
+    commit_first(rows, index, first_of_each(index), new, momentum)
 
 
 def test_random_rows_are_unit_and_seeded():
@@ -35,9 +40,17 @@ def test_an_index_that_comes_twice_counts_where_it_comes_first(plain):
     commit(rows, torch.tensor([3, 1, 3, 1]), new, 0.5)
     commit(once, torch.tensor([3, 1]), new[:2], 0.5)
     assert torch.equal(rows, once)
-    index, first = first_of_each(torch.tensor([9, 2, 9, 4, 2]))
-    assert index.tolist() == [2, 4, 9]
-    assert first.tolist() == [1, 3, 0]
+    assert first_of_each(torch.tensor([9, 2, 9, 4, 2])).tolist() == [0, 1, 0, 3, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_several_banks_move_at_once_as_they_would_one_by_one(plain, dtype):
+    rows, new = plain.unit_rows(4, 6, 8, seed=0).to(dtype), plain.unit_rows(4, 3, 8, seed=1)
+    single, index = rows.clone(), torch.tensor([3, 1, 3])
+    commit(rows, index, new, 0.5)
+    for bank, part in zip(single, new, strict=True):
+        commit(bank, index, part, 0.5)
+    assert torch.equal(rows, single)
 
 
 def test_queue_is_first_in_first_out(plain):

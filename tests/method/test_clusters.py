@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sgcl_cli.method.clusters import Clusters, fit
+from sgcl_cli.method.clusters import Clusters, Groups, fit
 
 
 def blobs(plain, groups=6, each=50, spread=0.02):
@@ -78,19 +78,34 @@ def test_a_bank_that_is_not_finite_is_our_bug():
 
 
 @pytest.mark.parametrize("agreement", ["all", "any"])
-def test_inverted_lists_hold_who_agrees(agreement):
+def test_groups_hold_who_agrees(agreement):
     label = torch.randint(3, (80, 2), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
     clusters = Clusters(label, agreement)
+    phase = torch.zeros(1)
     for u in (0, 17, 79):
         found = set()
-        for group, lists in clusters.inverted:
-            members = lists.take(group[[u]]).members.tolist()
+        for groups in clusters.groups:
+            members = groups.members(torch.tensor([u]), 80, phase)[0].tolist()
             assert members == sorted(members)
+            assert len(members) == groups.largest
             found |= set(members)
         together = all if agreement == "all" else any
         wanted = {j for j in range(80) if together(a == b for a, b in zip(label[j], label[u], strict=True))}
         assert found == wanted
         assert clusters.agree(torch.tensor(u), torch.arange(80)).nonzero()[:, 0].tolist() == sorted(wanted)
+
+
+def test_thinning_keeps_equal_distances():
+    groups = Groups.of(torch.tensor([0] * 10 + [1] * 2))
+
+    def members(patch, at_most, phase=0.0):
+        return groups.members(torch.tensor([patch]), at_most, torch.tensor([phase]))[0].tolist()
+
+    assert members(3, 10) == list(range(10))
+    assert members(0, 5) == [0, 2, 4, 6, 8]
+    assert members(0, 5, 0.5) == [1, 3, 5, 7, 9]
+    assert members(0, 3, 0.9) == [2, 6, 9]
+    assert members(11, 5, 0.5) == [10, 11, 11, 11, 11]
 
 
 def test_checksum_sees_one_changed_or_two_swapped_labels():

@@ -4,6 +4,7 @@ import torch
 from torch.nn.functional import normalize
 
 from sgcl_cli.method import gallery as module
+from sgcl_cli.method import sets
 from sgcl_cli.method.gallery import anchors, gallery
 from sgcl_cli.method.settings import Settings
 from sgcl_cli.method.sgcl import SGCL
@@ -22,7 +23,8 @@ def test_anchors_are_spread_over_slides_and_have_neighbours() -> None:
     chosen = anchors(objective, slide, 3)
     assert sorted(slide[chosen].tolist()) == [0, 1, 2]
     assert chosen == anchors(objective, slide, 3)
-    assert min(objective.spatial(torch.tensor(chosen)).lengths.tolist()) == 19
+    index = torch.tensor(chosen)
+    assert min(sets.sizes(objective.spatial(index), index).tolist()) == 19
     assert len(anchors(objective, slide, 5)) == 5 and len(anchors(objective, slide, 60)) <= 60
 
 
@@ -33,19 +35,19 @@ def test_the_company_is_what_the_objective_selects_in_order_of_similarity() -> N
     first, second = gallery(objective, [7, 33], step=5, most=4)
     v = objective.bank_v
     assert (first.anchor, second.anchor) == (7, 33)
-    chosen = objective.select(torch.tensor([7, 33]), v[[7, 33]], objective.bank_h[[7, 33]], 5)
+    index = torch.tensor([7, 33])
+    chosen = objective.select(index, v[index], objective.bank_h[index], objective.sampler.at(5))
     for b, company in enumerate((first, second)):
         for shown, lists in ((company.spatial, chosen.spatial), (company.propagated, chosen.propagated)):
-            members = lists.members[lists.offsets[b] : lists.offsets[b + 1]].tolist()
+            members = sets.members(lists, index, b).tolist()
             ordered = sorted(members, key=lambda j: -float(v[company.anchor] @ v[j]))
             assert shown.index.tolist() == ordered[:4] and shown.total == len(members)
         assert company.propagated.total > 0
         everyone = sorted(set(range(60)) - {company.anchor}, key=lambda j: -float(v[company.anchor] @ v[j]))
         assert company.nearest.index.tolist() == everyone[:4]
-        positives = set(
-            chosen.positives.members[chosen.positives.offsets[b] : chosen.positives.offsets[b + 1]].tolist()
-        )
-        drawn = chosen.pool[chosen.position[b][chosen.times[b] > 0]].tolist()
+        positives = set(sets.members(chosen.positives, index, b).tolist())
+        by_rank = chosen.position[b][objective.sampler.at(5).quantile.argsort()]
+        drawn = list(dict.fromkeys(chosen.pool[by_rank].tolist()))
         assert company.negatives.total == len(drawn) and not positives & set(drawn)
         assert company.negatives.index.tolist()[0] == drawn[0] and company.negatives.index.tolist()[-1] == drawn[-1]
         for shown in (company.spatial, company.propagated, company.negatives, company.nearest):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from sgcl_cli.method.lists import Lists
-from sgcl_cli.method.positives import Neighbourhood, auxiliary_anchors, stored_bytes
+from sgcl_cli.method import sets
+from sgcl_cli.method.positives import Neighbourhood, queries, stored_bytes
 
 
 def full(side, slides=1):
@@ -16,8 +16,10 @@ def full(side, slides=1):
     return torch.arange(slides).repeat_interleave(side * side), cell.repeat(slides, 1)
 
 
-def of(lists, row):
-    return lists.members[lists.offsets[row] : lists.offsets[row + 1]].tolist()
+def found(neighbourhood, index):
+    table = neighbourhood.of(index)
+    assert torch.equal(table, table.sort(dim=1).values)
+    return [sets.members(table, index, row).tolist() for row in range(len(index))]
 
 
 @pytest.mark.parametrize(
@@ -27,10 +29,9 @@ def test_counts_on_full_tissue(radius, count):
     side = 45
     slide, cell = full(side)
     middle = torch.tensor([side * (side // 2) + side // 2])
-    lists = Neighbourhood(slide, cell, radius).lists(middle)
-    assert lists.lengths.tolist() == [count]
-    assert of(lists, 0) == sorted(of(lists, 0))
-    assert int(middle) not in of(lists, 0)
+    (row,) = found(Neighbourhood(slide, cell, radius), middle)
+    assert len(row) == len(set(row)) == count
+    assert int(middle) not in row
 
 
 @pytest.mark.parametrize(
@@ -43,31 +44,32 @@ def test_radius_is_in_patch_widths_whatever_the_stride(step, count):
     side = 45
     slide, cell = full(side)
     inside = ((cell >= 13) & (cell < side - 13)).all(1).nonzero()[:, 0]
-    lists = Neighbourhood(slide, (cell + 1_000) * step, 3.0).lists(inside)
-    assert lists.lengths.unique().tolist() == [count]
+    rows = found(Neighbourhood(slide, (cell + 1_000) * step, 3.0), inside)
+    assert {len(row) for row in rows} == {count}
 
 
 def test_isolated_patch_and_slide_borders():
     slide = torch.tensor([0, 0, 0, 1, 1])
     cell = torch.tensor([[0, 0], [1, 0], [50, 50], [0, 0], [0, 1]]).double()
-    lists = Neighbourhood(slide, cell, 3.0).lists(torch.arange(5))
-    assert [of(lists, i) for i in range(5)] == [[1], [0], [], [4], [3]]
+    assert found(Neighbourhood(slide, cell, 3.0), torch.arange(5)) == [[1], [0], [], [4], [3]]
 
 
 def test_one_row_of_a_slide_does_not_run_into_the_next():
     side = 6
     slide, cell = full(side, slides=2)
-    lists = Neighbourhood(slide, cell, 1.1).lists(torch.tensor([side - 1, side, side * side - 1, side * side]))
-    assert of(lists, 0) == [side - 2, 2 * side - 1]
-    assert of(lists, 1) == [0, side + 1, 2 * side]
-    assert of(lists, 2) == [side * side - 1 - side, side * side - 2]
-    assert of(lists, 3) == [side * side + 1, side * side + side]
+    index = torch.tensor([side - 1, side, side * side - 1, side * side])
+    assert found(Neighbourhood(slide, cell, 1.1), index) == [
+        [side - 2, 2 * side - 1],
+        [0, side + 1, 2 * side],
+        [side * side - 1 - side, side * side - 2],
+        [side * side + 1, side * side + side],
+    ]
 
 
 def test_two_patches_at_one_place_are_no_neighbours():
     cell = torch.tensor([[2.0, 2.0], [2.0, 2.0], [3.0, 2.0]]).double()
-    lists = Neighbourhood(torch.zeros(3, dtype=torch.int64), cell, 3.0).lists(torch.arange(3))
-    assert [of(lists, i) for i in range(3)] == [[2], [2], [0, 1]]
+    near = Neighbourhood(torch.zeros(3, dtype=torch.int64), cell, 3.0)
+    assert found(near, torch.arange(3)) == [[2], [2], [0, 1]]
 
 
 @effort(max_examples=60, deadline=None)
@@ -84,43 +86,54 @@ def test_any_places_give_what_every_pair_gives(plain, n, slides, extent, radius,
     slide = torch.randint(slides, (n,), generator=draw) * 5 - 3
     cell = (torch.rand(n, 2, generator=draw, dtype=torch.float64) - 0.5) * extent
     cell = cell.round() if whole else cell
-    lists = Neighbourhood(slide, cell, radius).lists(torch.arange(n))
-    found = [set(of(lists, i)) for i in range(n)]
-    assert found == [set(plain.spatial_neighbours(slide.tolist(), cell.tolist(), i, radius)) for i in range(n)]
+    rows = [set(row) for row in found(Neighbourhood(slide, cell, radius), torch.arange(n))]
+    assert rows == [set(plain.spatial_neighbours(slide.tolist(), cell.tolist(), i, radius)) for i in range(n)]
     for i in range(n):
-        assert all(i in found[j] and slide[i] == slide[j] for j in found[i])
+        assert all(i in rows[j] and slide[i] == slide[j] for j in rows[i])
 
 
-def test_stored_and_looked_up_lists_are_equal(monkeypatch, plain):
+@pytest.mark.parametrize("why", ["the radius", "the width"])
+def test_stored_and_looked_up_sets_are_equal(monkeypatch, plain, why):
     slide, cell = plain.lattice(700, 3, 0.4, 0)
     index = torch.tensor([5, 5, 699, 0])
-    stored = Neighbourhood(slide, cell, 5.0).lists(index)
-    monkeypatch.setattr("sgcl_cli.method.positives._LARGEST_STORED_RADIUS", 1.0)
-    looked_up = Neighbourhood(slide, cell, 5.0).lists(index)
-    assert stored.members.dtype == looked_up.members.dtype == torch.int64
-    assert torch.equal(stored.offsets, looked_up.offsets)
-    assert torch.equal(stored.members, looked_up.members)
+    stored = Neighbourhood(slide, cell, 5.0)
+    limit = "_LARGEST_STORED_RADIUS" if why == "the radius" else "_WIDEST_STORED"
+    monkeypatch.setattr(f"sgcl_cli.method.positives.{limit}", 1)
+    looked_up = Neighbourhood(slide, cell, 5.0)
+    assert [tensor.shape[1:] for tensor in stored.stored()] != [tensor.shape[1:] for tensor in looked_up.stored()]
+    assert stored.of(index).dtype == looked_up.of(index).dtype == torch.int64
+    assert found(stored, index) == found(looked_up, index)
 
 
-def test_stored_members_are_int32():
+def test_stored_members_are_int32_and_one_place_wider_than_the_largest_set():
     slide, cell = full(20)
-    assert Neighbourhood(slide, cell, 3.0)._stored.members.dtype == torch.int32
-    assert stored_bytes(3.0) > stored_bytes(8.0)
+    (table,) = Neighbourhood(slide, cell, 3.0).stored()
+    assert table.dtype == torch.int32 and table.shape == (400, 25)
+    assert [stored_bytes(radius) for radius in (1.1, 3.0, 7.0)] == [4 * 5, 4 * 25, 4 * 145]
+    assert stored_bytes(8.0) == 36
 
 
 def test_auxiliary_anchors_are_the_most_similar_neighbours():
-    spatial = Lists(torch.tensor([0, 4, 4, 5]), torch.tensor([3, 5, 8, 9, 2]))
-    similarity = torch.tensor([0.1, 0.7, 0.7, 0.2, -0.5])
+    index = torch.tensor([7, 1, 0])
+    spatial = torch.tensor([[3, 5, 7, 8, 9], [1, 1, 1, 1, 1], [0, 0, 0, 0, 2]])
+    row = torch.zeros(10, 1)
+    row[[3, 5, 8, 9, 2], 0] = torch.tensor([0.1, 0.7, 0.7, 0.2, -0.5])
+    v = torch.tensor([[1.0], [-3.0], [1.0]])
     for count, wanted in ((0, [[], [], []]), (1, [[5], [], [2]]), (2, [[5, 8], [], [2]]), (9, [[5, 8, 9, 3], [], [2]])):
-        lists = auxiliary_anchors(similarity, spatial, count)
-        assert [of(lists, b) for b in range(3)] == wanted
+        query = queries(index, v, row, spatial, count)
+        assert torch.equal(query.patch[:, 0], index) and torch.equal(query.row[:, 0], v)
+        for b, i in enumerate(index.tolist()):
+            patches = query.patch[b, 1:].tolist()
+            assert [j for j in patches if j != i] == wanted[b]
+            for place, j in enumerate(patches, 1):  # where there is no auxiliary anchor, the anchor asks again
+                assert torch.equal(query.row[b, place], v[b] if j == i else row[j])
 
 
 @pytest.mark.slow
 def test_a_million_patches_in_seconds():
     slide, cell = full(100, slides=100)
-    lists = Neighbourhood(slide, cell, 3.0).lists(torch.tensor([50 * 100 + 50]))
-    assert lists.lengths.tolist() == [24]
+    (row,) = found(Neighbourhood(slide, cell, 3.0), torch.tensor([50 * 100 + 50]))
+    assert len(row) == 24
 
 
 def test_a_lattice_whose_steps_round_is_still_exact():
@@ -128,5 +141,5 @@ def test_a_lattice_whose_steps_round_is_still_exact():
     cell = torch.stack([(torch.arange(40) + 12_280).double() * (1 / 3), torch.zeros(40).double()], 1)
     apart = cell[9:, 0] - cell[:-9, 0]
     assert bool((apart < 3).any())
-    lists = Neighbourhood(torch.zeros(40, dtype=torch.int64), cell, 3.0).lists(torch.arange(8, 32))
-    assert lists.lengths.unique().tolist() == [16]
+    rows = found(Neighbourhood(torch.zeros(40, dtype=torch.int64), cell, 3.0), torch.arange(8, 32))
+    assert {len(row) for row in rows} == {16}

@@ -10,7 +10,8 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from sgcl_cli.errors import ArtefactError
-from sgcl_cli.method.positives import Seekers, Sight, near_by_threshold, near_exactly
+from sgcl_cli.method import sets
+from sgcl_cli.method.positives import Queries, near_by_threshold, near_exactly
 from sgcl_cli.method.sgcl import SGCL, Settings, bytes_needed
 
 AXES = {
@@ -60,22 +61,17 @@ def agrees(plain, case, epoch=0.7, step=3, tolerance=2e-5):
             case.corners.grad.numpy(), want.corner_gradient, rtol=tolerance, atol=tolerance * 0.1
         )
     if settings.spatial:
-        chosen = case.objective.select(case.index, case.v.detach(), case.h, step)
+        chosen = case.objective.select(case.index, case.v.detach(), case.h, case.objective.sampler.at(step))
         for b, (p_sp, p_se, p, q) in enumerate(want.sets):
-            assert set(of(chosen.spatial, b)) == p_sp
-            assert set(of(chosen.propagated, b)) == p_se
-            assert of(chosen.positives, b) == sorted(p)
+            for table, wanted in ((chosen.spatial, p_sp), (chosen.propagated, p_se), (chosen.positives, p)):
+                found = sets.members(table, case.index, b).tolist()
+                assert sorted(found) == sorted(wanted)
             assert drawn(chosen, b) == q
     return got, want
 
 
-def of(lists, row):
-    return lists.members[lists.offsets[row] : lists.offsets[row + 1]].tolist()
-
-
 def drawn(chosen, row):
-    times = chosen.times[row].long()
-    return sorted(chosen.pool[chosen.position[row]].repeat_interleave(times).tolist())
+    return sorted(chosen.pool[chosen.position[row]].tolist()) if chosen.drawn[row] else []
 
 
 @pytest.mark.parametrize("axis", AXES)
@@ -135,15 +131,16 @@ def test_fast_equals_dense_on_any_slides(plain, n, slides, gaps, seed, radius, a
 @pytest.mark.parametrize("pool", [4_096, 300])
 def test_the_anchor_is_never_its_own_positive_or_negative(plain, pool):
     case = plain.case(Settings(neighbours=100, pool=pool, auxiliary=2), 600, rows=plain.coarse_rows, batch=32)
-    chosen = case.objective.select(case.index, case.v.detach(), case.h, 0)
-    assert chosen.propagated.members.numel() > 0
+    chosen = case.objective.select(case.index, case.v.detach(), case.h, case.objective.sampler.at(0))
+    assert int(sets.sizes(chosen.propagated, case.index).sum()) > 0
     for b, i in enumerate(case.index.tolist()):
-        positives, negatives = of(chosen.positives, b), drawn(chosen, b)
+        positives, negatives = sets.members(chosen.positives, case.index, b).tolist(), drawn(chosen, b)
         assert i not in positives
         assert i not in negatives
         assert not set(positives) & set(negatives)
         assert len(set(positives)) == len(positives)
-        assert set(positives) == set(of(chosen.spatial, b)) | set(of(chosen.propagated, b))
+        parts = [sets.members(table, case.index, b).tolist() for table in (chosen.spatial, chosen.propagated)]
+        assert set(positives) == {*parts[0], *parts[1]}
         assert len(negatives) == case.objective.settings.negatives
 
 
@@ -201,9 +198,9 @@ def test_adaptivity_is_the_gradient_that_the_method_states(plain):
     """dL/d(v.m_j) = -(1/T) p_j S_Q/(S_P+S_Q): the most similar positive is pulled most, none is pushed."""
     settings = Settings(weight_self=0, weight_inner=0, ramp_epochs=0, propagation=False, radius=5)
     case = plain.case(settings, 90, batch=2, slides=1)
-    chosen = case.objective.select(case.index, case.v.detach(), case.h, 3)
-    b = int(chosen.positives.lengths.argmax())
-    positives, negatives = of(chosen.positives, b), drawn(chosen, b)
+    chosen = case.objective.select(case.index, case.v.detach(), case.h, case.objective.sampler.at(3))
+    b = int(sets.sizes(chosen.positives, case.index).argmax())
+    positives, negatives = sets.members(chosen.positives, case.index, b).tolist(), drawn(chosen, b)
     assert len(positives) > 10
     case.losses().total.backward()
     m, v = case.objective.bank_v.double(), case.v.detach()[b].double()
@@ -211,7 +208,7 @@ def test_adaptivity_is_the_gradient_that_the_method_states(plain):
     share = e_q.sum() / (e_p.sum() + e_q.sum())
     pull, push = -(e_p / e_p.sum()) * share / 0.07, (e_q / e_q.sum()) * share / 0.07
     expected = pull @ m[positives] + push @ m[negatives]
-    assert int((chosen.positives.lengths > 0).sum()) == 1
+    assert int((sets.sizes(chosen.positives, case.index) > 0).sum()) == 1
     torch.testing.assert_close(case.v.grad[b].double(), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -266,7 +263,8 @@ def test_queue_takes_the_keys(plain):
 @pytest.mark.parametrize("axis", ["npid", "moco", "sslp", "plain-moco"])
 def test_a_saved_state_goes_on_identically(plain, axis, tmp_path):
     case, other = (plain.case(few(AXES[axis], neighbours=9), 120, seed=seed) for seed in (0, 1))
-    other.objective.seed, other.objective._slide_N = case.objective.seed, case.objective._slide_N
+    other.objective.seed, other.objective.sampler = case.objective.seed, case.objective.sampler
+    other.objective._slide_N = case.objective._slide_N
     other.objective._neighbourhood = case.objective._neighbourhood
     torch.save(case.objective.state_dict(), tmp_path / "state.pt")
     other.objective.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
@@ -341,7 +339,7 @@ def test_only_the_banks_in_use_are_kept(plain, axis, v, h, corners):
     objective = plain.case(AXES[axis], 60).objective
     assert (objective.bank_v is not None) == v
     assert (objective.bank_h is not None) == h
-    assert len(objective.bank_corners) == corners
+    assert len([] if objective.bank_corners is None else objective.bank_corners) == corners
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -351,11 +349,9 @@ def test_bytes_needed_covers_what_is_held(dtype):
     settings, _ = Settings(bank_dtype=dtype).resolve(n, 10, 32)
     objective = SGCL(settings, torch.zeros(n, dtype=torch.int64), cell, seed=0, device="cpu")
     objective.refit(0)
-    (group, lists) = objective.clusters.inverted[0]
-    stored = objective._neighbourhood
-    held = [objective.bank_v, objective.bank_h, *objective.bank_corners, objective.clusters.labels]
-    held += [group, lists.offsets, lists.members, stored._stored.offsets, stored._stored.members]
-    held += [stored._key_N, stored._sorted_N, stored._order_N, stored._cell_N2]
+    (group,) = objective.clusters.groups
+    held = [objective.bank_v, objective.bank_h, objective.bank_corners, objective.clusters.labels]
+    held += [group.member, group.start, group.last, *objective._neighbourhood.stored()]
     held = sum(tensor.numel() * tensor.element_size() for tensor in held)
     assert held <= bytes_needed(settings, n) <= 1.1 * held
 
@@ -364,14 +360,20 @@ def test_bytes_needed_covers_what_is_held(dtype):
 def test_diagnostics_count_and_average(plain):
     case = plain.case(Settings(neighbours=20), 300, batch=16)
     got = case.losses()
-    chosen = case.objective.select(case.index, case.v.detach(), case.h, 3)
+    chosen = case.objective.select(case.index, case.v.detach(), case.h, case.objective.sampler.at(3))
     watched = got.diagnostics
-    assert watched.spatial.tolist() == chosen.spatial.lengths.tolist()
-    assert watched.propagated.tolist() == chosen.propagated.lengths.tolist()
+    assert watched.spatial.tolist() == sets.sizes(chosen.spatial, case.index).tolist()
+    assert watched.propagated.tolist() == sets.sizes(chosen.propagated, case.index).tolist()
     v, m = case.v.detach(), case.objective.bank_v
-    similar = [float(v[b] @ m[j]) for b in range(len(v)) for j in of(chosen.positives, b)]
+    similar = [
+        float(v[b] @ m[j]) for b in range(len(v)) for j in sets.members(chosen.positives, case.index, b).tolist()
+    ]
     others = [float(v[b] @ m[j]) for b in range(len(v)) for j in drawn(chosen, b)]
-    mates = [bool(case.slide[i] == case.slide[j]) for b, i in enumerate(case.index) for j in of(chosen.propagated, b)]
+    mates = [
+        bool(case.slide[i] == case.slide[j])
+        for b, i in enumerate(case.index)
+        for j in sets.members(chosen.propagated, case.index, b).tolist()
+    ]
     assert float(watched.positive_similarity) == pytest.approx(np.mean(similar), abs=1e-6)
     assert float(watched.negative_similarity) == pytest.approx(np.mean(others), abs=1e-6)
     assert float(watched.same_slide) == pytest.approx(np.mean(mates))
@@ -396,30 +398,41 @@ def test_threshold_finds_what_the_whole_bank_would(plain):
 
     for agreement in ("all", "any"):
         case = plain.case(Settings(neighbours=60, agreement=agreement), 500, rows=fine_rows, batch=16)
-        objective, v = case.objective, case.v.detach()
-        m, own, auxiliary = objective.bank_v, case.index.repeat(2), case.index.roll(1)
-        place = torch.arange(len(v)).repeat(2)
-        seeker = Seekers(torch.cat([case.index, auxiliary]), torch.cat([v, m[auxiliary]]), place)
-        sight = Sight(torch.arange(500), seeker.query @ m.T)
-        exact = near_exactly(seeker, own, sight, objective.clusters, 60)
-        fast = near_by_threshold(seeker, own, sight, objective.clusters, 60, m, 0.5)
-        assert exact.members.numel() > 50
-        for u in range(len(own)):
-            assert sorted(of(exact, u)) == sorted(of(fast, u))
-            assert not {int(own[u]), int(seeker.patch[u])} & set(of(fast, u))
+        objective, v, index = case.objective, case.v.detach(), case.index
+        m, auxiliary = objective.bank_v, index.roll(1)
+        query = Queries(torch.stack([index, auxiliary], 1), torch.stack([v, m[auxiliary]], 1))
+        similarity = query.row @ m.T
+        exact = near_exactly(query, index, similarity, objective.clusters, 60)
+        fast = near_by_threshold(
+            query, index, similarity, torch.arange(500), objective.clusters, 60, m, torch.tensor([0.5])
+        )
+        assert int((exact != index[:, None, None]).sum()) > 50
+        for b, i in enumerate(index.tolist()):
+            for u in range(2):
+                found = set(exact[b, u].tolist()) - {i}
+                assert found == set(fast[b, u].tolist()) - {i}
+                assert int(query.patch[b, u]) not in found
 
 
-def test_near_never_exceeds_k_and_takes_the_most_similar(plain):
-    case = plain.case(Settings(), 500, batch=16)
-    objective, v, k = case.objective, case.v.detach(), 10
-    pool = torch.arange(0, 500, 4)
-    sight, seeker = Sight(pool, v @ objective.bank_v[pool].T), Seekers(case.index, v, torch.arange(len(v)))
-    near = near_by_threshold(seeker, case.index, sight, objective.clusters, k, objective.bank_v, 0.0)
-    wide = near_by_threshold(seeker, case.index, sight, objective.clusters, 500, objective.bank_v, 0.0)
-    assert near.longest <= k < wide.longest
+@pytest.mark.parametrize("agreement", ["all", "any"])
+def test_near_never_exceeds_k_and_takes_the_most_similar(plain, agreement):
+    case = plain.case(Settings(agreement=agreement), 500, batch=16)
+    objective, v, index, k = case.objective, case.v.detach(), case.index, 10
+    pool, query = torch.arange(0, 500, 4), Queries(index[:, None], v[:, None])
+    similarity = (v @ objective.bank_v[pool].T)[:, None]
+
+    def found(count):
+        near = near_by_threshold(
+            query, index, similarity, pool, objective.clusters, count, objective.bank_v, torch.zeros(1)
+        )
+        lists = [[j for j in row if j != i] for row, i in zip(near[:, 0].tolist(), index.tolist(), strict=True)]
+        return [list(dict.fromkeys(row)) for row in lists]
+
+    near, wide = found(k), found(500)
+    assert max(map(len, near)) <= k < max(map(len, wide))
     for b in range(len(v)):
-        ordered = sorted(of(wide, b), key=lambda j: -float(v[b] @ objective.bank_v[j]))
-        assert sorted(of(near, b)) == sorted(ordered[: len(of(near, b))])
+        ordered = sorted(wide[b], key=lambda j: -float(v[b] @ objective.bank_v[j]))
+        assert sorted(near[b]) == sorted(ordered[: len(near[b])])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

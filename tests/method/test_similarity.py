@@ -3,22 +3,21 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sgcl_cli.method.lists import Lists
+from sgcl_cli.method.losses import contrast
 from sgcl_cli.method.similarity import (
-    list_similarity,
-    log_sum_lists,
-    log_sum_ranked,
+    log_sum_drawn,
+    log_sum_sets,
     log_sum_shared,
     most_similar,
-    pool_similarity,
     rows_of,
-    sort_key,
+    set_similarity,
+    with_slopes,
 )
 
 
 @pytest.fixture
 def v(plain):
-    return plain.unit_rows(5, 8, seed=0).requires_grad_()
+    return plain.unit_rows(5, 8, seed=0)
 
 
 @pytest.fixture
@@ -30,96 +29,106 @@ def weigh(value):
     return (value * torch.arange(1.0, len(value) + 1, dtype=value.dtype)).sum()
 
 
-def same_value_and_slope(value, v, wanted):
-    exact = v.detach().double().requires_grad_()
+def same_value_and_slope(value, slope, v, wanted):
+    """Values of single rows: so that the gradient of a weighted sum is the weighted slopes."""
+    exact = v.double().requires_grad_()
     expected = wanted(exact)
-    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
-    weigh(value).backward()
+    torch.testing.assert_close(value.double(), expected.detach(), rtol=1e-5, atol=1e-6)
     weigh(expected).backward()
-    torch.testing.assert_close(v.grad.double(), exact.grad, rtol=1e-4, atol=1e-5)
+    weight = torch.arange(1.0, len(value) + 1)[:, None]
+    torch.testing.assert_close((slope / 0.07 * weight).double(), exact.grad, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("at_once", [1, 37, 1 << 22])
-def test_shared_rows(v, rows, at_once):
+@pytest.mark.parametrize("at_once", [1, 2_000, 1 << 28])
+def test_shared_rows(v, rows, at_once, monkeypatch):
+    monkeypatch.setattr("sgcl_cli.method.similarity._SIMILARITIES_AT_ONCE", at_once)
     own = torch.arange(5) * 7
-    blocks = [(rows[:400], torch.arange(400)), (rows[400:], torch.arange(400, 900) % 50)]
-    index = torch.cat([part for _, part in blocks])
+    index = torch.cat([torch.arange(400), torch.arange(400, 900) % 50])
 
     def wanted(exact):
         s = exact @ rows.double().T / 0.07
         return s.masked_fill(index == own[:, None], -torch.inf).logsumexp(1)
 
-    same_value_and_slope(log_sum_shared(v, own, blocks, 0.07, at_once), v, wanted)
+    same_value_and_slope(*log_sum_shared(v / 0.07, own, rows, index), v, wanted)
 
 
 def test_no_row_left_gives_nothing_and_no_slope(v, rows):
-    value = log_sum_shared(v, torch.zeros(5), [(rows[:3], torch.zeros(3))], 0.07)
-    torch.logaddexp(torch.zeros(5), value).sum().backward()
-    assert float(value.detach().max()) < -1e29
-    assert float(v.grad.abs().max()) == 0
+    value, slope = log_sum_shared(v / 0.07, torch.zeros(5), rows[:3], torch.zeros(3))
+    assert float(value.max()) < -1e29
+    assert float((slope * contrast(torch.zeros(5), value)[1][:, None]).abs().max()) == 0
 
 
+def test_more_dimensions_in_front_are_as_many_calls(plain, rows):
+    v, own = plain.unit_rows(4, 5, 8, seed=2), torch.arange(5) * 7
+    value, slope = log_sum_shared(v, own, rows, torch.arange(900))
+    for y in range(4):
+        for found, wanted in zip((value[y], slope[y]), log_sum_shared(v[y], own, rows, torch.arange(900)), strict=True):
+            torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("at_once", [1, 1 << 27])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_lists_of_different_lengths(v, rows, dtype):
+def test_sets_of_different_sizes(v, rows, dtype, at_once, monkeypatch):
+    monkeypatch.setattr("sgcl_cli.method.similarity._GATHERED_AT_ONCE", at_once)
     rows = rows.to(dtype)
     members = [list(range(300)), [5], [], list(range(100, 228)), list(range(0, 900, 7))]
-    owner = torch.tensor([b for b, row in enumerate(members) for _ in row])
-    lists = Lists.of(owner, torch.tensor([j for row in members for j in row]), 5)
-    s = list_similarity(v.detach(), rows, lists)
-    torch.testing.assert_close(s, (v.detach()[lists.owner] * rows[lists.members].float()).sum(1))
+    index = torch.tensor([899, 898, 897, 896, 895])
+    table = index[:, None].repeat(1, 301)
+    for b, row in enumerate(members):
+        table[b, : len(row)] = torch.tensor(row, dtype=torch.int64)
+    s = set_similarity(v.detach(), rows, table)
+    torch.testing.assert_close(s, torch.einsum("bd,bxd->bx", v.detach(), rows[table].float()))
+
+    def wanted_of(exact, some):
+        sums = [(rows.double()[members[b]] @ one / 0.07).logsumexp(0) for one, b in zip(exact, some, strict=True)]
+        return torch.stack(sums)
+
+    value, slope, total = log_sum_sets(v, rows, table, index, 0.07)
+    sums = torch.stack([s[b, : len(row)].sum() for b, row in enumerate(members)])
+    torch.testing.assert_close(total, sums, rtol=1e-4, atol=1e-4)
+    some = [0, 1, 3, 4]
+    same_value_and_slope(value[some], slope[some], v[some], lambda exact: wanted_of(exact, some))
+    assert float(value[2]) < -1e29
+
+
+def test_draws_count_as_often_as_they_come(v, rows):
+    s = v @ rows.T
+    place = torch.stack([torch.randperm(900, generator=torch.Generator().manual_seed(b))[:40] for b in range(5)])
+    drawn = place.repeat_interleave(torch.arange(40) % 4, dim=1)
 
     def wanted(exact):
-        return torch.stack(
-            [
-                (rows.double()[row] @ exact[b] / 0.07).logsumexp(0) if row else exact.sum() * 0 - 1e30
-                for b, row in enumerate(members)
-            ]
-        )
+        return torch.einsum("bd,bzd->bz", exact, rows.double()[drawn]).div(0.07).logsumexp(1)
 
-    value, total = log_sum_lists(v, rows, lists, 0.07)
-    torch.testing.assert_close(total, s.sum(), rtol=1e-4, atol=1e-4)
-    same_value_and_slope(value[[0, 1, 3, 4]], v, lambda exact: wanted(exact)[[0, 1, 3, 4]])
-    assert float(value[2].detach()) < -1e29
+    value, slope, mean = log_sum_drawn(s, rows, drawn, 0.07)
+    torch.testing.assert_close(mean, s.gather(1, drawn).mean(1))
+    same_value_and_slope(value, slope, v, wanted)
 
 
-def test_ranked_rows_count_as_often_as_they_were_drawn(v, rows):
-    s = v.detach() @ rows.T
-    position = torch.stack([torch.randperm(900, generator=torch.Generator().manual_seed(b))[:40] for b in range(5)])
-    times = (torch.arange(40) % 4).float().expand(5, 40)
-
-    def wanted(exact):
-        drawn = torch.stack([position[b].repeat_interleave(times[b].long()) for b in range(5)])
-        return torch.einsum("bd,brd->br", exact, rows.double()[drawn]).div(0.07).logsumexp(1)
-
-    value, mean = log_sum_ranked(v, rows, s, position, times, 0.07)
-    assert float(mean) == pytest.approx(float((s.gather(1, position) * times).sum() / times.sum()), abs=1e-6)
-    same_value_and_slope(value, v, wanted)
+def test_a_number_with_slopes_has_their_gradient(v):
+    first, second = v.clone().requires_grad_(), v.clone().requires_grad_()
+    value = with_slopes(torch.tensor(3.0), (first, v + 1), (second, v + 2))
+    (2 * value).backward()
+    assert value.item() == 3
+    torch.testing.assert_close(first.grad, 2 * (v + 1))
+    torch.testing.assert_close(second.grad, 2 * (v + 2))
 
 
-def test_keys_order_by_similarity_then_by_position():
-    s = torch.tensor([[0.5, -0.0, -3.0, 0.0, 0.5, 1e-30, -1e-30, 7.0, -1e30]])
-    order = sort_key(s).argsort(dim=1, descending=True)
-    assert order.tolist() == [[7, 0, 4, 5, 1, 3, 6, 2, 8]]
+def test_order_is_by_similarity_then_by_position():
+    s = torch.tensor([[0.5, -0.0, -3.0, 0.0, 0.5, 1e-30, -1e-30, 7.0, -1e30, -torch.inf]])
+    assert most_similar(s, 10).tolist() == [[7, 0, 4, 5, 1, 3, 6, 2, 8, 9]]
 
 
-def test_most_similar_leaves_out_and_repeats_no_position(plain):
+def test_most_similar_comes_first_and_repeats_no_position(plain):
     s = plain.coarse_rows(70, 50, seed=0)
-    out = torch.rand(70, 50, generator=torch.Generator().manual_seed(0)) < 0.3
-    position, found = most_similar(s, out, 50)
+    place = most_similar(s, 30)
     for row in range(70):
-        wanted = sorted((j for j in range(50) if not out[row, j]), key=lambda j: (-float(s[row, j]), j))
-        assert position[row][found[row]].tolist() == wanted
-        assert sorted(position[row].tolist()) == list(range(50))
+        assert place[row].tolist() == sorted(range(50), key=lambda j: (-float(s[row, j]), j))[:30]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rows_of_a_pool_are_widened(v, rows, dtype):
+def test_rows_are_widened_and_take_the_shape_of_their_indices(rows, dtype):
     rows = rows.to(dtype)
-    for pool in (torch.arange(900), torch.arange(0, 900, 3)):
-        wanted = v.detach() @ rows[pool].float().T
-        torch.testing.assert_close(pool_similarity(v.detach(), rows, pool, block=64), wanted)
-        assert torch.equal(rows_of(rows, pool), rows[pool].float())
-
-
-def test_a_whole_float32_bank_is_not_copied(rows):
-    assert rows_of(rows, torch.arange(900)).data_ptr() == rows.data_ptr()
+    for index in (torch.arange(0, 900, 3), torch.arange(12).view(3, 4)):
+        found = rows_of(rows, index)
+        assert found.dtype == torch.float32
+        assert torch.equal(found, rows[index].float())

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from sgcl_cli.method.streams import generator, strips
+from sgcl_cli.method.streams import counters, generator, integers, keys, strips, uniforms
 
 
 def draw(*position):
@@ -43,3 +44,66 @@ def test_every_index_has_the_same_chance(n, size):
         counts[strips(n, size, generator(0, "chance", step))] += 1
     expected = 1_500 * size / n
     assert float((counts - expected).abs().max()) < 5 * (expected * (1 - size / n)) ** 0.5
+
+
+def splitmix(state):
+    """SplitMix64 in whole numbers of any length, as the paper's Java has it."""
+    state = (state + 0x9E3779B97F4A7C15) % 2**64
+    bits = state
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        bits = (bits ^ bits >> shift) * factor % 2**64
+    return state, bits ^ bits >> 31
+
+
+def test_uniforms_are_those_of_splitmix64():
+    """The first outputs for seed 1234567 are published with the reference implementation in C."""
+    state, published = 1234567, [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    outputs = []
+    for _ in published:
+        state, bits = splitmix(state)
+        outputs.append(bits)
+    assert outputs == published
+    found = uniforms(1234567, counters(torch.arange(3)))
+    assert found.tolist() == [(bits >> 11) * 2.0**-53 for bits in published]
+
+
+def test_integers_are_the_remainders_of_the_same_bits():
+    state, outputs = 1234567, []
+    for _ in range(4):
+        state, bits = splitmix(state)
+        outputs.append(bits - 2**64 if bits >= 2**63 else bits)
+    below = torch.tensor([10, 1, 681_486, 2**40])
+    found = integers(1234567, counters(torch.arange(4)), below).tolist()
+    assert found == [bits % size for bits, size in zip(outputs, below.tolist(), strict=True)]
+    counts = torch.bincount(integers(5, counters(torch.arange(100_000)), torch.tensor(7)), minlength=7)
+    assert counts.numel() == 7
+    assert float((counts - 100_000 / 7).abs().max()) < 5 * (100_000 / 7) ** 0.5
+
+
+def test_keys_chain_their_parts():
+    def chain(*parts):
+        key = 0
+        for part in parts:
+            key = splitmix((key + splitmix(part % 2**64)[1]) % 2**64)[1]
+        return key
+
+    index = np.array([0, 5, 681_485])
+    found = keys(7, 3, index, 2).astype(np.uint64).tolist()
+    assert found == [chain(7, 3, int(i), 2) for i in index]
+    assert len({int(keys(*parts)[0]) for parts in ((0, 1), (1, 0), (0, 1, 0), (-1, 1), (0,))}) == 5
+
+
+def test_uniforms_are_even_and_independent_of_their_neighbours():
+    u = uniforms(int(keys(3, 4)[0]), counters(torch.arange(200_000)))
+    assert float(u.min()) >= 0 and float(u.max()) < 1
+    counts = torch.histc(u, 50, 0, 1)
+    assert float((counts - 4_000).abs().max()) < 5 * 4_000**0.5
+    assert abs(float(torch.corrcoef(torch.stack([u[1:], u[:-1]]))[0, 1])) < 5 / 200_000**0.5
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_cuda_device_draws_the_same_numbers():
+    key, position = torch.from_numpy(keys(1, np.arange(64)))[:, None], torch.arange(500)
+    got = uniforms(key.cuda(), counters(position.cuda()))
+    assert torch.equal(got.cpu(), uniforms(key, counters(position)))

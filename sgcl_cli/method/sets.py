@@ -1,0 +1,42 @@
+"""Sets of patches, one for each anchor of a batch, as the rows of a table int64 (B, X).
+
+An anchor is in no set of its own, so its own index marks a place where there is no entry; every set that is found here has at
+least one such place. With that, sets of any size have one
+shape that the host knows beforehand: nothing here waits for a device to say how much it found.
+
+Letters: B anchors, X places in a row.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def empty(index_B: Tensor) -> Tensor:
+    """Sets without entries: (B, 1)."""
+    return index_B[:, None]
+
+
+def taken(member_BX: Tensor, index_B: Tensor) -> Tensor:
+    """Where there is an entry: bool (B, X)."""
+    return member_BX != index_B[:, None]
+
+
+def sizes(member_BX: Tensor, index_B: Tensor) -> Tensor:
+    """Entries of each set: float32 (B,)."""
+    return taken(member_BX, index_B).sum(1, dtype=torch.float32)
+
+
+def distinct(member_BX: Tensor, index_B: Tensor) -> Tensor:
+    """The same sets, ascending until repeated entries are taken out: (B, X)."""
+    sorted_BX = member_BX.sort(dim=1).values
+    repeated_BX = torch.zeros_like(sorted_BX, dtype=torch.bool)
+    torch.eq(sorted_BX[:, 1:], sorted_BX[:, :-1], out=repeated_BX[:, 1:])
+    return torch.where(repeated_BX, index_B[:, None], sorted_BX)
+
+
+def members(member_BX: Tensor, index_B: Tensor, row: int) -> Tensor:
+    """The entries of one set: int64 (M,). Its size is read from the device."""
+    entry_X = member_BX[row]
+    return entry_X[entry_X != index_B[row]]
