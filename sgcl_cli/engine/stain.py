@@ -6,6 +6,7 @@ transmitted share. With the rows of S the unit optical densities of the stains i
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -31,20 +32,27 @@ def stain_matrix() -> NDArray[np.float64]:
     return unit
 
 
-def jitter_stains(images: Tensor, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> Tensor:
-    """c' = scale c + shift for every pixel, with OD = c S before and OD' = c' S after; the result clamped to 0..1.
+def stain_change(
+    scale: NDArray[np.float64], shift: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How optical density changes when c' = scale c + shift: OD' = OD S^-1 diag(scale) S + shift S.
 
     The augmentation of Tellez et al. (IEEE Transactions on Medical Imaging 37:2126, 2018) with the residual in the place of
-    diaminobenzidine. As OD' = OD S^-1 diag(scale) S + shift S, a pixel costs one 3 x 3 product.
+    diaminobenzidine.
 
-    :param images: float32 (B, 3, H, W), 0..1; darker than 1/255 counts as 1/255.
     :param scale: float64 (B, 3), factors of haematoxylin, eosin and residual.
     :param shift: float64 (B, 3), in optical density.
+    :returns: the product, float64 (B, 3, 3), for columns of densities, and what is added, (B, 3, 1).
     """
     matrix = stain_matrix()
     turn = np.linalg.inv(matrix) @ (scale[:, :, None] * matrix)
-    device = images.device
-    turn_B33 = torch.from_numpy(turn.transpose(0, 2, 1).astype(np.float32)).to(device)
-    move_B31 = torch.from_numpy((shift @ matrix).astype(np.float32)).to(device)[:, :, None]
+    return turn.transpose(0, 2, 1), (shift @ matrix)[:, :, None]
+
+
+def change_stains(images: Tensor, turn_B33: Tensor, move_B31: Tensor) -> Tensor:
+    """Images whose stains changed as :func:`stain_change` says; clamped to 0..1.
+
+    :param images: float32 (B, 3, H, W), 0..1; darker than 1/255 counts as 1/255.
+    """
     density = images.clamp_min(DARKEST).log10_().neg_().flatten(2)
-    return torch.baddbmm(move_B31, turn_B33, density).neg_().mul_(np.log(10)).exp_().clamp_(max=1).view_as(images)
+    return torch.baddbmm(move_B31, turn_B33, density).neg_().mul_(math.log(10)).exp_().clamp_(max=1).view_as(images)

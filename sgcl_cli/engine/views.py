@@ -1,31 +1,35 @@
 """uint8 patches -> one global and four corner views, batched, on the device.
 
 Every parameter of a view comes from a counter-based hash of (seed, epoch, patch index, view, parameter), so neither the
-device, nor the batch, nor the worker that decoded the patch can matter. Crop, antialiased resize and flip are two matrix
-products per view; the colour operations follow torchvision's definitions, in a random order per patch. What histology adds
-(quarter turns, vertical flip, stain jitter) is off unless asked for, and draws from places of its own, so it moves nothing else.
+device, nor the batch, nor the worker that decoded the patch can matter. The parameters, a few numbers a patch, are made on the
+host, in float64, so that no rounding of a device can move a crop; they travel in one copy that nothing waits for. On the
+device the four quarters are one batch; crop, antialiased resize and flip are two matrix products; colours are ``colour``'s. What
+histology adds (quarter turns, vertical flip, stain jitter) is off unless asked for, and draws from places of its own, so it moves
+nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgcl_cli.engine.stain import jitter_stains
+from sgcl_cli.engine import colour
+from sgcl_cli.engine.runtime import to_device
+from sgcl_cli.engine.stain import change_stains, stain_change
+from sgcl_cli.method import streams
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 _ASPECT = (3 / 4, 4 / 3)
 _CROP_TRIES = 10
-_LUMA = (0.299, 0.587, 0.114)
-_OPERATIONS = 4  # brightness, contrast, saturation, hue
 _STAINS = 3  # haematoxylin, eosin, residual
+RECOLOUR = colour.Recolour()
 
 
 @dataclass(frozen=True)
@@ -76,19 +80,92 @@ def make_views(
     :param corners: whether the four corner views are wanted.
     :param second: whether another global view is wanted, for MoCo's keys.
     """
-    images = patches.permute(0, 3, 1, 2).to(torch.float32).div_(255)
-
-    def draw(part: Tensor, view: int, area: tuple[float, float], size: int) -> Tensor:
-        return _augment(part, uniforms(index, seed, epoch, view), area, size, settings)
-
-    half = images.shape[-1] // 2
-    quarters = [images[:, :, r : r + half, c : c + half] for r in (0, half) for c in (0, half)] if corners else []
-    drawn = [draw(quarter, 1 + q, settings.corner_crop, settings.corner) for q, quarter in enumerate(quarters)]
+    kinds = [_Kind((0, 5) if second else (0,), settings.crop, settings.view, patches)]
+    if corners:
+        kinds.append(_Kind((1, 2, 3, 4), settings.corner_crop, settings.corner, _quarters(patches)))
+    plans = [_planned(kind, index, seed, epoch, settings) for kind in kinds]
+    moved = to_device([np.ascontiguousarray(part, np.float32) for plan in plans for part in plan], patches.device)
+    drawn = [
+        _draw(kind, _Plan(*moved[n * len(_Plan._fields) :][: len(_Plan._fields)]), settings)
+        for n, kind in enumerate(kinds)
+    ]
+    wholes = drawn[0].view(-1, len(index), *drawn[0].shape[1:])
     return Views(
-        whole=draw(images, 0, settings.crop, settings.view),
-        corners=torch.stack(drawn) if drawn else None,
-        second=draw(images, 5, settings.crop, settings.view) if second else None,
+        whole=wholes[0],
+        corners=drawn[1].view(4, len(index), *drawn[1].shape[1:]) if corners else None,
+        second=wholes[1] if second else None,
     )
+
+
+class _Kind(NamedTuple):
+    """Views of one size: their numbers in the hash, share of the area, size, and the patches (B, H, W, 3) that they are cut from,
+    one for each view, or one for all views of an index."""
+
+    views: tuple[int, ...]
+    area: tuple[float, float]
+    size: int
+    patches: Tensor
+
+
+class _Plan(NamedTuple):
+    """What is done to each image of a kind, view by view; arrays on the host or tensors on the device.
+
+    cut (2, B, 5): of rows and columns, the place of the first centre and the step between centres, in pixels, what a pixel's
+    distance from a centre takes off its weight, and the first and the last place inside the box.
+    transposed (B,).    matrix, around, hue: ``colour.Plan``.    stain (B, 3, 3), shift (B, 3, 1): ``stain``'s product and move.
+    scale (2, 3, 1): factor and offset of the normalisation.
+    """
+
+    cut: Any
+    transposed: Any
+    matrix: Any
+    around: Any
+    hue: Any
+    stain: Any
+    shift: Any
+    scale: Any
+
+
+def _quarters(patches: Tensor) -> Tensor:
+    """(B, H, W, 3) -> (4 B, H / 2, W / 2, 3), quarter by quarter, row by row."""
+    count, side = patches.shape[:2]
+    half = side // 2
+    return patches.reshape(count, 2, half, 2, half, 3).permute(1, 3, 0, 2, 4, 5).reshape(-1, half, half, 3)
+
+
+def _planned(kind: _Kind, index: NDArray[np.int64], seed: int, epoch: int, settings: ViewSettings) -> _Plan:
+    draw = uniforms(np.tile(index, len(kind.views)), seed, epoch, np.repeat(kind.views, len(index)))
+    box = crop_boxes(draw, kind.patches.shape[1], kind.area)
+    mirrored, upended, transposed = _pose(draw, settings)
+    rows = cut_places(box[:, 1], box[:, 3], kind.size, upended)
+    columns = cut_places(box[:, 0], box[:, 2], kind.size, mirrored)
+    colours = colour.plan(draw, settings)
+    stained = settings.stain_scale > 0 or settings.stain_shift > 0
+    around = np.stack([2 * draw[30 + n] - 1 for n in range(2 * _STAINS)], axis=1) if stained else np.zeros((0, 6))
+    stain, shift = stain_change(
+        1 + settings.stain_scale * around[:, :_STAINS], settings.stain_shift * around[:, _STAINS:]
+    )
+    std = np.array(STD)
+    scale = np.stack([1 / std, -np.array(MEAN) / std])[:, :, None]
+    return _Plan(np.stack([rows, columns]), transposed, *colours, stain, shift, scale)
+
+
+def _draw(kind: _Kind, plan: _Plan, settings: ViewSettings) -> Tensor:
+    """The views of a kind, normalised: (B, 3, size, size)."""
+    count, side = len(plan.transposed), kind.patches.shape[1]
+    pixels = kind.patches.to(torch.float32).div_(255).reshape(-1, side, side * 3)
+    if len(pixels) < count:
+        pixels = pixels.repeat(count // len(pixels), 1, 1)
+    rows, columns = cut_weights(plan.cut.flatten(0, 1), side, kind.size).view(2, count, kind.size, side)
+    upright = torch.bmm(rows, pixels).view(count, kind.size, side, 3).permute(0, 3, 1, 2)
+    cut = torch.bmm(upright.reshape(count, -1, side), columns.transpose(1, 2)).view(count, 3, kind.size, kind.size)
+    if settings.rotate90 > 0:
+        cut = torch.where(plan.transposed.view(-1, 1, 1, 1) > 0, cut.transpose(-1, -2), cut)
+    if len(plan.stain):
+        cut = change_stains(cut.contiguous(), plan.stain, plan.shift)
+    coloured = RECOLOUR(cut.contiguous(), colour.Plan(plan.matrix, plan.around, plan.hue))
+    factor, offset = plan.scale.unsqueeze(-1)
+    return torch.addcmul(offset, coloured, factor)
 
 
 def normalise(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:
@@ -110,42 +187,18 @@ def denormalise(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[floa
 class Uniforms:
     """Numbers in [0, 1) for the patches of a batch, float64 (B,) each, named by position: the n-th is always the same."""
 
-    def __init__(self, key: NDArray[np.uint64]) -> None:
-        self._key = key
+    def __init__(self, key: NDArray[np.int64]) -> None:
+        self._key = torch.from_numpy(key)
 
     def __getitem__(self, position: int) -> NDArray[np.float64]:
-        bits = _mix(self._key + np.uint64(_GOLDEN * (position + 1) % 2**64))
-        return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        counter = streams.counters(torch.tensor([position]))
+        found: NDArray[np.float64] = streams.uniforms(self._key, counter).numpy()
+        return found
 
 
-_GOLDEN = 0x9E3779B97F4A7C15
-
-
-def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The output function of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
-
-
-def uniforms(index: NDArray[np.int64], seed: int, epoch: int, view: int) -> Uniforms:
+def uniforms(index: NDArray[np.int64], seed: int, epoch: int, view: int | NDArray[np.int64]) -> Uniforms:
     """The stream of a view of each patch: a hash of (seed, epoch, index, view), position by position."""
-    key = np.zeros(len(index), np.uint64)
-    for part in (np.full(len(index), seed), np.full(len(index), epoch), index, np.full(len(index), view)):
-        key = _mix(key + np.uint64(_GOLDEN) + _mix(part.astype(np.uint64) + np.uint64(_GOLDEN)))
-    return Uniforms(key)
-
-
-def _augment(images: Tensor, draw: Uniforms, area: tuple[float, float], size: int, settings: ViewSettings) -> Tensor:
-    box = crop_boxes(draw, images.shape[-1], area)
-    cut = _cut(images, box, size, *_pose(draw, settings))
-    if settings.stain_scale > 0 or settings.stain_shift > 0:
-        around = np.stack([2 * draw[30 + n] - 1 for n in range(2 * _STAINS)], axis=1)
-        scale, shift = 1 + settings.stain_scale * around[:, :_STAINS], settings.stain_shift * around[:, _STAINS:]
-        cut = jitter_stains(cut, scale, shift)
-    gray = torch.from_numpy(draw[1] < settings.grayscale).to(cut.device).view(-1, 1, 1, 1)
-    cut = torch.where(gray, luma(cut).expand_as(cut), cut)
-    return normalise(jitter(cut, draw, settings))
+    return Uniforms(streams.keys(seed, epoch, index, view))
 
 
 def _pose(draw: Uniforms, settings: ViewSettings) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
@@ -160,24 +213,6 @@ def _pose(draw: Uniforms, settings: ViewSettings) -> tuple[NDArray[np.bool_], ND
         return columns, rows, np.zeros_like(columns)
     turns = np.where(draw[3] < settings.rotate90, 1 + np.floor(3 * draw[4]), 0)
     return columns ^ np.isin(turns, (1, 2)), rows ^ np.isin(turns, (2, 3)), turns % 2 == 1
-
-
-def _cut(
-    images: Tensor,
-    box: NDArray[np.int64],
-    size: int,
-    mirrored: NDArray[np.bool_],
-    upended: NDArray[np.bool_],
-    transposed: NDArray[np.bool_],
-) -> Tensor:
-    """Cut boxes (B, 4) out of images, resize them to ``size`` and put them into their pose: (B, 3, size, size)."""
-    side, device = images.shape[-1], images.device
-    rows = resize_matrix(box[:, 1], box[:, 3], side, size, upended, device)
-    columns = resize_matrix(box[:, 0], box[:, 2], side, size, mirrored, device)
-    cut = rows.unsqueeze(1) @ images @ columns.unsqueeze(1).transpose(-1, -2)
-    if not transposed.any():
-        return cut
-    return torch.where(torch.from_numpy(transposed).to(device).view(-1, 1, 1, 1), cut.transpose(-1, -2), cut)
 
 
 def crop_boxes(draw: Uniforms, side: int, area: tuple[float, float]) -> NDArray[np.int64]:
@@ -204,92 +239,29 @@ def crop_boxes(draw: Uniforms, side: int, area: tuple[float, float]) -> NDArray[
     return box
 
 
-def resize_matrix(
-    start: NDArray[np.int64],
-    length: NDArray[np.int64],
-    side: int,
-    size: int,
-    flipped: NDArray[np.bool_],
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Rows of weights (B, size, side) that cut [start, start + length), resize it to ``size`` and mirror it where flipped.
+def cut_places(
+    start: NDArray[np.int64], length: NDArray[np.int64], size: int, flipped: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """What ``cut_weights`` needs to cut [start, start + length) out of a side, resize it to ``size`` and mirror it where
+    flipped: float64 (B, 5), as ``_Plan.cut`` has it."""
+    step = length / size
+    first = np.where(flipped, start + (size - 0.5) * step, start + 0.5 * step)
+    support = np.maximum(step, 1.0)
+    return np.stack([first, np.where(flipped, -step, step), 1 / support, start, start + length], axis=1)
 
-    The filter is a triangle, as wide as the scale where that shrinks: antialiased bilinear interpolation. Only a few
-    numbers a patch travel to the device; the weights are made there.
+
+def cut_weights(places: Tensor, side: int, size: int) -> Tensor:
+    """Rows of weights (B, size, side): a triangle about each centre, as wide as the scale where that shrinks (antialiased
+    bilinear interpolation), and nothing outside the box.
+
+    :param places: float32 (B, 5), from :func:`cut_places`.
     """
-    scale = length / size
-    numbers = np.stack([start, start + length, scale, np.maximum(scale, 1.0), flipped], axis=1).astype(np.float32)
-    first, end, step, support, mirror = torch.from_numpy(numbers).to(device)[:, :, None, None].unbind(1)
-    place = torch.arange(size, device=device, dtype=torch.float32)[None, :, None]
-    place = torch.where(mirror > 0, size - 1 - place, place)
-    pixel = torch.arange(side, device=device, dtype=torch.float32)[None, None]
-    weight = pixel + 0.5 - first - (place + 0.5) * step
-    weight = weight.abs_().div_(support).neg_().add_(1).clamp_(min=0)
-    weight *= (pixel >= first) & (pixel < end)
+    first, step, slope, begin, end = places[:, :, None, None].unbind(1)
+    pixel = torch.arange(0.5, side, device=places.device)
+    centre = torch.addcmul(first, torch.arange(size, device=places.device, dtype=torch.float32)[:, None], step)
+    weight = (pixel - centre).abs_().mul_(-slope).add_(1).clamp_(min=0)
+    weight = weight.mul_((pixel > begin) & (pixel < end))
     return weight.div_(weight.sum(dim=2, keepdim=True))
-
-
-def luma(images: Tensor) -> Tensor:
-    """0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), (B, 1, H, W)."""
-    weights = torch.tensor(_LUMA, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True)
-
-
-def jitter(images: Tensor, draw: Uniforms, settings: ViewSettings) -> Tensor:
-    """Brightness, contrast, saturation and hue, each by its own factor, in a random order per patch."""
-    strengths = (settings.brightness, settings.contrast, settings.saturation)
-    factors = [1 + strength * (2 * draw[10 + n] - 1) for n, strength in enumerate(strengths)]
-    factors.append(settings.hue * (2 * draw[13] - 1))
-    order = np.argsort(np.stack([draw[20 + n] for n in range(_OPERATIONS)]), axis=0)
-    operations = (scale_brightness, scale_contrast, scale_saturation, turn_hue)
-    used = [strength > 0 for strength in (*strengths, settings.hue)]
-    for turn in range(_OPERATIONS):
-        for which, operation in enumerate(operations):
-            chosen = np.flatnonzero(order[turn] == which)
-            if len(chosen) == 0 or not used[which]:
-                continue
-            rows = torch.from_numpy(chosen).to(images.device)
-            factor = torch.from_numpy(factors[which][chosen].astype(np.float32)).to(images.device).view(-1, 1, 1, 1)
-            images = images.index_copy(0, rows, operation(images.index_select(0, rows), factor))
-    return images
-
-
-def scale_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """x -> factor x, clamped to 0..1."""
-    return (images * factor).clamp(0, 1)
-
-
-def scale_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """x -> factor x + (1 - factor) mean luma of the image, clamped."""
-    return _blend(images, luma(images).mean(dim=(2, 3), keepdim=True), factor)
-
-
-def scale_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """x -> factor x + (1 - factor) luma of the pixel, clamped."""
-    return _blend(images, luma(images), factor)
-
-
-def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    return (images * factor + other * (1 - factor)).clamp(0, 1)
-
-
-def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Hue (HSV) turned by a share of the circle; value and saturation stay."""
-    value = images.amax(dim=1)
-    span = value - images.amin(dim=1)
-    safe = torch.where(span == 0, torch.ones_like(span), span)
-    red, green, blue = images.unbind(1)
-    sector = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    sector = sector + 6 * turns.view(-1, 1, 1)
-    channels = []
-    for shift in (5.0, 3.0, 1.0):
-        k = torch.remainder(sector + shift, 6)
-        channels.append(value - span * torch.minimum(k, 4 - k).clamp(0, 1))
-    return torch.stack(channels, dim=1)
 
 
 def settings_from(config: Any, patch_size: int) -> ViewSettings:

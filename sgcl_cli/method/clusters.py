@@ -119,9 +119,12 @@ class Groups:
         size_G = torch.bincount(group_N)
         start_G = size_G.cumsum(0) - size_G
         start_N = start_G[group_N]
-        parts = (group_N.sort(stable=True).indices, start_N, start_N + size_G[group_N] - 1)
-        place_W = torch.arange(int(size_G.max()), dtype=torch.int32, device=group_N.device)
-        return cls(*(part.to(torch.int32) for part in parts), place_W)
+        return cls(
+            member=group_N.sort(stable=True).indices.to(torch.int32),
+            start=start_N.to(torch.int32),
+            last=(start_N + size_G[group_N] - 1).to(torch.int32),
+            place=torch.arange(int(size_G.max()), dtype=torch.int32, device=group_N.device),
+        )
 
     @property
     def largest(self) -> int:

@@ -100,7 +100,7 @@ def gallery(objective: SGCL, index: list[int], *, step: int, most: int) -> list[
 
 def _distinct(ranked_Z: Tensor, drawn: Tensor) -> Tensor:
     """Drawn negatives that stand by rank, each once; none where nothing was left to draw from."""
-    return ranked_Z.unique_consecutive() if bool(drawn) else ranked_Z[:0]
+    return torch.unique_consecutive(ranked_Z) if bool(drawn) else ranked_Z[:0]
 
 
 def _shown(row_ND: Tensor, v_D: Tensor, member_X: Tensor, most: int) -> Shown:

@@ -78,7 +78,7 @@ class Sampler:
     def _of_block(self, block: int) -> list[Tensor]:
         key = int(keys(self._seed, _STREAM, block)[0])
         numbers = integers(key, self._counter, self._below)
-        uniform, corners, inside, ranks, turn, phase = numbers.split(self._parts, 1)
+        uniform, corners, inside, ranks, turn, phase = torch.split(numbers, self._parts, 1)
         pool = self._all.expand(_STEPS, -1)
         if inside.numel():
             pool = turned(inside + self._start, turn, self._n)

@@ -5,7 +5,11 @@ import math
 import numpy as np
 import torch
 
-from sgcl_cli.engine.stain import jitter_stains, stain_matrix
+from sgcl_cli.engine.stain import change_stains, stain_change, stain_matrix
+
+
+def jitter_stains(images: torch.Tensor, scale: np.ndarray, shift: np.ndarray) -> torch.Tensor:
+    return change_stains(images, *(torch.from_numpy(part).float() for part in stain_change(scale, shift)))
 
 
 def _stained(pixel: list[float], scale: list[float], shift: list[float]) -> list[float]:

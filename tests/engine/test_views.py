@@ -1,28 +1,21 @@
 from __future__ import annotations
 
-import colorsys
-
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from sgcl_cli.engine.stain import jitter_stains
+from sgcl_cli.engine.stain import change_stains, stain_change
 from sgcl_cli.engine.views import (
     MEAN,
     STD,
     ViewSettings,
     crop_boxes,
+    cut_places,
+    cut_weights,
     denormalise,
-    jitter,
-    luma,
     make_views,
     normalise,
-    resize_matrix,
-    scale_brightness,
-    scale_contrast,
-    scale_saturation,
-    turn_hue,
     uniforms,
 )
 
@@ -108,36 +101,16 @@ def test_corner_crops_never_shrink_at_the_published_sizes() -> None:
 def test_crop_and_resize_is_antialiased_interpolation(start: tuple, length: tuple, size: int, flipped: bool) -> None:
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     (x, y), (width, height) = start, length
-    rows = resize_matrix(np.array([y]), np.array([height]), 32, size, np.array([False]))
-    columns = resize_matrix(np.array([x]), np.array([width]), 32, size, np.array([flipped]))
+    rows, columns = (
+        cut_weights(
+            torch.from_numpy(cut_places(np.array([at]), np.array([wide]), size, np.array([flip]))).float(), 32, size
+        )
+        for at, wide, flip in ((y, height, False), (x, width, flipped))
+    )
     ours = rows @ image[0] @ columns.transpose(-1, -2)
     cut = image[:, :, y : y + height, x : x + width]
     theirs = interpolate(cut, (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
     torch.testing.assert_close(ours, theirs.flip(-1) if flipped else theirs, rtol=0, atol=1e-5)
-
-
-def test_hue_turns_as_colorsys_does() -> None:
-    colours = torch.rand(200, 3, generator=torch.Generator().manual_seed(1))
-    colours[:3] = torch.tensor([[0.5, 0.5, 0.5], [0, 0, 0], [1, 1, 1]])
-    turns = torch.linspace(-0.5, 0.5, 200)
-    ours = turn_hue(colours.view(200, 3, 1, 1), turns.view(-1, 1, 1, 1)).view(200, 3)
-    for colour, turn, got in zip(colours.tolist(), turns.tolist(), ours.tolist(), strict=True):
-        h, s, v = colorsys.rgb_to_hsv(*colour)
-        np.testing.assert_allclose(got, colorsys.hsv_to_rgb((h + turn) % 1, s, v), atol=1e-5)
-
-
-def test_the_other_operations_by_hand() -> None:
-    image = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1).expand(1, 3, 2, 2).clone()
-    gray = 0.299 * 0.2 + 0.587 * 0.4 + 0.114 * 0.6
-    two, half = torch.tensor(2.0), torch.tensor(0.5)
-    assert luma(image)[0, 0, 0, 0].item() == pytest.approx(gray)
-    assert scale_brightness(image, two)[0, :, 0, 0].tolist() == pytest.approx([0.4, 0.8, 1.0])
-    for operation in (scale_contrast, scale_saturation):
-        got = operation(image, half)[0, :, 0, 0].tolist()
-        assert got == pytest.approx([0.5 * value + 0.5 * gray for value in (0.2, 0.4, 0.6)])
-    image[0, :, 0, 0] = 0
-    changed = scale_contrast(image, half)
-    assert changed[0, 0, 0, 0].item() == pytest.approx(0.5 * 0.75 * gray)
 
 
 def test_strength_zero_is_only_crop_and_normalisation() -> None:
@@ -168,25 +141,14 @@ def test_each_strength_changes_something_and_gray_is_gray() -> None:
             torch.testing.assert_close(pixels[:, 0], pixels[:, 2], rtol=0, atol=1e-5)
 
 
-def test_jitter_orders_differ_between_patches() -> None:
-    image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(2)).expand(64, 3, 8, 8)
-    settings = ViewSettings(brightness=0.4, contrast=0.4, saturation=0, hue=0)
-    draw = uniforms(np.arange(64), 0, 0, 0)
-    got = jitter(image, draw, settings)
-    b = torch.from_numpy((1 + 0.4 * (2 * draw[10] - 1)).astype(np.float32)).view(-1, 1, 1, 1)
-    c = torch.from_numpy((1 + 0.4 * (2 * draw[11] - 1)).astype(np.float32)).view(-1, 1, 1, 1)
-    first = torch.isclose(got, scale_contrast(scale_brightness(image, b), c), atol=1e-6).flatten(1).all(1)
-    second = torch.isclose(got, scale_brightness(scale_contrast(image, c), b), atol=1e-6).flatten(1).all(1)
-    assert (first | second).all() and (~first).any() and (~second).any()
-
-
 def test_stains_vary_by_what_the_hash_says_of_the_patch() -> None:
     patches, index = _patches(6), np.array([5, 0, 9, 123_456_789_012, 2, 7])
     seen = _whole(patches, index, stain_scale=0.25, stain_shift=0.05)
     draw = uniforms(index, 3, 2, 0)
     scale = np.stack([1 + 0.25 * (2 * draw[30 + n] - 1) for n in range(3)], axis=1)
     shift = np.stack([0.05 * (2 * draw[33 + n] - 1) for n in range(3)], axis=1)
-    expected = jitter_stains(patches.permute(0, 3, 1, 2).float() / 255, scale, shift)
+    change = [torch.from_numpy(part).float() for part in stain_change(scale, shift)]
+    expected = change_stains(patches.permute(0, 3, 1, 2).float() / 255, *change)
     torch.testing.assert_close(seen, expected, rtol=0, atol=5e-5)
 
 
