@@ -118,7 +118,9 @@ def test_files_that_would_run_code_are_refused(tmp_path: Path, capsys: pytest.Ca
     assert "executed" not in capsys.readouterr().out
 
 
-def test_a_writer_that_was_interrupted_when_its_file_was_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_was_interrupted_when_its_file_was_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unlink = Path.unlink
 
     def interrupted(path: Path, missing_ok: bool = False) -> None:
