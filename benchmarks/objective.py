@@ -133,7 +133,7 @@ def dense_bytes(n: int, size: int) -> int:
 
 def free_bytes(device: str) -> int:
     if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info()[0])
+        return int(torch.cuda.mem_get_info(device)[0])
     text = Path("/proc/meminfo").read_text()
     return int(next(line.split()[1] for line in text.splitlines() if line.startswith("MemAvailable"))) * 1024
 
@@ -142,9 +142,9 @@ def free_bytes(device: str) -> int:
 def peak_bytes(device: str) -> Iterator[Callable[[], float]]:
     """Memory above what was held before; NaN where the system does not tell."""
     if device.startswith("cuda"):
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        yield lambda: torch.cuda.max_memory_allocated() - before
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        yield lambda: torch.cuda.max_memory_allocated(device) - before
         return
     status = Path("/proc/self/status")
 
@@ -166,12 +166,12 @@ def seconds(run: Callable[..., Tensor], objective: SGCL, size: int, repeats: int
     with peak_bytes(device) as peak:
         for step in range(-1, repeats):
             if device.startswith("cuda"):
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(device)
             batch = batch_of(objective, size, step + 1)
             start = time.perf_counter()
             run(*batch, epoch=99.0, step=step + 1).backward()
             if device.startswith("cuda"):
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(device)
             times.append(time.perf_counter() - start)
         return statistics.median(times[1:]), peak()
 

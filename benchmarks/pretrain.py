@@ -23,6 +23,8 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,11 +81,13 @@ def corpus(folder: Path, patches: int) -> Path:
     return folder
 
 
-def run_over(config: PretrainConfig, index: PatchIndex) -> Run:
+@contextmanager
+def run_over(config: PretrainConfig, index: PatchIndex) -> Iterator[Run]:
     runtime = engine.start(config.device, config.precision, config.threads)
     run = Run(config, index, open_start(config.encoder, config.init), runtime, "benchmark", Silent(), Ranks())
-    run.connect()
-    return run
+    with closing(run):
+        run.connect()
+        yield run
 
 
 def clock(run: Run) -> float:
@@ -98,7 +102,12 @@ def random_views(like: Views) -> Views:
 
 
 def loop(config: PretrainConfig, index: PatchIndex, steps: int) -> None:
-    run = run_over(config, index)
+    with run_over(config, index) as run:
+        looped(run, steps)
+
+
+def looped(run: Run, steps: int) -> None:
+    config, index = run.config, run.index
     loops, ceilings = [], []
     last = None
 
@@ -149,16 +158,16 @@ def bare(index: PatchIndex, patches: int) -> float:
 
 def loaded(index: PatchIndex, workers: int, batch: int, patches: int) -> float:
     """Patches per CPU second, of all processes, out of the loader; starting them is not counted."""
-    loader = Loader(StoredPatches(index), batch=batch, workers=workers, pin=False)
     order = [part for epoch in range(1 + patches // len(index)) for part in epoch_order(len(index), batch, 0, epoch)]
     order = order[: max(1, patches // batch)]
-    for _ in loader.batches(order[:1]):
-        pass
-    children = list(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
-    started = sum(map(cpu_seconds, ["self", *children]))
-    for _ in loader.batches(order):
-        pass
-    return len(order) * batch / (sum(map(cpu_seconds, ["self", *children])) - started)
+    with Loader(StoredPatches(index), batch=batch, workers=workers, pin=False) as loader:
+        for _ in loader.batches(order[:1]):
+            pass
+        children = list(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+        started = sum(map(cpu_seconds, ["self", *children]))
+        for _ in loader.batches(order):
+            pass
+        return len(order) * batch / (sum(map(cpu_seconds, ["self", *children])) - started)
 
 
 def loading(index: PatchIndex, workers: list[int], batch: int, patches: int, repeats: int) -> None:
@@ -186,11 +195,12 @@ def start(config: PretrainConfig, patches: int) -> None:
         )  # fmt: skip
     grey = np.full((SIDE, SIDE, 3), 128, np.uint8)
     before, began = time.process_time(), time.perf_counter()
-    run = run_over(config, PatchIndex(Path(), tuple(files)))
-    built, built_wall = time.process_time() - before, time.perf_counter() - began
-    run.feed._loader = Loader(Called(lambda i: grey, SIDE), batch=config.batch, workers=0, pin=run.runtime.on_cuda)
-    fit(run, run.state.optimiser, epochs=1, lr=cosine(0.1, run.total_steps), stop=lambda: True)
-    took, wall = time.process_time() - before, time.perf_counter() - began
+    with run_over(config, PatchIndex(Path(), tuple(files))) as run:
+        built, built_wall = time.process_time() - before, time.perf_counter() - began
+        source = Called(lambda i: grey, SIDE)
+        with Loader(source, batch=config.batch, workers=0, pin=run.runtime.on_cuda) as run.feed._loader:
+            fit(run, run.state.optimiser, epochs=1, lr=cosine(0.1, run.total_steps), stop=lambda: True)
+        took, wall = time.process_time() - before, time.perf_counter() - began
     print(
         f"start     {built:.1f} CPU s ({built_wall:.1f} s) to build, {took:.1f} CPU s ({wall:.1f} s) to the end of step 1"
     )

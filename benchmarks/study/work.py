@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import resource
 import shutil
 from collections.abc import Mapping
@@ -100,7 +99,6 @@ def _pretrained(bench: Bench, job: Job, run: Path) -> dict[str, Any]:
     where = {"patches": str(bench.corpus(job)), "out": str(run), "workers": bench.workers}
     config = PretrainConfig.resolve({**settings, **keep, **where, **bench.run})
     trained = pretrain(config)
-    gc.collect()  # ends the processes that decoded patches
     found = {
         "epochs": trained.data["epochs"],
         "cost": _cost(trained.data["images_per_second"], trained.data["steps"] * config.batch),
@@ -121,7 +119,7 @@ def epochs_done(bench: Bench, job: Job, key: str) -> int | None:
 def _cost(rate: float, seen: int) -> dict[str, float]:
     """Of training alone, earlier parts of an interrupted run included; ``memory_gib`` is the largest of the process so far,
     or on a GPU what was allocated there."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # by a device that was used, not one that is only there
         memory = torch.cuda.max_memory_allocated() / 2**30
         torch.cuda.reset_peak_memory_stats()
     else:

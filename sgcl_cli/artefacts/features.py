@@ -445,7 +445,9 @@ class FeatureWriter:
         self.lost[self.position] = reason
 
     def checkpoint(self) -> None:
-        """Make sure that the rows so far survive a crash."""
+        """Make sure that the rows so far survive a crash; nothing is left to be done for a file that is complete."""
+        if self._rows.closed:
+            return
         with store.writing(self.path):
             self._rows.flush()
             os.fsync(self._rows.fileno())

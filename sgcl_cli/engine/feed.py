@@ -80,6 +80,8 @@ class Feed:
         device = self._runtime.device
         with contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
             patches = batch.patches.to(device, non_blocking=True)
+            if self._stream is not None:  # decoders must not write to the batch's memory before it is copied
+                self._loader.copying(batch, self._stream.record_event().synchronize)
             index = torch.from_numpy(batch.index).to(device)
             views = draw(patches, batch.index)
             ready = None if self._stream is None else self._stream.record_event()

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sgcl_cli.artefacts.checkpoint import EncoderCard
+from sgcl_cli.engine.decoders import Source
 from sgcl_cli.engine.encode import FrozenEncoder
 from sgcl_cli.engine.feed import Fed, Feed
 from sgcl_cli.engine.fit import Position
-from sgcl_cli.engine.loader import Failed, Loader, Source, epoch_order
+from sgcl_cli.engine.loader import Failed, Loader, epoch_order
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import Views, ViewSettings, make_views
 from sgcl_cli.nets.classifier import Classifier
@@ -30,6 +31,8 @@ _UNCOLOURED = ViewSettings(grayscale=0.0, brightness=0.0, contrast=0.0, saturati
 class Patches:
     """Labelled patches by number: random views to train on, the encoder's own centre crop to predict from.
 
+    Who makes it closes it.
+
     A view is a crop of 0.2 to 1 of the area, resized to the encoder's input, and mirrored half of the time.
 
     :param batch: the most patches in a batch. :param workers: processes that decode.
@@ -41,6 +44,10 @@ class Patches:
         self._views = replace(_UNCOLOURED, view=card.input_size)
         self._loader = Loader(source, batch=batch, workers=workers, pin=runtime.on_cuda)
         self._feed = Feed(self._loader, runtime)
+
+    def close(self) -> None:
+        """End the processes that decode."""
+        self._loader.close()
 
     def views(self, order: list[NDArray[np.int64]], seed: int, epoch: int) -> Iterator[Fed]:
         """The batches of an order as training sees them.

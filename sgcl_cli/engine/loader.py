@@ -1,26 +1,27 @@
 """Patches by global index: decoded batches in an order that the seed alone decides.
 
 Worker processes only decode; they draw nothing, so their number cannot matter. They decode straight into memory that is shared
-with the main process (and page-locked for a GPU); what goes through queues is a few numbers for a part of a batch.
+with the main process (and page-locked for a GPU); what goes through pipes is a few numbers for a part of a batch.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-import mmap
-import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.engine.decoders import DecoderLostError, Decoders, Part, Slots, Source, decode
 from sgcl_cli.errors import ArtefactError, SgclError
 
 Read = Callable[[int], NDArray[np.uint8]]
@@ -28,15 +29,6 @@ Read = Callable[[int], NDArray[np.uint8]]
 _PART = 8  # patches that are worth a task of their own
 _AHEAD = 3  # tasks that wait for each worker
 _HELD = 2  # batches that remain valid: the one given last, and the one before
-
-
-class Source(Protocol):
-    """Square patches of one ``size`` in pixels that can be decoded into memory that is given."""
-
-    @property
-    def size(self) -> int: ...
-
-    def into(self, i: int, pixels: NDArray[np.uint8]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -57,10 +49,14 @@ class Missing:
 
 @dataclass(frozen=True)
 class Batch:
-    """``patches`` uint8 (B, H, W, 3) on the CPU, ``index`` int64 (B,) their global indices."""
+    """``patches`` uint8 (B, H, W, 3) on the CPU, ``index`` int64 (B,) their global indices.
+
+    :ivar slot: the place in the loader's memory; None for memory of its own.
+    """
 
     patches: Tensor
     index: NDArray[np.int64]
+    slot: int | None = None
 
 
 class StoredPatches:
@@ -122,131 +118,158 @@ def decode_jpeg(
     return pixels
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A part of a batch: decode the patches ``index`` into the places from ``start`` on of a slot."""
-
-    slot: int
-    start: int
-    index: NDArray[np.int64]
-
-
-class Slots:
-    """Room for batches, uint8 (slots, batch, size, size, 3), in anonymous memory that forked processes share.
-
-    It is no file in /dev/shm, which containers keep small.
-    """
-
-    def __init__(self, slots: int, batch: int, size: int, pin: bool) -> None:
-        shape = (slots, batch, size, size, 3)
-        memory = mmap.mmap(-1, math.prod(shape))
-        self.pixels: NDArray[np.uint8] = np.frombuffer(memory, np.uint8).reshape(shape)
-        self.tensor = torch.from_numpy(self.pixels)
-        if pin:
-            torch.cuda.cudart().cudaHostRegister(self.tensor.data_ptr(), self.tensor.nbytes, 0)  # type: ignore[no-untyped-call]
-
-
-class _Decoding(Dataset[ArtefactError | None]):
-    """In a worker: decodes parts. The result of a part is the first error."""
-
-    def __init__(self, source: Source, slots: Slots) -> None:
-        self.source, self.slots = source, slots
-
-    def __getitems__(self, part: _Part) -> ArtefactError | None:
-        return _decode(self.source, part.index, self.slots.pixels[part.slot, part.start :])
-
-
-class _Parts(Sampler[_Part]):
-    """The parts of all batches of an order, each batch in ``count`` parts, in slots by turns."""
-
-    def __init__(self, count: int, slots: int) -> None:
-        self.count, self.slots = count, slots
-        self.order: Sequence[NDArray[np.int64]] = ()
-        self.next = 0
-
-    def __iter__(self) -> Iterator[_Part]:
-        for number, batch in enumerate(self.order, self.next):
-            start = 0
-            for index in np.array_split(batch, self.count):
-                yield _Part(number % self.slots, start, index)
-                start += len(index)
-
-    def __len__(self) -> int:
-        return len(self.order) * self.count
-
-
 class Loader:
     """Batches of patches in a given order; one set of worker processes serves every call of ``batches``.
 
-    A batch is valid until the next but one is asked for.
+    A batch is valid until the next but one is asked for. Who opens a loader closes it; it is a context manager.
+
+    The worker processes are forked here, at once: open a loader before what takes much memory, which would stay in theirs. They
+    touch no CUDA.
 
     :param batch: the most patches in a batch.
     :param workers: processes that decode; 0 decodes in this one, when a batch is asked for.
     :param pin: whether batches shall lie in page-locked memory.
+    :raises TrainingError: memory cannot be page-locked.
     """
 
     def __init__(self, source: Source, *, batch: int, workers: int, pin: bool) -> None:
         self._source = source
-        parts = max(1, min(workers, batch // _PART))
-        self._parts = _Parts(parts, _HELD + math.ceil(_AHEAD * workers / parts))
-        self._slots = Slots(self._parts.slots, batch, source.size, pin)
-        self._parallel: DataLoader[ArtefactError | None] | None = None
-        if workers > 0:
-            self._parallel = DataLoader(
-                _Decoding(source, self._slots),
-                batch_sampler=self._parts,  # type: ignore[arg-type]
-                num_workers=workers,
-                collate_fn=_as_is,
-                persistent_workers=True,
-                prefetch_factor=_AHEAD,
-                multiprocessing_context="fork",
-                worker_init_fn=_deaf,
-            )
+        self._parts = max(1, min(workers, batch // _PART))
+        self._ahead = math.ceil(
+            _AHEAD * workers / self._parts
+        )  # batches in the making beside the one that is waited for
+        self._slots = Slots(_HELD + self._ahead, batch, source.size)
+        self._copies: dict[int, Callable[[], object]] = {}
+        self._next = 0  # number of the batch that comes next, over all orders
+        self._orders = 0
+        self._decoders = Decoders(source, self._slots, workers) if workers > 0 else None
+        if pin:
+            try:
+                self._slots.pin()
+            except BaseException:
+                self.close()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker processes; batches that were given stay as they are."""
+        if self._decoders is not None:
+            self._decoders.close()
+        self._slots.close()
 
     def batches(self, order: Sequence[NDArray[np.int64]]) -> Iterator[Batch | Failed]:
-        """The patches of each index array of ``order``, in turn."""
-        self._parts.order = order
-        here = _Decoding(self._source, self._slots).__getitems__
-        results: Iterator[Any] = map(here, self._parts) if self._parallel is None else iter(self._parallel)
-        for index in order:
-            errors = [next(results) for _ in range(self._parts.count)]
-            slot = self._parts.next % self._parts.slots
-            self._parts.next += 1
-            error = next((error for error in errors if error is not None), None)
-            yield Failed(index, error) if error else Batch(self._slots.tensor[slot, : len(index)], index)
+        """The patches of each index array of ``order``, in turn. An order may be left in the middle for another one.
+
+        A batch that cost a worker process its life is a ``Failed`` with ``DecoderLostError``; another process takes its place.
+        """
+        self._orders += 1
+        this = self._orders
+        decoded = self._decoded_here(order) if self._decoders is None else self._decoded(order, self._decoders)
+        for index, error in zip(order, decoded, strict=True):
+            assert this == self._orders, "an order cannot go on when another was begun"
+            slot = self._slot_of(self._next)
+            self._next += 1
+            if error is None:
+                yield Batch(self._slots.tensor[slot, : len(index)], index, slot)
+            elif isinstance(error, ArtefactError):
+                yield Failed(index, error)
+            else:
+                raise error
+
+    def copying(self, batch: Batch, wait: Callable[[], object]) -> None:
+        """Say that a batch is being copied to a GPU; ``wait``, which returns when that is done, is called before a decoder may
+        write to its memory."""
+        if batch.slot is not None:
+            self._copies[batch.slot] = wait
 
     def one_by_one(self, failed: Failed) -> Iterator[Batch | Missing]:
-        """The patches of a batch that could not be decoded as a whole, decoded here."""
+        """The patches of a batch that could not be decoded as a whole, decoded one by one: here, or in a process of their own
+        where a process died of them."""
         pixels = np.empty((len(failed.index), *self._slots.pixels.shape[2:]), np.uint8)
         kept: list[int] = []
-        for i in failed.index.tolist():
-            try:
-                self._source.into(i, pixels[len(kept)])
-            except ArtefactError as error:
-                yield Missing(i, error)
-            else:
-                kept.append(i)
+        apart = _Apart(self._source) if isinstance(failed.error, DecoderLostError) else None
+        with nullcontext(self._source) if apart is None else closing(apart) as source:
+            for i in failed.index.tolist():
+                try:
+                    source.into(i, pixels[len(kept)])
+                except ArtefactError as error:
+                    yield Missing(i, error)
+                else:
+                    kept.append(i)
         if kept:
             yield Batch(torch.from_numpy(pixels[: len(kept)]), np.array(kept, np.int64))
 
+    def _decoded_here(self, order: Sequence[NDArray[np.int64]]) -> Iterator[Exception | None]:
+        for index in order:
+            yield decode(self._source, index, self._slots.pixels[self._free(self._next)])
 
-def _decode(source: Source, index: NDArray[np.int64], pixels: NDArray[np.uint8]) -> ArtefactError | None:
-    try:
-        for place, i in enumerate(index.tolist()):
-            source.into(i, pixels[place])
-    except ArtefactError as error:
-        return error
-    return None
+    def _decoded(self, order: Sequence[NDArray[np.int64]], decoders: Decoders) -> Iterator[Exception | None]:
+        """Of each batch what went wrong in it, as soon as it is decoded."""
+        decoders.drain()  # of an order that was left in the middle
+        first, given = self._next, 0
+        missing: dict[int, int] = {}  # of a batch, the parts that are not done
+        errors: dict[int, Exception] = {}
+        for place in range(len(order)):
+            while given < min(len(order), place + self._ahead + 1):
+                parts = self._parts_of(first + given, order[given])
+                missing[first + given] = len(parts)
+                for part in parts:
+                    decoders.give(part)
+                given += 1
+            while missing[first + place]:
+                part, error = decoders.answer()
+                missing[part.batch] -= 1
+                if error is not None:
+                    errors.setdefault(part.batch, error)
+            del missing[first + place]
+            yield errors.pop(first + place, None)
+
+    def _parts_of(self, number: int, index: NDArray[np.int64]) -> list[Part]:
+        """A batch in parts, its patches written where those who decode them look."""
+        slot = self._free(number)
+        self._slots.index[slot, : len(index)] = index
+        edges = [len(index) * part // self._parts for part in range(self._parts + 1)]
+        return [Part(number, slot, start, stop) for start, stop in itertools.pairwise(edges) if start < stop]
+
+    def _slot_of(self, number: int) -> int:
+        return number % len(self._slots.pixels)
+
+    def _free(self, number: int) -> int:
+        """The slot of a batch, once nothing is copied from it any more."""
+        slot = self._slot_of(number)
+        if (wait := self._copies.pop(slot, None)) is not None:
+            wait()
+        return slot
 
 
-def _as_is(result: Any) -> Any:
-    return result
+class _Apart:
+    """A source whose patches are decoded in a process of their own, since one died of some of them."""
 
+    def __init__(self, source: Source) -> None:
+        self.size = source.size
+        self._slots = Slots(1, 1, source.size)
+        self._decoders = Decoders(source, self._slots, 1)
 
-def _deaf(worker: int) -> None:
-    """Signals that go to all processes of a group concern the main process, which ends its workers itself."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    def close(self) -> None:
+        self._decoders.close()
+
+    def into(self, i: int, pixels: NDArray[np.uint8]) -> None:
+        """Decode patch i; :raises ArtefactError: that cannot be, or costs the process its life again."""
+        self._slots.index[0, 0] = i
+        self._decoders.give(Part(0, 0, 0, 1))
+        _, error = self._decoders.answer()
+        if isinstance(error, DecoderLostError):
+            raise ArtefactError(f"{error.message}, twice at the same patch", "its file may be damaged; make it again")
+        if error is not None:
+            raise error
+        pixels[...] = self._slots.pixels[0, 0]
 
 
 def epoch_order(count: int, batch: int, seed: int, epoch: int, start: int = 0) -> list[NDArray[np.int64]]:

@@ -20,6 +20,8 @@ from typing import Any, Generic, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from sgcl_cli.engine.processes import ending
+
 R = TypeVar("R")
 
 _POLL = 0.2  # seconds between looks at the counters
@@ -127,18 +129,12 @@ def _result(key: str, future: Any, timeout: float | None) -> Result[Any]:
     if error is None:
         return Result(key, future.result())
     if isinstance(error, ProcessExpired):
-        return Result(key, error=Lost(f"its process died ({_ending(error.exitcode)})"))
+        return Result(key, error=Lost(f"its process died ({ending(error.exitcode)})"))
     if isinstance(error, BrokenProcessPool):
         return Result(key, error=Lost("worker processes could not be started or were lost"))
     if isinstance(error, TimeoutError) and timeout is not None and error.args[1:] == (timeout,):
         return Result(key, error=Lost(f"it took longer than {timeout:g} s"))
     return Result(key, error=error)
-
-
-def _ending(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    return f"signal {-code}" + {9: ", perhaps out of memory", 6: ", aborted", 11: ", segmentation fault"}.get(-code, "")
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import math
 import mmap
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections import deque
@@ -20,13 +19,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from multiprocessing.sharedctypes import RawValue
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.engine.loader import Batch, Failed, Missing, Slots
+from sgcl_cli.engine.decoders import Slots
+from sgcl_cli.engine.loader import Batch, Failed, Missing
+from sgcl_cli.engine.processes import ending, forked
 from sgcl_cli.errors import ArtefactError, SgclError
 
 Task = TypeVar("Task")
@@ -91,10 +93,11 @@ class Readers(Generic[Task]):
     _crew: list[_Worker[Task]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self._context = multiprocessing.get_context("fork")
-        self._left = self._context.RawValue("q", 0)
+        self._left = RawValue("q", 0)
         self._parts = max(_LEAST, math.ceil(_AHEAD * self.batch / (_PART * self.workers)))
-        self._slots = Slots(2, self.batch, self.size, self.pin)
+        self._slots = Slots(2, self.batch, self.size)
+        if self.pin:
+            self._slots.pin()
         return self
 
     def __exit__(
@@ -106,6 +109,7 @@ class Readers(Generic[Task]):
         for worker in self._crew:
             worker.process.join(_PATIENCE)
         self._crew.clear()
+        self._slots.close()
 
     def batches(self, readings: Sequence[Reading[Task]]) -> Iterator[Batch | Missing | Failed]:
         """The patches of all slides; a batch is valid until the next but one is asked for.
@@ -210,10 +214,8 @@ class Readers(Generic[Task]):
 
     def _death_of(self, worker: _Worker[Task]) -> WorkerLostError:
         worker.process.join(_PATIENCE)
-        code = worker.process.exitcode
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         return WorkerLostError(
-            f"the process that read it died ({how})",
+            f"the process that read it died ({ending(worker.process.exitcode)})",
             "the file may be damaged, or memory was short: use fewer --workers",
         )
 
@@ -226,12 +228,9 @@ class Readers(Generic[Task]):
     def _hired(self) -> _Worker[Task]:
         shape = (self._parts, _PART, self.size, self.size, 3)
         pixels = np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
-        mine, theirs = self._context.Pipe()
+        mine, theirs = multiprocessing.Pipe()
         not_its_own = [mine, *(worker.pipe for worker in self._crew)]
-        process = self._context.Process(
-            target=_work, args=(theirs, not_its_own, pixels, self.read, self._share), daemon=True
-        )
-        process.start()
+        process = forked(_work, theirs, not_its_own, pixels, self.read, self._share)
         theirs.close()
         return _Worker(process, mine, pixels)
 
@@ -250,8 +249,6 @@ def _work(
     pipe: Connection, not_its_own: Sequence[Connection], pixels: Pixels, read: Read[Any], share: Callable[[], int]
 ) -> None:
     """In a worker: read slide after slide until the pipe closes."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     for other in not_its_own:
         other.close()
     _die_with_parent()

@@ -21,10 +21,15 @@ from sgcl_cli.errors import ConfigError, TrainingError
 
 @dataclass(frozen=True)
 class Runtime:
-    """The device, and the dtype of autocast (None: none, float32 throughout)."""
+    """The device, with its index where it is a GPU, and the dtype of autocast (None: none, float32 throughout)."""
 
     device: torch.device
     lower: torch.dtype | None
+
+    def __post_init__(self) -> None:
+        assert self.device.type != "cuda" or self.device.index is not None, (
+            "some of torch refuses a GPU without a number"
+        )
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The context in which encoders run; outside of it everything is float32."""
@@ -68,7 +73,7 @@ class Runtime:
 def start(device: str, precision: str, threads: int | None, local_rank: int | None = None) -> Runtime:
     """Settle device, precision and threads.
 
-    :param device: auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.
+    :param device: auto, cpu, cuda or cuda:N; auto takes CUDA where there is one. cuda without a number is torch's current one.
     :param local_rank: of several processes on this machine, each with a GPU of its own: which; None for a process alone.
     :raises ConfigError: no such kind of device. :raises TrainingError: CUDA was asked for and is not there.
     """
@@ -95,6 +100,8 @@ def start(device: str, precision: str, threads: int | None, local_rank: int | No
                 f"--device {chosen}: this machine has {torch.cuda.device_count()} CUDA devices",
                 "use --device cpu or auto" if local_rank is None else "start one process for each GPU",
             )
+        if chosen.index is None:
+            chosen = torch.device("cuda", torch.cuda.current_device())
         torch.cuda.set_device(chosen)
     lowered = precision == "bf16" or (precision == "auto" and chosen.type == "cuda")
     return Runtime(chosen, torch.bfloat16 if lowered else None)

@@ -142,13 +142,13 @@ def _batches(work: Work, slide: Masked) -> Iterator[tuple[Any, NDArray[np.int64]
     """Feature maps (B, D, h, w) of a slide's patches with their truth (B, size, size) and their rows."""
     position = work.index.files.index(slide.file)
     start, count = int(work.index.starts[position]), len(slide.file)
-    loader = Loader(StoredPatches(work.index), batch=_BATCH, workers=0, pin=False)
-    for batch in loader.batches(in_turn(start, count, _BATCH)):
-        if isinstance(batch, Failed):
-            raise batch.error
-        rows = batch.index - start
-        truth = np.stack([slide.truth(row, work.index.patch_size, work.masks.classes) for row in rows.tolist()])
-        yield work.network(batch.patches), truth, rows
+    with Loader(StoredPatches(work.index), batch=_BATCH, workers=0, pin=False) as loader:
+        for batch in loader.batches(in_turn(start, count, _BATCH)):
+            if isinstance(batch, Failed):
+                raise batch.error
+            rows = batch.index - start
+            truth = np.stack([slide.truth(row, work.index.patch_size, work.masks.classes) for row in rows.tolist()])
+            yield work.network(batch.patches), truth, rows
 
 
 def _samples(work: Work, reporter: Reporter) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from sgcl_cli.config import EmbedConfig
 from sgcl_cli.config.embed import further_forms, parse_query
 from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.encode import FrozenEncoder
-from sgcl_cli.engine.loader import Failed, Missing
+from sgcl_cli.engine.loader import Batch, Failed, Missing
 from sgcl_cli.engine.ranks import Ranks, joined
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.progress import Reporter, Silent
@@ -201,14 +202,16 @@ def _run(work: _Work, bags: Sequence[Bag], runtime: engine.Runtime, reporter: Re
         Harvest(bags, work.writer, lambda bag: _attributes(work, bag), root, bar) as harvest,
     ):
         bar.advance(sum(each.done for each in todo))
-        _reap(work.source.arrivals(todo, config, runtime, sharers), encoder, harvest)
+        with closing(work.source.arrivals(todo, config, runtime, sharers)) as arrivals:
+            _reap(arrivals, encoder, harvest)
         for bag in list(harvest.interrupted):
             again = [Todo(bag, harvest.position(bag))]
-            _reap(work.source.arrivals(again, config, runtime, sharers), encoder, harvest)
+            with closing(work.source.arrivals(again, config, runtime, sharers)) as arrivals:
+                _reap(arrivals, encoder, harvest)
         return harvest.failures
 
 
-def _reap(arrivals: Any, encoder: FrozenEncoder, harvest: Harvest) -> None:
+def _reap(arrivals: Iterable[Batch | Missing | Failed], encoder: FrozenEncoder, harvest: Harvest) -> None:
     """Encode what arrives; the features of a batch are fetched when the next one has been begun."""
     begun: tuple[Any, Callable[[], Rows]] | None = None
     for arrived in arrivals:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +19,8 @@ from sgcl_cli.artefacts.patches import PatchFile, PatchIndex, of_ours
 from sgcl_cli.artefacts.results import Failure
 from sgcl_cli.config import EmbedConfig
 from sgcl_cli.engine import runtime as engine
+from sgcl_cli.engine.decoders import Source as Decoder
 from sgcl_cli.engine.loader import Batch, Called, Failed, Loader, Missing, StoredPatches
-from sgcl_cli.engine.loader import Source as Decoder
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.errors import ArtefactError, ConfigError
 
@@ -84,8 +84,10 @@ class Source(Protocol):
 
     def arrivals(
         self, todo: Sequence[Todo], config: EmbedConfig, runtime: Runtime, sharers: int
-    ) -> Iterator[Batch | Missing | Failed]:
+    ) -> Generator[Batch | Missing | Failed]:
         """Batches of what is to be done, across the borders of bags; each is valid until the next but one is asked for.
+
+        Closing it ends the processes that decode or read.
 
         :param sharers: processes of this machine that divide its cores.
         """
@@ -111,17 +113,17 @@ class Decoded:
 
     def arrivals(
         self, todo: Sequence[Todo], config: EmbedConfig, runtime: Runtime, sharers: int
-    ) -> Iterator[Batch | Missing | Failed]:
+    ) -> Generator[Batch | Missing | Failed]:
         rows = [np.arange(each.bag.start + each.done, each.bag.start + each.bag.count) for each in todo]
         every = np.concatenate([np.zeros(0, np.int64), *rows])
         order = [every[at : at + config.batch] for at in range(0, len(every), config.batch)]
         workers = engine.loading_workers(config.workers, runtime, sharers)
-        loader = Loader(self.decoder, batch=config.batch, workers=workers, pin=runtime.on_cuda)
-        for batch in loader.batches(order):
-            if isinstance(batch, Failed):
-                yield from loader.one_by_one(batch)
-            else:
-                yield batch
+        with Loader(self.decoder, batch=config.batch, workers=workers, pin=runtime.on_cuda) as loader:
+            for batch in loader.batches(order):
+                if isinstance(batch, Failed):
+                    yield from loader.one_by_one(batch)
+                else:
+                    yield batch
 
     def show(self, slide_id: str, corner: tuple[int, int]) -> NDArray[np.uint8]:
         bag = next(bag for bag in self.bags if bag.slide_id == slide_id)

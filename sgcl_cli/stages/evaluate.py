@@ -7,7 +7,7 @@ a folder with run.json is complete.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from sgcl_cli.artefacts import store
@@ -45,6 +45,11 @@ def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcom
         return compare(config, reporter)
     if config.dense is not None:
         return evaluate_dense(config, reporter)
+    with ExitStack() as opened:
+        return _evaluate(config, reporter, opened)
+
+
+def _evaluate(config: EvaluateConfig, reporter: Reporter, opened: ExitStack) -> Outcome:
     record = RunRecord("evaluate", config)
     out = Path(config.out)
     check_free(out, "evaluate")
@@ -60,7 +65,9 @@ def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcom
             return stored
         cohort = cohort_of(config, inputs, audit)
         plan = plan_of(config, inputs, cohort, audit)
-        tuner = None if checkpoint is None else Tuner(config, cohort, checkpoint, reporter)
+        tuner = None
+        if checkpoint is not None:
+            tuner = opened.enter_context(closing(Tuner(config, cohort, checkpoint, reporter)))
     described = [*describe(config, inputs, cohort, plan), *([] if tuner is None else [tuner.describe()])]
     for what, value, why in described:
         reporter.note(f"{what}: {value}" + (f" ({why})" if why else ""))

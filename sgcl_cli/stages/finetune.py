@@ -10,6 +10,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -74,7 +75,7 @@ def open_checkpoint(config: EvaluateConfig, inputs: Inputs) -> Checkpoint | None
 
 
 class Tuner:
-    """Fits networks to the patches of a cohort.
+    """Fits networks to the patches of a cohort. Who makes it closes it.
 
     :raises ConfigError: the patch images are not there; see ``open_patches``.
     """
@@ -83,7 +84,12 @@ class Tuner:
         self.config, self.cohort, self.reporter = config, cohort, reporter
         self.card = checkpoint.card
         self.starts = {FINETUNE: checkpoint.start, SCRATCH: Start(checkpoint.card.name, None)}
+        self._opened = ExitStack()
         self.source: CohortPatches = open_patches(cohort, config.patches, self.card.input_size)
+
+    def close(self) -> None:
+        """End the processes that decode, where any were started."""
+        self._opened.close()
 
     @cached_property
     def runtime(self) -> Runtime:
@@ -94,7 +100,9 @@ class Tuner:
     def patches(self) -> Patches:
         """The patches, by rows of the cohort."""
         workers = engine_runtime.loading_workers(None, self.runtime)
-        return Patches(self.source, self.card, self.runtime, batch=self.config.finetune_batch, workers=workers)
+        opened = Patches(self.source, self.card, self.runtime, batch=self.config.finetune_batch, workers=workers)
+        self._opened.callback(opened.close)
+        return opened
 
     @cached_property
     def target(self) -> Classes:

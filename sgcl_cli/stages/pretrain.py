@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,19 +68,20 @@ def _pretrain(config: PretrainConfig, reporter: Reporter, ranks: Ranks) -> Outco
     if stored is not None:
         reporter.note(f"{out} is complete under these settings; nothing to do")
         return replace(stored, told=not ranks.first)
-    with ranks.together():
-        runtime = engine.start(config.device, config.precision, config.threads, ranks.own_device)
-        reporter.note(f"device: {runtime.describe()}{ranks.describe(config.batch)}")
-        run = Run(config, index, start, runtime, run_id, reporter, ranks)
-        if not config.dry_run:
-            run.resume()
-    _same_everywhere(ranks, run.state.position, f"the processes do not see the same checkpoint in {out}")
-    run.connect()
-    if config.dry_run:
-        return replace(try_out(run), told=not ranks.first)
-    if ranks.first:
-        run.warn(picture_views(index, run.views, out, seed=config.seed, corners=run.settings.inner))
-    run.train()
+    with ExitStack() as opened:
+        with ranks.together():
+            runtime = engine.start(config.device, config.precision, config.threads, ranks.own_device)
+            reporter.note(f"device: {runtime.describe()}{ranks.describe(config.batch)}")
+            run = opened.enter_context(closing(Run(config, index, start, runtime, run_id, reporter, ranks)))
+            if not config.dry_run:
+                run.resume()
+        _same_everywhere(ranks, run.state.position, f"the processes do not see the same checkpoint in {out}")
+        run.connect()
+        if config.dry_run:
+            return replace(try_out(run), told=not ranks.first)
+        if ranks.first:
+            run.warn(picture_views(index, run.views, out, seed=config.seed, corners=run.settings.inner))
+        run.train()
     with ranks.together():
         return close(run, record) if ranks.first else Outcome("pretrain", out, [], told=True)
 

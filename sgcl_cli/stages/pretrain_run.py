@@ -63,9 +63,20 @@ class Run:
         ranks: Ranks,
     ) -> None:
         self.config, self.index, self.runtime, self.run_id, self.reporter = config, index, runtime, run_id, reporter
-        self.start = start
+        self.start, self.ranks, self._mine = start, ranks, ranks.share(config.batch)
+        workers = engine.loading_workers(config.workers, runtime, ranks.local_count)
+        share = config.batch // ranks.count
+        self.loader = Loader(StoredPatches(index), batch=share, workers=workers, pin=runtime.on_cuda)
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self) -> None:
+        """What comes after the loader, whose processes must not have banks and networks in their memory."""
+        config, index, runtime, reporter, ranks = self.config, self.index, self.runtime, self.reporter, self.ranks
         self.out = Path(config.out)
-        self.ranks, self._mine = ranks, ranks.share(config.batch)
         self._writes = ranks.first and not config.dry_run
         self.views = settings_from(config, index.patch_size)
         self.steps_per_epoch = len(index) // config.batch
@@ -75,11 +86,8 @@ class Run:
             reporter.warn(warning)
         self.state = self._begin()
         self.model: nn.Module = self.state.networks
-        workers = engine.loading_workers(config.workers, runtime, ranks.local_count)
-        share = config.batch // ranks.count
-        self.loader = Loader(StoredPatches(index), batch=share, workers=workers, pin=runtime.on_cuda)
         self.feed = Feed(self.loader, runtime)
-        self.checkpoints = Checkpoints(config, index, start, run_id)
+        self.checkpoints = Checkpoints(config, index, self.start, self.run_id)
         self.log = MetricsLog(self.out, writes=self._writes)
         self.watch = Watch(config, runtime, self.log, ranks)
         self.probe = self._probe()
@@ -134,6 +142,10 @@ class Run:
                 f"{free / 2**30:.1f} GiB free",
                 "use --bank-dtype bfloat16, --ranking v (needs no bank of h), or a GPU with more memory",
             )
+
+    def close(self) -> None:
+        """End the processes that decode; who made the run does so."""
+        self.loader.close()
 
     def connect(self) -> None:
         """Make ``model``, by which the networks are called: compiled where asked, gradients averaged over the ranks."""

@@ -7,7 +7,7 @@ a patch does not depend on when it was read.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,8 @@ class Straight:
 
     def arrivals(
         self, todo: Sequence[Todo], config: EmbedConfig, runtime: Runtime, sharers: int
-    ) -> Iterator[Batch | Missing | Failed]:
-        """Batches over all slides, from one crew of processes."""
+    ) -> Generator[Batch | Missing | Failed]:
+        """Batches over all slides, from one set of processes."""
         readings = [
             Reading(replace(self.jobs[each.bag.slide_id], done=each.done), each.bag.start, each.bag.count)
             for each in todo

@@ -118,6 +118,25 @@ def test_files_that_would_run_code_are_refused(tmp_path: Path, capsys: pytest.Ca
     assert "executed" not in capsys.readouterr().out
 
 
+def test_a_writer_that_was_interrupted_when_its_file_was_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def interrupted(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".rows":
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    with FeatureWriter(tmp_path / "a.h5", "id", 2, "float32") as writer:
+        writer.append(np.ones((3, 2), np.float32))
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Path, "unlink", interrupted)
+            writer.finish({"coords": np.zeros((3, 2), np.int64)}, ATTRIBUTES)
+        writer.checkpoint()
+    assert open_file(tmp_path / "a.h5").features.shape == (3, 2)
+
+
 def test_a_folder_is_of_one_encoder(tmp_path: Path) -> None:
     _write(tmp_path / "a.h5", np.ones((2, 3)))
     _write(tmp_path / "b.h5", np.ones((2, 3)), slide_id="b", encoder_sha256="1" * 64)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sgcl_cli.engine.fit import NotFiniteError, Position, cosine, fit, in_steps
 from sgcl_cli.engine.interrupt import StopRequest
-from sgcl_cli.errors import ConfigError, TrainingError
+from sgcl_cli.errors import TrainingError
 
 
 class Line:
@@ -119,24 +119,6 @@ def test_the_loss_of_another_process_stops_this_one() -> None:
     work = Line()
     with pytest.raises(NotFiniteError, match="the loss is nan at step 0"):
         fit(work, _optimiser(work), epochs=1, lr=lambda step: 0.1, joint=lambda loss: math.nan)
-
-
-def test_devices() -> None:
-    from sgcl_cli.engine.runtime import seeded, start
-
-    assert start("cpu", "auto", None).lower is None
-    assert start("cpu", "bf16", None).lower is torch.bfloat16
-    with pytest.raises(ConfigError, match="--device tpu"):
-        start("tpu", "auto", None)
-    if not torch.cuda.is_available():
-        with pytest.raises(TrainingError, match="--device cuda: this machine has 0 CUDA devices"):
-            start("cuda", "auto", None)
-    state = torch.random.get_rng_state()
-    with seeded(3):
-        first = torch.rand(2)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    with seeded(3):
-        assert torch.equal(torch.rand(2), first)
 
 
 def test_the_rate_falls_in_steps() -> None:

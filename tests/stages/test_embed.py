@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -151,6 +152,24 @@ def test_one_damaged_slide_does_not_stop_the_rest(config: EmbedConfig) -> None:
     assert outcome.failures[0].path == "patches/a.h5"
     assert [f.slide_id for f in open_features(config.out).files] == ["b"]
     assert "patch 3 of" in (Path(config.out) / "failures.csv").read_text()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_patch_that_kills_who_decodes_it_costs_its_slide_only(
+    config: EmbedConfig, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    into = StoredPatches.into
+
+    def deadly(self: StoredPatches, i: int, pixels: np.ndarray) -> None:
+        if i == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        into(self, i, pixels)
+
+    monkeypatch.setattr(StoredPatches, "into", deadly)
+    outcome = embed(replace(config, workers=workers, batch=24))  # a batch of patches of both slides
+    (failure,) = outcome.failures
+    assert failure.slide_id == "a" and "died (signal 9, perhaps out of memory), twice" in failure.reason
+    assert [len(file.features) for file in open_features(config.out).files] == [15]
 
 
 def test_a_slide_without_patches_has_no_rows(config: EmbedConfig, make_patches: Make) -> None:

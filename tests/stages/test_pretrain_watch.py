@@ -41,7 +41,7 @@ def _losses(total: float, same_slide: float) -> Losses:
 
 def test_steps_wait_on_a_gpu_and_are_logged_together(config: PretrainConfig, tmp_path: Path) -> None:
     log = MetricsLog(tmp_path, writes=True)
-    cuda = Runtime(torch.device("cuda"), None)
+    cuda = Runtime(torch.device("cuda:0"), None)
     watch = Watch(replace(config, log_every=3), cuda, log, Ranks())
     watch._memory = lambda: 7.0  # type: ignore[method-assign]
     tally, seen = Tally(), Tally()

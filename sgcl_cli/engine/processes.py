@@ -1,0 +1,59 @@
+"""Worker processes: how they are forked, what signals are to them, and how their end is told in words."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_MEANING = {
+    4: "illegal instruction",
+    6: "aborted",
+    7: "bus error",
+    9: "perhaps out of memory",
+    11: "segmentation fault",
+}
+
+
+def forked(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """A process that was forked to run ``target(*arguments)`` and ignores SIGINT and SIGTERM from its first instruction.
+
+    Signals that go to a whole group of processes concern the main one, which finishes its work and then ends its workers; so
+    whoever starts a process here must also kill it, and the process must end by itself when its parent is gone.
+
+    A forked process has CUDA's state but none of its threads: ``target`` must touch no CUDA.
+    """
+    with _held_back() as before:
+        process = multiprocessing.get_context("fork").Process(
+            target=_run, args=(before, target, arguments), daemon=True
+        )
+        process.start()
+    return process
+
+
+def _run(mask: set[int], target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    target(*arguments)
+
+
+@contextmanager
+def _held_back() -> Iterator[set[int]]:
+    """Within, signals wait; gives the mask of before."""
+    before: set[int] = set(signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS))
+    try:
+        yield before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ending(code: int | None) -> str:
+    """How a process ended, in words, from the exit code as ``multiprocessing`` has it: negative for a signal."""
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    return ", ".join([f"signal {-code}", *([_MEANING[-code]] if -code in _MEANING else [])])
