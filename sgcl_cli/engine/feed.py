@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgcl_cli.engine.loader import Batch, Failed, Loader
-from sgcl_cli.engine.runtime import Runtime
+from sgcl_cli.engine.runtime import Runtime, to_device
 from sgcl_cli.engine.views import Views
 
 Draw = Callable[[Tensor, NDArray[np.int64]], Views]
@@ -82,7 +82,7 @@ class Feed:
             patches = batch.patches.to(device, non_blocking=True)
             if self._stream is not None:  # decoders must not write to the batch's memory before it is copied
                 self._loader.copying(batch, self._stream.record_event().synchronize)
-            index = torch.from_numpy(batch.index).to(device)
+            (index,) = to_device([batch.index], device)
             views = draw(patches, batch.index)
             ready = None if self._stream is None else self._stream.record_event()
         return Fed(batch, index, views, waited, ready)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -10,9 +11,13 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from sgcl_cli.engine.runtime import to_host
 from sgcl_cli.errors import TrainingError
 
 Batch = TypeVar("Batch")
+
+
+_LATE = 1  # steps of a GPU that may be begun before the loss of one is looked at; the same in all processes
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,17 @@ class Position:
 
 
 class NotFiniteError(TrainingError):
-    """The loss of a step is not finite."""
+    """The loss of a step is not finite.
+
+    :ivar position: where that step began.
+    """
+
+    def __init__(self, value: float, position: Position) -> None:
+        super().__init__(
+            f"the loss is {value} at step {position.step} (epoch {position.epoch + 1})",
+            "lower --lr, or use --precision fp32",
+        )
+        self.position = position
 
 
 class Work(Protocol[Batch]):
@@ -50,16 +65,17 @@ def fit(
     lr: Callable[[int], float],
     start: Position = Position(),
     stop: Callable[[], bool] = lambda: False,
-    joint: Callable[[float], float] = lambda loss: loss,
+    joint: Callable[[Tensor], Tensor] = lambda loss: loss,
 ) -> Position:
     """Train from ``start`` until the epochs are done, ``end_epoch`` returns True, or ``stop`` does after a step.
 
     :param lr: the learning rate of a step, counted from 0 over the whole run.
-    :param joint: this process's loss -> that of all processes that train together; not finite where any is not.
+    :param joint: this process's loss -> that of all processes that train together; not finite where any is not. Detached.
     :returns: the position reached; it equals ``start`` for nothing done.
-    :raises NotFiniteError: the loss is not finite; the parameters are those before that step.
+    :raises NotFiniteError: the loss is not finite. On a CPU the parameters are those before that step; on a GPU, for which
+        nothing waits, it is found when the next step has begun, or at the end of the epoch, and the parameters are spoilt.
     """
-    position = start
+    position, losses = start, _Losses()
     while position.epoch < epochs:
         work.begin_epoch(position)
         for batch in work.batches(position.epoch, position.within):
@@ -67,22 +83,41 @@ def fit(
                 group["lr"] = lr(position.step)
             optimiser.zero_grad(set_to_none=True)
             loss = work.loss(batch, position)
-            value = joint(float(loss.detach()))
-            if not math.isfinite(value):
-                raise NotFiniteError(
-                    f"the loss is {value} at step {position.step} (epoch {position.epoch + 1})",
-                    "lower --lr, or use --precision fp32",
-                )
+            losses.add(position, joint(loss.detach()))
+            losses.check(unknown=_LATE if loss.is_cuda else 0)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             position = Position(position.epoch, position.within + 1, position.step + 1)
             work.stepped(batch, position)
             if stop():
+                losses.check(unknown=0)
                 return position
+        losses.check(unknown=0)
         position = Position(position.epoch + 1, 0, position.step)
         if work.end_epoch(position):
             break
     return position
+
+
+class _Losses:
+    """Losses that are on their way to the host, oldest first."""
+
+    def __init__(self) -> None:
+        self._sent: deque[tuple[Position, Callable[[], Tensor]]] = deque()
+
+    def add(self, position: Position, loss: Tensor) -> None:
+        self._sent.append((position, to_host(loss)))
+
+    def check(self, unknown: int) -> None:
+        """Look at all but the ``unknown`` latest ones.
+
+        :raises NotFiniteError: one is not finite.
+        """
+        while len(self._sent) > unknown:
+            position, get = self._sent.popleft()
+            value = float(get())
+            if not math.isfinite(value):
+                raise NotFiniteError(value, position)
 
 
 def cosine(start: float, steps: int) -> Callable[[int], float]:

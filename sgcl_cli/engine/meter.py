@@ -1,23 +1,26 @@
-"""Numbers of steps that stay on the device until several steps are read together: no step waits for the GPU.
+"""Numbers of steps that stay on the device until those of several steps are sent to the host together: no step waits for the GPU.
 
-Wall time is counted between readings; a reading waits for the device, so the rate between two of them is what the device did.
+Wall time is counted between sendings. Training is never more than a step ahead of the device, so over several steps the rate is
+what the device did.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sgcl_cli.engine.runtime import to_host
+
 
 class Meter:
     """Collects steps.
 
-    :param every: steps between two readings.
+    :param every: steps that are sent together.
     """
 
     def __init__(self, every: int) -> None:
@@ -25,6 +28,7 @@ class Meter:
         self._known: list[dict[str, Any]] = []
         self._names: tuple[str, ...] = ()
         self._rows: list[Tensor] = []
+        self._sent: list[tuple[list[dict[str, Any]], float, Callable[[], Tensor]]] = []
         self.restart()
 
     def restart(self) -> None:
@@ -45,20 +49,27 @@ class Meter:
 
     @property
     def due(self) -> bool:
-        """Whether enough steps were taken for a reading."""
+        """Whether enough steps were taken to be sent."""
         return len(self._rows) >= self._every
 
-    def read(self) -> list[tuple[dict[str, Any], dict[str, float | None]]]:
-        """The steps since the last reading, as what was known and what was measured (null where it is not finite), with the
-        mean "seconds" of one among the latter. One transfer from the device."""
-        if not self._rows:
-            return []
-        table = torch.stack(self._rows).tolist()
-        seconds = (time.perf_counter() - self._since) / len(table)
-        steps = []
-        for known, row in zip(self._known, table, strict=True):
+    def read(self, *, wait: bool = True) -> list[tuple[dict[str, Any], dict[str, float | None]]]:
+        """Steps as what was known and what was measured (null where it is not finite), with the mean "seconds" of one among the
+        latter; each step once.
+
+        :param wait: whether to wait for those that are only sent now; without it they come with the next reading.
+        """
+        if self._rows:
+            seconds = (time.perf_counter() - self._since) / len(self._rows)
+            self._sent.append((self._known, seconds, to_host(torch.stack(self._rows))))
+            self._known, self._rows = [], []
+            self.restart()
+        arrived = self._sent if wait else self._sent[:-1]
+        self._sent = [] if wait else self._sent[-1:]
+        return [step for sent in arrived for step in self._steps(*sent)]
+
+    def _steps(
+        self, known: list[dict[str, Any]], seconds: float, get: Callable[[], Tensor]
+    ) -> Iterator[tuple[dict[str, Any], dict[str, float | None]]]:
+        for before, row in zip(known, get().tolist(), strict=True):
             measured = dict(zip(self._names, (value if math.isfinite(value) else None for value in row), strict=True))
-            steps.append((known, {**measured, "seconds": seconds}))
-        self._known, self._rows = [], []
-        self.restart()
-        return steps
+            yield before, {**measured, "seconds": seconds}

@@ -96,12 +96,14 @@ class Ranks:
         dist.all_reduce(total)
         return total
 
-    def mean(self, value: float) -> float:
-        """The mean over all ranks; NaN where any is NaN. It travels by the CPU and waits for no device."""
-        return float(self.sum(torch.tensor(value, dtype=torch.float64))) / self.count
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over all ranks, on the device; NaN where any is NaN."""
+        return self.sum(value) / self.count if self.count > 1 else value
 
     def largest(self, value: int) -> int:
         """The largest over all ranks, by the CPU."""
+        if self.count == 1:
+            return value
         return int(self.gather(torch.tensor([value])).max())
 
     def of_first(self, value: T) -> T:

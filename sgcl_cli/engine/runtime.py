@@ -116,6 +116,22 @@ def to_device(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tens
     return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
 
+def to_host(tensor: Tensor) -> Callable[[], Tensor]:
+    """Send a tensor to the host, and go on: what is returned gives it, and waits only if it has not arrived by then."""
+    if tensor.device.type != "cuda":
+        return lambda: tensor
+    there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    there.copy_(tensor, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record(torch.cuda.current_stream(tensor.device))
+
+    def get() -> Tensor:
+        arrived.synchronize()
+        return there
+
+    return get
+
+
 def free_bytes(runtime: Runtime) -> int | None:
     """Memory that the device can still give, bytes; None where the system does not say."""
     if runtime.on_cuda:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -22,7 +23,7 @@ from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.feed import Fed, Feed
 from sgcl_cli.engine.fit import NotFiniteError, Position, cosine, fit
 from sgcl_cli.engine.interrupt import StopRequest
-from sgcl_cli.engine.loader import Failed, Loader, StoredPatches, epoch_order
+from sgcl_cli.engine.loader import Batch, Failed, Loader, StoredPatches, epoch_order
 from sgcl_cli.engine.networks import Embedded, KeyNetworks, Networks, compiled
 from sgcl_cli.engine.optimisers import make_optimiser
 from sgcl_cli.engine.ranks import (
@@ -185,7 +186,6 @@ class Run:
     def loss(self, batch: Fed, position: Position) -> Tensor:
         """The objective of a batch; what the banks take afterwards is kept for ``stepped``."""
         state, views = self.state, batch.views
-        self._at = position
         query: Embedded = self.model(views.whole, views.corners)
         keys = None if state.keys is None else state.keys.keys_of(views)
         self.embedded = (keys or query).detached()
@@ -213,15 +213,21 @@ class Run:
         known = {"step": position.step, **self._schedule(position), "data_wait": round(batch.waited, 6)}
         self.watch.step(known, self._losses, new.v)
         if self.watch.due:
-            self._read()
+            self._read(wait=not self.runtime.on_cuda)
         if self._bar is not None:
             self._bar.advance()
         if self.checkpoints.due:
             self.save()
 
-    def _read(self) -> None:
-        """Take the numbers of the steps since the last reading from the device, and show the last."""
-        state, last = self.state, self.watch.read(self.state.tally, self.state.seen)
+    def _read(self, *, wait: bool = True) -> None:
+        """Take the numbers of steps from the device, and show the last; of all steps up to now where it may ``wait``.
+
+        :raises NotFiniteError: the loss of one was not finite.
+        """
+        state, last = self.state, self.watch.read(self.state.tally, self.state.seen, wait=wait)
+        if self.watch.not_finite is not None:
+            before = self.watch.not_finite - 1
+            raise NotFiniteError(math.nan, Position(*divmod(before, self.steps_per_epoch), before))
         if self._bar is not None and last is not None:
             waiting = last["data_wait"] * last["images_per_second"] / self.config.batch
             self._bar.update(
@@ -361,8 +367,11 @@ class Run:
 
     def _not_finite(self, error: NotFiniteError) -> SgclError:
         """The error that names what a person needs to look into it: the last good checkpoint, and the batch, saved."""
-        patches = self.ranks.gather(self.batch.batch.patches)
-        index = self.ranks.gather(torch.from_numpy(self.batch.batch.index))
+        at = error.position
+        again = next(self.loader.batches(self.order(at.epoch, at.within)[:1]))
+        self.ranks.agree(again.error if isinstance(again, Failed) else None)
+        assert isinstance(again, Batch)
+        patches, index = self.ranks.gather(again.patches), self.ranks.gather(torch.from_numpy(again.index))
         if not self.ranks.first:
             return ElsewhereError()
         last = self.checkpoints.last
@@ -371,8 +380,8 @@ class Run:
             return TrainingError(error.message, f"{error.hint}; {good}")
         batch = self.out / failed_batch.NAME
         slides = [self.index.slide_ids[slide] for slide in self.index.slide_of[index.numpy()]]
-        at = {"step": self._at.step, "epoch": self._at.epoch}
-        failed_batch.save_failed_batch(batch, patches.numpy(), index.numpy(), slides, **at)
+        where = {"step": at.step, "epoch": at.epoch}
+        failed_batch.save_failed_batch(batch, patches.numpy(), index.numpy(), slides, **where)
         return TrainingError(error.message, f"{error.hint}; {good}; the batch is in {batch}")
 
     def seconds(self) -> float:

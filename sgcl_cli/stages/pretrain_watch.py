@@ -33,6 +33,7 @@ class Watch:
         self._log, self._runtime, self._ranks, self._images = log, runtime, ranks, config.batch
         self._meter = Meter(config.log_every if runtime.on_cuda else 1)
         self._board: Board | None = None
+        self.not_finite: int | None = None  # the number of the first step whose loss was not finite
         self.start_clock = self._meter.restart
 
     def open_board(self, folder: Path, step: int) -> None:
@@ -64,16 +65,19 @@ class Watch:
         """Whether enough steps wait to be read."""
         return self._meter.due
 
-    def read(self, tally: Tally, seen: Tally) -> dict[str, Any] | None:
-        """Read the steps that wait: log them, and count their terms and what else was seen.
+    def read(self, tally: Tally, seen: Tally, *, wait: bool) -> dict[str, Any] | None:
+        """Read the steps that have arrived: log them, and count their terms and what else was seen.
 
-        :returns: the last line; None where no step waited.
+        :param wait: whether to wait for those that are still on the device.
+        :returns: the last line; None where no step was read.
         """
         line: dict[str, Any] | None = None
-        for known, measured in self._meter.read():
+        for known, measured in self._meter.read(wait=wait):
             seconds = measured.pop("seconds") or 0.0
             terms = {name: measured.pop(f"loss.{name}") for name in _TERMS}
             measured |= {"images_per_second": self._images / max(seconds, 1e-9), "memory_mib": self._memory()}
+            if terms["total"] is None and self.not_finite is None:
+                self.not_finite = int(known["step"])
             tally.add(terms)
             seen.add({**measured, "data_wait": known["data_wait"]})
             line = {**known, "loss": terms, **measured}

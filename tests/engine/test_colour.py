@@ -107,7 +107,6 @@ def test_where_nothing_compiles_colours_are_the_same_and_the_reason_is_kept(monk
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with g++")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of torch.jit
 def test_compiled_it_is_a_few_kernels_and_gives_the_same() -> None:
     from torch._inductor import metrics
 

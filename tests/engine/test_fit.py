@@ -118,7 +118,7 @@ def test_what_a_launcher_repeats_counts_once() -> None:
 def test_the_loss_of_another_process_stops_this_one() -> None:
     work = Line()
     with pytest.raises(NotFiniteError, match="the loss is nan at step 0"):
-        fit(work, _optimiser(work), epochs=1, lr=lambda step: 0.1, joint=lambda loss: math.nan)
+        fit(work, _optimiser(work), epochs=1, lr=lambda step: 0.1, joint=lambda loss: loss * math.nan)
 
 
 def test_the_rate_falls_in_steps() -> None:

@@ -36,7 +36,7 @@ def _losses(total: float, same_slide: float) -> Losses:
     one = torch.tensor(total)
     seen = Diagnostics(torch.tensor([2.0, 4.0]), torch.tensor([0.0, 1.0]), one, -one, torch.tensor(same_slide))
     spatial, count = one / 4, torch.tensor(2.0)
-    return Losses(one, one - spatial, one / 2, spatial, one / 4, count * spatial, count, 1.0, seen)
+    return Losses(one - spatial, one / 2, one / 4, count * spatial, count, 1.0, lambda: seen)
 
 
 def test_steps_wait_on_a_gpu_and_are_logged_together(config: PretrainConfig, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_steps_wait_on_a_gpu_and_are_logged_together(config: PretrainConfig, tmp
         assert not watch.due
         known = {"step": step, "epoch": 0.1 * step, "lr": 0.1, "ramp": 1.0, "data_wait": 0.25}
         watch.step(known, _losses(step, 0.5 if step == 2 else float("nan")), v)
-    assert watch.due and watch.read(tally, seen)["loss"]["total"] == 3.0
+    assert watch.due and watch.read(tally, seen, wait=True)["loss"]["total"] == 3.0
     log.flush()
     lines = [json.loads(line) for line in log.path.read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
@@ -62,7 +62,7 @@ def test_steps_wait_on_a_gpu_and_are_logged_together(config: PretrainConfig, tmp
     assert lines[0]["pair_similarity"] == 0 and lines[0]["spread"] == pytest.approx(2 * (3 / 16) ** 0.5)
     assert lines[0]["images_per_second"] > 0 and seen.means()["data_wait"] == lines[0]["data_wait"] == 0.25
     assert tally.means()["total"] == 2 and seen.means()["propagated_same_slide"] == 0.5
-    assert watch.read(tally, seen) is None
+    assert watch.read(tally, seen, wait=True) is None
 
 
 def test_a_run_with_a_probe_says_how_it_goes_and_keeps_the_best(config: PretrainConfig, pictures: None) -> None:
