@@ -24,10 +24,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from counting import counted
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
-from sgcl_cli.method import negatives
+from sgcl_cli.engine.runtime import Runtime
+from sgcl_cli.method import sets
+from sgcl_cli.method.negatives import Sampler
 from sgcl_cli.method.settings import share_of
 from sgcl_cli.method.sgcl import SGCL, Settings, bytes_needed
 
@@ -94,7 +97,7 @@ def dense_losses(
     s_v = v @ m.T
     positive, ordered = dense_sets(objective, index, s_v.detach(), v.detach() @ m.T, m, h @ hb.T)
     top = ordered[:, : share_of(settings.top_share, n)]
-    u = negatives.rank_quantiles(objective.seed, step, settings, n).to(index.device)
+    u = objective.sampler.at(step).quantile
     chosen = top.gather(1, (u * top.shape[1]).long().expand(size, -1))
     logit = s_v / settings.spatial_temperature
     log_p = logit.masked_fill(~positive, NEVER).logsumexp(1)
@@ -180,6 +183,23 @@ def fast(objective: SGCL) -> Callable[..., Tensor]:
     return lambda *batch, **when: objective.losses(*batch, **when).total
 
 
+def asked(objective: SGCL, size: int) -> str:
+    """Operations, waits and milliseconds of a step with its backward, in words: the mean of eight, which share their draws."""
+    runtime = Runtime(objective.device, None)
+    batches, single = [batch_of(objective, size, step) for step in range(8)], fast(objective)
+
+    def steps() -> None:
+        for step, batch in enumerate(batches):
+            single(*batch, epoch=99.0, step=8 + step).backward()
+
+    counts = counted(steps)
+    spent = runtime.spent(steps, 3)
+    host = (
+        f", {125 * spent.host:.2f} ms of the host, {125 * spent.device:.2f} ms of the device" if runtime.on_cuda else ""
+    )
+    return f"{'':>15} {counts.operations / 8:.0f} operations, {counts.waits / 8:g} waits{host}"
+
+
 def compare(options: argparse.Namespace) -> None:
     print(
         f"{'N':>10} {'B':>4} {'step s':>9} {'peak MB':>8} {'dense s':>9} {'peak MB':>8} {'ratio':>7}   banks and lists MB"
@@ -197,6 +217,7 @@ def compare(options: argparse.Namespace) -> None:
                 theirs, their_peak = seconds(partial(dense_losses, objective), objective, size, options.dense_repeats)
                 line += f" {theirs:>9.3f} {their_peak / 1e6:>8.0f} {theirs / ours:>7.1f}"
             print(f"{line}   {held:.0f}", flush=True)
+            print(f"{asked(objective, size)}", flush=True)
 
 
 def growth(options: argparse.Namespace) -> None:
@@ -213,7 +234,8 @@ def growth(options: argparse.Namespace) -> None:
                 objective = objective_over(n, size, options.device, bank_dtype=options.banks, **changes)
                 taken, peak = seconds(fast(objective), objective, batch, options.repeats)
                 index, v, h, _ = batch_of(objective, batch, 0)
-                propagated = objective.select(index, v.detach(), h, 0).propagated.lengths.float().mean()
+                chosen = objective.select(index, v.detach(), h, objective.sampler.at(0))
+                propagated = sets.sizes(chosen.propagated, index).mean()
                 print(
                     f"{n:>10,} {batch:>4} {taken:>9.4f} s {peak / 1e6:>6.0f} MB   |P_se| = {propagated:,.0f}",
                     flush=True,
@@ -232,23 +254,21 @@ def bias(options: argparse.Namespace) -> None:
         return
     print(f"\npool of {settings.pool:,} against N = {n:,}, {options.draws} draws, B = {size}")
     index, v, h, corners = batch_of(pooled, size, 0)
-    shares, losses, errors = [], {"pool": [], "exact": []}, []
+    shares, laws, losses, errors = [], [], {"pool": [], "exact": []}, []
     sums = {"pool": torch.zeros_like(v), "exact": torch.zeros_like(v)}
     for step in range(options.draws):
         gradients = {}
         for name, pool in (("exact", n), ("pool", settings.pool)):
             pooled.settings = replace(settings, pool=pool, weight_self=0.0, weight_inner=0.0)
+            pooled.sampler = Sampler(pooled.settings, n, pooled.seed, pooled.device)
             got = pooled.losses(index, v, h, corners, epoch=99.0, step=step)
             (gradients[name],) = torch.autograd.grad(got.total, v)
             losses[name].append(float(got.spatial_term))
             sums[name] += gradients[name]
         errors.append(float((gradients["pool"] - gradients["exact"]).norm() / gradients["exact"].norm()))
-        pooled.settings = settings
         shares.append(true_rank_shares(pooled, index, v.detach(), h, step))
-    drawn = torch.cat(shares)
-    law = settings.top_share * torch.cat(
-        [negatives.rank_quantiles(pooled.seed, step, settings, n) for step in range(options.draws)]
-    )
+        laws.append(settings.top_share * pooled.sampler.at(step).quantile.cpu())
+    drawn, law = torch.cat(shares), torch.cat(laws)
     points = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64)
     print("true rank of the draws, share of N:  mean     5 %      25 %     50 %     75 %     95 %")
     for name, values in (("pool", drawn), ("exact law", law)):
@@ -267,14 +287,14 @@ def bias(options: argparse.Namespace) -> None:
 @torch.no_grad()
 def true_rank_shares(objective: SGCL, index: Tensor, v: Tensor, h: Tensor, step: int) -> Tensor:
     """The ranks in the whole bank of what the pool's ranks stand for, as shares of N."""
-    chosen = objective.select(index, v, h, step)
+    chosen = objective.select(index, v, h, objective.sampler.at(step))
     s = h @ objective.bank_h.float().T
     s[torch.arange(len(index)), index] = NEVER
-    s[chosen.positives.owner, chosen.positives.members] = NEVER
+    s.scatter_(1, chosen.positives, NEVER)
     ascending = s.sort(1).values
     drawn = s.gather(1, chosen.pool[chosen.position])
     rank = objective.n - torch.searchsorted(ascending, drawn, right=True)
-    return (rank.double() / objective.n).flatten().repeat_interleave(chosen.times.long().flatten()).cpu()
+    return (rank.double() / objective.n).flatten().cpu()
 
 
 def main() -> None:

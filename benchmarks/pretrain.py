@@ -7,12 +7,14 @@
 
 loop      images per second of the whole loop: decoding, views, encoder, objective, optimiser, banks, log
 ceiling   the same encoder on random tensors that lie on the device: forward, backward, optimiser
+pieces    of a step, each alone: milliseconds of the device and of the host that asks for them, operations, waits for the device
 loading   patches per second and core that come out of the loader, and out of a bare loop of simplejpeg over the same bytes
 start     seconds from an opened index to the end of the first step, with an index of --index patches and no pixels
 
-Loop and ceiling take turns, step by step; rates are medians and the ratio is the median of the ratios of neighbours. On the CPU
-both are CPU time of the process, so that what else the machine does matters little; on CUDA they are wall time. Loading counts
-the CPU time of the main process and of its workers.
+Loop and ceiling take turns, step by step, on CUDA ten steps by ten, as a step there may begin before the last one is done; rates
+are medians and the ratio is the median of the ratios of neighbours. On the CPU both are CPU time of the process, so that what
+else the machine does matters little; on CUDA they are wall time. Synthetic patches have --sides pixels, one after another.
+Loading counts the CPU time of the main process and of its workers.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 import torch
+from counting import counted
 
 from sgcl_cli.artefacts.patches import PatchFile, PatchIndex, PatchWriter
 from sgcl_cli.config import PretrainConfig
@@ -42,39 +45,40 @@ from sgcl_cli.engine.views import Views
 from sgcl_cli.progress import Silent
 from sgcl_cli.stages.encoders import open_start
 from sgcl_cli.stages.pretrain_run import Run
-from sgcl_cli.stages.pretrain_trial import encoder_step, measure
+from sgcl_cli.stages.pretrain_trial import encoder_step, objective_step
 
 SIDE = 256
+TURN = 10  # steps of loop, then as many of the ceiling, on CUDA
 
 
-def texture(rng: np.random.Generator) -> np.ndarray:
+def texture(rng: np.random.Generator, side: int) -> np.ndarray:
     """A patch with detail at every scale, whose JPEG file is about as long as one of stained tissue."""
-    image = np.zeros((SIDE, SIDE, 3))
+    image = np.zeros((side, side, 3))
     for scale, strength in ((64, 30), (16, 25), (4, 20), (2, 8)):
-        image += np.kron(rng.normal(0, strength, (SIDE // scale, SIDE // scale, 3)), np.ones((scale, scale, 1)))
+        image += np.kron(rng.normal(0, strength, (side // scale, side // scale, 3)), np.ones((scale, scale, 1)))
     return (image + np.array([200, 150, 190])).clip(0, 255).astype(np.uint8)
 
 
-def corpus(folder: Path, patches: int) -> Path:
+def corpus(folder: Path, patches: int, side: int = SIDE) -> Path:
     """One slide of random textures, as sgcl tile would write it."""
     rng = np.random.default_rng(0)
     place = np.arange(patches)
     grid = np.stack([place % 50, place // 50], 1).astype(np.int32)
     with PatchWriter(folder / "patches" / "textures.h5") as writer:
         for _ in range(patches):
-            writer.append(simplejpeg.encode_jpeg(texture(rng), quality=90))
+            writer.append(simplejpeg.encode_jpeg(texture(rng, side), quality=90))
         writer.finish(
-            coords=grid.astype(np.int64) * SIDE,
+            coords=grid.astype(np.int64) * side,
             grid=grid,
             tissue=np.ones(patches, np.float32),
             attributes={
                 "id": "textures",
                 "slide_id": "textures",
-                "config": {"mpp": 0.5, "patch_size": SIDE, "overlap": 0},
+                "config": {"mpp": 0.5, "patch_size": side, "overlap": 0},
                 "source": {},
                 "label_names": [],
             },
-            coords_attributes={"patch_size": SIDE, "patch_size_level0": SIDE, "mpp_target": 0.5},
+            coords_attributes={"patch_size": side, "patch_size_level0": side, "mpp_target": 0.5},
             pixels=True,
             label=None,
         )
@@ -109,18 +113,23 @@ def loop(config: PretrainConfig, index: PatchIndex, steps: int) -> None:
 def looped(run: Run, steps: int) -> None:
     config, index = run.config, run.index
     loops, ceilings = [], []
-    last = None
+    turn = TURN if run.runtime.on_cuda else 1
+    last, taken = None, 0
 
     def stepped() -> bool:
-        nonlocal last
+        nonlocal last, taken
+        taken += 1
+        if last is not None and taken % turn:
+            return False
         now = clock(run)
         if last is not None:
-            loops.append(now - last)
+            loops.append((now - last) / turn)
             run.batch = replace(run.batch, views=still)
-            encoder_step(run)
-            ceilings.append(clock(run) - now)
-        last = clock(run)
-        return len(loops) > steps
+            for _ in range(turn):
+                encoder_step(run)
+            ceilings.append((clock(run) - now) / turn)
+        last, taken = clock(run), 0
+        return len(loops) * turn > steps
 
     def first() -> bool:
         return True
@@ -137,8 +146,26 @@ def looped(run: Run, steps: int) -> None:
     print(
         f"loop / ceiling  {ratio:.3f}   (batch {config.batch}, {config.encoder}, {len(index):,} patches, {len(loops)} steps)"
     )
-    cost = measure(run)
-    print("pieces    " + ", ".join(f"{name} {took:.3f}" for name, took in cost.pieces.items()) + " s a step, wall time")
+    pieces(run)
+
+
+def pieces(run: Run) -> None:
+    fed = run.batch
+    patches = fed.batch.patches.to(run.runtime.device)
+    works = {
+        "views": lambda: run.draw(0, patches, fed.batch.index),
+        "encoder": lambda: encoder_step(run),
+        "objective": lambda: objective_step(run),
+    }
+    host = 0.0
+    for name, work in works.items():
+        spent, counts = run.runtime.spent(work, 5), counted(work)
+        host += spent.host
+        print(
+            f"pieces    {name:10} {1e3 * spent.device:8.2f} ms of the device, {1e3 * spent.host:7.2f} ms of the host, "
+            f"{counts.operations:4d} operations, {counts.waits} waits"
+        )
+    print(f"pieces    {'together':10} {1e3 * host:8.2f} ms of the host a step")
 
 
 def cpu_seconds(process: int | str) -> float:
@@ -221,22 +248,26 @@ def main() -> None:
     parser.add_argument("--decoded", type=int, default=2_000, help="patches that loading decodes in a repeat")
     parser.add_argument("--index", type=int, default=1_000_000)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--sides", type=int, nargs="+", default=[SIDE], help="of synthetic patches, pixels")
     given = parser.parse_args()
+    print(json.dumps({"torch": torch.__version__, "cores": engine.cores(), **vars(given)}))
     with tempfile.TemporaryDirectory() as scratch:
-        folder = given.patches or str(corpus(Path(scratch), 600))
-        config = PretrainConfig(
-            patches=folder, out=scratch, encoder=given.encoder, batch=given.batch, device=given.device,
-            threads=given.threads, compile=given.compile, dry_run=True,
-            workers=None if given.device == "cpu" else max(given.workers),
-        )  # fmt: skip
-        print(json.dumps({"torch": torch.__version__, "cores": engine.cores(), **vars(given)}))
-        index = PatchIndex.open(folder, pixels=True)
-        if given.only in (None, "loading"):
-            loading(index, given.workers, given.batch, given.decoded, given.repeats)
-        if given.only in (None, "loop"):
-            loop(config, index, given.steps)
-        if given.only in (None, "start"):
-            start(config, given.index)
+        folders = [given.patches] if given.patches else []
+        folders = folders or [str(corpus(Path(scratch) / str(side), 600, side)) for side in given.sides]
+        for number, folder in enumerate(folders):
+            config = PretrainConfig(
+                patches=folder, out=scratch, encoder=given.encoder, batch=given.batch, device=given.device,
+                threads=given.threads, compile=given.compile, dry_run=True,
+                workers=None if given.device == "cpu" else max(given.workers),
+            )  # fmt: skip
+            index = PatchIndex.open(folder, pixels=True)
+            print(f"patches   {len(index):,} of {index.patch_size} pixels")
+            if given.only in (None, "loading"):
+                loading(index, given.workers, given.batch, given.decoded, given.repeats)
+            if given.only in (None, "loop"):
+                loop(config, index, given.steps)
+            if given.only == "start" or (given.only is None and number == 0):
+                start(config, given.index)
 
 
 if __name__ == "__main__":

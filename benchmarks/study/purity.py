@@ -22,6 +22,7 @@ from torch import Tensor
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.checkpoint import load_checkpoint
 from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.method import sets
 from sgcl_cli.method.positives import Neighbourhood
 from sgcl_cli.method.sgcl import SGCL, Settings
 from sgcl_cli.stages.pretrain_state import epochs_kept
@@ -64,9 +65,10 @@ def by_radius(patches: Path, radii: Sequence[float]) -> list[dict[str, Any]]:
     known_B = (kinds.label >= 0).nonzero()[:, 0]
     found = []
     for radius in radii:
-        near = Neighbourhood(torch.from_numpy(index.slide_of), torch.from_numpy(index.cells), radius).lists(known_B)
+        near = Neighbourhood(torch.from_numpy(index.slide_of), torch.from_numpy(index.cells), radius).of(known_B)
+        owner, member = _pairs(near, known_B)
         tally: dict[tuple[int, str], np.ndarray] = {}
-        _count(tally, "spatial", kinds, known_B[near.owner], near.members.long(), None)
+        _count(tally, "spatial", kinds, owner, member)
         schemes = torch.unique(kinds.scheme[known_B]).tolist()
         shares = {number: {**_shares(tally, number), "chance": _chance(kinds, number)} for number in schemes}
         found.append({"radius": radius, "schemes": _named(shares, names)})
@@ -94,17 +96,18 @@ def company(objective: SGCL, kinds: Kinds, *, step: int) -> dict[int, dict[str, 
     for index_B in torch.split((kinds.label >= 0).nonzero()[:, 0], _AT_ONCE):
         v_BD = objective.bank_v.index_select(0, index_B).float()
         h_BH = v_BD if objective.bank_h is None else objective.bank_h.index_select(0, index_B).float()
-        chosen = objective.select(index_B, v_BD, h_BH, step)
-        drawn = chosen.times.nonzero()[:, 0]
-        pairs = {
-            "spatial": (chosen.spatial.owner, chosen.spatial.members.long(), None),
-            "propagated": (chosen.propagated.owner, chosen.propagated.members.long(), None),
-            "negatives": (drawn, chosen.pool[chosen.position[chosen.times > 0]], chosen.times[chosen.times > 0]),
-        }
-        for kind, (owner_X, member_X, times_X) in pairs.items():
-            _count(tally, kind, kinds, index_B[owner_X], member_X, times_X)
+        chosen = objective.select(index_B, v_BD, h_BH, objective.sampler.at(step))
+        drawn = torch.where(chosen.drawn[:, None] > 0, chosen.pool[chosen.position], index_B[:, None])
+        for kind, table in (("spatial", chosen.spatial), ("propagated", chosen.propagated), ("negatives", drawn)):
+            _count(tally, kind, kinds, *_pairs(table, index_B))
     schemes = sorted({int(number) for number in kinds.scheme[kinds.label >= 0]})
     return {scheme: {**_shares(tally, scheme), "chance": _chance(kinds, scheme)} for scheme in schemes}
+
+
+def _pairs(member_BX: Tensor, index_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Each anchor with each entry of its set: (X,), (X,)."""
+    taken_BX = sets.taken(member_BX, index_B)
+    return index_B[:, None].expand_as(member_BX)[taken_BX], member_BX[taken_BX]
 
 
 def _count(
@@ -113,14 +116,12 @@ def _count(
     kinds: Kinds,
     anchor_X: Tensor,
     member_X: Tensor,
-    times_X: Tensor | None,
 ) -> None:
-    weight_X = torch.ones_like(anchor_X) if times_X is None else times_X.long()
     same_X = kinds.label[anchor_X] == kinds.label[member_X]
     known_X = (kinds.label[member_X] >= 0) & (kinds.scheme[anchor_X] == kinds.scheme[member_X])
     for scheme in torch.unique(kinds.scheme[anchor_X]).tolist():
         mine_X = known_X & (kinds.scheme[anchor_X] == scheme)
-        counted = np.array([int(weight_X[mine_X & same_X].sum()), int(weight_X[mine_X].sum())])
+        counted = np.array([int((mine_X & same_X).sum()), int(mine_X.sum())])
         tally[scheme, kind] = tally.get((scheme, kind), np.zeros(2, np.int64)) + counted
 
 

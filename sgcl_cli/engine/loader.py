@@ -279,6 +279,13 @@ def epoch_order(count: int, batch: int, seed: int, epoch: int, start: int = 0) -
     return [order[at : at + batch] for at in range(start * batch, count - batch + 1, batch)]
 
 
+def covering_order(count: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """As ``epoch_order``, with a last batch of what is left, filled up with patches of the first: every patch comes."""
+    order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int64)
+    whole = np.resize(order, -(-count // batch) * batch)
+    return list(whole.reshape(-1, batch))
+
+
 def in_turn(start: int, count: int, batch: int) -> list[NDArray[np.int64]]:
     """The patches start .. start + count - 1 in order, the last batch as short as it comes."""
     return [np.arange(at, min(at + batch, start + count), dtype=np.int64) for at in range(start, start + count, batch)]

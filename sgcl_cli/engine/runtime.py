@@ -20,6 +20,14 @@ from sgcl_cli.errors import ConfigError, TrainingError
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Seconds of a piece of work: of the host until it has asked for all of it, and of the device until all is done."""
+
+    host: float
+    device: float
+
+
+@dataclass(frozen=True)
 class Runtime:
     """The device, with its index where it is a GPU, and the dtype of autocast (None: none, float32 throughout)."""
 
@@ -57,6 +65,29 @@ class Runtime:
             self.wait()
             taken.append(time.perf_counter() - started)
         return statistics.median(taken)
+
+    def spent(self, work: Callable[[], object], repeats: int = 1) -> Spent:
+        """The median times of a piece of work, each begun when the device had nothing to do.
+
+        On a GPU the device's are those between two events before and behind the work; on a CPU, where host and device are one,
+        both are wall time.
+        """
+        if not self.on_cuda:
+            seconds = self.seconds_of(work, repeats)
+            return Spent(seconds, seconds)
+        taken = []
+        for _ in range(repeats):
+            before, behind = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            self.wait()
+            stream = torch.cuda.current_stream(self.device)
+            before.record(stream)
+            started = time.perf_counter()
+            work()
+            host = time.perf_counter() - started
+            behind.record(stream)
+            self.wait()
+            taken.append(Spent(host, before.elapsed_time(behind) / 1_000))
+        return Spent(*(statistics.median(getattr(one, name) for one in taken) for name in ("host", "device")))
 
     def wait(self) -> None:
         """Wait until the device has done what was asked of it."""
@@ -110,7 +141,7 @@ def start(device: str, precision: str, threads: int | None, local_rank: int | No
 def to_device(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:
     """Arrays of one dtype as tensors on the device: one copy, out of page-locked memory, that nobody waits for."""
     flat = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
-    if device.type == "cuda":
+    if device.type != "cpu":
         flat = flat.pin_memory().to(device, non_blocking=True)
     parts = torch.split(flat, [array.size for array in arrays])
     return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]

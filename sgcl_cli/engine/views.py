@@ -111,9 +111,9 @@ class _Plan(NamedTuple):
     """What is done to each image of a kind, view by view; arrays on the host or tensors on the device.
 
     cut (2, B, 5): of rows and columns, the place of the first centre and the step between centres, in pixels, what a pixel's
-    distance from a centre takes off its weight, and the first and the last place inside the box.
+    distance from a centre adds to its weight, and the first and the last place inside the box.
     transposed (B,).    matrix, around, hue: ``colour.Plan``.    stain (B, 3, 3), shift (B, 3, 1): ``stain``'s product and move.
-    scale (2, 3, 1): factor and offset of the normalisation.
+    scale (2, 3, 1): factor and offset of the normalisation.    place (size,), pixel (side,): 0, 1, .. and 0.5, 1.5, ..
     """
 
     cut: Any
@@ -124,6 +124,8 @@ class _Plan(NamedTuple):
     stain: Any
     shift: Any
     scale: Any
+    place: Any
+    pixel: Any
 
 
 def _quarters(patches: Tensor) -> Tensor:
@@ -147,7 +149,8 @@ def _planned(kind: _Kind, index: NDArray[np.int64], seed: int, epoch: int, setti
     )
     std = np.array(STD)
     scale = np.stack([1 / std, -np.array(MEAN) / std])[:, :, None]
-    return _Plan(np.stack([rows, columns]), transposed, *colours, stain, shift, scale)
+    place, pixel = np.arange(kind.size), np.arange(0.5, kind.patches.shape[1])
+    return _Plan(np.stack([rows, columns]), transposed, *colours, stain, shift, scale, place, pixel)
 
 
 def _draw(kind: _Kind, plan: _Plan, settings: ViewSettings) -> Tensor:
@@ -156,7 +159,7 @@ def _draw(kind: _Kind, plan: _Plan, settings: ViewSettings) -> Tensor:
     pixels = kind.patches.to(torch.float32).div_(255).reshape(-1, side, side * 3)
     if len(pixels) < count:
         pixels = pixels.repeat(count // len(pixels), 1, 1)
-    rows, columns = cut_weights(plan.cut.flatten(0, 1), side, kind.size).view(2, count, kind.size, side)
+    rows, columns = cut_weights(plan.cut.flatten(0, 1), plan.place, plan.pixel).view(2, count, kind.size, side)
     upright = torch.bmm(rows, pixels).view(count, kind.size, side, 3).permute(0, 3, 1, 2)
     cut = torch.bmm(upright.reshape(count, -1, side), columns.transpose(1, 2)).view(count, 3, kind.size, kind.size)
     if settings.rotate90 > 0:
@@ -188,12 +191,10 @@ class Uniforms:
     """Numbers in [0, 1) for the patches of a batch, float64 (B,) each, named by position: the n-th is always the same."""
 
     def __init__(self, key: NDArray[np.int64]) -> None:
-        self._key = torch.from_numpy(key)
+        self._key = key
 
     def __getitem__(self, position: int) -> NDArray[np.float64]:
-        counter = streams.counters(torch.tensor([position]))
-        found: NDArray[np.float64] = streams.uniforms(self._key, counter).numpy()
-        return found
+        return streams.numbers(self._key, position)
 
 
 def uniforms(index: NDArray[np.int64], seed: int, epoch: int, view: int | NDArray[np.int64]) -> Uniforms:
@@ -247,19 +248,18 @@ def cut_places(
     step = length / size
     first = np.where(flipped, start + (size - 0.5) * step, start + 0.5 * step)
     support = np.maximum(step, 1.0)
-    return np.stack([first, np.where(flipped, -step, step), 1 / support, start, start + length], axis=1)
+    return np.stack([first, np.where(flipped, -step, step), -1 / support, start, start + length], axis=1)
 
 
-def cut_weights(places: Tensor, side: int, size: int) -> Tensor:
+def cut_weights(cut: Tensor, place: Tensor, pixel: Tensor) -> Tensor:
     """Rows of weights (B, size, side): a triangle about each centre, as wide as the scale where that shrinks (antialiased
     bilinear interpolation), and nothing outside the box.
 
-    :param places: float32 (B, 5), from :func:`cut_places`.
+    :param cut: float32 (B, 5), from :func:`cut_places`.    place, pixel: as ``_Plan`` has them.
     """
-    first, step, slope, begin, end = places[:, :, None, None].unbind(1)
-    pixel = torch.arange(0.5, side, device=places.device)
-    centre = torch.addcmul(first, torch.arange(size, device=places.device, dtype=torch.float32)[:, None], step)
-    weight = (pixel - centre).abs_().mul_(-slope).add_(1).clamp_(min=0)
+    first, step, slope, begin, end = cut[:, :, None, None].unbind(1)
+    centre = torch.addcmul(first, place[:, None], step)
+    weight = (pixel - centre).abs_().mul_(slope).add_(1).clamp_(min=0)
     weight = weight.mul_((pixel > begin) & (pixel < end))
     return weight.div_(weight.sum(dim=2, keepdim=True))
 

@@ -204,10 +204,10 @@ class SGCL:
         assert self.bank_v is not None
         temperature, rows_BD = self.settings.spatial_temperature, v_BD.float()
         chosen = self.select(index_B, rows_BD, h_BH, draws)
-        log_p_B, slope_p_BD, similar_B = similarity.log_sum_sets(
+        log_p_B, slope_p_BD, positive_BX = similarity.log_sum_sets(
             rows_BD, self.bank_v, chosen.positives, index_B, temperature
         )
-        log_q_B, slope_q_BD, dissimilar_B = similarity.log_sum_drawn(
+        log_q_B, slope_q_BD, negative_BZ = similarity.log_sum_drawn(
             chosen.similarity, chosen.rows, chosen.position, temperature
         )
         log_q_B = log_q_B.masked_fill_(chosen.drawn == 0, similarity.NOTHING)
@@ -221,14 +221,17 @@ class SGCL:
             slope_BD = slope_q_BD.sub_(slope_p_BD)
         slope_BD = slope_BD.mul_(share_B.mul_(counted_B / temperature)[:, None])
         spatial_sum = similarity.with_slopes(torch.dot(loss_B, counted_B), (v_BD, slope_BD))
-        watch = partial(self._diagnostics, index_B, chosen, length_B, similar_B, dissimilar_B)
+        watch = partial(self._diagnostics, index_B, chosen, length_B, positive_BX, negative_BZ)
         return spatial_sum, counted_B.sum(), watch
 
     @torch.no_grad()
     def _diagnostics(
-        self, index_B: Tensor, chosen: Selection, length_B: Tensor, similar_B: Tensor, dissimilar_B: Tensor
+        self, index_B: Tensor, chosen: Selection, length_B: Tensor, positive_BX: Tensor, negative_BZ: Tensor
     ) -> Diagnostics:
-        """What to watch; the similarities come as sums over the positives of an anchor and means over its negatives."""
+        """What to watch; the similarities come as v . m / T."""
+        temperature = self.settings.spatial_temperature
+        similar = positive_BX.masked_fill(positive_BX < similarity.NOTHING / 2, 0).sum() * temperature
+        dissimilar = torch.dot(negative_BZ.mean(1), chosen.drawn) * temperature
         propagated_BX = chosen.propagated
         far_BX = sets.taken(propagated_BX, index_B)
         mates_BX = (self._slide_N[propagated_BX] == self._slide_N[index_B][:, None]) & far_BX
@@ -236,8 +239,8 @@ class SGCL:
         return Diagnostics(
             spatial=sets.sizes(chosen.spatial, index_B),
             propagated=propagated_B,
-            positive_similarity=similar_B.sum() / length_B.sum(),
-            negative_similarity=torch.dot(dissimilar_B, chosen.drawn) / chosen.drawn.sum(),
+            positive_similarity=similar / length_B.sum(),
+            negative_similarity=dissimilar / chosen.drawn.sum(),
             same_slide=mates_BX.sum() / propagated_B.sum(),
         )
 

@@ -68,20 +68,18 @@ def log_sum_sets(
     """log sum_{j in P(i)} e^{v_i.m_j/T} over each anchor's own set: (B,).
 
     :param member_BX: as ``sets`` has them.
-    :returns: the value; its slope in v / T, (B, D); and the sum of v . m over each set, (B,).
+    :returns: the value; its slope in v / T, (B, D); and v . m / T, NOTHING for no entry, (B, X).
     """
-    logs, slopes, sums = [], [], []
+    logs, slopes, logits = [], [], []
     at_once = max(1, _GATHERED_AT_ONCE // (member_BX.shape[1] * row_ND.shape[1]))
     parts = (torch.split(part, at_once) for part in (v_BD, member_BX, index_B))
     for v, member, index in zip(*parts, strict=True):
         row_BXD = rows_of(row_ND, member)
-        none_BX = member == index[:, None]
-        s_BX = torch.bmm(row_BXD, v[:, :, None])[:, :, 0].masked_fill_(none_BX, 0)
-        sums.append(s_BX.sum(1))
-        s_BX = s_BX.div_(temperature).masked_fill_(none_BX, NOTHING)
+        s_BX = torch.bmm(row_BXD, v[:, :, None])[:, :, 0].div_(temperature)
+        logits.append(s_BX.masked_fill_(member == index[:, None], NOTHING))
         logs.append(s_BX.logsumexp(1))
         slopes.append(torch.bmm(s_BX.softmax(1)[:, None, :], row_BXD)[:, 0])
-    return _joined(logs), _joined(slopes), _joined(sums)
+    return _joined(logs), _joined(slopes), _joined(logits)
 
 
 def log_sum_drawn(similarity_BP: Tensor, row_PD: Tensor, position_BZ: Tensor, temperature: float) -> tuple[Tensor, ...]:
@@ -89,15 +87,13 @@ def log_sum_drawn(similarity_BP: Tensor, row_PD: Tensor, position_BZ: Tensor, te
 
     :param similarity_BP: v . m for the whole pool.
     :param position_BZ: places in the pool.
-    :returns: the value; its slope in v / T, (B, D); and the mean of v . m over each anchor's draws, (B,).
+    :returns: the value; its slope in v / T, (B, D); and v . m / T of each draw, (B, Z).
     """
-    s_BZ = similarity_BP.gather(1, position_BZ)
-    mean_B = s_BZ.mean(1)
-    s_BZ = s_BZ.div_(temperature)
+    s_BZ = similarity_BP.gather(1, position_BZ).div_(temperature)
     # what is added to one place is the same number each time, so the order of the additions cannot matter; there may be hundreds
     share_BP = torch.zeros(similarity_BP.shape, dtype=torch.float64, device=s_BZ.device)
     share_BP = share_BP.scatter_add_(1, position_BZ, s_BZ.softmax(1, dtype=torch.float64))
-    return s_BZ.logsumexp(1), share_BP.float() @ row_PD, mean_B
+    return s_BZ.logsumexp(1), share_BP.float() @ row_PD, s_BZ
 
 
 def _joined(parts: list[Tensor], dim: int = 0) -> Tensor:

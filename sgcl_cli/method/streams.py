@@ -1,8 +1,8 @@
 """Random numbers that depend on a seed and a position, never on a device, a rank or what was drawn before.
 
 What is drawn in a training step comes from a counter-based hash, SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), which is evaluated
-where the numbers are needed: ``keys`` on the host, ``uniforms`` on the device. What is drawn once a run or once an epoch comes
-from ``generator``.
+where the numbers are needed: ``keys`` and ``numbers`` on the host, ``uniforms`` and ``integers`` on the device. What is drawn
+once a run or once an epoch comes from ``generator``.
 
 Letters: B patches of a batch, C counters.
 """
@@ -28,6 +28,13 @@ def keys(*parts: int | NDArray[np.int64]) -> NDArray[np.int64]:
             bits = np.atleast_1d(np.asarray(part)).astype(np.uint64)
             key = _mix(key + np.uint64(_GOLDEN) + _mix(bits + np.uint64(_GOLDEN)))
     return key.view(np.int64)
+
+
+def numbers(key: NDArray[np.int64], position: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1) of the streams ``key`` at a position, on the host: float64, as ``uniforms`` gives them on a device."""
+    with np.errstate(over="ignore"):
+        bits = _mix(key.view(np.uint64) + np.uint64(_GOLDEN * (position + 1) % 2**64))
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def counters(positions: Tensor) -> Tensor:

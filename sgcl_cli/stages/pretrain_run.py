@@ -23,7 +23,7 @@ from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.feed import Fed, Feed
 from sgcl_cli.engine.fit import NotFiniteError, Position, cosine, fit
 from sgcl_cli.engine.interrupt import StopRequest
-from sgcl_cli.engine.loader import Batch, Failed, Loader, StoredPatches, epoch_order
+from sgcl_cli.engine.loader import Batch, Failed, Loader, StoredPatches, covering_order, epoch_order
 from sgcl_cli.engine.networks import Embedded, KeyNetworks, Networks, compiled
 from sgcl_cli.engine.optimisers import make_optimiser
 from sgcl_cli.engine.ranks import (
@@ -307,14 +307,15 @@ class Run:
 
     @torch.no_grad()
     def fill_banks(self) -> None:
-        """Replace the banks' random rows by what the untrained networks make of the patches, in views of no epoch.
+        """Replace every random row of the banks by what the untrained networks make of the patches, in views of no epoch.
 
         Random rows pull the first epoch's embeddings to nowhere and, met once an epoch, are the oldest ones when their
         patches come: on few patches v drifts into one direction. A pass without gradient spares that.
         """
         state, beyond = self.state, self.config.epochs
         state.networks.train()
-        for fed in self.feed.batches(self.order(beyond), partial(self.draw, beyond)):
+        order = covering_order(len(self.index), self.config.batch, self.config.seed, beyond)
+        for fed in self.feed.batches([whole[self._mine] for whole in order], partial(self.draw, beyond)):
             self.ranks.agree(fed.error if isinstance(fed, Failed) else None)
             assert isinstance(fed, Fed)
             query: Embedded = self.model(fed.views.whole, fed.views.corners)

@@ -23,7 +23,11 @@ _CHEAP = 1.0  # seconds
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a step and of its pieces, each measured alone; ``first`` is the first step, with all that is lazy."""
+    """Seconds of a step and of its pieces, each measured alone; ``first`` is the first step, with all that is lazy.
+
+    ``views``, ``encoder`` and ``objective`` are the device's, ``data`` is that of decoding a batch, ``host`` that of this process
+    until it has asked the device for all three; on a CPU it is their sum.
+    """
 
     first: float
     step: float
@@ -31,16 +35,25 @@ class Cost:
     views: float
     encoder: float
     objective: float
+    host: float
+
+    @property
+    def device(self) -> float:
+        """What the device needs for a step."""
+        return self.views + self.encoder + self.objective
 
     @property
     def pieces(self) -> dict[str, float]:
         """The pieces by name."""
-        return {name: getattr(self, name) for name in ("data", "views", "encoder", "objective")}
+        return {name: getattr(self, name) for name in ("data", "views", "encoder", "objective", "host")}
 
     @property
     def bound(self) -> str:
-        """The piece that takes longest."""
-        return max(self.pieces, key=self.pieces.__getitem__)
+        """What takes longest: data, the host, or, where that is the device, its longest piece."""
+        pieces = self.pieces
+        if self.device >= max(self.data, self.host):
+            return max(("views", "encoder", "objective"), key=pieces.__getitem__)
+        return max(("data", "host"), key=pieces.__getitem__)
 
 
 def try_out(run: Run) -> Outcome:
@@ -93,15 +106,19 @@ def measure(run: Run) -> Cost:
     fit(run, run.state.optimiser, epochs=run.config.epochs, lr=schedule, stop=enough, joint=run.ranks.mean)
     first, *steps = [later - earlier for earlier, later in itertools.pairwise(marks)]
     repeats = 3 if len(steps) > _STEPS else 1
-    seconds_of, fed = run.runtime.seconds_of, run.batch
+    spent, fed = run.runtime.spent, run.batch
     patches = fed.batch.patches.to(run.runtime.device)
+    views = spent(lambda: run.draw(0, patches, fed.batch.index), repeats)
+    encoder = spent(lambda: encoder_step(run), repeats)
+    objective = spent(lambda: objective_step(run), repeats)
     return Cost(
         first=first,
         step=statistics.median(steps) if steps else first,
         data=_loading(run),
-        views=seconds_of(lambda: run.draw(0, patches, fed.batch.index), repeats),
-        encoder=seconds_of(lambda: encoder_step(run), repeats),
-        objective=seconds_of(lambda: _objective_step(run), repeats),
+        views=views.device,
+        encoder=encoder.device,
+        objective=objective.device,
+        host=views.host + encoder.host + objective.host,
     )
 
 
@@ -119,7 +136,7 @@ def encoder_step(run: Run) -> None:
     run.state.optimiser.step()
 
 
-def _objective_step(run: Run) -> None:
+def objective_step(run: Run) -> None:
     """The losses of the last batch's embedding, their gradient, and the banks' move."""
     objective, new = run.state.objective, run.embedded
     v, corners = new.v.clone().requires_grad_(), None if new.corners is None else new.corners.clone().requires_grad_()

@@ -101,13 +101,12 @@ def test_corner_crops_never_shrink_at_the_published_sizes() -> None:
 def test_crop_and_resize_is_antialiased_interpolation(start: tuple, length: tuple, size: int, flipped: bool) -> None:
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     (x, y), (width, height) = start, length
-    rows, columns = (
-        cut_weights(
-            torch.from_numpy(cut_places(np.array([at]), np.array([wide]), size, np.array([flip]))).float(), 32, size
-        )
+    cuts = [
+        torch.from_numpy(cut_places(np.array([at]), np.array([wide]), size, np.array([flip]))).float()
         for at, wide, flip in ((y, height, False), (x, width, flipped))
-    )
-    ours = rows @ image[0] @ columns.transpose(-1, -2)
+    ]
+    rows, columns = cut_weights(torch.cat(cuts), torch.arange(size).float(), torch.arange(0.5, 32))
+    ours = rows @ image[0] @ columns.T
     cut = image[:, :, y : y + height, x : x + width]
     theirs = interpolate(cut, (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
     torch.testing.assert_close(ours, theirs.flip(-1) if flipped else theirs, rtol=0, atol=1e-5)

@@ -5,6 +5,7 @@ import torch
 
 from sgcl_cli.method.losses import contrast
 from sgcl_cli.method.similarity import (
+    NOTHING,
     log_sum_drawn,
     log_sum_sets,
     log_sum_shared,
@@ -83,9 +84,10 @@ def test_sets_of_different_sizes(v, rows, dtype, at_once, monkeypatch):
         sums = [(rows.double()[members[b]] @ one / 0.07).logsumexp(0) for one, b in zip(exact, some, strict=True)]
         return torch.stack(sums)
 
-    value, slope, total = log_sum_sets(v, rows, table, index, 0.07)
-    sums = torch.stack([s[b, : len(row)].sum() for b, row in enumerate(members)])
-    torch.testing.assert_close(total, sums, rtol=1e-4, atol=1e-4)
+    value, slope, logit = log_sum_sets(v, rows, table, index, 0.07)
+    for b, row in enumerate(members):
+        torch.testing.assert_close(logit[b, : len(row)] * 0.07, s[b, : len(row)])
+        assert float(logit[b, len(row) :].max()) < NOTHING / 2
     some = [0, 1, 3, 4]
     same_value_and_slope(value[some], slope[some], v[some], lambda exact: wanted_of(exact, some))
     assert float(value[2]) < -1e29
@@ -99,8 +101,8 @@ def test_draws_count_as_often_as_they_come(v, rows):
     def wanted(exact):
         return torch.einsum("bd,bzd->bz", exact, rows.double()[drawn]).div(0.07).logsumexp(1)
 
-    value, slope, mean = log_sum_drawn(s, rows, drawn, 0.07)
-    torch.testing.assert_close(mean, s.gather(1, drawn).mean(1))
+    value, slope, logit = log_sum_drawn(s, rows, drawn, 0.07)
+    torch.testing.assert_close(logit * 0.07, s.gather(1, drawn))
     same_value_and_slope(value, slope, v, wanted)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from sgcl_cli.method.streams import counters, generator, integers, keys, strips, uniforms
+from sgcl_cli.method.streams import counters, generator, integers, keys, numbers, strips, uniforms
 
 
 def draw(*position):
@@ -63,8 +63,9 @@ def test_uniforms_are_those_of_splitmix64():
         state, bits = splitmix(state)
         outputs.append(bits)
     assert outputs == published
-    found = uniforms(1234567, counters(torch.arange(3)))
-    assert found.tolist() == [(bits >> 11) * 2.0**-53 for bits in published]
+    wanted = [(bits >> 11) * 2.0**-53 for bits in published]
+    assert uniforms(1234567, counters(torch.arange(3))).tolist() == wanted
+    assert [numbers(np.array([1234567]), position)[0] for position in range(3)] == wanted
 
 
 def test_integers_are_the_remainders_of_the_same_bits():
