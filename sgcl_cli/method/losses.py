@@ -10,18 +10,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 _RELEASED_EPSILON = 1e-7
 
 
 def instance_loss(log_own_B: Tensor, log_others_B: Tensor) -> Tensor:
     """L_self = -log( e^{v.m_i/tau} / (e^{v.m_i/tau} + sum_{k in K} e^{v.m_k/tau}) ); L_in for one quarter."""
-    return torch.logaddexp(log_own_B, log_others_B) - log_own_B
+    return softplus(log_others_B - log_own_B)
 
 
 def spatial_loss(log_positives_B: Tensor, log_negatives_B: Tensor) -> Tensor:
     """L_sp = -log( S_P / (S_P + S_Q) )."""
-    return torch.logaddexp(log_positives_B, log_negatives_B) - log_positives_B
+    return softplus(log_negatives_B - log_positives_B)
 
 
 def released_spatial_loss(log_positives_B: Tensor, log_negatives_B: Tensor, outside_B: Tensor) -> Tensor:

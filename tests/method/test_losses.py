@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sgcl_cli.method.losses import instance_loss, ramp, released_spatial_loss, spatial_loss
+from sgcl_cli.method.similarity import NOTHING
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,26 @@ def test_two_equal_sums_give_log_two():
 def test_large_logits_neither_overflow_nor_vanish():
     own, others = torch.tensor([300.0, -300.0]), torch.tensor([0.0, 300.0])
     torch.testing.assert_close(instance_loss(own, others), torch.tensor([0.0, 600.0]))
+
+
+@pytest.mark.parametrize("loss", [instance_loss, spatial_loss])
+def test_a_small_loss_keeps_its_value_and_its_gradient_in_float32(loss):
+    """ln(1 + e^-20) = e^-20 to 9 digits, and so is the gradient; logaddexp(p, q) - p is 0 in float32, and so is its."""
+    log_p, log_q = torch.tensor([40.0], requires_grad=True), torch.tensor([20.0], requires_grad=True)
+    value = loss(log_p, log_q)
+    value.sum().backward()
+    assert float((torch.logaddexp(log_p, log_q) - log_p).detach()) == 0.0
+    assert float(value.detach()) == pytest.approx(math.exp(-20), rel=1e-5)
+    assert float(log_p.grad) == pytest.approx(-math.exp(-20), rel=1e-5)
+    assert float(log_q.grad) == pytest.approx(math.exp(-20), rel=1e-5)
+
+
+def test_an_empty_side_is_a_number_with_a_finite_gradient():
+    nothing, some = torch.tensor([NOTHING], requires_grad=True), torch.tensor([3.0], requires_grad=True)
+    no_positives, no_negatives = spatial_loss(nothing, some), spatial_loss(some, nothing)
+    assert float(no_positives.detach()) == pytest.approx(1e30) and float(no_negatives.detach()) == 0.0
+    (no_positives + no_negatives).sum().backward()
+    assert torch.isfinite(nothing.grad).all() and torch.isfinite(some.grad).all()
 
 
 def test_at_most_the_mean_of_single_positive_losses():
