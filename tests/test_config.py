@@ -34,10 +34,22 @@ def test_precedence_is_default_toml_flag() -> None:
 def test_a_recipe_stands_between_defaults_and_toml() -> None:
     base = {"patches": "p", "out": "o"}
     assert PretrainConfig.resolve(base, {"recipe": "moco"}).weight_spatial == 0
-    config = PretrainConfig.resolve({**base, "recipe": "moco", "weight-inner": 0.5}, {"recipe": "sslp", "radius": 5})
-    assert (config.base, config.ranking, config.weight_inner, config.radius) == ("npid", "v", 0.5, 5)
+    config = PretrainConfig.resolve(
+        {**base, "recipe": "moco", "weight-inner": 0.5}, {"recipe": "sgcl-no-inner", "radius": 5}
+    )
+    assert (config.base, config.weight_spatial, config.weight_inner, config.radius) == ("npid", 1.0, 0.5, 5)
     for name in PretrainConfig.recipes:
         PretrainConfig.resolve(base, {"recipe": name})
+
+
+def test_a_recipe_that_was_renamed_or_is_none() -> None:
+    base = {"patches": "p", "out": "o"}
+    with pytest.raises(ConfigError, match="there is no recipe 'sslp'") as raised:
+        PretrainConfig.resolve(base, {"recipe": "sslp"})
+    assert "now sgcl-no-inner" in raised.value.hint and "--ranking v" in raised.value.hint
+    with pytest.raises(ConfigError, match="there is no recipe 'simclr'") as raised:
+        PretrainConfig.resolve(base, {"recipe": "simclr"})
+    assert raised.value.hint == "choose one of: sgcl, sgcl-moco, sgcl-no-inner, npid, npid-inner, moco, sgcl-paper"
 
 
 def test_a_recipe_and_the_same_flags_are_the_same_run() -> None:

@@ -12,6 +12,10 @@ from sgcl_cli.errors import ConfigError
 
 REFERENCE_BATCH = 128  # of the published recipe, to which its learning rate belongs
 _MOST_ADAMW_LR = 0.01
+_OLD_RECIPES = {
+    "sslp": "it is now sgcl-no-inner, which ranks negatives as sgcl does; add --ranking v for what it was. "
+    "It never was the SSLP that was released (docs/method.md)"
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +27,7 @@ class PretrainConfig(Config):
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "sgcl": {},
         "sgcl-moco": {"base": "moco"},
-        "sslp": {"weight_inner": 0.0, "ranking": "v"},
+        "sgcl-no-inner": {"weight_inner": 0.0},
         "npid": {"weight_spatial": 0.0, "weight_inner": 0.0},
         "npid-inner": {"weight_spatial": 0.0},
         "moco": {"base": "moco", "weight_spatial": 0.0, "weight_inner": 0.0},
@@ -41,8 +45,11 @@ class PretrainConfig(Config):
     }
 
     patches: str = option(REQUIRED, "Folder that sgcl tile wrote.", affects=False, argument=True)
-    recipe: Literal["sgcl", "sgcl-moco", "sslp", "npid", "npid-inner", "moco", "sgcl-paper"] = option(
-        "sgcl", "Named settings, below what TOML and flags say; --print-config shows them.", affects=False
+    recipe: str = option(
+        "sgcl",
+        "Named settings, below what TOML and flags say: sgcl, sgcl-moco, sgcl-no-inner, npid, npid-inner, moco or sgcl-paper; "
+        "--print-config shows them.",
+        affects=False,
     )
     encoder: str = option(
         "resnet18",
@@ -210,6 +217,9 @@ class PretrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.recipe not in self.recipes:
+            hint = _OLD_RECIPES.get(self.recipe, f"choose one of: {', '.join(self.recipes)}")
+            raise ConfigError(f"there is no recipe {self.recipe!r}", hint)
         if self.probe_groups is not None and self.probe is None:
             raise ConfigError("--probe-groups is for --probe", "add --probe labels or --probe FOLDER")
         for low, high in (("crop_low", "crop_high"), ("corner_crop_low", "corner_crop_high")):

@@ -99,12 +99,18 @@ class ResNet(nn.Module):
 
 
 class Projector(nn.Module):
-    """g: linear, ReLU, linear, without batch norm (design: 512-512-128)."""
+    """g: linear, ReLU, linear, without batch norm (design: 512-512-128).
+
+    It starts as in the published code: Kaiming normal, fan-in, biases 0 (docs/method.md, departures).
+    """
 
     def __init__(self, embedding_size: int, projection: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(embedding_size, embedding_size)
         self.out = nn.Linear(embedding_size, projection)
+        for layer in (self.hidden, self.out):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
 
     def forward(self, h: Tensor) -> Tensor:
         """h (B, Dh) -> v (B, projection), not normalised."""

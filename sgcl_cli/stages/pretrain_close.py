@@ -10,14 +10,12 @@ from sgcl_cli.artefacts.checkpoint import save_encoder
 from sgcl_cli.artefacts.results import Outcome, RunRecord
 from sgcl_cli.stages.pretrain_pictures import picture_curves, picture_neighbours
 from sgcl_cli.stages.pretrain_run import Run, plain
-from sgcl_cli.stages.pretrain_warnings import about_end
 
 
 def close(run: Run, record: RunRecord) -> Outcome:
     """Export the encoder, draw how it went, list the slides, write run.json."""
     state, out = run.state, run.out
     card = save_encoder(out, run.checkpoints.card(state), state.networks.encoder.state_dict())
-    run.warn(about_end(run.settings, state.epoch_means))
     run.warn(picture_curves(run.log.path, out))
     run.warn(picture_neighbours(run.index, state.objective, out, step=state.position.step))
     _list_slides(run)

@@ -65,6 +65,13 @@ class MetricsLog:
                 file.writelines(line + "\n" for line in self._lines)
         self._lines.clear()
 
+    def summaries(self) -> list[dict[str, Any]]:
+        """The means of each epoch that the file has, in order."""
+        if not self.path.exists():
+            return []
+        lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
+        return [line["summary"] for line in lines if "summary" in line]
+
     def trim(self, step: int) -> None:
         """Drop the lines that an interrupted run wrote after its checkpoint; their steps come again."""
         if not self._writes or not self.path.exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import fields
 from functools import partial
@@ -250,9 +250,10 @@ class Run:
         self._read()
         state.epoch_means, state.tally = state.tally.means(), Tally()
         seen, state.seen = {**state.seen.means(), **bank_health(state.objective, position.epoch)}, Tally()
-        self.warn(about_epoch(seen))
+        means = {"loss": state.epoch_means, **seen}
+        self.warn_of({"epoch": position.epoch, **means})
         scored = self._score()
-        self.watch.summary(position.step, position.epoch, {"loss": state.epoch_means, **seen, **scored})
+        self.watch.summary(position.step, position.epoch, {**means, **scored})
         self.save()
         self.watch.start_clock()
         return False
@@ -283,6 +284,10 @@ class Run:
         )
         return {"probe": score}
 
+    def warn_of(self, summary: Mapping[str, Any]) -> None:
+        """Say what the means of an epoch call for."""
+        self.warn(about_epoch(summary, self.settings, dim=self.config.projection, epochs=self.config.epochs))
+
     def warn(self, messages: list[str]) -> None:
         """Say it now, and keep it for run.json; what differs only after the colon is said once."""
         for message in messages:
@@ -304,6 +309,8 @@ class Run:
         if self.checkpoints.resume(self.state):
             self.reporter.note(f"going on from step {self.state.position.step} of {self.checkpoints.last}")
             self.log.trim(self.state.position.step)
+            for summary in self.log.summaries():
+                self.warn_of(summary)
 
     @torch.no_grad()
     def fill_banks(self) -> None:

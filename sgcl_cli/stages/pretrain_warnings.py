@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -15,9 +16,11 @@ from sgcl_cli.method.streams import generator, strips
 _SAMPLE = 65_536
 _MOST_ALONE = 0.5
 _FEWEST_IN_A_CLUSTER = 10
-_NOTHING_LEARNED = 0.02  # nats
+_NOTHING_LEARNED = 0.25  # nats: a patch's own entry is taken for it 1.3 times as often as any other
 _COLLAPSED_SPREAD = 0.05
 _COLLAPSED_RANK = 2.0
+_FEW_DIMENSIONS = 0.1  # of D
+_EASIER = "Try --weight-spatial 0.3, a longer --ramp-epochs, or easier negatives (--negative-law uniform --top-share 1)"
 
 
 def about_corpus(objective: SGCL) -> list[str]:
@@ -48,8 +51,24 @@ def _share_alone(objective: SGCL) -> float:
     return float((counts == 0).double().mean())
 
 
-def about_epoch(summary: Mapping[str, float | None]) -> list[str]:
-    """After an epoch: embeddings that all point the same way."""
+def about_epoch(summary: Mapping[str, Any], settings: Settings, *, dim: int, epochs: int) -> list[str]:
+    """After an epoch, by its means: embeddings that are one; and once the spatial term has its full weight, or training ends,
+    few dimensions used, and terms that teach nothing.
+
+    What differs from epoch to epoch stands after the colon, so that a run says each once.
+
+    :param summary: what metrics.jsonl has of the epoch: ``epoch``, ``loss``, and the rest by name.
+    :param dim: D.
+    :param epochs: of the whole training.
+    """
+    collapsed, epoch = _collapsed(summary), int(summary["epoch"])
+    if epoch - 1 < (settings.ramp_epochs or 0.0) and epoch < epochs:
+        return collapsed
+    few = [] if collapsed else _few_dimensions(summary, dim)
+    return [*collapsed, *few, *_self_at_chance(summary, settings), *_spatial(summary, settings)]
+
+
+def _collapsed(summary: Mapping[str, Any]) -> list[str]:
     spread, rank = summary.get("spread"), summary.get("effective_rank_v")
     alike = spread is not None and spread < _COLLAPSED_SPREAD
     flat = rank is not None and rank < _COLLAPSED_RANK
@@ -63,14 +82,48 @@ def about_epoch(summary: Mapping[str, float | None]) -> list[str]:
     ]
 
 
-def about_end(settings: Settings, means: Mapping[str, float]) -> list[str]:
-    """After the last epoch: a self term that ended where equal similarities put it, at the logarithm of its candidates."""
-    moco = settings.base == "moco"
-    compared = 1 + int((settings.queue if moco else settings.uniform_negatives) or 0)
-    reached = means.get("self", 0.0)
-    if settings.weight_self == 0 or abs(reached - math.log(compared)) > _NOTHING_LEARNED:
+def _few_dimensions(summary: Mapping[str, Any], dim: int) -> list[str]:
+    rank, epoch = summary.get("effective_rank_v"), summary["epoch"]
+    if rank is None or rank >= _FEW_DIMENSIONS * dim:
         return []
     return [
-        f"the self term ended at {reached:.3f}, where ln({compared}) = {math.log(compared):.3f} means that it learned "
-        "nothing: use a lower --lr for small batches, weaker views, or more epochs"
+        f"the embeddings use few of their dimensions: after epoch {epoch} the effective rank of v is {rank:.1f}, under a "
+        f"tenth of {dim}. {_EASIER}, and gentler colours and wider crops where patches are few"
     ]
+
+
+def _self_at_chance(summary: Mapping[str, Any], settings: Settings) -> list[str]:
+    moco = settings.base == "moco"
+    compared = 1 + int((settings.queue if moco else settings.uniform_negatives) or 0)
+    reached, chance, epoch = summary["loss"]["self"], math.log(compared), summary["epoch"]
+    if settings.weight_self == 0 or reached is None or reached < chance - _NOTHING_LEARNED:
+        return []
+    easier = f". Beside the spatial term, {_EASIER[0].lower()}{_EASIER[1:]}" if settings.spatial else ""
+    return [
+        f"the self term is at chance or above it: {reached:.2f} in epoch {epoch}, where ln({compared}) = {chance:.2f} means "
+        f"that no patch is told from another. Use a lower --lr for small batches, weaker views, or more epochs{easier}"
+    ]
+
+
+def _spatial(summary: Mapping[str, Any], settings: Settings) -> list[str]:
+    if not settings.spatial:
+        return []
+    found, epoch = [], summary["epoch"]
+    near, far = summary.get("positive_similarity"), summary.get("negative_similarity")
+    if near is not None and far is not None and near < far:
+        found.append(
+            f"positives are less alike than negatives: in epoch {epoch} the mean cosine of v is {near:.2f} with neighbours and "
+            f"look-alikes, {far:.2f} with semi-hard negatives. {_EASIER}; where tissue changes within a few patches, a smaller "
+            "--radius"
+        )
+    positives = (summary.get("spatial_positives") or 0.0) + (summary.get("propagated_positives") or 0.0)
+    reached, negatives = summary["loss"]["spatial"], settings.negatives or 0
+    if settings.as_released or not positives or reached is None:
+        return found
+    equal = math.log1p(negatives / positives)
+    if reached >= equal:
+        found.append(
+            f"the spatial term is no lower than if all patches were one: {reached:.2f} in epoch {epoch}, where ln(1 + "
+            f"{negatives} / {positives:.0f}) = {equal:.2f} is what equal embeddings give. {_EASIER}"
+        )
+    return found

@@ -80,7 +80,7 @@ class TestProtocol:
         names = [job.row.name for job in jobs]
         assert names[:10] == [
             *("mean colour", "colour histogram", "random encoder", "ImageNet encoder", "npid", "npid + inner"),
-            *("sslp", "sgcl", "moco", "sgcl-moco"),
+            *("sgcl-no-inner", "sgcl", "moco", "sgcl-moco"),
         ]
         assert [job.seed for job in jobs if job.row.name == "sgcl"] == [0, 1, 2]
         assert [job.seed for job in jobs if job.row.name == "mean colour"] == [0]

@@ -34,7 +34,7 @@ AXES = {
     "weights": Settings(weight_self=0.5, weight_spatial=2.0, weight_inner=0.25),
     "plain-npid": Settings(weight_spatial=0.0, weight_inner=0.0),
     "plain-moco": Settings(base="moco", weight_spatial=0.0, weight_inner=0.0),
-    "sslp": Settings(weight_inner=0.0, ranking="v"),
+    "no-inner": Settings(weight_inner=0.0, ranking="v"),
     "no-self": Settings(weight_self=0.0),
     "temperatures": Settings(temperature=0.1, spatial_temperature=0.2),
     "no-ramp": Settings(ramp_epochs=0.0),
@@ -260,7 +260,7 @@ def test_queue_takes_the_keys(plain):
     assert case.objective.queue.head == 6
 
 
-@pytest.mark.parametrize("axis", ["npid", "moco", "sslp", "plain-moco"])
+@pytest.mark.parametrize("axis", ["npid", "moco", "no-inner", "plain-moco"])
 def test_a_saved_state_goes_on_identically(plain, axis, tmp_path):
     case, other = (plain.case(few(AXES[axis], neighbours=9), 120, seed=seed) for seed in (0, 1))
     other.objective.seed, other.objective.sampler = case.objective.seed, case.objective.sampler
@@ -330,7 +330,7 @@ def test_refit_is_skipped_where_clusters_have_no_use(plain, axis):
     ("axis", "v", "h", "corners"),
     [
         ("npid", True, True, 4),
-        ("sslp", True, False, 0),
+        ("no-inner", True, False, 0),
         ("plain-npid", True, False, 0),
         ("plain-moco", False, False, 0),
     ],

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from openslide import OpenSlide
 from safetensors import safe_open
+from torch.nn.functional import normalize
 
 from sgcl_cli.artefacts.checkpoint import EncoderCard, save_encoder
+from sgcl_cli.engine.views import MEAN, STD
+from sgcl_cli.method.diagnostics import pair_similarity
 from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.nets.resnet import RESNETS, Projector
 
@@ -69,3 +75,45 @@ def test_projector_has_no_batch_norm() -> None:
     projector = Projector(512, 128)
     assert projector(torch.zeros(1, 512)).shape == (1, 128)
     assert [tuple(p.shape) for p in projector.parameters()] == [(512, 512), (512,), (128, 512), (128,)]
+
+
+def test_projector_starts_as_published() -> None:
+    """Kaiming normal, fan-in: weights of variance 2 / 512 in both layers; biases 0."""
+    torch.manual_seed(0)
+    projector = Projector(512, 128)
+    for layer in (projector.hidden, projector.out):
+        assert not layer.bias.any()
+        assert float(layer.weight.detach().std()) == pytest.approx(math.sqrt(2 / 512), rel=0.02)
+        kurtosis = (layer.weight / layer.weight.std()).detach().pow(4).mean()  # uniform: 1.8
+        assert float(kurtosis) == pytest.approx(3.0, abs=0.15)
+
+
+def _tissue(count: int, side: int) -> torch.Tensor:
+    """Patches of the sample slide with something on them, normalised: (count, 3, side, side)."""
+    with OpenSlide(Path(__file__).parents[2] / "sample_data" / "slides" / "sample_generic_050.tif") as slide:
+        image = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
+    rows, columns = image.shape[0] // side, image.shape[1] // side
+    tiles = image[: rows * side, : columns * side].reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+    tiles = tiles.reshape(-1, side, side, 3)
+    dark = tiles[tiles.mean((1, 2, 3)) < 210]
+    chosen = torch.from_numpy(dark[:: len(dark) // count][:count].copy()).permute(0, 3, 1, 2).float() / 255
+    return (chosen - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+
+
+def test_embeddings_of_sample_patches_at_the_start() -> None:
+    """|z| = |h| / sqrt(2) in the mean over starts, as 2 * 128 / 512 of the square says; v far from all one.
+
+    With torch's own start |z| is 0.12 |h|, so that a step of the same length turns v further.
+    """
+    images, found = _tissue(64, 64), []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        encoder, projector = ENCODERS["resnet18"]().train(), Projector(512, 128)
+        with torch.no_grad():
+            h = encoder(images)
+            z = projector(h)
+        found.append((float((z.norm(dim=1) / h.norm(dim=1)).mean()), float(pair_similarity(normalize(z, dim=1)))))
+    ratio, cosine = np.array(found).T
+    assert ratio.mean() == pytest.approx(math.sqrt(0.5), abs=0.06)
+    assert (ratio > 0.5).all()
+    assert (cosine > 0.7).all() and (cosine < 0.9).all()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,14 +14,16 @@ import torch
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.checkpoint import load_encoder
 from sgcl_cli.config import PretrainConfig
+from sgcl_cli.engine.fit import Position
 from sgcl_cli.engine.ranks import Ranks
 from sgcl_cli.engine.runtime import Runtime
-from sgcl_cli.errors import ConfigError
+from sgcl_cli.errors import ConfigError, Interrupted
 from sgcl_cli.method.losses import Diagnostics, Losses
 from sgcl_cli.progress import Silent
 from sgcl_cli.report.board import scalars
 from sgcl_cli.stages.pretrain import pretrain
 from sgcl_cli.stages.pretrain_log import MetricsLog, Tally
+from sgcl_cli.stages.pretrain_run import Run
 from sgcl_cli.stages.pretrain_watch import Watch
 
 Make = Callable[..., Path]
@@ -116,7 +120,29 @@ def test_collapse_is_said_once(config: PretrainConfig, monkeypatch: pytest.Monke
     calls = iter(range(100))
     monkeypatch.setattr(watch, "spread", lambda v: torch.tensor(1e-4 * next(calls)))
     outcome = pretrain(replace(config, weight_spatial=0.0, weight_inner=0.0))
-    assert [warning.partition(":")[0] for warning in outcome.warnings] == ["the embeddings have collapsed"]
+    said = [warning.partition(":")[0] for warning in outcome.warnings]
+    assert said.count("the embeddings have collapsed") == 1 and len(said) == len(set(said))
+
+
+def test_what_an_interrupted_part_of_a_run_said_is_in_run_json(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A self term that never moves is said once, of the first epoch, though the process that saw it is gone."""
+    config = replace(config, epochs=3, ramp_epochs=0.0, lr=1e-9, bank_start="random")
+    stepped = Run.stepped
+
+    def interrupted(self: Run, batch: object, position: Position) -> None:
+        stepped(self, batch, position)  # type: ignore[arg-type]
+        if position.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "stepped", interrupted)
+    first = Silent()
+    with pytest.raises(Interrupted):
+        pretrain(config, first)
+    assert any(warning.startswith("the self term is at chance") for warning in first.warnings)
+    said = [warning for warning in pretrain(config).warnings if warning.startswith("the self term is at chance")]
+    assert len(said) == 1 and "in epoch 1" in said[0]
 
 
 def test_numbers_for_tensorboard_are_found_by_their_paths() -> None:
