@@ -17,9 +17,6 @@ from sgcl_cli.errors import TrainingError
 Batch = TypeVar("Batch")
 
 
-_LATE = 1  # steps of a GPU that may be begun before the loss of one is looked at; the same in all processes
-
-
 @dataclass(frozen=True)
 class Position:
     """Where training stands: ``step`` steps are done in all, ``within`` of them in the epoch ``epoch`` (from 0)."""
@@ -84,7 +81,7 @@ def fit(
             optimiser.zero_grad(set_to_none=True)
             loss = work.loss(batch, position)
             losses.add(position, joint(loss.detach()))
-            losses.check(unknown=_LATE if loss.is_cuda else 0)
+            losses.check(unknown=_late(loss))
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             position = Position(position.epoch, position.within + 1, position.step + 1)
@@ -97,6 +94,11 @@ def fit(
         if work.end_epoch(position):
             break
     return position
+
+
+def _late(loss: Tensor) -> int:
+    """Steps that may be begun before a loss is looked at: one on a GPU, in all processes alike, and none on a CPU."""
+    return 1 if loss.is_cuda else 0
 
 
 class _Losses:

@@ -3,12 +3,13 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from sgcl_cli.engine import fit as module
 from sgcl_cli.engine.fit import NotFiniteError, Position, cosine, fit, in_steps
 from sgcl_cli.engine.interrupt import StopRequest
 from sgcl_cli.errors import TrainingError
@@ -125,3 +126,35 @@ def test_the_rate_falls_in_steps() -> None:
     rate = in_steps(0.3, [60, 80])
     assert [rate(step) for step in (0, 59)] == [0.3, 0.3]
     assert [rate(step) for step in (60, 79, 80, 99)] == pytest.approx([0.03, 0.03, 0.003, 0.003])
+
+
+def test_the_loss_of_a_gpu_is_looked_at_a_step_later_and_before_an_epoch_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for a GPU: whoever asks for a loss is noted."""
+    asked: list[int] = []
+    sent = iter(range(100))
+
+    def send(loss: Tensor) -> Callable[[], Tensor]:
+        number = next(sent)
+        return lambda: asked.append(number) or loss  # type: ignore[func-returns-value]
+
+    class Steps(Line):
+        def stepped(self, batch: int, position: Position) -> None:
+            super().stepped(batch, position)
+            known.append([*asked])
+
+        def end_epoch(self, position: Position) -> bool:
+            known.append([*asked])
+            return super().end_epoch(position)
+
+    known: list[list[int]] = []
+    monkeypatch.setattr(module, "to_host", send)
+    monkeypatch.setattr(module, "_late", lambda loss: 1)
+    work = Steps()
+    fit(work, _optimiser(work), epochs=2, lr=lambda step: 0.1)
+    assert known[:4] == [[], [0], [0, 1], [0, 1, 2]]
+    assert known[4:] == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5]]
+    bad = Steps(bad_step=2)
+    with pytest.raises(NotFiniteError, match="the loss is nan at step 2 .epoch 1.") as caught:
+        fit(bad, _optimiser(bad), epochs=4, lr=lambda step: 0.1)
+    assert caught.value.position == Position(0, 2, 2)
+    assert ("end", 1) not in bad.epochs

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 
 from sgcl_cli.artefacts.patches import PatchIndex
-from sgcl_cli.engine.loader import Batch, Called, Failed, Loader, StoredPatches, decode_jpeg, epoch_order, in_turn
+from sgcl_cli.engine.loader import (
+    Batch,
+    Called,
+    Failed,
+    Loader,
+    StoredPatches,
+    covering_order,
+    decode_jpeg,
+    epoch_order,
+    in_turn,
+)
 from sgcl_cli.errors import ArtefactError
 
 Make = Callable[..., Path]
@@ -106,3 +116,12 @@ def test_dimensions_are_checked_before_decoding(make_patches: Make) -> None:
         decode_jpeg(data, "it", largest=16)
     with pytest.raises(ArtefactError, match="not a readable JPEG"):
         decode_jpeg(b"\xff\xd8nonsense", "it")
+
+
+@pytest.mark.parametrize(("count", "batch"), [(200, 128), (256, 128), (7, 3), (5, 5)])
+def test_a_covering_order_has_every_patch_in_full_batches(count: int, batch: int) -> None:
+    order = covering_order(count, batch, 3, 9)
+    assert {len(part) for part in order} == {batch} and len(order) == -(-count // batch)
+    assert set(np.concatenate(order).tolist()) == set(range(count))
+    full = epoch_order(count, batch, 3, 9)
+    assert all(np.array_equal(*pair) for pair in zip(order, full, strict=False))

@@ -42,3 +42,15 @@ def test_time_is_that_between_two_readings_and_can_begin_anew() -> None:
     time.sleep(0.1)
     meter.add({}, {"loss": torch.tensor(0.0)})
     assert meter.read()[0][1]["seconds"] >= 0.1
+
+
+def test_what_is_not_waited_for_comes_with_the_next_reading() -> None:
+    meter = Meter(2)
+    for step in range(4):
+        meter.add({"step": step}, {"a": torch.tensor(float(step))})
+        if step == 1:
+            assert meter.due and meter.read(wait=False) == []
+    first = meter.read(wait=False)
+    assert [(known["step"], measured["a"]) for known, measured in first] == [(0, 0.0), (1, 1.0)]
+    assert [known["step"] for known, _ in meter.read()] == [2, 3]
+    assert meter.read() == []

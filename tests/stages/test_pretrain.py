@@ -28,6 +28,7 @@ from sgcl_cli.nets.resnet import RESNETS, ResNet
 from sgcl_cli.progress import Silent
 from sgcl_cli.stages import pretrain_run as stage
 from sgcl_cli.stages.pretrain import pretrain
+from sgcl_cli.stages.pretrain_trial import Cost
 
 Make = Callable[..., Path]
 
@@ -234,13 +235,28 @@ def test_a_damaged_checkpoint_is_not_taken_for_good(config: PretrainConfig) -> N
         pretrain(replace(config, epochs=1))
 
 
+@pytest.mark.parametrize(
+    ("seconds", "bound"),
+    [
+        ((0.1, 0.1, 0.3, 0.2, 0.5), "encoder"),
+        ((0.1, 0.4, 0.3, 0.2, 0.5), "views"),
+        ((0.1, 0.1, 0.3, 0.2, 0.7), "host"),
+        ((0.9, 0.1, 0.3, 0.2, 0.7), "data"),
+    ],
+)
+def test_what_bounds_a_step(seconds: tuple[float, ...], bound: str) -> None:
+    assert Cost(1.0, 1.0, *seconds).bound == bound
+
+
 def test_dry_run_writes_nothing(config: PretrainConfig) -> None:
     outcome = pretrain(replace(config, dry_run=True))
     data = outcome.data
     assert data["steps"] == 9 and data["seconds_per_step"] > 0
     pieces = data["seconds_of"]
-    assert set(pieces) == {"data", "views", "encoder", "objective", "clusters"} and min(pieces.values()) > 0
-    assert data["bound"] == max(("data", "views", "encoder", "objective"), key=pieces.__getitem__)
+    names = ("views", "encoder", "objective")
+    assert set(pieces) == {"data", *names, "host", "clusters"} and min(pieces.values()) > 0
+    assert pieces["host"] == pytest.approx(sum(pieces[name] for name in names))
+    assert data["bound"] == max(names, key=pieces.__getitem__)
     assert data["images_per_second"] == pytest.approx(8 / data["seconds_per_step"])
     hours = (9 * data["seconds_per_step"] + 2 * pieces["clusters"]) / 3600
     assert data["expected_hours"] == pytest.approx(hours)
