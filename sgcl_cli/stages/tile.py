@@ -34,6 +34,7 @@ from sgcl_cli.stages.tile_slide import TRIED, Job, Row, Survey, class_counts, pa
 from sgcl_cli.stages.turns import Elsewhere, Work, exclusively, in_turns, shard_of
 
 _SERIES_TIMEOUT = 60.0  # seconds
+_MUCH_INK = 0.01  # of the tissue
 _MIXED = 1.5  # between the coarsest and the finest level 0 of a cohort
 
 
@@ -227,6 +228,7 @@ def _row_of(made: PatchFile) -> Row:
         identity=made.source["identity"],
         id=made.id,
         tissue_preset=made.source.get("tissue_preset", ""),
+        ink_mm2=made.source.get("ink_mm2"),
         labels=None if made.label is None else class_counts(made.label, made.label_names),
     )
 
@@ -318,6 +320,11 @@ def _shortcomings(row: Row, config: TileConfig) -> str:
     if row.mpp_actual > config.mpp * UPSAMPLING_ALLOWED:
         said.append(
             f"level 0 is {row.mpp_actual:.4g} um/px, so patches at {config.mpp:g} hold less detail than they could"
+        )
+    if row.tissue_mm2 is not None and (row.ink_mm2 or 0) > _MUCH_INK * row.tissue_mm2:
+        said.append(
+            f"{row.ink_mm2:.2f} mm2 are taken for ink ({row.tissue_mm2:.2f} mm2 for tissue); look at its overlay, and use "
+            "--ink off, or column ink of --list, where that is tissue"
         )
     if isinstance(row, Survey) and row.untried:
         said.append(f"{row.untried} of the patches tried cannot be read and would be left out")

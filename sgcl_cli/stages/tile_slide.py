@@ -31,7 +31,7 @@ from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
 from sgcl_cli.slide.lattice import shares as lattice_shares
 from sgcl_cli.slide.reader import Slide, Thumbnail, identity
 from sgcl_cli.slide.tiff import check_whole
-from sgcl_cli.slide.tissue import Segmentation, segment
+from sgcl_cli.slide.tissue import Ink, Segmentation, segment
 from sgcl_cli.stages import foreign_patches
 from sgcl_cli.stages.drawings import Drawn, annotation_of, roi_of
 
@@ -56,6 +56,7 @@ class Row:
     ``mpp`` is level 0's, across the slide, ``mpp_y`` down it: another one where pixels are oblong.
     ``unreadable`` patches could not be decoded and are left out, as are ``overhanging`` ones of a peer's
     coordinate file; ``path`` in the source of the patches file says how it was read.
+    ``ink_mm2`` is the area of pen marks, which is no tissue; None where they are not looked for.
     ``tissue_preset`` is what tissue was told by, "" where a region of interest stands for it or nothing was looked for.
     ``labels`` counts the patches of each class that occurs. ``seconds`` and ``peak_mib`` (of the worker so far) belong to the
     run that made the file.
@@ -78,6 +79,7 @@ class Row:
     identity: str
     id: str = ""
     tissue_preset: str = ""
+    ink_mm2: float | None = None
     labels: dict[str, int] | None = None
     seconds: float | None = None
     peak_mib: float | None = None
@@ -209,7 +211,9 @@ def _lay(slide: Slide, job: Job, crew: Crew) -> tuple[Row, Geometry, Thumbnail, 
         geometry = foreign.geometry
     row = _plan(slide, job, geometry)
     thumbnail = overview.thumbnail(slide, crew)
-    found = _where(thumbnail, job)
+    found = _where(slide, thumbnail, job)
+    if _ink_of(job) == "auto":
+        row = replace(row, ink_mm2=round(float(found.ink.sum()) * thumbnail.mpp**2 / 1e6, 4))
     if foreign is None:
         lattice = lay(found.tissue | thumbnail.unreadable, slide.size, geometry, job.config.min_tissue)
         replaced = job.drawn.roi is not None and job.config.roi_mode == "replace"
@@ -292,7 +296,11 @@ def _given(entry: Entry) -> list[str]:
     return [f"{name} {value}" for name, value in entry.given.items() if value is not None]
 
 
-def _where(thumbnail: Thumbnail, job: Job) -> Segmentation:
+def _ink_of(job: Job) -> Ink:
+    return job.config.ink if job.entry.ink is None else job.entry.ink
+
+
+def _where(slide: Slide, thumbnail: Thumbnail, job: Job) -> Segmentation:
     """Where patches may lie: tissue, or the region of interest, or tissue within it."""
     given, config = job.entry, job.config
     found = segment(
@@ -301,6 +309,8 @@ def _where(thumbnail: Thumbnail, job: Job) -> Segmentation:
         preset=config.tissue if given.tissue is None else given.tissue,
         min_area=config.min_area if given.min_area is None else given.min_area,
         max_hole=config.max_hole if given.max_hole is None else given.max_hole,
+        ink=_ink_of(job),
+        finer=overview.finer(slide, thumbnail),
     )
     regions = roi_of(job.drawn)
     if regions is None:
@@ -481,6 +491,7 @@ def _finish(
                 "mpp_source": row.mpp_source,
                 "level": row.level,
                 "tissue_mm2": row.tissue_mm2,
+                "ink_mm2": row.ink_mm2,
                 **job.drawn.as_source(),
                 "path": reading.path,
                 "path_why": reading.why,

@@ -136,6 +136,38 @@ def test_pen_is_a_share_of_each_patch(tmp_path, inline):
         assert made.source["tissue_preset"] == "he"
 
 
+def test_ink_is_told_in_mm2_and_warned_of(tmp_path, inline):
+    samples = Path(__file__).parents[2] / "sample_data" / "slides"
+    out, settings = tmp_path / "out", {"mpp": 0.5, "patch_size": 64, "coords_only": True}
+    outcome = tile(config(out, samples, **settings), Silent())
+    ink = {row["slide_id"]: float(row["ink_mm2"]) for row in rows_of(out / "slides.csv")}
+    assert ink.pop("sample_pen_050") > 0.01 and set(ink.values()) == {0.0}
+    (warning,) = [text for text in outcome.warnings if "taken for ink" in text]
+    assert warning.startswith("sample_pen_050.tif: ") and "--ink off" in warning
+    page = (out / "index.html").read_text()
+    assert " mm² of ink" in page and "taken for ink" in page
+    assert tile(config(out, samples, **settings), Silent()).data["slides"][-1]["ink_mm2"] is not None
+    with pytest.raises(ConfigError, match="--ink was auto, is off"):
+        tile(config(out, samples, ink="off", **settings), Silent())
+    off = tile(config(tmp_path / "off", samples, ink="off", **settings), Silent())
+    assert not [text for text in off.warnings if "ink" in text]
+    assert {row["ink_mm2"] for row in rows_of(tmp_path / "off" / "slides.csv")} == {""}
+
+
+def test_packed_tissue_is_tiled_throughout(tmp_path, inline):
+    """Evenly dense on the thumbnail, nothing but cells at 2 um per pixel."""
+    side = 1024
+    cells = cv2.GaussianBlur(np.random.default_rng(4).normal(0, 1, (side, side)), (0, 0), 1.0)
+    cells -= cv2.GaussianBlur(cells, (0, 0), 2.5)
+    light = 240 * np.exp(-np.array([0.7, 1.6, 0.95]) * (1 + 0.2 * cells / cells.std())[..., None])
+    tags = {"resolution": (5000, 5000), "resolutionunit": "CENTIMETER"}
+    pixels = np.clip(np.rint(light), 0, 255).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(256, 256), photometric="rgb", metadata=None, **tags)
+    outcome = tile(config(tmp_path / "out", tmp_path / "a.tif"), Silent())
+    (row,) = outcome.data["slides"]
+    assert (row["patches"], row["ink_mm2"]) == (256, 0.0)
+
+
 def test_blur_is_measured_on_each_patch_in_um(tmp_path, inline):
     path = write_slide(tmp_path / "a.tif")
     pixels = tifffile.imread(path)
