@@ -181,6 +181,7 @@ class Found:
     identity: str
     sha256: str
     geometry: dict[str, Any]
+    remarks: tuple[str, ...] = ()
 
 
 def of_peers(config: EmbedConfig) -> Straight:
@@ -227,6 +228,7 @@ def of_peers(config: EmbedConfig) -> Straight:
         start += len(one.corners)
     overhanging = {slide_id: one.overhanging for slide_id, one in found.items() if one.overhanging}
     warnings = [f"{name}: {count} patches hang over its edge and are left out" for name, count in overhanging.items()]
+    warnings += [f"{slide_id}: {remark}" for slide_id, one in found.items() for remark in one.remarks]
     source = store.artefact_id("folder", {}, sorted(bag.source_id for bag in bags))
     return Straight(source, kind, bags, jobs, failures, warnings)
 
@@ -274,8 +276,17 @@ def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None
             "name": entry.slide_id,
         }
         unique = identity(entry.path, entry.further)
+        remarks = tuple(slide.remarks)
     return Found(
-        located.corners, located.sides, told.patch_size, located.overhanging, mpp, unique, told.sha256, geometry
+        located.corners,
+        located.sides,
+        told.patch_size,
+        located.overhanging,
+        mpp,
+        unique,
+        told.sha256,
+        geometry,
+        remarks,
     )
 
 

@@ -229,6 +229,7 @@ def _row_of(made: PatchFile) -> Row:
         id=made.id,
         tissue_preset=made.source.get("tissue_preset", ""),
         ink_mm2=made.source.get("ink_mm2"),
+        remarks=made.source.get("remarks", ""),
         labels=None if made.label is None else class_counts(made.label, made.label_names),
     )
 
@@ -316,7 +317,7 @@ def _mixture(rows: Sequence[Row]) -> str:
 
 
 def _shortcomings(row: Row, config: TileConfig) -> str:
-    said = []
+    said = [row.remarks] if row.remarks else []
     if row.mpp_actual > config.mpp * UPSAMPLING_ALLOWED:
         said.append(
             f"level 0 is {row.mpp_actual:.4g} um/px, so patches at {config.mpp:g} hold less detail than they could"

@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from sgcl_cli.artefacts.patches import SCHEMA, PatchWriter
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide import bands, direct, focus, jpeg, lossless, oblong, overlay, overview
+from sgcl_cli.slide import bands, direct, focus, jpeg, lossless, nuclei, oblong, overlay, overview
 from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
 from sgcl_cli.slide.crew import Crew
 from sgcl_cli.slide.discover import Entry
@@ -58,6 +59,7 @@ class Row:
     coordinate file; ``path`` in the source of the patches file says how it was read.
     ``ink_mm2`` is the area of pen marks, which is no tissue; None where they are not looked for.
     ``tissue_preset`` is what tissue was told by, "" where a region of interest stands for it or nothing was looked for.
+    ``remarks`` is what the slide's file says of itself that does not count, or what makes it doubtful.
     ``labels`` counts the patches of each class that occurs. ``seconds`` and ``peak_mib`` (of the worker so far) belong to the
     run that made the file.
     """
@@ -80,6 +82,7 @@ class Row:
     id: str = ""
     tissue_preset: str = ""
     ink_mm2: float | None = None
+    remarks: str = ""
     labels: dict[str, int] | None = None
     seconds: float | None = None
     peak_mib: float | None = None
@@ -214,6 +217,8 @@ def _lay(slide: Slide, job: Job, crew: Crew) -> tuple[Row, Geometry, Thumbnail, 
     found = _where(slide, thumbnail, job)
     if _ink_of(job) == "auto":
         row = replace(row, ink_mm2=round(float(found.ink.sum()) * thumbnail.mpp**2 / 1e6, 4))
+    if slide.mpp_source == "given" and (doubt := _doubt_of_mpp(slide, thumbnail, found.tissue)):
+        row = replace(row, remarks="; ".join(filter(None, [row.remarks, doubt])))
     if foreign is None:
         lattice = lay(found.tissue | thumbnail.unreadable, slide.size, geometry, job.config.min_tissue)
         replaced = job.drawn.roi is not None and job.config.roi_mode == "replace"
@@ -283,6 +288,7 @@ def _plan(slide: Slide, job: Job, geometry: Geometry) -> Row:
         level=level,
         tissue_mm2=None,
         identity=unique,
+        remarks="; ".join(slide.remarks),
         id=store.artefact_id(
             SCHEMA.format,
             config.affecting(),
@@ -326,6 +332,30 @@ def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Lab
         return None
     annotation = annotation_of(job.drawn, job.config, slide.size, slide.mpps)
     return label_patches(annotation, job.drawn.names, job.config.label_rule, lattice, geometry, slide.size)
+
+
+def _doubt_of_mpp(slide: Slide, thumbnail: Thumbnail, tissue: NDArray[np.bool_]) -> str:
+    """What speaks against a resolution that was given by hand: the size of nuclei; "" where nothing does."""
+    rows, columns = np.nonzero(tissue)
+    side = [min(nuclei.SIDE, limit) for limit in slide.size]
+
+    def places() -> Iterator[NDArray[np.uint8]]:
+        for number in np.random.default_rng(0).permutation(len(rows))[: nuclei.PLACES]:
+            middle = columns[number] * thumbnail.scale[0], rows[number] * thumbnail.scale[1]
+            x, y = (
+                round(min(max(0.0, centre - own / 2), limit - own))
+                for centre, own, limit in zip(middle, side, slide.size, strict=True)
+            )
+            with suppress(SlideError):
+                yield slide.pixels(0, (x, y), (side[0], side[1]))
+
+    size = nuclei.diameter(places())
+    if size is None or not nuclei.implausible(size, slide.mpp):
+        return ""
+    return (
+        f"at the {slide.mpp:.4g} um/px that were given its dark blobs, nuclei as a rule, are {size * slide.mpp:.1f} um wide, "
+        f"usual are about {nuclei.USUAL:g}; check --slide-mpp or column mpp of --list"
+    )
 
 
 def _is_given(contours: Path, config: TileConfig) -> bool:
@@ -492,6 +522,7 @@ def _finish(
                 "level": row.level,
                 "tissue_mm2": row.tissue_mm2,
                 "ink_mm2": row.ink_mm2,
+                "remarks": row.remarks,
                 **job.drawn.as_source(),
                 "path": reading.path,
                 "path_why": reading.why,

@@ -219,6 +219,25 @@ def test_identity_depends_on_size_first_and_last_mebibyte(tmp_path: Path):
     assert identity(path, [other]) != both
 
 
+def test_a_mirax_slide_without_its_folder_says_so(tmp_path: Path):
+    path = tmp_path / "a.mrxs"
+    path.write_bytes(b"\xff\xd8\xff\xd9")
+    with pytest.raises(SlideError, match=r"the folder a beside it, which holds its pixels, is missing") as caught:
+        Slide(path)
+    assert "together with the whole folder" in caught.value.hint
+    (tmp_path / "a").mkdir()
+    with pytest.raises(SlideError, match=r"the folder a beside it, which holds its pixels, has no Slidedat\.ini"):
+        Slide(path)
+
+
+def test_the_reason_of_openslide_is_passed_on(tmp_path: Path):
+    (tmp_path / "a.svs").write_bytes(b"no slide")
+    with pytest.raises(
+        SlideError, match=r"a\.svs is not a slide that OpenSlide knows: Unsupported or missing image file"
+    ):
+        Slide(tmp_path / "a.svs")
+
+
 def test_real_slides(real_data: Path):
     with Slide(real_data / "wsi" / "metaplasia_HE.svs") as slide:
         assert (slide.mpp, slide.size) == (0.2528, (13198, 11685))
