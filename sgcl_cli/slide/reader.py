@@ -8,10 +8,8 @@ Source: OpenSlide's properties (https://openslide.org/properties/).
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import plain, strips
+from sgcl_cli.slide.files import check_readable
 from sgcl_cli.slide.levels import WINDOW, contrast, differs, mismatch
 from sgcl_cli.slide.resolution import MppSource, positive, resolution
 
@@ -39,7 +38,6 @@ THUMBNAIL_SIDE = 4096
 _BLOCK = 2048  # pixels of a level read at once
 _PIECE = 64  # pixels of a level; an unreadable block is narrowed down to pieces of about this size
 _UNREADABLE_PIECES = 4000  # beyond so many a slide is given up
-_MIB = 2**20
 _MIRAX_INDEX = "Slidedat.ini"
 
 _Pair = tuple[float, float]
@@ -59,29 +57,6 @@ class Thumbnail:
     scale: tuple[float, float]
     mpp: float
     unreadable: NDArray[np.bool_]
-
-
-def identity(path: Path, further: Sequence[Path] = ()) -> str:
-    """What tells a file from another: its size and the sha256 of its first and last MiB, ``<bytes>-<hex>``.
-
-    :param further: files of the same slide: size and sha256 are then those of all files' identities, sorted.
-    :raises SlideError: the file cannot be read.
-    """
-    if further:
-        parts = sorted(identity(part) for part in (path, *further))
-        total = sum(int(part.partition("-")[0]) for part in parts)
-        return f"{total}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
-    try:
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            digest = hashlib.sha256(stream.read(_MIB))
-            stream.seek(max(0, size - _MIB))
-            digest.update(stream.read(_MIB))
-    except OSError as error:
-        raise SlideError(
-            f"{path.name} cannot be read: {error.strerror}", "check the path and its permissions"
-        ) from error
-    return f"{size}-{digest.hexdigest()}"
 
 
 def dicom_series(path: Path) -> str | None:
@@ -119,7 +94,7 @@ class Slide:
         self.path = path
         self._source: Any = None
         self._capacity: int | None = None
-        identity(path)
+        check_readable(path)
         with self._translated():
             self._source = self._open()
         try:

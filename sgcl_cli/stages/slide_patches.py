@@ -29,7 +29,8 @@ from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
 from sgcl_cli.slide import bands, direct
 from sgcl_cli.slide.crew import Crew
 from sgcl_cli.slide.discover import Entry, discover
-from sgcl_cli.slide.reader import Slide, dicom_series, identity
+from sgcl_cli.slide.files import identity
+from sgcl_cli.slide.reader import Slide, dicom_series
 from sgcl_cli.slide.tiff import check_whole
 from sgcl_cli.stages import embed_sources
 from sgcl_cli.stages.embed_sources import Bag, Kind, Todo
@@ -141,10 +142,15 @@ def _entries(config: EmbedConfig, files: Sequence[PatchFile]) -> dict[str, Entry
     found: dict[str, Entry] = {}
     for file in files:
         name = str(file.source.get("name", ""))
-        if name and (root / name).is_file():
+        if name and (root / name).is_file() and Path(name).suffix.lower() != ".dcm":
             found[file.slide_id] = Entry(file.slide_id, root / name, name)
     if any(len(file) and file.slide_id not in found for file in files):
-        found = {entry.slide_id: entry for entry in _discovered(root)} | found
+        discovered = _discovered(root)
+        by_name = {entry.name: entry for entry in discovered}
+        named = {
+            file.slide_id: by_name[str(file.source.get("name"))] for file in files if file.source.get("name") in by_name
+        }
+        found = {entry.slide_id: entry for entry in discovered} | named | found
     return found
 
 

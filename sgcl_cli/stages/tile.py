@@ -27,7 +27,8 @@ from sgcl_cli.engine.pool import Lost, Progress, Result, run_tasks
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.slide.discover import Entry, discover
-from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, dicom_series, identity
+from sgcl_cli.slide.files import companions, identity
+from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, dicom_series
 from sgcl_cli.stages.cohort_page import write_page
 from sgcl_cli.stages.drawings import Drawings, renamed, settle
 from sgcl_cli.stages.tile_slide import TRIED, Job, Row, Survey, class_counts, patches_path, survey_slide, tile_slide
@@ -199,7 +200,7 @@ def _check_unchanged(entry: Entry, made: PatchFile) -> None:
 
     :raises SlideError: it is another file now, or cannot be read any more.
     """
-    if entry.path.exists() and not entry.further:
+    if entry.path.exists() and not entry.further and not companions(entry.path):
         status = entry.path.stat()
         if (status.st_size, status.st_mtime_ns) == (made.source.get("bytes"), made.source.get("modified_ns")):
             return

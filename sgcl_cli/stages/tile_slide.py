@@ -28,9 +28,10 @@ from sgcl_cli.slide import bands, direct, focus, jpeg, lossless, nuclei, oblong,
 from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
 from sgcl_cli.slide.crew import Crew
 from sgcl_cli.slide.discover import Entry
+from sgcl_cli.slide.files import identity
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
 from sgcl_cli.slide.lattice import shares as lattice_shares
-from sgcl_cli.slide.reader import Slide, Thumbnail, identity
+from sgcl_cli.slide.reader import Slide, Thumbnail
 from sgcl_cli.slide.tiff import check_whole
 from sgcl_cli.slide.tissue import Ink, Segmentation, segment
 from sgcl_cli.stages import foreign_patches

@@ -9,7 +9,7 @@ import pytest
 
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import reader
-from sgcl_cli.slide.reader import Slide, identity
+from sgcl_cli.slide.reader import Slide
 
 GREY = np.full((512, 768, 3), 200, np.uint8)
 
@@ -196,27 +196,6 @@ def test_background_colour_of_the_slide():
     rgba[0] = (100, 100, 100, 255)
     mixed = reader._compose(rgba, reader._background({"openslide.background-color": "0A141E"}))
     assert (mixed[0] == 100).all() and (mixed[1] == (10, 20, 30)).all()
-
-
-def test_identity_depends_on_size_first_and_last_mebibyte(tmp_path: Path):
-    path = tmp_path / "big"
-    content = bytearray(os.urandom(3 * 2**20))
-    path.write_bytes(content)
-    first = identity(path)
-    assert first.startswith(f"{3 * 2**20}-")
-    for position, same in ((0, False), (len(content) - 1, False), (len(content) // 2, True)):
-        changed = bytearray(content)
-        changed[position] ^= 1
-        path.write_bytes(changed)
-        assert (identity(path) == first) is same
-    path.write_bytes(content + b"x")
-    assert identity(path) != first
-    other = tmp_path / "other"
-    other.write_bytes(b"abc")
-    both = identity(path, [other])
-    assert both == identity(other, [path]) != identity(path) and both.startswith(f"{3 * 2**20 + 1 + 3}-")
-    other.write_bytes(b"abd")
-    assert identity(path, [other]) != both
 
 
 def test_a_mirax_slide_without_its_folder_says_so(tmp_path: Path):

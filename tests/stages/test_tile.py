@@ -168,6 +168,22 @@ def test_packed_tissue_is_tiled_throughout(tmp_path, inline):
     assert (row["patches"], row["ink_mm2"]) == (256, 0.0)
 
 
+def test_a_slide_whose_further_files_have_changed_is_not_complete(tmp_path, inline):
+    """OpenSlide opens any TIFF, whatever its name: a stand-in for a MIRAX slide whose folder was not copied whole."""
+    write_slide(tmp_path / "in" / "a.mrxs")
+    (tmp_path / "in" / "a").mkdir()
+    data = tmp_path / "in" / "a" / "Data0000.dat"
+    data.write_bytes(b"cut")
+    settings = {"coords_only": True}
+    first = tile(config(tmp_path / "out", tmp_path / "in", **settings), Silent())
+    assert tile(config(tmp_path / "out", tmp_path / "in", **settings), Silent()).data["skipped"] == 1
+    data.write_bytes(b"mended")
+    with pytest.raises(SlideError, match=r"a\.mrxs has changed since it was tiled"):
+        tile(config(tmp_path / "out", tmp_path / "in", **settings), Silent())
+    second = tile(config(tmp_path / "out", tmp_path / "in", overwrite=True, **settings), Silent())
+    assert second.data["slides"][0]["identity"] != first.data["slides"][0]["identity"]
+
+
 def test_a_slide_whose_levels_are_padded_is_read_from_a_finer_one_and_it_is_said(tmp_path, inline):
     whole = tifffile.imread(write_slide(tmp_path / "plain.tif", mpp=0.5))[:900]
     for name, pad in (("plain", 0), ("padded", 256)):
