@@ -22,7 +22,9 @@ class TileConfig(Config):
         (), "Slides, or folders that are searched for slides.", affects=False, argument=True
     )
     list: str | None = option(
-        None, "Table of slides, CSV with columns path[,slide_id][,mpp][,tissue][,min_area][,max_hole].", affects=False
+        None,
+        "Table of slides, CSV with columns path[,slide_id][,mpp][,tissue][,ink][,min_area][,max_hole].",
+        affects=False,
     )
     id_from: Literal["stem", "path"] = option(
         "stem", "Where slide ids come from: the file's stem, or its relative path.", affects=False
@@ -30,6 +32,11 @@ class TileConfig(Config):
 
     tissue: Literal["auto", "he", "ihc", "faint"] = option(
         "auto", "Stain by which tissue is told: he, ihc, faint or unstained, or auto by each slide.", panel="Tissue"
+    )
+    ink: Literal["auto", "off"] = option(
+        "auto",
+        "Whether pen marks are looked for and left out; off where a slide has none and dense tissue is taken for some.",
+        panel="Tissue",
     )
     min_area: float = option(20_000.0, "Least area of a piece of tissue, um^2.", low=0, panel="Tissue")
     max_hole: float = option(6_000.0, "Largest area of a hole that counts as tissue, um^2.", low=0, panel="Tissue")

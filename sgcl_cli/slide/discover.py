@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.errors import ConfigError, LabelError
-from sgcl_cli.slide.tissue import Choice
+from sgcl_cli.slide.tissue import Choice, Ink
 
 # https://openslide.org/formats/
 EXTENSIONS = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi")
@@ -45,13 +45,14 @@ class Entry:
     mpp: float | None = None
     further: tuple[Path, ...] = ()
     tissue: Choice | None = None
+    ink: Ink | None = None
     min_area: float | None = None
     max_hole: float | None = None
 
     @property
     def given(self) -> dict[str, Any]:
         """What the table says of this slide, by column; None where it says nothing."""
-        return {name: getattr(self, name) for name in ("mpp", "tissue", "min_area", "max_hole")}
+        return {name: getattr(self, name) for name in ("mpp", "tissue", "ink", "min_area", "max_hole")}
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _is_our_output(folder: Path) -> bool:
 
 
 def _from_table(table: Path, id_from: IdFrom) -> list[Entry]:
-    """Rows path[,slide_id][,mpp][,tissue][,min_area][,max_hole]; relative paths are relative to the table's folder."""
+    """Rows path[,slide_id][,mpp][,tissue][,ink][,min_area][,max_hole]; relative paths are relative to the table's folder."""
     try:
         rows = store.read_table(table, ["path"])
     except LabelError as error:
@@ -173,7 +174,8 @@ def _from_table(table: Path, id_from: IdFrom) -> list[Entry]:
                 named,
                 slide_id=row.get("slide_id") or named.slide_id,
                 mpp=_table_number(row, "mpp", where, "um per pixel as a positive number", above_zero=True),
-                tissue=_table_tissue(row.get("tissue", ""), where),
+                tissue=_table_choice(row, "tissue", get_args(Choice), where),
+                ink=_table_choice(row, "ink", get_args(Ink), where),
                 min_area=_table_number(row, "min_area", where, "um^2 as a number from 0"),
                 max_hole=_table_number(row, "max_hole", where, "um^2 as a number from 0"),
             )
@@ -194,16 +196,14 @@ def _table_number(row: Mapping[str, str], column: str, where: str, what: str, ab
     return value
 
 
-def _table_tissue(text: str, where: str) -> Choice | None:
-    choices: tuple[Choice, ...] = get_args(Choice)
-    for choice in choices:
-        if text.lower() == choice:
-            return choice
-    if text:
+def _table_choice(row: Mapping[str, str], column: str, choices: Sequence[str], where: str) -> Any:
+    """One of the choices, None where the cell is empty."""
+    text = row.get(column, "")
+    if text and text.lower() not in choices:
         raise ConfigError(
-            f"{where}: tissue is '{text}'", f"choose one of {', '.join(choices)}, or leave the cell empty"
+            f"{where}: {column} is '{text}'", f"choose one of {', '.join(choices)}, or leave the cell empty"
         )
-    return None
+    return text.lower() or None
 
 
 def _once(entries: list[Entry], passed: Counter[str]) -> list[Entry]:

@@ -1,7 +1,8 @@
 """What lies on a slide besides tissue: ink of any colour, black borders, and the lines of coverslips and bubbles.
 
-Ink is told by two things. It has hues that no stain of tissue has at such strength; and a stroke is denser and more even than
-any tissue, whatever its colour. The first needs to know the stain, the second needs no colour.
+Ink is told by two things. It has hues that no stain of tissue has at such strength; and a stroke is dense and even, whatever
+its colour. The first needs to know the stain, the second needs no colour. Packed tissue is as dense and, on a thumbnail, as even;
+so what looks like a stroke there is looked at once more at a finer resolution, where tissue shows its cells (``structure``).
 
 Densities are optical densities above glass, float32 (H, W, 3) of red, green, blue; lengths in um; masks bool (H, W).
 """
@@ -16,13 +17,14 @@ import numpy as np
 from sgcl_cli.slide import morphology
 from sgcl_cli.slide.density import BLUE, GREEN, RED, Image, box_spread, coherence, colour, in_strips, strongest, weakest
 from sgcl_cli.slide.morphology import Mask
+from sgcl_cli.slide.structure import FinerLook, structured
 
 _HALO = 8  # pixels
 
 BLACK = 1.5  # density in every channel
 _BLACK_AREA = 50_000.0  # um^2; smaller black spots are pigment or chromogen
 
-_EVEN = 0.05  # spread of absorbed light over its mean within such a width; tissue is more uneven
+_EVEN = 0.05  # spread of absorbed light over its mean within such a width; only packed tissue is as even
 _EVEN_WIDTH = 40.0
 _STROKE_AREA = 30_000.0  # um^2
 _EVEN_MPP = 16.0  # where pixels are larger, cells average out and tissue is even too
@@ -42,17 +44,32 @@ _NEUTRAL = 0.25  # between channels, as a share of the strongest
 _LINE_MARGIN = 24.0
 
 
-def black_mask(density: Image, mpp: float) -> Mask:
-    """Black borders, padding and ink; ``density`` may be the plain optical density."""
+def black_mask(density: Image, mpp: float, finer: FinerLook | None = None) -> tuple[Mask, Mask]:
+    """Black borders and padding, which reach the image's edge, and black ink inside; ``density`` may be the plain one.
+
+    :param finer: shows the cells of what is so dense for its stain or pigment, which is then no ink.
+    """
     dark = in_strips(lambda part: np.asarray(weakest(_soft(part)) > BLACK), density, _HALO)
-    return morphology.dilate(morphology.pieces(dark, _BLACK_AREA / mpp**2), _MARGIN / mpp)
+    large = morphology.pieces(dark, _BLACK_AREA / mpp**2)
+    border = morphology.pieces_holding(large, _rim(large.shape), 0)
+    inside = large & ~border
+    if finer is not None and inside.any():
+        inside = morphology.pieces(inside & ~structured(inside, mpp, finer), _BLACK_AREA / mpp**2)
+    return morphology.dilate(border, _MARGIN / mpp), morphology.dilate(inside, _MARGIN / mpp)
 
 
-def ink_mask(above: Image, mpp: float, stained: Callable[[Image], Mask], densest_stain: float) -> Mask:
+def ink_mask(
+    above: Image,
+    mpp: float,
+    stained: Callable[[Image], Mask],
+    densest_stain: float,
+    finer: FinerLook | None = None,
+) -> Mask:
     """Strokes of a pen that are even, whatever their colour, and what of an ink's hue goes on from them.
 
     :param stained: where densities are of a colour that the stain has.
     :param densest_stain: the density beyond which even areas of the stain's own colour are ink.
+    :param finer: shows the cells of packed tissue, which is then no ink; without it the thumbnail alone decides.
     """
     if mpp > _EVEN_MPP:
         return np.zeros(above.shape[:2], np.bool_)
@@ -65,8 +82,12 @@ def ink_mask(above: Image, mpp: float, stained: Callable[[Image], Mask], densest
         even = box_spread(absorbed, side) < _EVEN * cv2.blur(absorbed, (side, side))
         return np.asarray((strongest(soft) > least) & even)
 
-    dense = in_strips(dense_and_even, above, _HALO + side)
-    strokes = morphology.pieces(morphology.opened(dense, _EVEN_WIDTH / mpp), _STROKE_AREA / mpp**2)
+    def stroke(even: Mask) -> Mask:
+        return morphology.pieces(morphology.opened(even, _EVEN_WIDTH / mpp), _STROKE_AREA / mpp**2)
+
+    strokes = stroke(in_strips(dense_and_even, above, _HALO + side))
+    if finer is not None and strokes.any():
+        strokes = stroke(strokes & ~structured(strokes, mpp, finer))
     if not strokes.any():
         return strokes
     hued = in_strips(lambda part: far_blue(_soft(part)), above, _HALO)
@@ -80,6 +101,12 @@ def hue_mask(above: Image, mpp: float) -> Mask:
     hued = in_strips(lambda part: far_blue(_soft(part)), above, _HALO)
     blue = morphology.pieces(hued, _HUED_AREA / mpp**2)
     return morphology.dilate(blue | morphology.pieces_holding(red, strokes, 0), _MARGIN / mpp)
+
+
+def hued_mask(above: Image, mpp: float) -> Mask:
+    """All of a hue that H&E does not have, strokes or not, without margins: ink that is told by its colour."""
+    hued = in_strips(lambda part: far_red(_soft(part)) | far_blue(_soft(part)), above, _HALO)
+    return morphology.pieces(hued, _HUED_AREA / mpp**2)
 
 
 def far_blue(above: Image) -> Mask:
@@ -109,6 +136,13 @@ def line_mask(above: Image, mpp: float) -> Mask:
 
     lines = in_strips(thin_and_straight, above, 6 * scale + side)
     return morphology.dilate(lines, _LINE_MARGIN / mpp)
+
+
+def _rim(shape: tuple[int, ...]) -> Mask:
+    """The outermost pixels of an image."""
+    rim = np.ones(shape, np.bool_)
+    rim[1:-1, 1:-1] = False
+    return rim
 
 
 def _soft(density: Image) -> Image:

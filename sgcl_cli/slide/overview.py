@@ -6,10 +6,12 @@ leaves little but undoing the entropy coding; see ``direct`` for when tiles may 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.slide import area, direct
+from sgcl_cli.slide import area, direct, structure
 from sgcl_cli.slide.crew import ALONE, Crew
 from sgcl_cli.slide.reader import THUMBNAIL_MPP, THUMBNAIL_SIDE, Slide, Thumbnail
 
@@ -40,3 +42,17 @@ def thumbnail(slide: Slide, crew: Crew = ALONE) -> Thumbnail:
             return area.fit(source.rectangle((left, top, right, bottom), crew), size)
 
         return slide.thumbnail(read=read, block=_BLOCK * source.pitch)
+
+
+def finer(slide: Slide, thumbnail: Thumbnail) -> structure.FinerLook | None:
+    """The slide's pixels at about 2 um under its thumbnail; None where level 0 is too coarse to show cells."""
+    factor = math.floor(thumbnail.mpp / max(structure.MPP, slide.mpp) + 1e-6)
+    if factor < 1 or thumbnail.mpp / factor > structure.COARSEST:
+        return None
+
+    def read(box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        (left, top, right, bottom), (across, down) = box, thumbnail.scale
+        extent = (right - left) * across, (bottom - top) * down
+        return slide.region((left * across, top * down), extent, ((right - left) * factor, (bottom - top) * factor))
+
+    return structure.FinerLook(factor, read)

@@ -8,10 +8,8 @@ Source: OpenSlide's properties (https://openslide.org/properties/).
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,8 @@ from PIL import Image, UnidentifiedImageError
 
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import plain, strips
+from sgcl_cli.slide.files import check_readable
+from sgcl_cli.slide.levels import WINDOW, contrast, differs, mismatch
 from sgcl_cli.slide.resolution import MppSource, positive, resolution
 
 UPSAMPLING_ALLOWED = 1.05
@@ -38,7 +38,7 @@ THUMBNAIL_SIDE = 4096
 _BLOCK = 2048  # pixels of a level read at once
 _PIECE = 64  # pixels of a level; an unreadable block is narrowed down to pieces of about this size
 _UNREADABLE_PIECES = 4000  # beyond so many a slide is given up
-_MIB = 2**20
+_MIRAX_INDEX = "Slidedat.ini"
 
 _Pair = tuple[float, float]
 
@@ -57,29 +57,6 @@ class Thumbnail:
     scale: tuple[float, float]
     mpp: float
     unreadable: NDArray[np.bool_]
-
-
-def identity(path: Path, further: Sequence[Path] = ()) -> str:
-    """What tells a file from another: its size and the sha256 of its first and last MiB, ``<bytes>-<hex>``.
-
-    :param further: files of the same slide: size and sha256 are then those of all files' identities, sorted.
-    :raises SlideError: the file cannot be read.
-    """
-    if further:
-        parts = sorted(identity(part) for part in (path, *further))
-        total = sum(int(part.partition("-")[0]) for part in parts)
-        return f"{total}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
-    try:
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            digest = hashlib.sha256(stream.read(_MIB))
-            stream.seek(max(0, size - _MIB))
-            digest.update(stream.read(_MIB))
-    except OSError as error:
-        raise SlideError(
-            f"{path.name} cannot be read: {error.strerror}", "check the path and its permissions"
-        ) from error
-    return f"{size}-{digest.hexdigest()}"
 
 
 def dicom_series(path: Path) -> str | None:
@@ -102,6 +79,7 @@ class Slide:
     :ivar mpp_source: where ``mpp`` comes from.
     :ivar downsamples: of each level, level-0 pixels per pixel.
     :ivar level_sizes: (width, height) of each level, pixels.
+    :ivar unusable: why a level does not count, by level: it is no reduced copy of level 0. It is never read.
     :ivar background: RGB of what the scanner did not scan.
     :ivar magnification: the objective's power, where recorded.
     """
@@ -116,7 +94,7 @@ class Slide:
         self.path = path
         self._source: Any = None
         self._capacity: int | None = None
-        identity(path)
+        check_readable(path)
         with self._translated():
             self._source = self._open()
         try:
@@ -126,12 +104,17 @@ class Slide:
                 self.level_sizes: tuple[tuple[int, int], ...] = tuple(self._source.level_dimensions)
                 properties = dict(self._source.properties)
             self._check_dimensions(properties)
+            self._check_generic(properties)
+            found = ((level, mismatch(self.size, size)) for level, size in enumerate(self.level_sizes))
+            self.unusable: dict[int, str] = {level: why for level, why in found if why}
             self.background = _background(properties)
             self.magnification = positive(properties.get("openslide.objective-power"))
             self.mpps: tuple[float, float]
             self.mpp_source: MppSource
             self.mpps, self.mpp_source = resolution(path, properties, given_mpp, default_mpp)
             self.mpp = max(self.mpps)
+            if properties.get("openslide.vendor", "generic-tiff") == "generic-tiff":
+                self._check_pictures()
         except SlideError:
             self._source.close()
             raise
@@ -149,12 +132,20 @@ class Slide:
         """What renders the pixels."""
         return "openslide" if isinstance(self._source, openslide.OpenSlide) else "plain"
 
+    @property
+    def remarks(self) -> list[str]:
+        """What the file says of itself that does not count, for people."""
+        if not self.unusable:
+            return []
+        levels = "; ".join(f"level {level}: {why}" for level, why in self.unusable.items())
+        return [f"levels that are no reduced copies of level 0 are not used: {levels}"]
+
     def best_level(self, mpp: float) -> int:
         """The lowest-resolution level that still resolves ``mpp``, up to 5 % of upsampling; else level 0."""
         sufficient = [
             level
             for level, downsample in enumerate(self.downsamples)
-            if self.mpp * downsample <= mpp * UPSAMPLING_ALLOWED
+            if self.mpp * downsample <= mpp * UPSAMPLING_ALLOWED and level not in self.unusable
         ]
         return max(sufficient, key=lambda level: self.downsamples[level], default=0)
 
@@ -249,7 +240,8 @@ class Slide:
 
         :returns: why pieces are unreadable.
         """
-        levels = [level for level, downsample in enumerate(self.downsamples) if downsample <= self.downsamples[best]]
+        coarsest = self.downsamples[best]
+        levels = [n for n, factor in enumerate(self.downsamples) if factor <= coarsest and n not in self.unusable]
         failures = []
         for piece in _parts(block.size, block.corner, block.scale, _PIECE * self.downsamples[best]):
             for level in sorted(levels, key=lambda level: -self.downsamples[level]):
@@ -285,9 +277,21 @@ class Slide:
         try:
             return openslide.OpenSlide(self.path)
         except openslide.OpenSlideUnsupportedFormatError:
-            if strips.is_untiled_tiff(self.path):
-                return strips.StrippedTiff(self.path)
+            if strips.is_tiff(self.path):
+                return strips.PlainTiff(self.path)
             raise
+
+    def _check_generic(self, properties: Mapping[str, str]) -> None:
+        """Where OpenSlide opens a TIFF without knowing its scanner: make sure of its samples, and that it took the largest image.
+
+        :raises SlideError: a stack of images, or samples or colours that are not supported.
+        """
+        if properties.get("openslide.vendor") != "generic-tiff" or strips.check_generic(self.path, self.size):
+            return
+        self._source.close()
+        self._source = strips.PlainTiff(self.path)
+        self.size = self._source.dimensions
+        self.downsamples, self.level_sizes = self._source.level_downsamples, self._source.level_dimensions
 
     def _reopen(self) -> None:
         """Make other places readable again: after an error OpenSlide answers every call with that error."""
@@ -298,6 +302,28 @@ class Slide:
                 self._source = fresh
                 if self._capacity is not None:
                     self.cache(self._capacity)
+
+    def _check_pictures(self) -> None:
+        """Compare each level with the next finer one at the place of most contrast: any image may be flagged as a level.
+
+        Levels that are padded alike across and down are found by their far half, where places have shifted most.
+        """
+        for level in range(1, len(self.downsamples)):
+            if level in self.unusable:
+                continue
+            finer = max(n for n in range(level) if n not in self.unusable)
+            size = tuple(min(WINDOW, side) for side in self.level_sizes[level])
+            windows = []
+            with suppress(SlideError):
+                for place in _far_places(self.level_sizes[level], size):
+                    location = round(place[0] * self.downsamples[level]), round(place[1] * self.downsamples[level])
+                    window = self.pixels(level, location, (size[0], size[1]))
+                    windows.append((contrast(window), location, window))
+                _, location, window = max(windows, key=lambda each: each[0])
+                ratio = self.downsamples[level] / self.downsamples[finer]
+                below = self.pixels(finer, location, (round(size[0] * ratio), round(size[1] * ratio)))
+                if differs(window, below):
+                    self.unusable[level] = f"it shows something else than level {finer}"
 
     def _check_dimensions(self, properties: Mapping[str, str]) -> None:
         tiles = [
@@ -319,7 +345,8 @@ class Slide:
             yield
         except openslide.OpenSlideUnsupportedFormatError as error:
             raise SlideError(
-                f"{name} is not a slide that OpenSlide knows", _unknown_format_remedy(self.path)
+                f"{name} is not a slide that OpenSlide knows: {_unknown_format(self.path) or error}",
+                _unknown_format_remedy(self.path),
             ) from error
         except openslide.OpenSlideError as error:
             self._reopen()
@@ -404,6 +431,14 @@ def _average_rows(pixels: NDArray[np.generic], edges: NDArray[np.float64]) -> ND
     return means
 
 
+def _far_places(size: tuple[int, int], window: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Corners of windows in the far half of an image, and of one at its beginning."""
+    xs, ys = (
+        {round(share * (side - own)) for share in (0.5, 0.7, 0.9)} for side, own in zip(size, window, strict=True)
+    )
+    return [(0, 0), *((x, y) for y in sorted(ys) for x in sorted(xs))]
+
+
 def _compose(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
     alpha = rgba[..., 3:]
     if alpha.min(initial=255) == 255:
@@ -418,7 +453,18 @@ def _background(properties: Mapping[str, str]) -> tuple[int, int, int]:
     return int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)
 
 
+def _unknown_format(path: Path) -> str:
+    """What a slide of several files lacks, which OpenSlide tells of none of them."""
+    folder = path.with_suffix("")
+    if path.suffix.lower() != ".mrxs" or (folder / _MIRAX_INDEX).is_file():
+        return ""
+    what = f"has no {_MIRAX_INDEX}" if folder.is_dir() else "is missing"
+    return f"the folder {folder.name} beside it, which holds its pixels, {what}"
+
+
 def _unknown_format_remedy(path: Path) -> str:
+    if path.suffix.lower() == ".mrxs":
+        return "copy the .mrxs file together with the whole folder of the same name"
     if path.stat().st_size == 0:
         return "the file is empty; copy it again"
     return "check that it is a whole-slide image and complete"

@@ -70,6 +70,12 @@ def tiled_levels(path: Path) -> list[TiledLevel]:
         return []
 
 
+def largest_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage | None:
+    """The image of most pixels, whatever page it stands on: the slide. None where there is no image."""
+    pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+    return max(pages, key=lambda page: page.imagewidth * page.imagelength, default=None)
+
+
 def check_whole(path: Path) -> None:
     """Refuse a TIFF whose end is missing, as an interrupted copy leaves it.
 

@@ -12,6 +12,7 @@ ihc     of some colour, in every piece      what is even and dense, and blue or 
 faint   textured; any colour, or none       the same
 ======  ==================================  ===============================================================
 
+What is even and dense on a thumbnail may be packed tissue; a finer look tells it from ink by its cells (``structure``).
 Arrays are (row, column); lengths in um.
 """
 
@@ -38,9 +39,11 @@ from sgcl_cli.slide.density import (
     strongest,
 )
 from sgcl_cli.slide.morphology import Mask
+from sgcl_cli.slide.structure import FinerLook
 
 Preset = Literal["he", "ihc", "faint"]
 Choice = Literal["auto", "he", "ihc", "faint"]
+Ink = Literal["auto", "off"]
 
 MIN_AREA = 20_000.0  # um^2
 MAX_HOLE = 6_000.0  # um^2
@@ -100,11 +103,13 @@ class Segmentation:
 
     :ivar tissue: bool (H, W), without pen marks and scanner borders.
     :ivar pen: bool (H, W), pen marks and black borders, with a margin for their faded edges.
+    :ivar ink: bool (H, W), the pen marks alone, with that margin; under ``he`` also what its colour alone keeps out.
     :ivar preset: what was looked for, also where it was chosen.
     """
 
     tissue: Mask
     pen: Mask
+    ink: Mask
     preset: Preset
 
 
@@ -115,6 +120,8 @@ def segment(
     preset: Choice = "auto",
     min_area: float = MIN_AREA,
     max_hole: float = MAX_HOLE,
+    ink: Ink = "auto",
+    finer: FinerLook | None = None,
 ) -> Segmentation:
     """Tell tissue from glass and from what else lies on it.
 
@@ -123,26 +130,39 @@ def segment(
     :param preset: the kind of stain; ``auto`` chooses by the colours of what is textured.
     :param min_area: pieces below this area are dropped, um^2.
     :param max_hole: holes up to this area are filled, um^2.
+    :param ink: whether pen marks are looked for; black borders and the preset's colours of tissue are so in any case.
+    :param finer: the slide's finer pixels, by which packed tissue is told from ink; without them it may be taken for ink.
     """
     density = optical_density(rgb)
-    black = marks.black_mask(density, mpp)
+    border, black_ink = marks.black_mask(density, mpp, finer)
+    black = border | black_ink if ink == "auto" else border
     smooth = _smooth(_green(density), mpp, _LIMITS["he"].smooth)
-    density -= _glass(density, smooth & ~black)
+    density -= _glass(density, smooth & ~(border | black_ink))
     density[black] = 0
     rough = spread(_green(density), max(1.0, _TEXTURE_SCALE / mpp))
-    as_he = _ink(density, mpp, "he") if preset in ("auto", "he") else black
+    none = np.zeros_like(black)
+    as_he = _ink(density, mpp, "he", finer) if preset in ("auto", "he") and ink == "auto" else none
     chosen = _choose(density, rough, smooth, black | as_he) if preset == "auto" else preset
-    pen = black | (as_he | marks.hue_mask(density, mpp) if chosen == "he" else _ink(density, mpp, chosen))
+    if ink == "off":
+        marked = none
+    elif chosen == "he":
+        marked = black_ink | as_he | marks.hue_mask(density, mpp)
+    else:
+        marked = black_ink | _ink(density, mpp, chosen, finer)
+    pen = black | marked
     if chosen == "faint":
         smooth = _smooth(_green(density), mpp, _LIMITS["faint"].smooth)
     tissue = _tissue(density, mpp, chosen, rough, smooth | pen)
     filled = morphology.fill_holes(morphology.close(tissue & ~pen, _CLOSING / mpp), max_hole / mpp**2) & ~pen
     large = morphology.pieces(morphology.opened(filled, _OPENING / mpp), min_area / mpp**2)
-    return Segmentation(_true_pieces(large, density, chosen), pen, chosen)
+    kept = _true_pieces(large, density, chosen)
+    if chosen == "he" and ink == "auto":
+        marked = marked | (marks.hued_mask(density, mpp) & ~kept)
+    return Segmentation(kept, pen, marked, chosen)
 
 
-def _ink(above: Image, mpp: float, preset: Preset) -> Mask:
-    return marks.ink_mask(above, mpp, lambda part: _stain_like(part, preset), _LIMITS[preset].densest)
+def _ink(above: Image, mpp: float, preset: Preset, finer: FinerLook | None) -> Mask:
+    return marks.ink_mask(above, mpp, lambda part: _stain_like(part, preset), _LIMITS[preset].densest, finer)
 
 
 def _tissue(above: Image, mpp: float, preset: Preset, rough: Image, other: Mask) -> Mask:

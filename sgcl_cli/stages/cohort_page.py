@@ -59,6 +59,7 @@ def write_page(
 
 def _facts(config: TileConfig, rows: Sequence[Row], failures: Sequence[Failure]) -> list[str]:
     tissue = sum(row.tissue_mm2 or 0 for row in rows)
+    ink = sum(row.ink_mm2 or 0 for row in rows)
     empty = sum(row.patches == 0 for row in rows)
     return [
         f"{config.patch_size} px at {config.mpp:g} um/px",
@@ -68,6 +69,7 @@ def _facts(config: TileConfig, rows: Sequence[Row], failures: Sequence[Failure])
             if config.from_coords is None
             else ["patches of given coordinate files"]
         ),
+        *([f"{ink:,.2f} mm² of ink"] if ink >= 0.005 else []),
         *([f"{empty} without patches"] if empty else []),
         *([f"{len(failures)} failed"] if failures else []),
         *(["coordinates only"] if config.coords_only else []),
@@ -78,6 +80,7 @@ def _card(out: Path, row: Row, side: int, warning: str, colours: Mapping[str, st
     facts = [
         ("Patches", f"{row.patches:,}"),
         *([("Tissue", _spoken_tissue(row))] if row.tissue_mm2 is not None else []),
+        *([("Ink", f"{row.ink_mm2:.2f} mm²")] if row.ink_mm2 else []),
         ("Level 0", f"{row.width:,} × {row.height:,} px"),
         ("Resolution", f"{_spoken_mpp(row)} um/px ({row.mpp_source})"),
         ("Read from", f"level {row.level}"),

@@ -145,6 +145,12 @@ def _check_slide(path: Path, found: Coordinates, slide: Slide) -> None:
             f"{path.name} counts in pixels of level {found.level}, {slide.path.name} has {len(slide.downsamples)} levels",
             "the file belongs to another slide",
         )
+    if found.level in slide.unusable:
+        raise SlideError(
+            f"{path.name} counts in pixels of level {found.level} of {slide.path.name}, which is no reduced copy of level 0: "
+            f"{slide.unusable[found.level]}",
+            "choose the patches at another level",
+        )
     claims = [(found.size, slide.size)]
     claims += [] if found.level is None else [(found.level_size, slide.level_sizes[found.level])]
     for claimed, size in claims:

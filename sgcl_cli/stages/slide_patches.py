@@ -29,7 +29,8 @@ from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
 from sgcl_cli.slide import bands, direct
 from sgcl_cli.slide.crew import Crew
 from sgcl_cli.slide.discover import Entry, discover
-from sgcl_cli.slide.reader import Slide, dicom_series, identity
+from sgcl_cli.slide.files import identity
+from sgcl_cli.slide.reader import Slide, dicom_series
 from sgcl_cli.slide.tiff import check_whole
 from sgcl_cli.stages import embed_sources
 from sgcl_cli.stages.embed_sources import Bag, Kind, Todo
@@ -141,10 +142,15 @@ def _entries(config: EmbedConfig, files: Sequence[PatchFile]) -> dict[str, Entry
     found: dict[str, Entry] = {}
     for file in files:
         name = str(file.source.get("name", ""))
-        if name and (root / name).is_file():
+        if name and (root / name).is_file() and Path(name).suffix.lower() != ".dcm":
             found[file.slide_id] = Entry(file.slide_id, root / name, name)
     if any(len(file) and file.slide_id not in found for file in files):
-        found = {entry.slide_id: entry for entry in _discovered(root)} | found
+        discovered = _discovered(root)
+        by_name = {entry.name: entry for entry in discovered}
+        named = {
+            file.slide_id: by_name[str(file.source.get("name"))] for file in files if file.source.get("name") in by_name
+        }
+        found = {entry.slide_id: entry for entry in discovered} | named | found
     return found
 
 
@@ -181,6 +187,7 @@ class Found:
     identity: str
     sha256: str
     geometry: dict[str, Any]
+    remarks: tuple[str, ...] = ()
 
 
 def of_peers(config: EmbedConfig) -> Straight:
@@ -227,6 +234,7 @@ def of_peers(config: EmbedConfig) -> Straight:
         start += len(one.corners)
     overhanging = {slide_id: one.overhanging for slide_id, one in found.items() if one.overhanging}
     warnings = [f"{name}: {count} patches hang over its edge and are left out" for name, count in overhanging.items()]
+    warnings += [f"{slide_id}: {remark}" for slide_id, one in found.items() for remark in one.remarks]
     source = store.artefact_id("folder", {}, sorted(bag.source_id for bag in bags))
     return Straight(source, kind, bags, jobs, failures, warnings)
 
@@ -274,8 +282,17 @@ def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None
             "name": entry.slide_id,
         }
         unique = identity(entry.path, entry.further)
+        remarks = tuple(slide.remarks)
     return Found(
-        located.corners, located.sides, told.patch_size, located.overhanging, mpp, unique, told.sha256, geometry
+        located.corners,
+        located.sides,
+        told.patch_size,
+        located.overhanging,
+        mpp,
+        unique,
+        told.sha256,
+        geometry,
+        remarks,
     )
 
 

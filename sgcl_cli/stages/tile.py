@@ -27,13 +27,15 @@ from sgcl_cli.engine.pool import Lost, Progress, Result, run_tasks
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.slide.discover import Entry, discover
-from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, dicom_series, identity
+from sgcl_cli.slide.files import companions, identity
+from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, dicom_series
 from sgcl_cli.stages.cohort_page import write_page
 from sgcl_cli.stages.drawings import Drawings, renamed, settle
 from sgcl_cli.stages.tile_slide import TRIED, Job, Row, Survey, class_counts, patches_path, survey_slide, tile_slide
 from sgcl_cli.stages.turns import Elsewhere, Work, exclusively, in_turns, shard_of
 
 _SERIES_TIMEOUT = 60.0  # seconds
+_MUCH_INK = 0.01  # of the tissue
 _MIXED = 1.5  # between the coarsest and the finest level 0 of a cohort
 
 
@@ -198,7 +200,7 @@ def _check_unchanged(entry: Entry, made: PatchFile) -> None:
 
     :raises SlideError: it is another file now, or cannot be read any more.
     """
-    if entry.path.exists() and not entry.further:
+    if entry.path.exists() and not entry.further and not companions(entry.path):
         status = entry.path.stat()
         if (status.st_size, status.st_mtime_ns) == (made.source.get("bytes"), made.source.get("modified_ns")):
             return
@@ -227,6 +229,8 @@ def _row_of(made: PatchFile) -> Row:
         identity=made.source["identity"],
         id=made.id,
         tissue_preset=made.source.get("tissue_preset", ""),
+        ink_mm2=made.source.get("ink_mm2"),
+        remarks=made.source.get("remarks", ""),
         labels=None if made.label is None else class_counts(made.label, made.label_names),
     )
 
@@ -314,10 +318,15 @@ def _mixture(rows: Sequence[Row]) -> str:
 
 
 def _shortcomings(row: Row, config: TileConfig) -> str:
-    said = []
+    said = [row.remarks] if row.remarks else []
     if row.mpp_actual > config.mpp * UPSAMPLING_ALLOWED:
         said.append(
             f"level 0 is {row.mpp_actual:.4g} um/px, so patches at {config.mpp:g} hold less detail than they could"
+        )
+    if row.tissue_mm2 is not None and (row.ink_mm2 or 0) > _MUCH_INK * row.tissue_mm2:
+        said.append(
+            f"{row.ink_mm2:.2f} mm2 are taken for ink ({row.tissue_mm2:.2f} mm2 for tissue); look at its overlay, and use "
+            "--ink off, or column ink of --list, where that is tissue"
         )
     if isinstance(row, Survey) and row.untried:
         said.append(f"{row.untried} of the patches tried cannot be read and would be left out")

@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,16 @@ from sgcl_cli.artefacts.patches import SCHEMA, PatchWriter
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide import bands, direct, focus, jpeg, lossless, oblong, overlay, overview
+from sgcl_cli.slide import bands, direct, focus, jpeg, lossless, nuclei, oblong, overlay, overview
 from sgcl_cli.slide.annotations import Labels, label_patches, region_mask
 from sgcl_cli.slide.crew import Crew
 from sgcl_cli.slide.discover import Entry
+from sgcl_cli.slide.files import identity
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
 from sgcl_cli.slide.lattice import shares as lattice_shares
-from sgcl_cli.slide.reader import Slide, Thumbnail, identity
+from sgcl_cli.slide.reader import Slide, Thumbnail
 from sgcl_cli.slide.tiff import check_whole
-from sgcl_cli.slide.tissue import Segmentation, segment
+from sgcl_cli.slide.tissue import Ink, Segmentation, segment
 from sgcl_cli.stages import foreign_patches
 from sgcl_cli.stages.drawings import Drawn, annotation_of, roi_of
 
@@ -56,7 +58,9 @@ class Row:
     ``mpp`` is level 0's, across the slide, ``mpp_y`` down it: another one where pixels are oblong.
     ``unreadable`` patches could not be decoded and are left out, as are ``overhanging`` ones of a peer's
     coordinate file; ``path`` in the source of the patches file says how it was read.
+    ``ink_mm2`` is the area of pen marks, which is no tissue; None where they are not looked for.
     ``tissue_preset`` is what tissue was told by, "" where a region of interest stands for it or nothing was looked for.
+    ``remarks`` is what the slide's file says of itself that does not count, or what makes it doubtful.
     ``labels`` counts the patches of each class that occurs. ``seconds`` and ``peak_mib`` (of the worker so far) belong to the
     run that made the file.
     """
@@ -78,6 +82,8 @@ class Row:
     identity: str
     id: str = ""
     tissue_preset: str = ""
+    ink_mm2: float | None = None
+    remarks: str = ""
     labels: dict[str, int] | None = None
     seconds: float | None = None
     peak_mib: float | None = None
@@ -209,7 +215,11 @@ def _lay(slide: Slide, job: Job, crew: Crew) -> tuple[Row, Geometry, Thumbnail, 
         geometry = foreign.geometry
     row = _plan(slide, job, geometry)
     thumbnail = overview.thumbnail(slide, crew)
-    found = _where(thumbnail, job)
+    found = _where(slide, thumbnail, job)
+    if _ink_of(job) == "auto":
+        row = replace(row, ink_mm2=round(float(found.ink.sum()) * thumbnail.mpp**2 / 1e6, 4))
+    if slide.mpp_source == "given" and (doubt := _doubt_of_mpp(slide, thumbnail, found.tissue)):
+        row = replace(row, remarks="; ".join(filter(None, [row.remarks, doubt])))
     if foreign is None:
         lattice = lay(found.tissue | thumbnail.unreadable, slide.size, geometry, job.config.min_tissue)
         replaced = job.drawn.roi is not None and job.config.roi_mode == "replace"
@@ -279,6 +289,7 @@ def _plan(slide: Slide, job: Job, geometry: Geometry) -> Row:
         level=level,
         tissue_mm2=None,
         identity=unique,
+        remarks="; ".join(slide.remarks),
         id=store.artefact_id(
             SCHEMA.format,
             config.affecting(),
@@ -292,7 +303,11 @@ def _given(entry: Entry) -> list[str]:
     return [f"{name} {value}" for name, value in entry.given.items() if value is not None]
 
 
-def _where(thumbnail: Thumbnail, job: Job) -> Segmentation:
+def _ink_of(job: Job) -> Ink:
+    return job.config.ink if job.entry.ink is None else job.entry.ink
+
+
+def _where(slide: Slide, thumbnail: Thumbnail, job: Job) -> Segmentation:
     """Where patches may lie: tissue, or the region of interest, or tissue within it."""
     given, config = job.entry, job.config
     found = segment(
@@ -301,6 +316,8 @@ def _where(thumbnail: Thumbnail, job: Job) -> Segmentation:
         preset=config.tissue if given.tissue is None else given.tissue,
         min_area=config.min_area if given.min_area is None else given.min_area,
         max_hole=config.max_hole if given.max_hole is None else given.max_hole,
+        ink=_ink_of(job),
+        finer=overview.finer(slide, thumbnail),
     )
     regions = roi_of(job.drawn)
     if regions is None:
@@ -316,6 +333,30 @@ def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Lab
         return None
     annotation = annotation_of(job.drawn, job.config, slide.size, slide.mpps)
     return label_patches(annotation, job.drawn.names, job.config.label_rule, lattice, geometry, slide.size)
+
+
+def _doubt_of_mpp(slide: Slide, thumbnail: Thumbnail, tissue: NDArray[np.bool_]) -> str:
+    """What speaks against a resolution that was given by hand: the size of nuclei; "" where nothing does."""
+    rows, columns = np.nonzero(tissue)
+    side = [min(nuclei.SIDE, limit) for limit in slide.size]
+
+    def places() -> Iterator[NDArray[np.uint8]]:
+        for number in np.random.default_rng(0).permutation(len(rows))[: nuclei.PLACES]:
+            middle = columns[number] * thumbnail.scale[0], rows[number] * thumbnail.scale[1]
+            x, y = (
+                round(min(max(0.0, centre - own / 2), limit - own))
+                for centre, own, limit in zip(middle, side, slide.size, strict=True)
+            )
+            with suppress(SlideError):
+                yield slide.pixels(0, (x, y), (side[0], side[1]))
+
+    size = nuclei.diameter(places())
+    if size is None or not nuclei.implausible(size, slide.mpp):
+        return ""
+    return (
+        f"at the {slide.mpp:.4g} um/px that were given its dark blobs, nuclei as a rule, are {size * slide.mpp:.1f} um wide, "
+        f"usual are about {nuclei.USUAL:g}; check --slide-mpp or column mpp of --list"
+    )
 
 
 def _is_given(contours: Path, config: TileConfig) -> bool:
@@ -481,6 +522,8 @@ def _finish(
                 "mpp_source": row.mpp_source,
                 "level": row.level,
                 "tissue_mm2": row.tissue_mm2,
+                "ink_mm2": row.ink_mm2,
+                "remarks": row.remarks,
                 **job.drawn.as_source(),
                 "path": reading.path,
                 "path_why": reading.why,

@@ -114,9 +114,11 @@ def test_table_resolves_a_collision_and_wins_over_a_folder(tmp_path: Path):
 def test_table_gives_settings_of_tissue(tmp_path: Path):
     touch(tmp_path, "a.svs", "b.svs")
     table = tmp_path / "slides.csv"
-    table.write_text("path,tissue,min_area,max_hole,site\na.svs,IHC,5e4,0,north\nb.svs,,,,south\n", encoding="utf-8")
+    table.write_text(
+        "path,tissue,ink,min_area,max_hole,site\na.svs,IHC,Off,5e4,0,north\nb.svs,,,,,south\n", encoding="utf-8"
+    )
     first, second = find(table=table).entries
-    assert first.given == {"mpp": None, "tissue": "ihc", "min_area": 50_000.0, "max_hole": 0.0}
+    assert first.given == {"mpp": None, "tissue": "ihc", "ink": "off", "min_area": 50_000.0, "max_hole": 0.0}
     assert set(second.given.values()) == {None}
 
 
@@ -127,6 +129,7 @@ def test_table_gives_settings_of_tissue(tmp_path: Path):
         *(("min_area", value) for value in ("-1", "large")),
         ("max_hole", "nan"),
         ("tissue", "pas"),
+        ("ink", "no"),
     ],
 )
 def test_table_with_impossible_settings(tmp_path: Path, column, value):

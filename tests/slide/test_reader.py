@@ -9,7 +9,7 @@ import pytest
 
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import reader
-from sgcl_cli.slide.reader import Slide, identity
+from sgcl_cli.slide.reader import Slide
 
 GREY = np.full((512, 768, 3), 200, np.uint8)
 
@@ -198,25 +198,23 @@ def test_background_colour_of_the_slide():
     assert (mixed[0] == 100).all() and (mixed[1] == (10, 20, 30)).all()
 
 
-def test_identity_depends_on_size_first_and_last_mebibyte(tmp_path: Path):
-    path = tmp_path / "big"
-    content = bytearray(os.urandom(3 * 2**20))
-    path.write_bytes(content)
-    first = identity(path)
-    assert first.startswith(f"{3 * 2**20}-")
-    for position, same in ((0, False), (len(content) - 1, False), (len(content) // 2, True)):
-        changed = bytearray(content)
-        changed[position] ^= 1
-        path.write_bytes(changed)
-        assert (identity(path) == first) is same
-    path.write_bytes(content + b"x")
-    assert identity(path) != first
-    other = tmp_path / "other"
-    other.write_bytes(b"abc")
-    both = identity(path, [other])
-    assert both == identity(other, [path]) != identity(path) and both.startswith(f"{3 * 2**20 + 1 + 3}-")
-    other.write_bytes(b"abd")
-    assert identity(path, [other]) != both
+def test_a_mirax_slide_without_its_folder_says_so(tmp_path: Path):
+    path = tmp_path / "a.mrxs"
+    path.write_bytes(b"\xff\xd8\xff\xd9")
+    with pytest.raises(SlideError, match=r"the folder a beside it, which holds its pixels, is missing") as caught:
+        Slide(path)
+    assert "together with the whole folder" in caught.value.hint
+    (tmp_path / "a").mkdir()
+    with pytest.raises(SlideError, match=r"the folder a beside it, which holds its pixels, has no Slidedat\.ini"):
+        Slide(path)
+
+
+def test_the_reason_of_openslide_is_passed_on(tmp_path: Path):
+    (tmp_path / "a.svs").write_bytes(b"no slide")
+    with pytest.raises(
+        SlideError, match=r"a\.svs is not a slide that OpenSlide knows: Unsupported or missing image file"
+    ):
+        Slide(tmp_path / "a.svs")
 
 
 def test_real_slides(real_data: Path):

@@ -106,6 +106,21 @@ def test_what_is_no_picture_of_a_slide_is_refused(tmp_path, pixels, settings, re
     assert caught.value.message.startswith("a.tif") and caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("pixels", "settings", "reason"),
+    [
+        (picture().astype(np.uint16), {"photometric": "rgb"}, "has 16 bits a sample"),
+        (picture().transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate"}, "separate planes"),
+        (picture()[..., 0][None].repeat(3, 0), {"photometric": "minisblack"}, "stack of 3 images"),
+    ],
+)
+def test_the_same_is_refused_in_tiles(tmp_path, pixels, settings, reason):
+    tifffile.imwrite(tmp_path / "a.tif", pixels, metadata=None, tile=(128, 128), **settings)
+    with pytest.raises(SlideError, match=reason) as caught:
+        Slide(tmp_path / "a.tif", given_mpp=0.5)
+    assert caught.value.message.startswith("a.tif") and caught.value.hint
+
+
 def test_a_stack_of_imagej_is_one_too(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", picture()[..., 0][None].repeat(5, 0), imagej=True)
     with pytest.raises(SlideError, match="stack of 5 images"):
@@ -141,8 +156,8 @@ def test_cut_short_and_damaged_files(tmp_path):
 def test_strips_are_decoded_once_and_kept_within_bounds(tmp_path, monkeypatch):
     path = by_pillow(tmp_path / "a.tif", picture(), "tiff_lzw")
     decoded: list[int] = []
-    decode = strips.StrippedTiff._decode
-    monkeypatch.setattr(strips.StrippedTiff, "_decode", lambda self, n: decoded.append(n) or decode(self, n))
+    decode = strips.PlainTiff._decode
+    monkeypatch.setattr(strips.PlainTiff, "_decode", lambda self, level, n: decoded.append(n) or decode(self, level, n))
     corners, patch = np.array([(x, y) for y in (0, 60, 120) for x in range(0, 240, 60)]), Patch(60.0, 60)
     with Slide(path, given_mpp=0.5) as slide, opened(slide, corners, patch) as (source, plan):
         assert (source.path, source.why) == ("plain", "it is not a tiled TIFF")
@@ -174,7 +189,7 @@ def test_uncompressed_images_may_be_of_any_size(tmp_path):
         stream.write(bytes([10, 20, 30]))
     with Slide(path, given_mpp=0.25) as slide:
         corner = slide.region((width - 100, height - 100), (100, 100), (100, 100))
-        assert slide.size == (width, height) and len(slide._source._strips) == 469
+        assert slide.size == (width, height) and len(slide._source._levels[0].places) == 469
     assert corner[95, 93].tolist() == [10, 20, 30] and corner.sum() == 60
 
 

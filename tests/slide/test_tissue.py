@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sgcl_cli.config import TileConfig
+from sgcl_cli.errors import SlideError
+from sgcl_cli.slide import overview
 from sgcl_cli.slide.reader import Slide
-from sgcl_cli.slide.tissue import MAX_HOLE, MIN_AREA, Choice, Segmentation, segment
+from sgcl_cli.slide.structure import FinerLook, structured
+from sgcl_cli.slide.tissue import MAX_HOLE, MIN_AREA, Choice, Ink, Segmentation, segment
 
 MPP = 8.0
 SIDE = 256
@@ -147,6 +150,93 @@ def test_dark_stain_is_not_pen(density, preset):
     assert found(with_tissue(glass(), disc(), density), preset=preset).pen.mean() < 0.002
 
 
+FINER = 4  # pixels at 2 um across that stand for one of the thumbnail
+
+
+def packed(density: tuple[float, float, float], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Tissue at 2 um per pixel that is nothing but cells of 6 um, evenly dense: on a thumbnail no cell is seen."""
+    side = SIDE * FINER
+    cells = cv2.GaussianBlur(np.random.default_rng(4).normal(0, 1, (side, side)), (0, 0), 1.0)
+    cells -= cv2.GaussianBlur(cells, (0, 0), 2.5)
+    strength = np.clip(1 + 0.2 * cells / cells.std(), 0.2, 2)[..., None]
+    large = where.repeat(FINER, 0).repeat(FINER, 1)[..., None]
+    light = np.where(large, 240 * np.exp(-np.array(density) * strength), 240)
+    return np.clip(np.rint(light + np.random.default_rng(5).normal(0, 1, light.shape)), 0, 255).astype(np.uint8)
+
+
+def look(fine: NDArray[np.uint8]) -> FinerLook:
+    return FinerLook(FINER, lambda box: fine[box[1] * FINER : box[3] * FINER, box[0] * FINER : box[2] * FINER])
+
+
+def reduced(fine: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(fine, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+
+
+@pytest.mark.parametrize("preset", ["auto", "he", "ihc", "faint"])
+@pytest.mark.parametrize(
+    "density", [(0.75, 1.75, 1.05), (0.7, 1.6, 0.95), (0.4, 1.9, 1.2)], ids=["follicle", "pulp", "packed blood"]
+)
+def test_packed_tissue_is_not_ink(density, preset):
+    fine = packed(density, disc(radius=90))
+    assert segment(reduced(fine), MPP, preset=preset).pen.mean() > 0.2  # the thumbnail alone cannot tell
+    seen = segment(reduced(fine), MPP, preset=preset, finer=look(fine))
+    assert not seen.pen.any() and not seen.ink.any()
+    assert overlap(seen.tissue, disc(radius=90)) > 0.97
+
+
+def test_dense_chromogen_is_not_black_ink():
+    fine = packed((2.1, 2.3, 2.5), disc(radius=60))
+    assert segment(reduced(fine), MPP, preset="ihc").ink.mean() > 0.1
+    seen = segment(reduced(fine), MPP, preset="ihc", finer=look(fine))
+    assert not seen.ink.any() and overlap(seen.tissue, disc(radius=60)) > 0.97
+
+
+@pytest.mark.parametrize("ink", INKS)
+def test_pen_over_packed_tissue_is_found_at_a_finer_look(ink):
+    fine = packed((0.7, 1.6, 0.95), disc(90, 90, 60)).astype(np.float64)
+    strokes = lines(((20, 200), (230, 180)), ((90, 90), (200, 150)), width=14)
+    cover = cv2.GaussianBlur(strokes.repeat(FINER, 0).repeat(FINER, 1).astype(np.float32), (0, 0), 3.0)[..., None]
+    grain = np.random.default_rng(6).normal(0, 4, (SIDE * FINER, SIDE * FINER, 1))
+    painted = np.clip(fine * (1 - cover) + cover * (np.array(INKS[ink]) + grain), 0, 255).astype(np.uint8)
+    seen = segment(reduced(painted), MPP, finer=look(painted))
+    assert not (seen.tissue & strokes).any()
+    assert (seen.ink & strokes).sum() > 0.95 * strokes.sum() and seen.ink.sum() < 2.5 * strokes.sum()
+
+
+def test_ink_off_leaves_tissue_and_borders_as_they_are():
+    image = with_tissue(glass(), disc(90, 90, 50))
+    image[:, 225:] = 3
+    strokes = lines(((20, 200), (200, 180)), width=12)
+    marked = painted(image, strokes, INKS["purple"], 6)
+    seen = found(marked, ink="off")
+    assert not seen.ink.any() and seen.tissue[strokes].mean() > 0.9
+    assert seen.pen[:, 230:].all() and not seen.pen[strokes].any()
+    assert found(marked).ink[strokes].mean() > 0.95
+
+
+def test_where_the_slide_cannot_be_read_nothing_speaks_for_ink():
+    def unreadable(box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        raise SlideError("damaged", "copy it again")
+
+    assert structured(disc(), MPP, FinerLook(FINER, unreadable))[disc()].all()
+
+
+@pytest.mark.parametrize(
+    ("name", "tissue", "ink_um2"),
+    [
+        ("ink/spleen_dense.tif", 37636, (0, 0)),
+        ("ink/gastritis_orange.tif", 16993, (50_000, 80_000)),
+        ("ink/polyp_green.tif", 11203, (70_000, 90_000)),
+    ],
+)
+def test_real_dense_tissue_and_real_ink(real_data: Path, name, tissue, ink_um2):
+    with Slide(real_data / name) as slide:
+        thumbnail = overview.thumbnail(slide)
+        seen = segment(thumbnail.pixels, thumbnail.mpp, finer=overview.finer(slide, thumbnail))
+    assert int(seen.tissue.sum()) == pytest.approx(tissue, rel=0.001)
+    assert ink_um2[0] <= seen.ink.sum() * thumbnail.mpp**2 <= ink_um2[1]
+
+
 def test_blue_and_green_chromogens_are_ink_in_he_alone():
     image = with_tissue(glass(), disc(), (0.9, 0.5, 0.3))
     assert found(image, preset="he").pen[disc(radius=50)].mean() > 0.9
@@ -237,6 +327,7 @@ def test_settings_of_the_command_are_those_of_the_function():
     config = TileConfig(out="out")
     assert (config.min_area, config.max_hole) == (MIN_AREA, MAX_HOLE)
     assert get_args(get_type_hints(TileConfig)["tissue"]) == get_args(Choice)
+    assert get_args(get_type_hints(TileConfig)["ink"]) == get_args(Ink)
 
 
 def test_small_pieces_are_dropped_and_small_holes_filled_by_area():

@@ -136,6 +136,90 @@ def test_pen_is_a_share_of_each_patch(tmp_path, inline):
         assert made.source["tissue_preset"] == "he"
 
 
+def test_ink_is_told_in_mm2_and_warned_of(tmp_path, inline):
+    samples = Path(__file__).parents[2] / "sample_data" / "slides"
+    out, settings = tmp_path / "out", {"mpp": 0.5, "patch_size": 64, "coords_only": True}
+    outcome = tile(config(out, samples, **settings), Silent())
+    ink = {row["slide_id"]: float(row["ink_mm2"]) for row in rows_of(out / "slides.csv")}
+    assert ink.pop("sample_pen_050") > 0.01 and set(ink.values()) == {0.0}
+    (warning,) = [text for text in outcome.warnings if "taken for ink" in text]
+    assert warning.startswith("sample_pen_050.tif: ") and "--ink off" in warning
+    page = (out / "index.html").read_text()
+    assert " mm² of ink" in page and "taken for ink" in page
+    assert tile(config(out, samples, **settings), Silent()).data["slides"][-1]["ink_mm2"] is not None
+    with pytest.raises(ConfigError, match="--ink was auto, is off"):
+        tile(config(out, samples, ink="off", **settings), Silent())
+    off = tile(config(tmp_path / "off", samples, ink="off", **settings), Silent())
+    assert not [text for text in off.warnings if "ink" in text]
+    assert {row["ink_mm2"] for row in rows_of(tmp_path / "off" / "slides.csv")} == {""}
+
+
+def test_packed_tissue_is_tiled_throughout(tmp_path, inline):
+    """Evenly dense on the thumbnail, nothing but cells at 2 um per pixel."""
+    side = 1024
+    cells = cv2.GaussianBlur(np.random.default_rng(4).normal(0, 1, (side, side)), (0, 0), 1.0)
+    cells -= cv2.GaussianBlur(cells, (0, 0), 2.5)
+    light = 240 * np.exp(-np.array([0.7, 1.6, 0.95]) * (1 + 0.2 * cells / cells.std())[..., None])
+    tags = {"resolution": (5000, 5000), "resolutionunit": "CENTIMETER"}
+    pixels = np.clip(np.rint(light), 0, 255).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(256, 256), photometric="rgb", metadata=None, **tags)
+    outcome = tile(config(tmp_path / "out", tmp_path / "a.tif"), Silent())
+    (row,) = outcome.data["slides"]
+    assert (row["patches"], row["ink_mm2"]) == (256, 0.0)
+
+
+def test_a_slide_whose_further_files_have_changed_is_not_complete(tmp_path, inline):
+    """OpenSlide opens any TIFF, whatever its name: a stand-in for a MIRAX slide whose folder was not copied whole."""
+    write_slide(tmp_path / "in" / "a.mrxs")
+    (tmp_path / "in" / "a").mkdir()
+    data = tmp_path / "in" / "a" / "Data0000.dat"
+    data.write_bytes(b"cut")
+    settings = {"coords_only": True}
+    first = tile(config(tmp_path / "out", tmp_path / "in", **settings), Silent())
+    assert tile(config(tmp_path / "out", tmp_path / "in", **settings), Silent()).data["skipped"] == 1
+    data.write_bytes(b"mended")
+    with pytest.raises(SlideError, match=r"a\.mrxs has changed since it was tiled"):
+        tile(config(tmp_path / "out", tmp_path / "in", **settings), Silent())
+    second = tile(config(tmp_path / "out", tmp_path / "in", overwrite=True, **settings), Silent())
+    assert second.data["slides"][0]["identity"] != first.data["slides"][0]["identity"]
+
+
+def test_a_slide_whose_levels_are_padded_is_read_from_a_finer_one_and_it_is_said(tmp_path, inline):
+    whole = tifffile.imread(write_slide(tmp_path / "plain.tif", mpp=0.5))[:900]
+    for name, pad in (("plain", 0), ("padded", 256)):
+        with tifffile.TiffWriter(tmp_path / f"{name}.tif") as tiff:
+            for factor in (1, 2, 4):
+                level = cv2.resize(whole, (SIDE // factor, 900 // factor), interpolation=cv2.INTER_AREA)
+                if pad and factor > 1:
+                    level = np.pad(level, ((0, -len(level) % pad), (0, 0), (0, 0)), constant_values=255)
+                tags = {"resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER", "subfiletype": int(factor > 1)}
+                tiff.write(level, tile=(256, 256), photometric="rgb", metadata=None, **tags)
+        outcome = tile(config(tmp_path / name, tmp_path / f"{name}.tif", jpeg_quality=100), Silent())
+        assert [text for text in outcome.warnings if "no reduced copies" in text] == (
+            [f"padded.tif: {rows_of(tmp_path / name / 'slides.csv')[0]['remarks']}"] if pad else []
+        )
+    (plain,), (padded,) = (PatchIndex.open(tmp_path / name).files for name in ("plain", "padded"))
+    assert np.array_equal(plain.coords, padded.coords) and len(plain) >= 4
+    for row in range(len(plain)):
+        one, other = (cv2.imdecode(np.frombuffer(file.read(row), np.uint8), 1).astype(int) for file in (plain, padded))
+        assert np.abs(one - other).mean() < 2
+    assert "no reduced copies" in (tmp_path / "padded" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(("mpp", "doubted"), [(0.25, False), (1.0, True), (0.05, True)])
+def test_a_resolution_given_by_hand_is_doubted_where_nuclei_would_be_of_no_usual_size(tmp_path, inline, mpp, doubted):
+    random = np.random.default_rng(0)
+    picture = np.full((1536, 1536, 3), (225, 180, 210), np.float32)
+    for x, y in random.integers(0, 1536, (1500, 2)).tolist():
+        cv2.circle(picture, (x, y), 10, (90, 50, 130), cv2.FILLED)
+    pixels = np.clip(picture + random.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(256, 256), photometric="rgb", metadata=None)
+    settings = {"slide_mpp": mpp, "mpp": mpp, "coords_only": True, "min_area": 0}
+    outcome = tile(config(tmp_path / "out", tmp_path / "a.tif", **settings), Silent())
+    warnings = [text for text in outcome.warnings if "um/px that were given" in text]
+    assert len(warnings) == doubted and all("check --slide-mpp" in text for text in warnings)
+
+
 def test_blur_is_measured_on_each_patch_in_um(tmp_path, inline):
     path = write_slide(tmp_path / "a.tif")
     pixels = tifffile.imread(path)
@@ -497,7 +581,10 @@ def test_the_page_shows_every_slide_and_nothing_a_name_could_do(tmp_path, inline
     (patches,) = [row["patches"] for row in outcome.data["slides"] if "%20" in row["slide_id"]]
     assert f'data-status="done" data-patches="{patches}"' in page
     assert 'data-status="empty"' in page and "no tissue found" in page
-    assert 'data-status="failed"' in page and "is not a slide that OpenSlide knows. What to do: " in page
+    assert (
+        'data-status="failed"' in page
+        and "is not a slide that OpenSlide knows: Unsupported or missing image file. What to do: " in page
+    )
     assert 'href="overlays/a%2520%27b%27%20%3Ci%3E%26.jpg"' in page
     assert "level 0 is 2 um/px on some slides, 8 on others" in page
     assert page.count("hold less detail than they could") == 1 and str(tmp_path / "in" / "a") not in page

@@ -51,6 +51,24 @@ def config(out: Path, *slides: Path, **settings: Any) -> TileConfig:
     )
 
 
+def test_coordinates_in_pixels_of_a_level_that_is_no_copy_are_refused(tmp_path, inline):
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 1000, 3), np.uint8)
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for level in (pixels, np.pad(pixels[::2, ::2], ((0, 212), (0, 12), (0, 0)))):
+            tags = {"resolution": (5000, 5000), "resolutionunit": "CENTIMETER", "subfiletype": int(level is not pixels)}
+            tiff.write(level, tile=(256, 256), photometric="rgb", metadata=None, **tags)
+    (tmp_path / "clam").mkdir()
+    with h5py.File(tmp_path / "clam" / "a.h5", "w") as file:
+        data = file.create_dataset("coords", data=np.array([[0, 0]]))
+        data.attrs["patch_size"], data.attrs["patch_level"] = 64, 1
+    with pytest.raises(
+        SlideError, match=r"level 1 of a\.tif, which is no reduced copy of level 0: 512 x 512 pixels"
+    ) as caught:
+        tile(config(tmp_path / "out", path, from_coords=str(tmp_path / "clam")), Silent())
+    assert caught.value.hint == "choose the patches at another level"
+
+
 def clam_patches(out: Path, slide: Path) -> list[tuple[tuple[int, int], np.ndarray]]:
     """As CLAM's dataset of a slide: (x, y) at level 0 and ``patch_size`` pixels of ``patch_level``."""
     with h5py.File(out / "patches" / f"{slide.stem}.h5", "r") as file, openslide.OpenSlide(slide) as source:

@@ -1,0 +1,92 @@
+"""The files that belong to a slide besides the one by which it is named, and what tells a slide from another.
+
+MIRAX keeps its pixels in a folder beside the .mrxs file, which may be the same for many slides; Hamamatsu's VMS and VMU are
+tables of the images beside them. A DICOM series is found by its UID (``discover``).
+Sources: https://openslide.org/formats/mirax/ and https://openslide.org/formats/hamamatsu/.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sgcl_cli.errors import SlideError
+
+_MIB = 2**20
+_LARGEST_TABLE = 2**20  # bytes
+
+
+def companions(path: Path) -> tuple[Path, ...]:
+    """The further files of a MIRAX, VMS or VMU slide that its main file implies, whether they are there or not; sorted."""
+    suffix = path.suffix.lower()
+    if suffix == ".mrxs":
+        folder = path.with_suffix("")
+        return tuple(sorted(file for file in folder.rglob("*") if file.is_file())) if folder.is_dir() else ()
+    if suffix in (".vms", ".vmu"):
+        return tuple(sorted({path.parent / name for name in _named_in(path)}))
+    return ()
+
+
+def identity(path: Path, further: Sequence[Path] = ()) -> str:
+    """What tells a slide from another: its size and the sha256 of its first and last MiB, ``<bytes>-<hex>``.
+
+    Where it has further files, the size is that of all, and the sha256 that of all their identities; those that its main file
+    implies count with their names.
+
+    :param further: the other files of a DICOM series.
+    :raises SlideError: a file cannot be read.
+    """
+    implied = companions(path)
+    if not further and not implied:
+        return _of_file(path)
+    parts = sorted(_of_file(part) for part in (path, *further))
+    parts += [f"{file.relative_to(path.parent)} {_of_file(file) if file.exists() else '0-absent'}" for file in implied]
+    total = sum(int(part.rpartition(" ")[2].partition("-")[0]) for part in parts)
+    return f"{total}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
+
+
+def _of_file(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            digest = hashlib.sha256(stream.read(_MIB))
+            stream.seek(max(0, size - _MIB))
+            digest.update(stream.read(_MIB))
+    except OSError as error:
+        raise SlideError(
+            f"{path.name} cannot be read: {error.strerror}", "check the path and its permissions"
+        ) from error
+    return f"{size}-{digest.hexdigest()}"
+
+
+def check_readable(path: Path) -> None:
+    """Refuse a file that is not there or may not be read.
+
+    :raises SlideError: so it is.
+    """
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise SlideError(
+            f"{path.name} cannot be read: {error.strerror}", "check the path and its permissions"
+        ) from error
+
+
+def _named_in(path: Path) -> list[str]:
+    """File names among the values of a table ``key=value``; those that would lead out of its folder do not count."""
+    try:
+        with path.open("rb") as stream:
+            lines = stream.read(_LARGEST_TABLE).decode("latin-1").splitlines()
+    except OSError:
+        return []
+    values = (line.partition("=")[2].strip() for line in lines if _is_file_key(line.partition("=")[0]))
+    return [value for value in values if value and "/" not in value and "\\" not in value and value not in (".", "..")]
+
+
+def _is_file_key(key: str) -> bool:
+    """``ImageFile``, ``ImageFile(1,0)``, ``MapFile``, ``OptimisationFile``, ``MacroImage``."""
+    plain = key.strip().lower().partition("(")[0]
+    return plain.endswith("file") or plain == "macroimage"
