@@ -48,7 +48,7 @@ class TileConfig(Config):
     slide_mpp: float | None = option(
         None, "Resolution of level 0 where a slide records none, um per pixel.", above=0, high=100, panel="Patches"
     )
-    allow_upsample: bool = option(False, "Accept slides coarser than --mpp by more than 5 %.", panel="Patches")
+    allow_upsample: bool = option(False, "Accept slides coarser than --mpp by more than 7 %.", panel="Patches")
     coords_only: bool = option(False, "Store coordinates without pixels.", panel="Patches")
     jpeg_quality: int = option(90, "JPEG quality of the stored patches.", low=1, high=100, panel="Patches")
     lossless: bool = option(

@@ -1,8 +1,9 @@
 """From a tissue mask to patches: corners, lattice cells, tissue share. Pure functions of arrays.
 
 A slide has one lattice, with its origin at the slide's: the patch of cell (column, row) has its top-left corner at
-floor(cell * stride + 0.5), in level-0 pixels, and covers a square whose side is a real number. Patches lie wholly inside. Where
-the slide's pixels are oblong, stride and side are two numbers, and the square is one in um.
+floor(cell * stride + 0.5), in level-0 pixels, and covers a square whose side is a real number. Whether it lies inside is decided
+by cell * stride, before rounding, so rounding may push it over the slide's far edge by half a level-0 pixel at most. Where the
+slide's pixels are oblong, stride and side are two numbers, and the square is one in um.
 """
 
 from __future__ import annotations
@@ -60,10 +61,11 @@ class Geometry:
     def corners(self, length: int, axis: int = 0) -> NDArray[np.int64]:
         """Corners along an axis, 0 across and 1 down, of ``length`` level-0 pixels, int64; entry ``i`` belongs to cell ``i``."""
         side, stride = self.sides[axis], self.strides[axis]
-        count = int(np.floor(max(0.0, length - side + 0.5) / stride)) + 1
-        corners = np.floor(np.arange(count) * stride + 0.5).astype(np.int64)
-        inside: NDArray[np.int64] = corners[corners + side <= length + _ROUNDING]
-        return inside
+        if side > length + _ROUNDING:
+            return np.zeros(0, np.int64)
+        count = int(np.floor((length - side + _ROUNDING) / stride)) + 1
+        corners: NDArray[np.int64] = np.floor(np.arange(count) * stride + 0.5).astype(np.int64)
+        return corners
 
     def _level0(self, pixels: int) -> Sides:
         down = self.mpp_level0 if self.mpp_level0_down is None else self.mpp_level0_down

@@ -28,7 +28,8 @@ from sgcl_cli.slide.files import check_readable
 from sgcl_cli.slide.levels import WINDOW, contrast, differs, mismatch
 from sgcl_cli.slide.resolution import MppSource, positive, resolution
 
-UPSAMPLING_ALLOWED = 1.05
+UPSAMPLING_ALLOWED = 1.05  # of levels and of tiles decoded at a reduced size, where a finer one is there
+LEVEL_0_UPSAMPLING = 1.07  # of level 0, than which nothing is finer: scanners at 20x are at 0.49 to 0.53
 
 _FIELD_OF_VIEW_TOLERANCE = 0.5  # level-0 pixels
 _LONGEST_SIDE = 4_000_000  # pixels
@@ -152,9 +153,9 @@ class Slide:
     def check_resolves(self, mpp: float) -> None:
         """Refuse to invent detail.
 
-        :raises SlideError: level 0 is more than 5 % coarser than ``mpp``.
+        :raises SlideError: level 0 is more than 7 % coarser than ``mpp``.
         """
-        if self.mpp > mpp * UPSAMPLING_ALLOWED:
+        if self.mpp > mpp * LEVEL_0_UPSAMPLING:
             raise SlideError(
                 f"{self.path.name}: level 0 is {self.mpp:.4g} um/px, asked for {mpp:.4g}",
                 f"use --mpp >= {math.ceil(self.mpp * 1000) / 1000:.4g} or --allow-upsample",

@@ -28,7 +28,7 @@ from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.slide.discover import Entry, discover
 from sgcl_cli.slide.files import companions, identity
-from sgcl_cli.slide.reader import UPSAMPLING_ALLOWED, dicom_series
+from sgcl_cli.slide.reader import LEVEL_0_UPSAMPLING, dicom_series
 from sgcl_cli.stages.cohort_page import write_page
 from sgcl_cli.stages.drawings import Drawings, renamed, settle
 from sgcl_cli.stages.tile_slide import TRIED, Job, Row, Survey, class_counts, patches_path, survey_slide, tile_slide
@@ -319,7 +319,7 @@ def _mixture(rows: Sequence[Row]) -> str:
 
 def _shortcomings(row: Row, config: TileConfig) -> str:
     said = [row.remarks] if row.remarks else []
-    if row.mpp_actual > config.mpp * UPSAMPLING_ALLOWED:
+    if row.mpp_actual > config.mpp * LEVEL_0_UPSAMPLING:
         said.append(
             f"level 0 is {row.mpp_actual:.4g} um/px, so patches at {config.mpp:g} hold less detail than they could"
         )

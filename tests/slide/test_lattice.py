@@ -30,9 +30,16 @@ def test_corners_are_rounded_multiples_and_patches_lie_inside(mpp_level0, overla
     for length in (5000, 4999, 1013, round(geometry.patch_size_level0) + 1):
         corners = geometry.corners(length)
         assert corners.tolist() == [int(np.floor(i * geometry.stride_level0 + 0.5)) for i in range(len(corners))]
-        assert corners[-1] + geometry.patch_size_level0 <= length + 1e-6
-        following = np.floor(len(corners) * geometry.stride_level0 + 0.5)
-        assert following + geometry.patch_size_level0 > length
+        exact = np.arange(len(corners) + 1) * geometry.stride_level0 + geometry.patch_size_level0
+        assert exact[-2] <= length + 1e-6 and exact[-1] > length + 1e-6
+        assert corners[-1] + geometry.patch_size_level0 <= length + 0.5 + 1e-6
+
+
+def test_a_patch_that_fits_exactly_is_not_lost_to_rounding():
+    """Ten patches of 358.4 level-0 pixels on 3584: the ninth corner, 3225.6, is rounded to 3226."""
+    geometry = Geometry(128, 0, 0.7, 0.25)
+    assert geometry.corners(3584).tolist() == [0, 358, 717, 1075, 1434, 1792, 2150, 2509, 2867, 3226]
+    assert cells((3584, 2509), geometry) == 70 and cells((3583, 2508), geometry) == 54
 
 
 def test_field_of_view_and_stride_are_exact():

@@ -977,3 +977,27 @@ def test_real_folder_of_vendor_files(tmp_path, real_data):
     assert "no resolution" in reasons["kidney-48-5.tif"]
     assert not any(str(real_data) in reason for reason in reasons.values())
     assert not [name for name in tree(tmp_path / "out") if ".tmp" in name]
+
+
+def test_a_scanner_at_twenty_times_works_at_half_a_micrometre(tmp_path, inline):
+    path = write_slide(tmp_path / "a.tif", mpp=0.53)
+    outcome = tile(config(tmp_path / "out", path, mpp=0.5), Silent())
+    (row,) = outcome.data["slides"]
+    assert row["mpp_actual"] == 0.53 and row["patches"] > 20 and not outcome.warnings
+    with pytest.raises(SlideError, match=r"level 0 is 0\.536 um/px, asked for 0\.5") as caught:
+        tile(config(tmp_path / "other", write_slide(tmp_path / "b.tif", mpp=0.536), mpp=0.5), Silent())
+    assert caught.value.hint == "use --mpp >= 0.536 or --allow-upsample"
+
+
+def test_the_last_column_that_fits_exactly_is_tiled_with_its_pixels(tmp_path, inline):
+    whole = tifffile.imread(write_slide(tmp_path / "a.tif"))
+    pixels = np.ascontiguousarray(np.tile(whole[400:800, 400:800], (2, 9, 1))[:717, :3584])
+    tags = {"resolution": (4e4, 4e4), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "b.tif", pixels, tile=(256, 256), photometric="rgb", metadata=None, **tags)
+    settings = {"mpp": 0.7, "patch_size": 128, "min_tissue": 0.0, "jpeg_quality": 100}
+    tile(config(tmp_path / "out", tmp_path / "b.tif", **settings), Silent())
+    (made,) = PatchIndex.open(tmp_path / "out").files
+    assert made.coords[:, 0].max() == 3226 and len(made) == 20 and not made.source["unreadable"]
+    last = cv2.imdecode(np.frombuffer(made.read(9), np.uint8), 1)[..., ::-1].astype(int)
+    expected = cv2.resize(pixels[:358, 3226:], (128, 128), interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(last - expected).mean() < 6
