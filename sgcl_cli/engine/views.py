@@ -190,16 +190,29 @@ def denormalise(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[floa
 class Uniforms:
     """Numbers in [0, 1) for the patches of a batch, float64 (B,) each, named by position: the n-th is always the same."""
 
-    def __init__(self, key: NDArray[np.int64]) -> None:
+    def __init__(self, key: NDArray[np.uint64]) -> None:
         self._key = key
 
     def __getitem__(self, position: int) -> NDArray[np.float64]:
-        return streams.numbers(self._key, position)
+        with np.errstate(over="ignore"):
+            bits = _mix(self._key + np.uint64(streams.GOLDEN * (position + 1) % 2**64))
+        return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def uniforms(index: NDArray[np.int64], seed: int, epoch: int, view: int | NDArray[np.int64]) -> Uniforms:
-    """The stream of a view of each patch: a hash of (seed, epoch, index, view), position by position."""
-    return Uniforms(streams.keys(seed, epoch, index, view))
+    """The stream of a view of each patch: the hash of ``streams`` of (seed, epoch, index, view), position by position."""
+    key = np.zeros(1, np.uint64)
+    with np.errstate(over="ignore"):
+        for part in (seed, epoch, index, view):
+            bits = np.atleast_1d(np.asarray(part)).astype(np.uint64)
+            key = _mix(key + np.uint64(streams.GOLDEN) + _mix(bits + np.uint64(streams.GOLDEN)))
+    return Uniforms(key)
+
+
+def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    for shift, factor in streams.SHIFTS:
+        bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+    return bits ^ (bits >> np.uint64(31))
 
 
 def _pose(draw: Uniforms, settings: ViewSettings) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:

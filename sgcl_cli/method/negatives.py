@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sgcl_cli.method.settings import Settings, share_of
 from sgcl_cli.method.similarity import most_similar
-from sgcl_cli.method.streams import counters, integers, keys, strip_edges, turned, uniforms
+from sgcl_cli.method.streams import counters, integers, key, strip_edges, turned, uniforms
 
 CORNERS = 4
 _QUANTILES = 1 << 16
@@ -72,12 +72,11 @@ class Sampler:
         if block != self._block:
             self._block, self._drawn = block, self._of_block(block)
         uniform, corners, pool, ranks, phase = (part[row] for part in self._drawn)
-        quantile = ranks if self._ranks is None else self._ranks(ranks, int(keys(self._seed, _RELEASED, step)[0]))
+        quantile = ranks if self._ranks is None else self._ranks(ranks, key(self._seed, _RELEASED, step))
         return Draws(uniform, corners.view(CORNERS, -1), pool, quantile, phase)
 
     def _of_block(self, block: int) -> list[Tensor]:
-        key = int(keys(self._seed, _STREAM, block)[0])
-        numbers = integers(key, self._counter, self._below)
+        numbers = integers(key(self._seed, _STREAM, block), self._counter, self._below)
         uniform, corners, inside, ranks, turn, phase = torch.split(numbers, self._parts, 1)
         pool = self._all.expand(_STEPS, -1)
         if inside.numel():
@@ -112,15 +111,15 @@ class RankLaw:
             self._edge = torch.arange(self._top + 1, dtype=torch.float64, device=device) / self._top
             self._counter = counters(torch.arange(self._top + 2, device=device))
 
-    def __call__(self, number: Tensor, key: int) -> Tensor:
+    def __call__(self, number: Tensor, stream: int) -> Tensor:
         """Quantiles, float64 (Z,) in [0, 1), from whole numbers that are below ``below``.
 
-        :param key: of the step, for draws without replacement.
+        :param stream: the key of the step, for draws without replacement.
         """
         if self._law == "hardest":
             return self._quantile
         if self._released:
-            return (self._without_replacement(uniforms(key, self._counter)) + 0.5) / self._top
+            return (self._without_replacement(uniforms(stream, self._counter)) + 0.5) / self._top
         return self._quantile[number]
 
     def _without_replacement(self, uniform: Tensor) -> Tensor:

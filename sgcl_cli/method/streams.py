@@ -1,45 +1,32 @@
 """Random numbers that depend on a seed and a position, never on a device, a rank or what was drawn before.
 
 What is drawn in a training step comes from a counter-based hash, SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), which is evaluated
-where the numbers are needed: ``keys`` and ``numbers`` on the host, ``uniforms`` and ``integers`` on the device. What is drawn
-once a run or once an epoch comes from ``generator``.
-
-Letters: B patches of a batch, C counters.
+on the device. What is drawn once a run or once an epoch comes from ``generator``.
 """
 
 from __future__ import annotations
 
 import hashlib
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-_GOLDEN = 0x9E3779B97F4A7C15
-_FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+GOLDEN = 0x9E3779B97F4A7C15
+SHIFTS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+_WHOLE = 1 << 64
 
 
-def keys(*parts: int | NDArray[np.int64]) -> NDArray[np.int64]:
-    """A hash of all parts, whole numbers or arrays (B,) of them, in their order: int64 (B,), or (1,) for numbers only."""
-    key = np.zeros(1, np.uint64)
-    with np.errstate(over="ignore"):
-        for part in parts:
-            bits = np.atleast_1d(np.asarray(part)).astype(np.uint64)
-            key = _mix(key + np.uint64(_GOLDEN) + _mix(bits + np.uint64(_GOLDEN)))
-    return key.view(np.int64)
-
-
-def numbers(key: NDArray[np.int64], position: int) -> NDArray[np.float64]:
-    """Numbers in [0, 1) of the streams ``key`` at a position, on the host: float64, as ``uniforms`` gives them on a device."""
-    with np.errstate(over="ignore"):
-        bits = _mix(key.view(np.uint64) + np.uint64(_GOLDEN * (position + 1) % 2**64))
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+def key(*parts: int) -> int:
+    """A hash of all parts in their order, as a whole number of 64 bits, signed: the start of a stream."""
+    found = 0
+    for part in parts:
+        found = _mix(found + GOLDEN + _mix(part + GOLDEN))
+    return _signed(found)
 
 
 def counters(positions: Tensor) -> Tensor:
     """What ``uniforms`` takes for positions: int64, of the same shape and device."""
-    return (positions + 1) * _signed(_GOLDEN)
+    return (positions + 1) * _signed(GOLDEN)
 
 
 def uniforms(key: Tensor | int, counter: Tensor) -> Tensor:
@@ -55,20 +42,21 @@ def integers(key: Tensor | int, counter: Tensor, below: Tensor) -> Tensor:
 def _hashed(key: Tensor | int, counter: Tensor) -> Tensor:
     """64 random bits, the same on every device: multiplication of int64 wraps, and shifts are made logical."""
     bits = counter + key
-    for shift, factor in ((30, _FIRST), (27, _SECOND)):
+    for shift, factor in SHIFTS:
         bits = bits.bitwise_xor_((bits >> shift).bitwise_and_((1 << 64 - shift) - 1)).mul_(_signed(factor))
     return bits.bitwise_xor_((bits >> 31).bitwise_and_((1 << 33) - 1))
 
 
-def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix(bits: int) -> int:
     """The output function of SplitMix64."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(_FIRST)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(_SECOND)
-    return bits ^ (bits >> np.uint64(31))
+    bits %= _WHOLE
+    for shift, factor in SHIFTS:
+        bits = (bits ^ bits >> shift) * factor % _WHOLE
+    return bits ^ bits >> 31
 
 
 def _signed(number: int) -> int:
-    return number - (1 << 64) if number >= 1 << 63 else number
+    return number - _WHOLE if number >= _WHOLE // 2 else number
 
 
 def generator(seed: int, stream: str, *position: int) -> torch.Generator:

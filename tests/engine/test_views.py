@@ -18,6 +18,7 @@ from sgcl_cli.engine.views import (
     normalise,
     uniforms,
 )
+from sgcl_cli.method import streams
 
 SETTINGS = ViewSettings(view=28, corner=12)
 STILL = {
@@ -76,6 +77,14 @@ def test_the_uniforms_are_uniform_and_unrelated() -> None:
     ]
     for other in others:
         assert abs(np.corrcoef(draw[0], other)[0, 1]) < 5 / 20_000**0.5
+
+
+def test_the_uniforms_are_those_of_the_device() -> None:
+    index = np.array([0, 5, 681_485])
+    draw = uniforms(index, 7, 3, 2)
+    for place, i in enumerate(index.tolist()):
+        found = streams.uniforms(streams.key(7, 3, i, 2), streams.counters(torch.tensor([0, 13, 139])))
+        assert [draw[position][place] for position in (0, 13, 139)] == found.tolist()
 
 
 def test_crops_lie_inside_and_follow_the_law() -> None:

@@ -5,14 +5,14 @@ import torch
 
 from sgcl_cli.method.negatives import RankLaw, Sampler, semi_hard
 from sgcl_cli.method.settings import Settings
-from sgcl_cli.method.streams import counters, integers, keys
+from sgcl_cli.method.streams import counters, integers, key
 
 N = 681_486
 
 
 def rank_quantiles(seed, step, settings, n):
-    law, key = RankLaw(settings, n), int(keys(seed, step)[0])
-    return law(integers(key, counters(torch.arange(len(law.below))), law.below), key)
+    law, stream = RankLaw(settings, n), key(seed, step)
+    return law(integers(stream, counters(torch.arange(len(law.below))), law.below), stream)
 
 
 def quantiles(settings, n=N, steps=50):

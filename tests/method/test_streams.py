@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from sgcl_cli.method.streams import counters, generator, integers, keys, numbers, strips, uniforms
+from sgcl_cli.method.streams import counters, generator, integers, key, strips, uniforms
 
 
 def draw(*position):
@@ -63,9 +62,8 @@ def test_uniforms_are_those_of_splitmix64():
         state, bits = splitmix(state)
         outputs.append(bits)
     assert outputs == published
-    wanted = [(bits >> 11) * 2.0**-53 for bits in published]
-    assert uniforms(1234567, counters(torch.arange(3))).tolist() == wanted
-    assert [numbers(np.array([1234567]), position)[0] for position in range(3)] == wanted
+    found = uniforms(1234567, counters(torch.arange(3)))
+    assert found.tolist() == [(bits >> 11) * 2.0**-53 for bits in published]
 
 
 def test_integers_are_the_remainders_of_the_same_bits():
@@ -81,21 +79,21 @@ def test_integers_are_the_remainders_of_the_same_bits():
     assert float((counts - 100_000 / 7).abs().max()) < 5 * (100_000 / 7) ** 0.5
 
 
-def test_keys_chain_their_parts():
+def test_a_key_chains_its_parts():
     def chain(*parts):
-        key = 0
+        found = 0
         for part in parts:
-            key = splitmix((key + splitmix(part % 2**64)[1]) % 2**64)[1]
-        return key
+            found = splitmix((found + splitmix(part % 2**64)[1]) % 2**64)[1]
+        return found
 
-    index = np.array([0, 5, 681_485])
-    found = keys(7, 3, index, 2).astype(np.uint64).tolist()
-    assert found == [chain(7, 3, int(i), 2) for i in index]
-    assert len({int(keys(*parts)[0]) for parts in ((0, 1), (1, 0), (0, 1, 0), (-1, 1), (0,))}) == 5
+    assert [key(7, 3, index, 2) % 2**64 for index in (0, 5, 681_485)] == [chain(7, 3, i, 2) for i in (0, 5, 681_485)]
+    several = ((0, 1), (1, 0), (0, 1, 0), (-1, 1), (0,))
+    assert len({key(*parts) for parts in several}) == 5
+    assert all(-(2**63) <= key(*parts) < 2**63 for parts in several)
 
 
 def test_uniforms_are_even_and_independent_of_their_neighbours():
-    u = uniforms(int(keys(3, 4)[0]), counters(torch.arange(200_000)))
+    u = uniforms(key(3, 4), counters(torch.arange(200_000)))
     assert float(u.min()) >= 0 and float(u.max()) < 1
     counts = torch.histc(u, 50, 0, 1)
     assert float((counts - 4_000).abs().max()) < 5 * 4_000**0.5
@@ -105,6 +103,6 @@ def test_uniforms_are_even_and_independent_of_their_neighbours():
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_cuda_device_draws_the_same_numbers():
-    key, position = torch.from_numpy(keys(1, np.arange(64)))[:, None], torch.arange(500)
-    got = uniforms(key.cuda(), counters(position.cuda()))
-    assert torch.equal(got.cpu(), uniforms(key, counters(position)))
+    stream, position = torch.tensor([key(1, i) for i in range(64)])[:, None], torch.arange(500)
+    got = uniforms(stream.cuda(), counters(position.cuda()))
+    assert torch.equal(got.cpu(), uniforms(stream, counters(position)))

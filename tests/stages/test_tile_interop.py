@@ -296,6 +296,7 @@ def test_patches_chosen_before_get_their_pixels_now_with_the_same_neighbours(tmp
     """Our own coordinates are a peer's file too; neighbours by distance are those of the lattice."""
     import torch
 
+    from sgcl_cli.method import sets
     from sgcl_cli.method.positives import Neighbourhood
 
     slide = write_slide(tmp_path / "in" / "s.tif")
@@ -305,12 +306,12 @@ def test_patches_chosen_before_get_their_pixels_now_with_the_same_neighbours(tmp
     assert laid.coords.tolist() == placed.coords.tolist() and len(laid) > 50
     assert (laid.grid >= 0).all() and (placed.grid == -1).all()
     every = torch.arange(len(laid))
-    lists = [
-        Neighbourhood(torch.from_numpy(index.slide_of), torch.from_numpy(index.cells), 2.0).lists(every)
+    tables = [
+        Neighbourhood(torch.from_numpy(index.slide_of), torch.from_numpy(index.cells), 2.0).of(every)
         for index in (laid, placed)
     ]
-    assert torch.equal(lists[0].offsets, lists[1].offsets) and torch.equal(lists[0].members, lists[1].members)
-    assert int(lists[0].lengths.max()) == 44
+    assert torch.equal(*tables)
+    assert int(sets.sizes(tables[0], every).max()) == 44
 
 
 @pytest.mark.parametrize(
