@@ -41,6 +41,7 @@ class PretrainConfig(Config):
             "clusters": 1_000,
             "negatives": 4_096,
             "ramp_epochs": 10.0,
+            "bank_start": "random",
         },
     }
 
@@ -123,7 +124,12 @@ class PretrainConfig(Config):
     uniform_negatives: int | None = option(
         None, "K: uniform negatives of the self term; default min(65536, N - 1).", low=1, panel="Objective"
     )
-    negatives: int = option(4096, "Draws of semi-hard negatives.", low=1, panel="Objective")
+    negatives: int | None = option(
+        None,
+        "Draws of semi-hard negatives, with replacement; default as many as --neighbours.",
+        low=1,
+        panel="Objective",
+    )
     negative_law: Literal["beta", "hardest", "uniform"] = option(
         "beta", "Law of the negatives' ranks within the top share.", panel="Objective"
     )
@@ -148,8 +154,8 @@ class PretrainConfig(Config):
     expansion: bool = option(True, "Take spatial neighbours as positives.", panel="Objective")
     propagation: bool = option(True, "Take look-alikes on any slide as positives.", panel="Objective")
     bank_start: Literal["random", "encoded"] = option(
-        "random",
-        "What banks hold before the first step: random rows, or what the untrained networks make of the patches.",
+        "encoded",
+        "What banks hold before the first step: what the untrained networks make of the patches, or random rows as published.",
         panel="Objective",
     )
     bank_momentum: float | None = option(

@@ -21,8 +21,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "ranking": get_args(Ranking),
     "bank_dtype": get_args(BankDtype),
 }
-_POSITIVE = ("temperature", "spatial_temperature", "radius", "negatives", "clusterings", "beta_a", "beta_b", "pool")
-_POSITIVE_OR_UNSET = ("neighbours", "clusters", "uniform_negatives", "queue")
+_POSITIVE = ("temperature", "spatial_temperature", "radius", "clusterings", "beta_a", "beta_b", "pool")
+_POSITIVE_OR_UNSET = ("neighbours", "clusters", "uniform_negatives", "negatives", "queue")
 _AT_LEAST_ZERO = ("weight_self", "weight_spatial", "weight_inner", "auxiliary")
 
 _MOST_UNIFORM = 65_536
@@ -43,7 +43,8 @@ class Settings:
     temperature: tau of L_self and L_in.    spatial_temperature: T of L_sp.
     radius: R in patch widths, strict.    auxiliary: a.    neighbours: k.    clusters, clusterings: k-means, and C of it.
     agreement: whether all clusterings or any one must put a look-alike into the cluster.
-    uniform_negatives: K.    negatives: draws among the semi-hard ranks.    negative_law: their law over the top share.
+    uniform_negatives: K.    negatives: draws among the semi-hard ranks, with replacement; unset: as many as k, the paper's
+    ratio.    negative_law: their law over the top share.
     top_share: share of N that counts as hard.    ranking: the space that ranks them.
     weight_*: of the three terms.    ramp_epochs: length of w(e).
     bank_momentum: share of the new row in a bank's move (unset: 0.5 for npid, 1 for moco).
@@ -63,7 +64,7 @@ class Settings:
     clusterings: int = 3
     agreement: Agreement = "all"
     uniform_negatives: int | None = None
-    negatives: int = 4_096
+    negatives: int | None = None
     negative_law: NegativeLaw = "beta"
     beta_a: float = 5.0
     beta_b: float = 15.0
@@ -139,7 +140,7 @@ class Settings:
                 warnings.append(f"{name} = {value:,} is more than {n:,} patches allow: {most:,} is used")
             return int(min(value, most))
 
-        negatives = self.negatives if self.negatives == _DEFAULT_NEGATIVES else count("negatives", n, n)
+        neighbours = count("neighbours", min(_MOST_NEIGHBOURS, math.ceil(_NEIGHBOUR_SHARE * n - 1e-9)), n - 1)
         longest = max(n // 2 // batch, 1) * batch
         queue = count("queue", _MOST_QUEUED, longest)
         whole = max(queue // batch, 1) * batch
@@ -148,17 +149,14 @@ class Settings:
         resolved = replace(
             self,
             uniform_negatives=count("uniform_negatives", _MOST_UNIFORM, n - 1),
-            neighbours=count("neighbours", min(_MOST_NEIGHBOURS, math.ceil(_NEIGHBOUR_SHARE * n - 1e-9)), n - 1),
+            neighbours=neighbours,
             clusters=count("clusters", min(_MOST_CLUSTERS, max(10, n // _PATCHES_PER_CLUSTER)), n),
-            negatives=negatives,
+            negatives=self.negatives or neighbours,
             queue=whole,
             ramp_epochs=min(_LONGEST_RAMP, _RAMP_SHARE * epochs) if self.ramp_epochs is None else self.ramp_epochs,
             bank_momentum=self.bank_momentum or (1.0 if self.base == "moco" else 0.5),
         )
         return resolved, warnings
-
-
-_DEFAULT_NEGATIVES = Settings.negatives
 
 
 def require_resolved(settings: Settings) -> None:

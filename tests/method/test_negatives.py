@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,7 +13,8 @@ N = 681_486
 
 
 def rank_quantiles(seed, step, settings, n):
-    law, stream = RankLaw(settings, n), key(seed, step)
+    draws = 4_096 if settings.negatives is None else settings.negatives
+    law, stream = RankLaw(replace(settings, negatives=draws), n), key(seed, step)
     return law(integers(stream, counters(torch.arange(len(law.below))), law.below), stream)
 
 

@@ -10,11 +10,11 @@ from sgcl_cli.method.settings import Settings, share_of
     ("n", "epochs", "batch", "expected"),
     [
         (50, 10, 8, {"uniform_negatives": 49, "neighbours": 1, "clusters": 10, "queue": 24, "ramp_epochs": 2.0}),
-        (2_000, 20, 32, {"uniform_negatives": 1_999, "neighbours": 12, "clusters": 31, "queue": 992}),
+        (2_000, 20, 32, {"uniform_negatives": 1_999, "neighbours": 12, "negatives": 12, "clusters": 31, "queue": 992}),
         (100_000, 100, 128, {"uniform_negatives": 65_536, "neighbours": 600, "clusters": 1_000, "queue": 49_920}),
         (681_486, 100, 128, {"uniform_negatives": 65_536, "neighbours": 4_089, "clusters": 1_000, "queue": 65_536}),
         (1_000_000, 200, 100, {"neighbours": 4_096, "queue": 65_500, "ramp_epochs": 10.0, "negatives": 4_096}),
-        (6, 4, 4, {"uniform_negatives": 5, "clusters": 6, "queue": 4, "negatives": 4_096}),
+        (6, 4, 4, {"uniform_negatives": 5, "clusters": 6, "queue": 4, "negatives": 1}),
     ],
 )
 def test_unset_counts_come_from_the_corpus_without_warning(n, epochs, batch, expected):
@@ -32,7 +32,6 @@ def test_resolving_twice_changes_nothing():
     ("name", "value", "clamped"),
     [
         ("neighbours", 4_096, 99),
-        ("negatives", 500, 100),
         ("clusters", 1_000, 100),
         ("uniform_negatives", 65_536, 99),
         ("queue", 65_536, 48),
@@ -47,8 +46,18 @@ def test_a_value_set_by_hand_is_clamped_with_one_warning(name, value, clamped):
     assert f"{clamped}" in warnings[0]
 
 
+def test_draws_of_negatives_are_as_many_as_neighbours_and_never_clamped():
+    """They are drawn with replacement, so that no number of patches bounds them."""
+    assert Settings(neighbours=50).resolve(3_000, 10, 16)[0].negatives == 50
+    for draws in (4_096, 5_000):
+        resolved, warnings = Settings(negatives=draws).resolve(3_000, 10, 16)
+        assert (resolved.negatives, warnings) == (draws, [])
+
+
 def test_values_set_by_hand_stay_where_they_fit():
-    settings = Settings(neighbours=7, clusters=3, uniform_negatives=20, queue=32, ramp_epochs=50.0, bank_momentum=0.25)
+    settings = Settings(
+        neighbours=7, clusters=3, uniform_negatives=20, queue=32, ramp_epochs=50.0, bank_momentum=0.25, negatives=9
+    )
     resolved, warnings = settings.resolve(100, 10, 16)
     assert resolved == settings
     assert warnings == []

@@ -384,7 +384,7 @@ def test_pool_estimates_the_exact_loss(plain):
     """A pool of half the bank: over 40 steps the loss averages to the exact one within 1 %."""
     found = {}
     for pool in (3_000, 1_500):
-        case = plain.case(Settings(pool=pool, neighbours=80), 3_000, batch=24, dim=64)
+        case = plain.case(Settings(pool=pool, neighbours=80, negatives=4_096), 3_000, batch=24, dim=64)
         found[pool] = [float(case.losses(step=step).spatial_term) for step in range(40)]
     assert found[3_000] != found[1_500]
     assert np.mean(found[1_500]) == pytest.approx(np.mean(found[3_000]), rel=0.01)

@@ -319,7 +319,9 @@ def test_moco_takes_keys_from_the_network_that_follows(config: PretrainConfig, m
 
 def test_a_run_that_learned_nothing_says_so(config: PretrainConfig) -> None:
     reporter = Silent()
-    outcome = pretrain(replace(config, epochs=1, lr=1e-9, weight_spatial=0.0, weight_inner=0.0), reporter)
+    outcome = pretrain(
+        replace(config, epochs=1, lr=1e-9, weight_spatial=0.0, weight_inner=0.0, bank_start="random"), reporter
+    )
     (warning,) = outcome.warnings
     assert warning.startswith("the self term is at chance or above it") and "where ln(31) = 3.43" in warning
     assert store.read_json(Path(config.out) / "run.json")["result"]["warnings"] == reporter.warnings == [warning]
