@@ -99,7 +99,7 @@ def settings(base: str, rule: Mapping[str, Any], n: int, epochs: int, batch: int
     resolved, _ = Settings(base=base).resolve(n, epochs, batch)  # type: ignore[arg-type]
     k = resolved.neighbours or 1
     counts = {"k": k, "positives": min(4_096, 24 + (1 + resolved.auxiliary) * k)}
-    given = {name: value for name, value in rule.items()}
+    given = dict(rule.items())
     if "negatives" in given:
         given["negatives"] = counts.get(given["negatives"], given["negatives"])
     if given.get("ramp_epochs") == "epochs":
