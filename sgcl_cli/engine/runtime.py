@@ -19,6 +19,16 @@ from torch import Tensor
 from sgcl_cli.errors import ConfigError, TrainingError
 
 
+@dataclass
+class Waited:
+    """Seconds that this process has waited for what a device sent it."""
+
+    seconds: float = 0.0
+
+
+WAITED = Waited()
+
+
 @dataclass(frozen=True)
 class Spent:
     """Seconds of a piece of work: of the host until it has asked for all of it, and of the device until all is done."""
@@ -157,7 +167,9 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
     arrived.record(torch.cuda.current_stream(tensor.device))
 
     def get() -> Tensor:
+        began = time.perf_counter()
         arrived.synchronize()
+        WAITED.seconds += time.perf_counter() - began
         return there
 
     return get

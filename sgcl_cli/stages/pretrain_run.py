@@ -185,6 +185,7 @@ class Run:
 
     def loss(self, batch: Fed, position: Position) -> Tensor:
         """The objective of a batch; what the banks take afterwards is kept for ``stepped``."""
+        self._asked = time.perf_counter() - engine.WAITED.seconds
         state, views = self.state, batch.views
         query: Embedded = self.model(views.whole, views.corners)
         keys = None if state.keys is None else state.keys.keys_of(views)
@@ -210,7 +211,9 @@ class Run:
         if state.keys is not None:
             state.keys.follow(state.networks, self.settings.key_momentum)
         state.position = position
-        known = {"step": position.step, **self._schedule(position), "data_wait": round(batch.waited, 6)}
+        host = time.perf_counter() - engine.WAITED.seconds - self._asked
+        waits = {"data_wait": round(batch.waited, 6), "host_seconds": round(host, 6)}
+        known = {"step": position.step, **self._schedule(position), **waits}
         self.watch.step(known, self._losses, new.v)
         if self.watch.due:
             self._read(wait=not self.runtime.on_cuda)

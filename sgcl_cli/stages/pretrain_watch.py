@@ -79,7 +79,7 @@ class Watch:
             if terms["total"] is None and self.not_finite is None:
                 self.not_finite = int(known["step"])
             tally.add(terms)
-            seen.add({**measured, "data_wait": known["data_wait"]})
+            seen.add({**measured, "data_wait": known["data_wait"], "host_seconds": known["host_seconds"]})
             line = {**known, "loss": terms, **measured}
             self._log.write(line)
             if self._board is not None:

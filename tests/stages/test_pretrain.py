@@ -280,6 +280,7 @@ def test_a_line_says_how_long_its_data_were_waited_for(config: PretrainConfig, m
     monkeypatch.setattr(StoredPatches, "into", slow)
     pretrain(replace(config, epochs=1))
     assert all(0.08 <= step["data_wait"] < 5 for step in _steps(config.out))
+    assert all(step["host_seconds"] > 0 for step in _steps(config.out))
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def test_steps_wait_on_a_gpu_and_are_logged_together(config: PretrainConfig, tmp
     v = torch.eye(4)
     for step in range(1, 4):
         assert not watch.due
-        known = {"step": step, "epoch": 0.1 * step, "lr": 0.1, "ramp": 1.0, "data_wait": 0.25}
+        known = {"step": step, "epoch": 0.1 * step, "lr": 0.1, "ramp": 1.0, "data_wait": 0.25, "host_seconds": 0.5}
         watch.step(known, _losses(step, 0.5 if step == 2 else float("nan")), v)
     assert watch.due and watch.read(tally, seen, wait=True)["loss"]["total"] == 3.0
     log.flush()
@@ -65,6 +65,7 @@ def test_steps_wait_on_a_gpu_and_are_logged_together(config: PretrainConfig, tmp
     )
     assert lines[0]["pair_similarity"] == 0 and lines[0]["spread"] == pytest.approx(2 * (3 / 16) ** 0.5)
     assert lines[0]["images_per_second"] > 0 and seen.means()["data_wait"] == lines[0]["data_wait"] == 0.25
+    assert seen.means()["host_seconds"] == lines[0]["host_seconds"] == 0.5
     assert tally.means()["total"] == 2 and seen.means()["propagated_same_slide"] == 0.5
     assert watch.read(tally, seen, wait=True) is None
 
