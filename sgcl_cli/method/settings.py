@@ -43,9 +43,8 @@ class Settings:
     temperature: tau of L_self and L_in.    spatial_temperature: T of L_sp.
     radius: R in patch widths, strict.    auxiliary: a.    neighbours: k.    clusters, clusterings: k-means, and C of it.
     agreement: whether all clusterings or any one must put a look-alike into the cluster.
-    uniform_negatives: K.    negatives: draws among the ranks of the top share, with replacement; unset: as many as k, the
-    paper's ratio.    negative_law: their law over the top share; auto: beta from 20,000 patches on, below that uniform over
-    all patches.
+    uniform_negatives: K.    negatives: draws among the semi-hard ranks, with replacement; unset: as many as k, the paper's
+    ratio.    negative_law: their law over the top share.
     top_share: share of N that counts as hard.    ranking: the space that ranks them.
     weight_*: of the three terms.    ramp_epochs: length of w(e).
     bank_momentum: share of the new row in a bank's move (unset: 0.5 for npid, 1 for moco).
