@@ -157,12 +157,13 @@ def test_a_dry_run_of_embedding_ends(corpus: Corpus, tmp_path: Path) -> None:
 
 
 ALONE, GROUP = os.kill, os.killpg
-
-
-@pytest.mark.parametrize(
+INTERRUPTED = pytest.mark.parametrize(
     ("workers", "number", "send", "code"),
     [(1, signal.SIGTERM, ALONE, 143), (2, signal.SIGINT, ALONE, 130), (2, signal.SIGTERM, GROUP, 143)],
 )
+
+
+@INTERRUPTED
 def test_pretraining_that_is_interrupted_ends_and_goes_on(
     corpus: Corpus, tmp_path: Path, workers: int, number: int, send: Callable[[int, int], None], code: int
 ) -> None:
@@ -181,10 +182,7 @@ def test_pretraining_that_is_interrupted_ends_and_goes_on(
         assert steps_done(out) == STEPS
 
 
-@pytest.mark.parametrize(
-    ("workers", "number", "send", "code"),
-    [(1, signal.SIGTERM, ALONE, 143), (2, signal.SIGINT, ALONE, 130), (2, signal.SIGTERM, GROUP, 143)],
-)
+@INTERRUPTED
 def test_embedding_that_is_interrupted_ends_and_goes_on(
     corpus: Corpus, tmp_path: Path, workers: int, number: int, send: Callable[[int, int], None], code: int
 ) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,11 +85,9 @@ def make_views(
     if corners:
         kinds.append(_Kind((1, 2, 3, 4), settings.corner_crop, settings.corner, _quarters(patches)))
     plans = [_planned(kind, index, seed, epoch, settings) for kind in kinds]
-    moved = to_device([np.ascontiguousarray(part, np.float32) for plan in plans for part in plan], patches.device)
-    drawn = [
-        _draw(kind, _Plan(*moved[n * len(_Plan._fields) :][: len(_Plan._fields)]), settings)
-        for n, kind in enumerate(kinds)
-    ]
+    arrays = [np.ascontiguousarray(part, np.float32) for plan in plans for part in plan]
+    moved = iter(to_device(arrays, patches.device))
+    drawn = [_draw(kind, _Plan(*islice(moved, len(_Plan._fields))), settings) for kind in kinds]
     wholes = drawn[0].view(-1, len(index), *drawn[0].shape[1:])
     return Views(
         whole=wholes[0],

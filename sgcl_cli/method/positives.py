@@ -228,9 +228,8 @@ def _at_most(kept_BAX: Tensor, query: Queries, index_B: Tensor, k: int, row_ND: 
 
 
 def _best(kept_BAX: Tensor, similarity_BAX: Tensor, index_B11: Tensor, k: int) -> Tensor:
-    repeated_BAX = torch.zeros_like(kept_BAX, dtype=torch.bool)
-    torch.eq(kept_BAX[:, :, 1:], kept_BAX[:, :, :-1], out=repeated_BAX[:, :, 1:])
-    out_BAX = repeated_BAX | (kept_BAX == index_B11)
+    """The k most similar of the entries, each once; equal entries stand side by side."""
+    out_BAX = sets.repeats(kept_BAX) | (kept_BAX == index_B11)
     place_BAk = similarity_BAX.masked_fill(out_BAX, -torch.inf).topk(k, dim=2).indices
     return torch.where(out_BAX, index_B11, kept_BAX).gather(2, place_BAk)
 

@@ -1,8 +1,7 @@
 """Sets of patches, one for each anchor of a batch, as the rows of a table int64 (B, X).
 
-An anchor is in no set of its own, so its own index marks a place where there is no entry; every set that is found here has at
-least one such place. With that, sets of any size have one
-shape that the host knows beforehand: nothing here waits for a device to say how much it found.
+An anchor is in no set of its own, so its own index marks a place where there is no entry. Sets of any size then have one shape,
+which the host knows beforehand: nothing here waits for a device to say how much it found.
 
 Letters: B anchors, X places in a row.
 """
@@ -28,12 +27,17 @@ def sizes(member_BX: Tensor, index_B: Tensor) -> Tensor:
     return taken(member_BX, index_B).sum(1, dtype=torch.float32)
 
 
+def repeats(ascending: Tensor) -> Tensor:
+    """Where an entry equals the one before it in the last dimension: bool, of the same shape."""
+    found = torch.zeros_like(ascending, dtype=torch.bool)
+    torch.eq(ascending[..., 1:], ascending[..., :-1], out=found[..., 1:])
+    return found
+
+
 def distinct(member_BX: Tensor, index_B: Tensor) -> Tensor:
     """The same sets, ascending until repeated entries are taken out: (B, X)."""
     sorted_BX = member_BX.sort(dim=1).values
-    repeated_BX = torch.zeros_like(sorted_BX, dtype=torch.bool)
-    torch.eq(sorted_BX[:, 1:], sorted_BX[:, :-1], out=repeated_BX[:, 1:])
-    return torch.where(repeated_BX, index_B[:, None], sorted_BX)
+    return torch.where(repeats(sorted_BX), index_B[:, None], sorted_BX)
 
 
 def members(member_BX: Tensor, index_B: Tensor, row: int) -> Tensor:

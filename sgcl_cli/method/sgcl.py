@@ -97,7 +97,9 @@ class SGCL:
         self.bank_h: Tensor | None = rows("h", hidden_dim) if settings.spatial and settings.ranking == "h" else None
         self.bank_corners: Tensor | None = None
         if settings.inner:
-            self.bank_corners = torch.stack([rows(f"corner{corner}", dim) for corner in range(CORNERS)])
+            self.bank_corners = torch.empty(CORNERS, self.n, dim, dtype=dtype, device=self.device)
+            for corner, rows_ND in enumerate(self.bank_corners):
+                rows_ND.copy_(rows(f"corner{corner}", dim))
         self.queue: Queue | None = None
         if settings.base == "moco" and settings.queue is not None:
             self.queue = Queue(settings.queue, dim, seed, self.device)
@@ -111,6 +113,7 @@ class SGCL:
         start_4 = torch.arange(0, CORNERS * self.n, self.n, device=self.device)
         self._corner_start_4K = start_4[:, None].expand(-1, settings.corner_negatives).reshape(-1)
 
+    @torch.no_grad()
     def losses(
         self,
         index_B: Tensor,
@@ -132,31 +135,19 @@ class SGCL:
         :param step: global; with the seed it decides all draws.
         :param key_BD: moco: unit keys of the second view; no gradient.
         """
-        with torch.no_grad(), torch.autocast(v_BD.device.type, enabled=False):
-            return self._losses(index_B, v_BD, h_BH.float(), corners_4BD, key_BD, epoch, self.sampler.at(step))
-
-    def _losses(
-        self,
-        index_B: Tensor,
-        v_BD: Tensor,
-        h_BH: Tensor,
-        corners_4BD: Tensor | None,
-        key_BD: Tensor | None,
-        epoch: float,
-        draws: Draws,
-    ) -> Losses:
-        settings, slopes, watch = self.settings, [], None
+        settings, draws, slopes, watch = self.settings, self.sampler.at(step), [], None
         self_term = inner_term = spatial_sum = spatial_count = self._zero
-        if settings.weight_self > 0:
-            self_term, slope_BD = self._self_loss(index_B, v_BD.float(), key_BD, draws)
-            slopes.append((v_BD, slope_BD))
-        if settings.inner:
-            assert corners_4BD is not None, "the inner term needs the four quarters"
-            inner_term, slope_4BD = self._inner_loss(index_B, corners_4BD.float(), draws)
-            slopes.append((corners_4BD, slope_4BD))
-        if settings.spatial:
-            spatial_sum, spatial_count, watch = self._spatial_loss(index_B, v_BD, h_BH, draws)
-        rest = torch.add(self_term * settings.weight_self, inner_term, alpha=settings.weight_inner)
+        with torch.autocast(v_BD.device.type, enabled=False):
+            if settings.weight_self > 0:
+                self_term, slope_BD = self._self_loss(index_B, v_BD.float(), key_BD, draws)
+                slopes.append((v_BD, slope_BD))
+            if settings.inner:
+                assert corners_4BD is not None, "the inner term needs the four quarters"
+                inner_term, slope_4BD = self._inner_loss(index_B, corners_4BD.float(), draws)
+                slopes.append((corners_4BD, slope_4BD))
+            if settings.spatial:
+                spatial_sum, spatial_count, watch = self._spatial_loss(index_B, v_BD, h_BH.float(), draws)
+            rest = torch.add(self_term * settings.weight_self, inner_term, alpha=settings.weight_inner)
         return Losses(
             rest=similarity.with_slopes(rest, *slopes),
             self_term=self_term,
@@ -212,24 +203,25 @@ class SGCL:
         )
         log_q_B = log_q_B.masked_fill_(chosen.drawn == 0, similarity.NOTHING)
         length_B = sets.sizes(chosen.positives, index_B)
-        counted_B = torch.ones_like(length_B) if self.settings.as_released else length_B.sign()
         if self.settings.as_released:
+            counted_B = torch.ones_like(length_B)
             loss_B, share_B = released_contrast(log_p_B, log_q_B, self.n - length_B)
             slope_BD = slope_p_BD.neg_()
         else:
+            counted_B = length_B.sign()
             loss_B, share_B = contrast(log_p_B, log_q_B)
             slope_BD = slope_q_BD.sub_(slope_p_BD)
         slope_BD = slope_BD.mul_(share_B.mul_(counted_B / temperature)[:, None])
         spatial_sum = similarity.with_slopes(torch.dot(loss_B, counted_B), (v_BD, slope_BD))
-        watch = partial(self._diagnostics, index_B, chosen, length_B, positive_BX, negative_BZ)
+        watch = partial(self._diagnostics, chosen, length_B, positive_BX, negative_BZ)
         return spatial_sum, counted_B.sum(), watch
 
     @torch.no_grad()
     def _diagnostics(
-        self, index_B: Tensor, chosen: Selection, length_B: Tensor, positive_BX: Tensor, negative_BZ: Tensor
+        self, chosen: Selection, length_B: Tensor, positive_BX: Tensor, negative_BZ: Tensor
     ) -> Diagnostics:
         """What to watch; the similarities come as v . m / T."""
-        temperature = self.settings.spatial_temperature
+        temperature, index_B = self.settings.spatial_temperature, chosen.index
         similar = positive_BX.masked_fill(positive_BX < similarity.NOTHING / 2, 0).sum() * temperature
         dissimilar = torch.dot(negative_BZ.mean(1), chosen.drawn) * temperature
         propagated_BX = chosen.propagated

@@ -34,7 +34,7 @@ def set_similarity(query_BD: Tensor, row_ND: Tensor, member_BX: Tensor) -> Tenso
         torch.bmm(rows_of(row_ND, member), query[:, :, None])[:, :, 0]
         for query, member in zip(torch.split(query_BD, at_once), torch.split(member_BX, at_once), strict=True)
     ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    return _joined(parts)
 
 
 def most_similar(similarity_BP: Tensor, count: int) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.counting import LOOKS
 from sgcl_cli.engine.networks import KeyNetworks, Networks
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import ViewSettings, make_views
@@ -25,10 +26,6 @@ from sgcl_cli.method.sgcl import SGCL
 from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.nets.resnet import Projector
 
-FREE = {
-    *("view", "_unsafe_view", "t", "transpose", "expand", "slice", "select", "unsqueeze", "squeeze", "detach", "alias"),
-    *("permute", "split", "split_with_sizes", "unbind", "as_strided"),
-}  # what only looks at memory in another way
 GPU = torch.device("meta")
 CPU = Runtime(torch.device("cpu"), None)
 Net = TypeVar("Net", bound=Networks)
@@ -57,7 +54,7 @@ class Watcher(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, func.name().removeprefix("aten::").partition(".")[0]
-        if name not in FREE:
+        if name not in LOOKS:
             self.operations[name] += 1
         if name in ("_to_copy", "copy_"):
             target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else args[0].device
