@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
 
 from sgcl_cli.method.losses import contrast
 from sgcl_cli.method.similarity import (
@@ -10,6 +13,8 @@ from sgcl_cli.method.similarity import (
     log_sum_sets,
     log_sum_shared,
     most_similar,
+    most_similar_by_keys,
+    most_similar_by_sort,
     rows_of,
     set_similarity,
     with_slopes,
@@ -42,7 +47,7 @@ def same_value_and_slope(value, slope, v, wanted):
 
 @pytest.mark.parametrize("at_once", [1, 2_000, 1 << 28])
 def test_shared_rows(v, rows, at_once, monkeypatch):
-    monkeypatch.setattr("sgcl_cli.method.similarity._SIMILARITIES_AT_ONCE", at_once)
+    monkeypatch.setattr("sgcl_cli.method.similarity._SIMILARITIES_AT_ONCE", {"cpu": at_once})
     own = torch.arange(5) * 7
     index = torch.cat([torch.arange(400), torch.arange(400, 900) % 50])
 
@@ -115,16 +120,31 @@ def test_a_number_with_slopes_has_their_gradient(v):
     torch.testing.assert_close(second.grad, 2 * (v + 2))
 
 
-def test_order_is_by_similarity_then_by_position():
+BOTH = pytest.mark.parametrize("ranked", [most_similar, most_similar_by_keys, most_similar_by_sort])
+
+
+@BOTH
+def test_order_is_by_similarity_then_by_position(ranked):
     s = torch.tensor([[0.5, -0.0, -3.0, 0.0, 0.5, 1e-30, -1e-30, 7.0, -1e30, -torch.inf]])
-    assert most_similar(s, 10).tolist() == [[7, 0, 4, 5, 1, 3, 6, 2, 8, 9]]
+    assert ranked(s, 10).tolist() == [[7, 0, 4, 5, 1, 3, 6, 2, 8, 9]]
 
 
-def test_most_similar_comes_first_and_repeats_no_position(plain):
+@BOTH
+def test_most_similar_comes_first_and_repeats_no_position(plain, ranked):
     s = plain.coarse_rows(70, 50, seed=0)
-    place = most_similar(s, 30)
+    place = ranked(s, 30)
     for row in range(70):
         assert place[row].tolist() == sorted(range(50), key=lambda j: (-float(s[row, j]), j))[:30]
+
+
+@effort(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(st.lists(st.floats(width=32, allow_nan=False), min_size=6, max_size=6), min_size=2, max_size=4),
+    count=st.integers(1, 6),
+)
+def test_a_cpu_and_a_gpu_rank_alike(rows, count):
+    s = torch.tensor(rows).view(len(rows), 1, 6)
+    assert torch.equal(most_similar_by_keys(s, count), most_similar_by_sort(s, count))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

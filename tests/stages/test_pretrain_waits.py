@@ -111,12 +111,12 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
 
 
-def embedded(batch: int, device: str) -> tuple[torch.Tensor, ...]:
+def embedded(batch: int) -> tuple[torch.Tensor, ...]:
     return (
-        torch.zeros(batch, dtype=torch.int64, device=device),
-        torch.randn(batch, 128, device=device, requires_grad=True),
-        torch.randn(batch, 512, device=device),
-        torch.randn(4, batch, 128, device=device, requires_grad=True),
+        torch.empty(batch, dtype=torch.int64, device=GPU),
+        torch.empty(batch, 128, device=GPU, requires_grad=True),
+        torch.empty(batch, 512, device=GPU),
+        torch.empty(4, batch, 128, device=GPU, requires_grad=True),
     )
 
 
@@ -178,9 +178,9 @@ def test_what_waits_would_be_seen() -> None:
 @pytest.mark.parametrize("batch", [32, 256])
 @pytest.mark.parametrize("n", [20_000, 40_000])
 def test_an_objective_with_backward_is_at_most_150_operations(case: str, batch: int, n: int) -> None:
-    objective = objective_of(CASES[case][0], n, batch)
-    index, v, h, corners = embedded(batch, "cpu")
-    seed = torch.ones(())
+    objective = on_gpu(objective_of(CASES[case][0], n, batch))
+    index, v, h, corners = embedded(batch)
+    seed = torch.ones((), device=GPU)
     with Watcher() as watcher:
         for step in range(8):
             losses = objective.losses(index, v, h, corners, epoch=0.5, step=step, key_BD=v.detach())
