@@ -352,7 +352,7 @@ def test_killed_while_writing_and_run_again(
 import os, signal, sys
 from sgcl_cli.artefacts import store
 from sgcl_cli.config import EvaluateConfig
-from sgcl_cli.probe import linear
+from sgcl_cli.probe.models import linear
 from sgcl_cli.stages.evaluate import evaluate
 linear.C_PATH = (0.01, 1.0)
 written, atomic = 0, store.atomic
