@@ -49,20 +49,20 @@ def _root(
 
 
 def _command(kind: type[Config], help: str, example: str) -> None:
-    def body(door: dict[str, Any], given: dict[str, Any]) -> None:
-        settings = load_toml(door["config"], kind.table) if door["config"] else {}
+    def body(common: dict[str, Any], given: dict[str, Any]) -> None:
+        settings = load_toml(common["config"], kind.table) if common["config"] else {}
         config = kind.resolve(settings, given)
-        if door["print_config"]:
+        if common["print_config"]:
             print(as_toml(config))
             return
-        terminal = Terminal(quiet=door["quiet"] or door["json"])
+        terminal = Terminal(quiet=common["quiet"] or common["json"])
         stage = getattr(importlib.import_module(f"sgcl_cli.stages.{kind.table}"), kind.table)
         try:
             outcome = stage(config, terminal)
         except KeyboardInterrupt:  # before typer makes a silent exit of it
             raise Interrupted(signal.SIGINT) from None
         if not outcome.told:
-            terminal.close(outcome, as_json=door["json"])
+            terminal.close(outcome, as_json=common["json"])
         allowed = failures_allowed(getattr(config, "allow_failures", "0"), outcome.total)
         if len(outcome.failures) > allowed:
             raise typer.Exit(SOME_FAILED)

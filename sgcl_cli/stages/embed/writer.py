@@ -26,8 +26,8 @@ _CHECKPOINT_ROWS = 8192
 _CHECKPOINT_SECONDS = 30.0
 
 
-class Harvest:
-    """The files of features in the making; a context manager.
+class FeatureFiles:
+    """The features files of a run while they are written; a context manager.
 
     :param writer: makes the writer of a bag's file.
     :param attributes: the root attributes of a bag's file, besides what its rows decide.
