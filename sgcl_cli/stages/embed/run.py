@@ -24,8 +24,8 @@ from sgcl_cli.engine.loader import Batch, Failed, Missing
 from sgcl_cli.engine.ranks import Ranks, joined
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.progress import Reporter, Silent
-from sgcl_cli.stages.embed import sources as embed_sources
-from sgcl_cli.stages.embed.sources import Bag, Source, Todo
+from sgcl_cli.stages.embed import sources
+from sgcl_cli.stages.embed.bags import Bag, Source, Todo
 from sgcl_cli.stages.embed.writer import FeatureFiles, Rows
 from sgcl_cli.stages.encoders import Opened, check_resolution, open_encoder, other_encoder
 
@@ -114,9 +114,9 @@ def _planned(config: EmbedConfig, reporter: Reporter) -> _Work:
     source: Source
     if ImageFolder.is_one(config.patches):
         opened = open_encoder(config)
-        source = embed_sources.images(config, opened.card)
+        source = sources.images(config, opened.card)
     else:
-        source = embed_sources.patches(config)
+        source = sources.patches(config)
         opened = open_encoder(config, source.kind.patch_size)
     card = opened.card
     for note in opened.notes:

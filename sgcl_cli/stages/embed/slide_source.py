@@ -32,8 +32,7 @@ from sgcl_cli.slide.open.reader import Slide, dicom_series
 from sgcl_cli.slide.open.tiff import check_whole
 from sgcl_cli.slide.read import bands, direct
 from sgcl_cli.slide.read.threads import Threads
-from sgcl_cli.stages.embed import sources
-from sgcl_cli.stages.embed.sources import Bag, Kind, Todo
+from sgcl_cli.stages.embed.bags import Bag, Kind, Todo, bag_of, failed, kind_of
 from sgcl_cli.stages.tile.coordinates import locate
 
 _MIXED = 0.05  # share by which resolutions of one run may differ
@@ -112,7 +111,7 @@ def of_ours(config: EmbedConfig) -> SlidePatches:
     """
     folder, damaged = Path(config.patches), dict[Path, ArtefactError]()
     index = PatchIndex.open(folder, damaged=damaged)
-    failures = sources.failed(damaged, folder)
+    failures = failed(damaged, folder)
     entries = _entries(config, index.files)
     bags, jobs = [], {}
     for number, file in enumerate(index.files):
@@ -120,7 +119,7 @@ def of_ours(config: EmbedConfig) -> SlidePatches:
         if entry is None and len(file):
             failures.append(_without_slide(file.slide_id, file.path, config))
             continue
-        bags.append(sources.bag_of(file, int(index.starts[number]), tolerant=True))
+        bags.append(bag_of(file, int(index.starts[number]), tolerant=True))
         if entry is not None and len(file):
             width, height = file.sides.tolist()
             jobs[file.slide_id] = Job(
@@ -132,7 +131,7 @@ def of_ours(config: EmbedConfig) -> SlidePatches:
                 file.config.get("slide_mpp"),
                 file.source.get("identity"),
             )
-    return SlidePatches(index.id, sources.kind_of(index), bags, jobs, failures)
+    return SlidePatches(index.id, kind_of(index), bags, jobs, failures)
 
 
 def _entries(config: EmbedConfig, files: Sequence[PatchFile]) -> dict[str, Entry]:

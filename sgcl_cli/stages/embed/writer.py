@@ -19,7 +19,7 @@ from sgcl_cli.engine.loader import Failed, Missing
 from sgcl_cli.engine.readers import WorkerLostError
 from sgcl_cli.errors import ArtefactError, SgclError
 from sgcl_cli.progress import Task
-from sgcl_cli.stages.embed.sources import Bag
+from sgcl_cli.stages.embed.bags import Bag
 
 Rows = NDArray[np.float32]
 _CHECKPOINT_ROWS = 8192
