@@ -26,9 +26,10 @@ from sgcl_cli.engine.pool import Lost, Progress, run_tasks
 from sgcl_cli.engine.readers import Readers, Reading
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
+from sgcl_cli.slide.open.backends.openslide import dicom_series
 from sgcl_cli.slide.open.discover import Entry, discover
 from sgcl_cli.slide.open.files import identity
-from sgcl_cli.slide.open.reader import Slide, dicom_series
+from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.slide.open.tiff import check_whole
 from sgcl_cli.slide.read import bands, direct
 from sgcl_cli.slide.read.threads import Threads

@@ -26,9 +26,10 @@ from sgcl_cli.engine.cluster import run_on_cluster
 from sgcl_cli.engine.pool import Lost, Progress, Result, run_tasks
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
 from sgcl_cli.progress import Reporter, Silent
+from sgcl_cli.slide.open.backends.openslide import dicom_series
 from sgcl_cli.slide.open.discover import Entry, discover
 from sgcl_cli.slide.open.files import companions, identity
-from sgcl_cli.slide.open.reader import LEVEL_0_UPSAMPLING, dicom_series
+from sgcl_cli.slide.open.reader import LEVEL_0_UPSAMPLING
 from sgcl_cli.stages.tile.annotations import Drawings, renamed, settle
 from sgcl_cli.stages.tile.claims import Elsewhere, Work, claimed, exclusively, shard_of
 from sgcl_cli.stages.tile.page import write_page
