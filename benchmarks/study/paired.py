@@ -10,9 +10,9 @@ import numpy as np
 
 from benchmarks.study.table import PROBES, Line
 from sgcl_cli.artefacts import store
-from sgcl_cli.probe.comparison import Difference, Entry, compare, holm
-from sgcl_cli.probe.metrics import Predictions
-from sgcl_cli.probe.uncertainty import interval, resample
+from sgcl_cli.probe.scores.comparison import Difference, Entry, compare, holm
+from sgcl_cli.probe.scores.metrics import Predictions
+from sgcl_cli.probe.scores.uncertainty import interval, resample
 
 RESAMPLES = 2000
 

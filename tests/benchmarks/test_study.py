@@ -31,7 +31,7 @@ from sgcl_cli.engine.views import MEAN, STD, normalise
 from sgcl_cli.errors import ArtefactError, ConfigError, Interrupted
 from sgcl_cli.method.sgcl import SGCL, Settings
 from sgcl_cli.nets.encoders import ENCODERS
-from sgcl_cli.probe.comparison import Entry
+from sgcl_cli.probe.scores.comparison import Entry
 from sgcl_cli.stages.embed import embed
 
 COMMON = {"epochs": 2, "view": 32}
