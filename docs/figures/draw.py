@@ -24,7 +24,8 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from sgcl_cli.method.negatives import rank_quantiles
+from sgcl_cli.method import sets
+from sgcl_cli.method.negatives import Sampler
 from sgcl_cli.method.positives import Neighbourhood
 from sgcl_cli.method.settings import Settings
 from sgcl_cli.method.sgcl import ramp
@@ -45,18 +46,21 @@ def neighbours() -> None:
     centre = side * side // 2
     figure, axes = plt.subplots(1, len(RADII), figsize=(11, 2.6), layout="constrained")
     for axis, radius in zip(axes, RADII, strict=True):
-        found = Neighbourhood(torch.zeros(side * side, dtype=torch.int64), cell, radius).lists(torch.tensor([centre]))
+        one = torch.tensor([centre])
+        near = Neighbourhood(torch.zeros(side * side, dtype=torch.int64), cell, radius).of(one)
+        members = near[sets.taken(near, one)].numpy()
         shade = np.zeros(side * side)
-        shade[found.members.numpy()] = 0.55
+        shade[members] = 0.55
         shade[centre] = 1
         axis.imshow(shade.reshape(side, side), cmap="Purples", vmin=0, vmax=1)
-        axis.set(title=f"R = {radius:g}: {len(found.members)}", xticks=[], yticks=[])
+        axis.set(title=f"R = {radius:g}: {len(members)}", xticks=[], yticks=[])
     figure.savefig(HERE / "neighbours.png", dpi=110)
 
 
 def laws() -> None:
-    settings, _ = Settings().resolve(681_486, 100, 128)
-    drawn = np.concatenate([rank_quantiles(0, step, settings, 681_486).numpy() for step in range(50)])
+    settings, _ = Settings(negatives=4_096).resolve(681_486, 100, 128)
+    sampler = Sampler(settings, 681_486, seed=0)
+    drawn = np.concatenate([sampler.at(step).quantile.numpy() for step in range(50)])
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
     left.hist(100 * settings.top_share * drawn, bins=80, density=True, color="#7b5ea7")
     left.set(title="Semi-hard negatives: drawn ranks", xlabel="rank by similarity, % of N", ylabel="density")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -150,5 +152,15 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """The entry point ``sgcl``."""
-    sys.exit(run(sys.argv[1:]))
+    """The entry point ``sgcl``.
+
+    One of several processes ends without taking Python down: a thread of gloo may still free a tensor of the last exchange, and
+    where it asks for the interpreter while that ends, the process aborts (pytorch/pytorch#190489).
+    """
+    code = run(sys.argv[1:])
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -14,7 +14,7 @@ import skimage.data
 import torch
 
 from benchmarks.study import __main__ as study
-from benchmarks.study import feeding, learning, paired, protocol, purity, table
+from benchmarks.study import feeding, learning, material, paired, protocol, purity, table
 from benchmarks.study.budget import Budget
 from benchmarks.study.imagenet import EfficientNetLite0, _conv, efficientnet_lite0
 from benchmarks.study.material import Set
@@ -22,6 +22,8 @@ from benchmarks.study.protocol import Job, Row
 from benchmarks.study.table import Line
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.checkpoint import EncoderCard, load_encoder, save_encoder
+from sgcl_cli.artefacts.images import ImageFolder
+from sgcl_cli.artefacts.lock import held
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import EmbedConfig
 from sgcl_cli.engine.interrupt import StopRequest
@@ -29,6 +31,7 @@ from sgcl_cli.engine.views import MEAN, STD, normalise
 from sgcl_cli.errors import ArtefactError, ConfigError, Interrupted
 from sgcl_cli.method.sgcl import SGCL, Settings
 from sgcl_cli.nets.encoders import ENCODERS
+from sgcl_cli.probe.scores.comparison import Entry
 from sgcl_cli.stages.embed import embed
 
 COMMON = {"epochs": 2, "view": 32}
@@ -75,13 +78,16 @@ KEYS = {job: job.row.name for job in JOBS}
 
 class TestProtocol:
     def test_the_shipped_one_has_every_row_and_settings_that_pretrain_knows(self) -> None:
-        given = protocol.load(protocol.DEFAULT, "cpu")
+        given = protocol.load(protocol.DEFAULT, "small")
         jobs = given.jobs()
         names = [job.row.name for job in jobs]
         assert names[:10] == [
-            *("mean colour", "colour histogram", "random encoder", "ImageNet encoder", "npid", "npid + inner"),
-            *("sgcl-no-inner", "sgcl", "moco", "sgcl-moco"),
+            *("mean colour", "colour histogram", "random encoder", "ImageNet encoder", "npid", "sgcl-no-inner", "moco"),
+            *("npid + inner", "sgcl", "sgcl-moco"),
         ]
+        for size in ("cpu", "gpu"):
+            main = protocol.load(protocol.DEFAULT, size)
+            assert [row.name for row in main.rows] == names[:10] and main.data["corpus"] == "corpus"
         assert [job.seed for job in jobs if job.row.name == "sgcl"] == [0, 1, 2]
         assert [job.seed for job in jobs if job.row.name == "mean colour"] == [0]
         assert names.index("sgcl, hold-out seen") > max(i for i, job in enumerate(jobs) if job.row.group == "main")
@@ -108,16 +114,16 @@ class TestProtocol:
         with pytest.raises(ConfigError, match="no size 'large'"):
             protocol.load(protocol.DEFAULT, "large")
         with pytest.raises(ConfigError, match="no row 'sgl'"):
-            protocol.load(protocol.DEFAULT, "cpu", ["sgl"])
+            protocol.load(protocol.DEFAULT, "small", ["sgl"])
 
     def test_a_row_against_one_that_does_not_exist_is_refused(self, tmp_path: Path) -> None:
         text = protocol.DEFAULT.read_text().replace('against = "npid"', 'against = "npd"', 1)
         (tmp_path / "study.toml").write_text(text)
         with pytest.raises(ConfigError, match="is against 'npd', which is no row"):
-            protocol.load(tmp_path / "study.toml", "cpu")
+            protocol.load(tmp_path / "study.toml", "small")
 
     def test_a_row_of_another_has_its_pretraining_and_a_result_of_its_own(self) -> None:
-        given = protocol.load(protocol.DEFAULT, "cpu", ["npid, both"])
+        given = protocol.load(protocol.DEFAULT, "small", ["npid, both"])
         (job,) = given.jobs()
         base = given.base(job)
         assert base.row.name == "npid" and base.row.pretrains and not job.row.pretrains
@@ -133,7 +139,7 @@ class TestProtocol:
         text = protocol.DEFAULT.read_text().replace('of = "npid"', f'of = "{other}"', 1)
         (tmp_path / "study.toml").write_text(text)
         with pytest.raises(ConfigError, match=said):
-            protocol.load(tmp_path / "study.toml", "cpu")
+            protocol.load(tmp_path / "study.toml", "small")
 
 
 class TestRun:
@@ -167,6 +173,88 @@ class TestRun:
         bench = Bench(lambda job: Interrupted(signal.SIGINT))
         with pytest.raises(Interrupted):
             study.run(JOBS, KEYS, tmp_path, Budget(60), bench, lambda job, key: None)
+
+    def test_what_another_process_has_begun_is_left_to_it(self, tmp_path: Path) -> None:
+        bench = Bench()
+        with held(tmp_path / "results" / ".sgcl.lock"):
+            lines = study.run(JOBS, KEYS, tmp_path, Budget(None), bench, lambda job, key: None)
+        assert [line.state for line in lines] == ["done", "in another process"]
+        assert bench.done == ["colour"]
+
+    def test_processes_share_what_is_asked_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        started: list[list[str]] = []
+
+        class Started:
+            def __init__(self, command: list[str], **how: object) -> None:
+                started.append(command)
+
+            wait = terminate = lambda self: None
+
+        monkeypatch.setattr(study.subprocess, "Popen", Started)
+        study.side_by_side(2, ["--size", "gpu", "--out", "study"], 12.5)
+        assert [command[1:] for command in started] == [
+            ["-m", "benchmarks.study", "--size", "gpu", "--out", "study", "--minutes", "12.5"]
+        ] * 2
+
+
+class TestMaterial:
+    def images(self, folder: Path, classes: str = "AB", count: int = 4) -> Path:
+        for kind in classes:
+            (folder / kind).mkdir(parents=True)
+            for number in range(count):
+                image = np.full((8, 8, 3), 10 * number, np.uint8)
+                (folder / kind / f"{number}.jpg").write_bytes(simplejpeg.encode_jpeg(image))
+        return folder
+
+    def test_class_folders_become_a_task_with_development_halves(self, tmp_path: Path) -> None:
+        for part in ("train", "test"):
+            self.images(tmp_path / "own" / part)
+        task = {"name": "glands", "train": "own/train", "test": "own/test", "side": 8, "development": 0.5}
+        sets = material.images(task, tmp_path, tmp_path / "out")
+        assert {name: len(ImageFolder.open(given.folder, crop=8)) for name, given in sets.items()} == {
+            "glands train": 8,
+            "glands test": 8,
+            "glands development-train": 4,
+            "glands development-test": 4,
+        }
+        assert all(given.groups is None and given.side == 8 for given in sets.values())
+
+    def test_a_table_of_images_gives_classes_and_patients(self, tmp_path: Path) -> None:
+        self.images(tmp_path / "own")
+        rows = [
+            {"image": f"{kind}/{number}.jpg", "label": f"class {kind}", "group": f"p{number}"}
+            for kind in "AB"
+            for number in range(4)
+        ]
+        for part, half in (("train", rows[::2]), ("test", rows[1::2])):
+            store.write_csv(tmp_path / "own" / f"{part}.csv", ("image", "label", "group"), half)
+        task = {"name": "own", "train": "own/train.csv", "test": "own/test.csv", "side": 8}
+        found = material.images(task, tmp_path, tmp_path / "out")["own train"]
+        assert found.groups is not None
+        index = ImageFolder.open(found.folder, found.groups, crop=8)
+        assert index.label_names == ("class A", "class B")
+        assert index.groups == ("p0", "p2", "p0", "p2")
+
+    def test_images_that_cannot_be_told_apart_or_are_absent_are_refused(self, tmp_path: Path) -> None:
+        self.images(tmp_path / "own")
+        rows = [{"image": f"{kind}/0.jpg", "label": "one"} for kind in "AB"]
+        store.write_csv(tmp_path / "twice.csv", ("image", "label"), rows)
+        task = {"name": "own", "train": "twice.csv", "test": "own", "side": 8}
+        with pytest.raises(ConfigError, match=r"twice\.csv has 2 images one/0\.jpg"):
+            material.images(task, tmp_path, tmp_path / "out")
+        with pytest.raises(ConfigError, match="absent has no images"):
+            material.images({**task, "train": "absent"}, tmp_path, tmp_path / "out")
+
+    def test_a_corpus_that_is_tiled_is_copied(self, tmp_path: Path, make_patches: Callable[..., Path]) -> None:
+        given = protocol.load(protocol.DEFAULT, "gpu")
+        source = make_patches()
+        material.ready_corpus(given, source, tmp_path / "corpus")
+        assert PatchIndex.open(tmp_path / "corpus").id == PatchIndex.open(source).id
+        with pytest.raises(ConfigError, match=r"no patches/\*\.h5"):
+            material.ready_corpus(given, tmp_path / "absent", tmp_path / "other")
+        seen = protocol.load(protocol.DEFAULT, "gpu", ["sgcl, hold-out seen"])
+        with pytest.raises(ConfigError, match="no hold-out can be added"):
+            material.ready_corpus(seen, source, tmp_path / "other")
 
 
 class TestBudget:
@@ -246,7 +334,7 @@ def test_ablations_are_compared_with_sgcl_in_pairs(tmp_path: Path) -> None:
     assert pairs[0].adjusted == 1
     assert pairs[2].value is not None and pairs[2].value < -0.1
     assert pairs[2].adjusted is not None and pairs[2].adjusted < 0.05
-    assert "| worse - sgcl | crc5 halves | linear | -0." in paired.markdown(pairs)
+    assert "| worse - sgcl | crc5 halves | linear | 1 | -0." in paired.markdown(pairs)
 
 
 def test_rows_are_compared_with_what_they_add_to_on_the_held_out_data(tmp_path: Path) -> None:
@@ -254,8 +342,38 @@ def test_rows_are_compared_with_what_they_add_to_on_the_held_out_data(tmp_path: 
     pairs = compared(
         tmp_path, "her2st", Row("npid", against="absent", **settings), Row("worse", against="npid", **settings)
     )
-    assert [(pair.row, pair.against, pair.task) for pair in pairs] == [("worse", "npid", "her2st")] * 2
+    assert [(pair.row, pair.against, pair.task, pair.seeds) for pair in pairs] == [("worse", "npid", "her2st", 1)] * 2
     assert pairs[0].value is not None and pairs[0].value < -0.1
+
+
+def seeds_of(tmp_path: Path, shifts: list[float]) -> list[list[Entry]]:
+    """Pairs of a first encoder without shift and a second one with it, a pair a seed."""
+    pairs = []
+    for number, shift in enumerate(shifts):
+        settings = {"pretrain": {"recipe": "npid"}}
+        lines = []
+        for name, by in (("first", 0.0), ("second", shift)):
+            job = Job(Row(name, **settings), number)
+            found = result(job, 0.8)
+            place = tmp_path / f"{name}-{number}"
+            found["scores"]["her2st"]["predictions"] = write_predictions(place, by)
+            lines.append(Line(job, found, "done"))
+        pairs.append([paired.entry_of(line, "her2st", "linear", tmp_path) for line in lines])
+    return pairs
+
+
+def test_intervals_over_seeds_hold_the_spread_of_seeds(tmp_path: Path) -> None:
+    """One seed is the comparison of two encoders; equal seeds change nothing; seeds that disagree widen the interval."""
+    pairs = seeds_of(tmp_path, [0.3, 0.3, 0.9])
+    (alone,) = paired.compare(pairs[0], "auroc", resamples=paired.RESAMPLES)
+    assert paired.over_seeds(pairs[:1], "auroc") == alone
+    same = paired.over_seeds(pairs[:2], "auroc")
+    assert (same.value, same.low, same.high) == pytest.approx((alone.value, alone.low, alone.high))
+    apart = paired.over_seeds(pairs[1:], "auroc")
+    each = [paired.compare(pair, "auroc", resamples=paired.RESAMPLES)[0].value for pair in pairs[1:]]
+    assert apart.value == pytest.approx(np.mean(each))
+    assert apart.low is not None and apart.high is not None and same.low is not None and same.high is not None
+    assert apart.high - apart.low > 1.3 * (same.high - same.low)
 
 
 def test_how_pretraining_went_is_shown_by_epoch(tmp_path: Path) -> None:

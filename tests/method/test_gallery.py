@@ -28,7 +28,7 @@ def test_anchors_are_spread_over_slides_and_have_neighbours() -> None:
     assert len(anchors(objective, slide, 5)) == 5 and len(anchors(objective, slide, 60)) <= 60
 
 
-def test_the_company_is_what_the_objective_selects_in_order_of_similarity() -> None:
+def test_the_examples_are_what_the_objective_selects_in_order_of_similarity() -> None:
     objective, _ = _objective()
     objective.refit(1)
     before = [row.clone() for row in (objective.bank_v, objective.bank_h)]

@@ -32,7 +32,7 @@ _NO_PICTURES = (
 _KINDS = (
     ("spatial", "spatial positives"),
     ("propagated", "propagated positives"),
-    ("negatives", "semi-hard negatives"),
+    ("negatives", "negatives"),
     ("nearest", "nearest in the bank"),
 )
 

@@ -92,7 +92,7 @@ def test_a_self_term_at_chance() -> None:
 def test_positives_less_alike_than_negatives() -> None:
     (warning,) = _said({"positive_similarity": 0.39})
     assert warning.startswith("positives are less alike than negatives: in epoch 5 the mean cosine of v is 0.39 with")
-    assert "0.40 with semi-hard negatives" in warning and "--ramp-epochs" in warning
+    assert "0.40 with the negatives drawn" in warning and "--ramp-epochs" in warning
     assert _said({"positive_similarity": 0.4}) == []
     assert _said({"positive_similarity": 0.39}, weight_spatial=0.0) == []
 
@@ -103,6 +103,13 @@ def test_a_spatial_term_that_is_no_lower_than_if_all_were_one() -> None:
     assert "1.61 in epoch 5, where ln(1 + 96 / 24) = 1.61" in warning and "--weight-spatial" in warning
     assert _said({"spatial": equal - 0.001}) == []
     assert _said({"spatial": 9.0}, as_released=True) == [] and _said({"spatial": 9.0}, weight_spatial=0.0) == []
+
+
+def test_easier_negatives_are_not_proposed_where_they_are_in_use() -> None:
+    (warning,) = _said({"positive_similarity": 0.39})
+    assert "--negative-law uniform" in warning
+    (warning,) = _said({"positive_similarity": 0.39}, negative_law="auto")
+    assert "--negative-law" not in warning and "fewer --negatives" in warning
 
 
 def test_terms_are_judged_when_the_ramp_is_over_or_training_is() -> None:
