@@ -1,10 +1,12 @@
-"""The direction of imports, and which room may know which library."""
+"""The direction of imports, and which room may know which library; ``python -m tests.test_house`` prints who imports whom."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,9 @@ OWNERS = {
     "timm": {"nets"},
     "transformers": {"nets"},
 }
+LOADS_FOREIGN_CODE = {"nets/foreign.py"}
 FILES = sorted(PACKAGE.rglob("*.py"))
+Module = tuple[str, ...]  # parts of a dotted name below sgcl_cli; of a package's __init__.py, those of the package
 
 
 def _room(path: Path) -> str:
@@ -85,6 +89,66 @@ def test_the_check_sees_breaches() -> None:
     assert breaches("engine", ["torch.distributed.nn"]) == []
 
 
+def _module(path: Path) -> Module:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def _arrows() -> dict[Module, set[Module]]:
+    """Which modules each module imports, anywhere in its file."""
+    modules = {_module(path): _imports(path) for path in FILES}
+    found: dict[Module, set[Module]] = {}
+    for module, names in modules.items():
+        inside = [tuple(name.split(".")[1:]) for name in names if name.split(".")[0] == "sgcl_cli"]
+        known = [next(name[:n] for n in range(len(name), -1, -1) if name[:n] in modules) for name in inside]
+        found[module] = {target for target in known if target and target != module}
+    return found
+
+
+def within(package: Module, arrows: Mapping[Module, Iterable[Module]]) -> dict[str, set[str]]:
+    """The modules and packages that stand in a package, and which of its others each imports."""
+    depth = len(package)
+    found: dict[str, set[str]] = {}
+    for module, targets in arrows.items():
+        if module[:depth] == package and len(module) > depth:
+            others = {target[depth] for target in targets if target[:depth] == package and len(target) > depth}
+            found.setdefault(module[depth], set()).update(others - {module[depth]})
+    return found
+
+
+def circle(arrows: Mapping[str, Iterable[str]]) -> list[str]:
+    """A circle of imports, empty where there is none."""
+    try:
+        graphlib.TopologicalSorter(arrows).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+PACKAGES = sorted({_module(path)[:depth] for path in FILES for depth in range(len(_module(path)))})
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids="/".join)
+def test_no_circle_inside_a_package(package: Module) -> None:
+    assert circle(within(package, _arrows())) == []
+
+
+def test_the_check_sees_circles() -> None:
+    arrows = {("a", "x"): [("a", "y", "deep")], ("a", "y", "deep"): [("b",)], ("a", "y", "other"): [("a", "x")]}
+    assert within(("a",), arrows) == {"x": {"y"}, "y": {"x"}}
+    assert within((), arrows) == {"a": {"b"}}
+    assert set(circle(within(("a",), arrows))) == {"x", "y"} and circle(within((), arrows)) == []
+
+
+def test_own_modules_are_imported_by_statements() -> None:
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in FILES
+        if {"importlib", "importlib.import_module"} & {*_imports(path)}
+    }
+    assert users == LOADS_FOREIGN_CODE
+
+
 def test_method_knows_torch_alone() -> None:
     allowed = {"torch", "sgcl_cli", *sys.stdlib_module_names}
     for path in (PACKAGE / "method").glob("*.py"):
@@ -112,3 +176,17 @@ def test_training_needs_neither_openslide_nor_opencv() -> None:
 
 def test_tiling_does_not_load_torch() -> None:
     assert "torch" not in _loaded("import sgcl_cli.stages.tile")
+
+
+def _print_house() -> None:
+    arrows = _arrows()
+    for package in PACKAGES:
+        inside = within(package, arrows)
+        count = sum(map(len, inside.values()))
+        print(f"{'/'.join(('sgcl_cli', *package))}/  {len(inside)} boxes, {count} arrows")
+        for name in reversed([*graphlib.TopologicalSorter(inside).static_order()]):
+            print(f"  {name:<16} {' '.join(sorted(inside[name]))}".rstrip())
+
+
+if __name__ == "__main__":
+    _print_house()

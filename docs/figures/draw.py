@@ -109,7 +109,7 @@ def tissue() -> None:
 
 def pictures(run: Path) -> None:
     """views.png and neighbours.png of a run, as small JPEGs."""
-    for name, target in (("views.png", "views.jpg"), ("neighbours.png", "company.jpg")):
+    for name, target in (("views.png", "views.jpg"), ("neighbours.png", "examples.jpg")):
         with Image.open(run / name) as image:
             width, height = image.size
             small = image.convert("RGB").resize((1000, round(1000 * height / width)), Image.Resampling.LANCZOS)

@@ -31,7 +31,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Retrieval:
+class PrecisionRecall:
     """Precision against recall, both in [0, 1], of one class; the average precision and how often the class occurs."""
 
     name: str
@@ -74,7 +74,7 @@ def roc(title: str, curves: Sequence[Curve], *, folds: bool) -> Drawn:
     return made.drawn
 
 
-def precision_recall(title: str, curves: Sequence[Retrieval]) -> Drawn:
+def precision_recall(title: str, curves: Sequence[PrecisionRecall]) -> Drawn:
     """Precision against recall, one curve a class; dotted lines are what guessing would give."""
     with sheet(title) as made:
         for number, curve in enumerate(curves):

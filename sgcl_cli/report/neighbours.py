@@ -61,7 +61,7 @@ class Anchor:
 
 
 def draw_neighbours(anchors: Sequence[Anchor], path: str | Path) -> None:
-    """Draw one block an anchor: where its company lies on its slide, and what it looks like, most similar first.
+    """Draw one block an anchor: where its examples lie on its slide, and what they look like, most similar first.
 
     :raises ImportError: matplotlib is not installed.
     """

@@ -404,7 +404,7 @@ class TestPurity:
         label[[0, 9]] = -1
         settings, _ = Settings(radius=1.5, negatives=8).resolve(24, 2, 4)
         objective = SGCL(settings, torch.zeros(24, dtype=torch.int64), cell, dim=8, hidden_dim=8, seed=1, device="cpu")
-        found = purity.company(objective, purity.Kinds(label, torch.zeros(24, dtype=torch.int64)), step=3)[0]
+        found = purity.shares_of_kind(objective, purity.Kinds(label, torch.zeros(24, dtype=torch.int64)), step=3)[0]
         same = pairs = 0
         for i in range(24):
             for j in range(24):
@@ -437,7 +437,7 @@ class TestPurity:
         settings, _ = Settings(radius=1.5, negatives=64, top_share=1.0).resolve(8, 2, 4)
         objective = SGCL(settings, slide, cell, dim=8, hidden_dim=8, seed=1, device="cpu")
         kinds = purity.Kinds(torch.tensor([0, 0, 0, 0, 2, 2, 2, 2]), slide)
-        found = purity.company(objective, kinds, step=3)
+        found = purity.shares_of_kind(objective, kinds, step=3)
         assert [found[scheme]["negatives"]["same"] for scheme in (0, 1)] == [1.0, 1.0]
 
 

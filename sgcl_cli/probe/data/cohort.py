@@ -18,7 +18,7 @@ from sgcl_cli.artefacts.features import FeatureFile, FeatureSet
 from sgcl_cli.artefacts.labels import LabelRow, Labels, plain_id
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe.data.audit import Audit
-from sgcl_cli.probe.data.twins import audit_twins
+from sgcl_cli.probe.data.duplicates import audit_duplicates
 
 Level = Literal["slide", "patch"]
 Task = Literal["binary", "multiclass", "regression", "survival"]
@@ -208,7 +208,7 @@ def by_slide(sources: Sequence[Source], labels: Labels, *, task: str, allow_miss
             audit.warn("missing_features", what)
     if unlabelled:
         audit.warn("missing_labels", f"{len(unlabelled)} slides with features have no label: {_listed(unlabelled)}")
-    audit_twins([(name, table[name].patient_id, files[name]) for name in matched], audit)
+    audit_duplicates([(name, table[name].patient_id, files[name]) for name in matched], audit)
     audit.stop_on_errors()
     rows = [table[name] for name in matched]
     given = any(row.split for row in rows)
@@ -299,7 +299,7 @@ def by_patch(sources: Sequence[Source], labels: Labels | None, *, task: str, aud
     sides_of_patches = _patch_splits(used, rows, sides, table)
     if sides_of_patches is not None and sides:
         _audit_class_names(texts, sides_of_patches, audit)
-    audit_twins([(name, "", files[name]) for name in used if files[name].name is None], audit)
+    audit_duplicates([(name, "", files[name]) for name in used if files[name].name is None], audit)
     audit.stop_on_errors()
     classes = class_names(texts.tolist(), task)
     number = {name: index for index, name in enumerate(classes)}

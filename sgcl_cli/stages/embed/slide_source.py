@@ -26,14 +26,14 @@ from sgcl_cli.engine.pool import Lost, Progress, run_tasks
 from sgcl_cli.engine.readers import Readers, Reading
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
+from sgcl_cli.slide.open.backends.openslide import dicom_series
 from sgcl_cli.slide.open.discover import Entry, discover
 from sgcl_cli.slide.open.files import identity
-from sgcl_cli.slide.open.reader import Slide, dicom_series
+from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.slide.open.tiff import check_whole
 from sgcl_cli.slide.read import bands, direct
-from sgcl_cli.slide.read.crew import Crew
-from sgcl_cli.stages.embed import sources
-from sgcl_cli.stages.embed.sources import Bag, Kind, Todo
+from sgcl_cli.slide.read.threads import Threads
+from sgcl_cli.stages.embed.bags import Bag, Kind, Todo, bag_of, failed, kind_of
 from sgcl_cli.stages.tile.coordinates import locate
 
 _MIXED = 0.05  # share by which resolutions of one run may differ
@@ -62,7 +62,7 @@ class Job:
 
 
 @dataclass
-class Straight:
+class SlidePatches:
     """Pixels that are read from the slides; a ``Source``."""
 
     id: str
@@ -104,7 +104,7 @@ def _workers(config: EmbedConfig, runtime: Runtime, sharers: int) -> int:
     return max(1, given if config.workers is not None or runtime.on_cuda else engine.cores() // sharers // 4)
 
 
-def of_ours(config: EmbedConfig) -> Straight:
+def of_ours(config: EmbedConfig) -> SlidePatches:
     """What ``sgcl tile`` chose, with or without pixels; slides are found by their recorded paths, else by their ids.
 
     :raises ConfigError: no such folder of slides.
@@ -112,7 +112,7 @@ def of_ours(config: EmbedConfig) -> Straight:
     """
     folder, damaged = Path(config.patches), dict[Path, ArtefactError]()
     index = PatchIndex.open(folder, damaged=damaged)
-    failures = sources.failed(damaged, folder)
+    failures = failed(damaged, folder)
     entries = _entries(config, index.files)
     bags, jobs = [], {}
     for number, file in enumerate(index.files):
@@ -120,7 +120,7 @@ def of_ours(config: EmbedConfig) -> Straight:
         if entry is None and len(file):
             failures.append(_without_slide(file.slide_id, file.path, config))
             continue
-        bags.append(sources.bag_of(file, int(index.starts[number]), tolerant=True))
+        bags.append(bag_of(file, int(index.starts[number]), tolerant=True))
         if entry is not None and len(file):
             width, height = file.sides.tolist()
             jobs[file.slide_id] = Job(
@@ -132,7 +132,7 @@ def of_ours(config: EmbedConfig) -> Straight:
                 file.config.get("slide_mpp"),
                 file.source.get("identity"),
             )
-    return Straight(index.id, sources.kind_of(index), bags, jobs, failures)
+    return SlidePatches(index.id, kind_of(index), bags, jobs, failures)
 
 
 def _entries(config: EmbedConfig, files: Sequence[PatchFile]) -> dict[str, Entry]:
@@ -190,7 +190,7 @@ class Found:
     remarks: tuple[str, ...] = ()
 
 
-def of_peers(config: EmbedConfig) -> Straight:
+def of_peers(config: EmbedConfig) -> SlidePatches:
     """What CLAM or TRIDENT chose. Slides are opened to learn the resolution, each in a process that may crash.
 
     :raises ConfigError: no slides, no file of any slide, or patches of several resolutions or sizes.
@@ -236,7 +236,7 @@ def of_peers(config: EmbedConfig) -> Straight:
     warnings = [f"{name}: {count} patches hang over its edge and are left out" for name, count in overhanging.items()]
     warnings += [f"{slide_id}: {remark}" for slide_id, one in found.items() for remark in one.remarks]
     source = store.artefact_id("folder", {}, sorted(bag.source_id for bag in bags))
-    return Straight(source, kind, bags, jobs, failures, warnings)
+    return SlidePatches(source, kind, bags, jobs, failures, warnings)
 
 
 def _common(found: dict[str, Found]) -> Kind:
@@ -309,22 +309,22 @@ def read_patches(job: Job, share: Callable[[], int]) -> Iterator[tuple[int, NDAr
                 f"{job.entry.path.name} is not the slide for which these patches were chosen", "tile it again"
             )
         mpp = job.given_mpp if job.given_mpp is not None else job.entry.mpp
-        with Slide(job.entry.path, given_mpp=mpp, default_mpp=job.default_mpp) as slide, Crew(share) as crew:
+        with Slide(job.entry.path, given_mpp=mpp, default_mpp=job.default_mpp) as slide, Threads(share) as threads:
             if job.sides[0] == job.sides[1] and slide.mpps[0] == slide.mpps[1]:
-                yield from _in_bands(slide, job, crew)
+                yield from _in_bands(slide, job, threads)
             else:
                 yield from _oblong(slide, job)
     except OSError as error:
         raise SlideError(f"{job.entry.path.name} cannot be read: {error}", "check the path and the disk") from error
 
 
-def _in_bands(slide: Slide, job: Job, crew: Crew) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
+def _in_bands(slide: Slide, job: Job, threads: Threads) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
     patch = bands.Patch(job.sides[0], job.size)
     with direct.opened(slide, job.corners, patch) as (source, plan):
         for band in plan:
             if band.stop <= job.done:
                 continue
-            for row, made in bands.read(slide, source, band, job.corners, patch, crew=crew):
+            for row, made in bands.read(slide, source, band, job.corners, patch, threads=threads):
                 if row >= job.done:
                     yield row, made
 

@@ -22,7 +22,7 @@ from sgcl_cli.report import evaluation, figures, learning, page
 from sgcl_cli.report.page import Picture, Section
 from sgcl_cli.stages.evaluate import attention as attention_pictures
 from sgcl_cli.stages.evaluate import captions, tables
-from sgcl_cli.stages.evaluate.figures import drawables
+from sgcl_cli.stages.evaluate.figures import figure_data
 
 FIGURES = ("figures/*.png", "figures/*.svg", "figures/montage_*.jpg", "attention/*.csv", "attention/*.jpg")
 WITHOUT_FIGURES = "matplotlib is not installed: the figures are left out"
@@ -69,7 +69,7 @@ def write_report(out: Path, finished: Finished) -> list[str]:
         inferred=finished.inferred,
         warnings=finished.warnings,
         parts=parts_of(cohort, finished.plan),
-        drawables=drawables(result, finished.predictions),
+        figure_data=figure_data(result, finished.predictions),
         encoder=str((cohort.files[0].attributes or {}).get("encoder", "not recorded")),
         command=finished.config.command_line(),
         provenance=provenance(result["id"], finished.ids),

@@ -17,7 +17,7 @@ from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
 from sgcl_cli.engine.loader import StoredPatches, decode_jpeg
 from sgcl_cli.engine.views import ViewSettings, denormalise, make_views
 from sgcl_cli.errors import ArtefactError
-from sgcl_cli.method.gallery import Company, Shown, anchors, gallery
+from sgcl_cli.method.gallery import AnchorExamples, Shown, anchors, gallery
 from sgcl_cli.method.sgcl import SGCL
 
 _PATCHES = 6
@@ -78,7 +78,7 @@ def picture_curves(metrics: Path, out: Path) -> list[str]:
 
 
 def picture_neighbours(index: PatchIndex, objective: SGCL, out: Path, *, step: int) -> list[str]:
-    """neighbours.png: a few anchors with their company, from the banks and clusters as they are after ``step`` steps."""
+    """neighbours.png: a few anchors with their positives and negatives, from the banks and clusters after ``step`` steps."""
     if objective.bank_v is None:
         return []
 
@@ -86,8 +86,8 @@ def picture_neighbours(index: PatchIndex, objective: SGCL, out: Path, *, step: i
         from sgcl_cli.report.neighbours import draw_neighbours
 
         chosen = anchors(objective, torch.from_numpy(index.slide_of), _ANCHORS)
-        company = gallery(objective, chosen, step=step, most=_SHOWN)
-        draw_neighbours([_anchor(index, one) for one in company], out / "neighbours.png")
+        examples = gallery(objective, chosen, step=step, most=_SHOWN)
+        draw_neighbours([_anchor(index, one) for one in examples], out / "neighbours.png")
 
     return _drawn(draw)
 
@@ -124,14 +124,14 @@ def _strengths(settings: ViewSettings, corners: bool) -> str:
     return ", ".join(text)
 
 
-def _anchor(index: PatchIndex, company: Company) -> Any:
+def _anchor(index: PatchIndex, examples: AnchorExamples) -> Any:
     from sgcl_cli.report.neighbours import Anchor, Row
 
-    file, row = index.locate(company.anchor)
-    first = int(index.starts[index.slide_of[company.anchor]])
+    file, row = index.locate(examples.anchor)
+    first = int(index.starts[index.slide_of[examples.anchor]])
     side = float(file.geometry.get("patch_size_level0", index.patch_size))
     centres: NDArray[np.float64] = file.coords.astype(np.float64) + side / 2
-    kinds: list[tuple[str, Shown]] = [(name, getattr(company, kind)) for kind, name in _KINDS]
+    kinds: list[tuple[str, Shown]] = [(name, getattr(examples, kind)) for kind, name in _KINDS]
     rows = [
         Row(
             name=_count(name, shown),
@@ -144,7 +144,7 @@ def _anchor(index: PatchIndex, company: Company) -> Any:
     ]
     thumbnail, extent = _thumbnail(file)
     return Anchor(
-        file.slide_id, _picture(index, company.anchor), tuple(centres[row]), centres, side, thumbnail, extent, rows
+        file.slide_id, _picture(index, examples.anchor), tuple(centres[row]), centres, side, thumbnail, extent, rows
     )
 
 

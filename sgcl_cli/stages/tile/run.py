@@ -26,11 +26,12 @@ from sgcl_cli.engine.cluster import run_on_cluster
 from sgcl_cli.engine.pool import Lost, Progress, Result, run_tasks
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
 from sgcl_cli.progress import Reporter, Silent
+from sgcl_cli.slide.open.backends.openslide import dicom_series
 from sgcl_cli.slide.open.discover import Entry, discover
 from sgcl_cli.slide.open.files import companions, identity
-from sgcl_cli.slide.open.reader import LEVEL_0_UPSAMPLING, dicom_series
+from sgcl_cli.slide.open.reader import LEVEL_0_UPSAMPLING
 from sgcl_cli.stages.tile.annotations import Drawings, renamed, settle
-from sgcl_cli.stages.tile.claims import Elsewhere, Work, exclusively, in_turns, shard_of
+from sgcl_cli.stages.tile.claims import Elsewhere, Work, claimed, exclusively, shard_of
 from sgcl_cli.stages.tile.page import write_page
 from sgcl_cli.stages.tile.slide import TRIED, Job, Row, Survey, class_counts, patches_path, survey_slide, tile_slide
 
@@ -257,16 +258,16 @@ def _run(
             patches.advance(max(0, before + done - shown))
             shown = max(before + done, shown)
 
-        def run(turn: Mapping[str, Job]) -> Iterator[Result[Row | Elsewhere]]:
+        def run(free: Mapping[str, Job]) -> Iterator[Result[Row | Elsewhere]]:
             nonlocal before
             if config.dry_run:
-                yield from _execute(work or survey_slide, {key: (job,) for key, job in turn.items()}, config, show)
+                yield from _execute(work or survey_slide, {key: (job,) for key, job in free.items()}, config, show)
             else:
-                tasks = {key: (work or tile_slide, job) for key, job in turn.items()}
+                tasks = {key: (work or tile_slide, job) for key, job in free.items()}
                 yield from _execute(exclusively, tasks, config, show)
             before = shown
 
-        for result in in_turns(run, jobs, reporter):
+        for result in claimed(run, jobs, reporter):
             slides.advance()
             yield result
 

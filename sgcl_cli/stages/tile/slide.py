@@ -33,7 +33,7 @@ from sgcl_cli.slide.open.files import identity
 from sgcl_cli.slide.open.reader import Slide, Thumbnail
 from sgcl_cli.slide.open.tiff import check_whole
 from sgcl_cli.slide.read import bands, direct, lossless, oblong, overview
-from sgcl_cli.slide.read.crew import Crew
+from sgcl_cli.slide.read.threads import Threads
 from sgcl_cli.slide.tissue import focus, nuclei
 from sgcl_cli.slide.tissue.tissue import Ink, Segmentation, segment
 from sgcl_cli.stages.tile import coordinates
@@ -100,11 +100,11 @@ def tile_slide(progress: Progress, job: Job) -> Row:
     started = time.perf_counter()
     cv2.setNumThreads(1)
     config, out = job.config, Path(job.config.out)
-    with _open(job) as slide, Crew(progress.share) as crew:
-        row, geometry, thumbnail, found, lattice, labels = _lay(slide, job, crew)
+    with _open(job) as slide, Threads(progress.share) as threads:
+        row, geometry, thumbnail, found, lattice, labels = _lay(slide, job, threads)
         progress.expect(0 if config.coords_only else len(lattice))
         with PatchWriter(patches_path(config, row.slide_id)) as writer:
-            reading = _read(writer, slide, lattice, geometry, config, progress, crew)
+            reading = _read(writer, slide, lattice, geometry, config, progress, threads)
             if reading.unreadable:
                 lattice = lattice.where(reading.readable)
                 labels = _labels(slide, job, lattice, geometry)
@@ -151,8 +151,8 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
     started = time.perf_counter()
     cv2.setNumThreads(1)
     config = job.config
-    with _open(job) as slide, Crew(progress.share) as crew:
-        row, geometry, thumbnail, found, lattice, labels = _lay(slide, job, crew)
+    with _open(job) as slide, Threads(progress.share) as threads:
+        row, geometry, thumbnail, found, lattice, labels = _lay(slide, job, threads)
         label = None if labels is None else labels.label
         picture = overlay.draw(thumbnail.pixels, found.tissue, lattice, geometry.sides, thumbnail.scale, label)
         pictures = sum(len(jpeg.encode(pixels, _PICTURE_QUALITY)) for pixels in (thumbnail.pixels, picture))
@@ -207,7 +207,9 @@ def _refuse_oblong_tiles(slide: Slide, geometry: Geometry) -> None:
         )
 
 
-def _lay(slide: Slide, job: Job, crew: Crew) -> tuple[Row, Geometry, Thumbnail, Segmentation, Lattice, Labels | None]:
+def _lay(
+    slide: Slide, job: Job, threads: Threads
+) -> tuple[Row, Geometry, Thumbnail, Segmentation, Lattice, Labels | None]:
     """Where the slide's patches lie and what they are called; all that is known before reading them."""
     foreign = _foreign(slide, job)
     geometry = Geometry(job.config.patch_size, job.config.overlap, job.config.mpp, *slide.mpps)
@@ -216,7 +218,7 @@ def _lay(slide: Slide, job: Job, crew: Crew) -> tuple[Row, Geometry, Thumbnail, 
     else:
         geometry = foreign.geometry
     row = _plan(slide, job, geometry)
-    thumbnail = overview.thumbnail(slide, crew)
+    thumbnail = overview.thumbnail(slide, threads)
     found = _where(slide, thumbnail, job)
     if _ink_of(job) == "auto":
         row = replace(row, ink_mm2=round(float(found.ink.sum()) * thumbnail.mpp**2 / 1e6, 4))
@@ -414,7 +416,7 @@ def _read(
     geometry: Geometry,
     config: TileConfig,
     progress: Progress,
-    crew: Crew,
+    threads: Threads,
 ) -> _Reading:
     """Read, encode and write the patches, band by band, in the lattice's order.
 
@@ -430,7 +432,7 @@ def _read(
         if config.lossless:
             files = lossless.files(source, corners, patch, config.jpeg_quality)
         else:
-            files = _encoded(slide, source, plan, corners, patch, config.jpeg_quality, crew)
+            files = _encoded(slide, source, plan, corners, patch, config.jpeg_quality, threads)
         readable, blur = _write(writer, files, len(lattice), progress)
         lost = corners[~readable].tolist()
         return _Reading(source.path, source.why, slide.mpp * source.pitch, readable, lost, blur * config.mpp)
@@ -481,7 +483,7 @@ def _encoded(
     corners: NDArray[np.int64],
     patch: bands.Patch,
     quality: int,
-    crew: Crew,
+    threads: Threads,
 ) -> Iterator[tuple[int, focus.Encoded | SlideError]]:
     """The JPEG files of all patches in their order; those of a band wait for each other."""
 
@@ -489,7 +491,7 @@ def _encoded(
         return focus.encode(pixels, quality)
 
     for band in plan:
-        yield from sorted(bands.read(slide, source, band, corners, patch, encode, crew), key=lambda item: item[0])
+        yield from sorted(bands.read(slide, source, band, corners, patch, encode, threads), key=lambda item: item[0])
 
 
 def _finish(

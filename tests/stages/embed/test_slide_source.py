@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from sgcl_cli.artefacts.features import ask, open_features
+from sgcl_cli.artefacts.features import open_features, read_header
 from sgcl_cli.artefacts.patches import PatchFile
 from sgcl_cli.config import EmbedConfig, TileConfig
 from sgcl_cli.engine.pool import Lost, Progress, Result
@@ -229,7 +229,7 @@ def test_one_bad_slide_costs_itself_only(tmp_path, slides):
         ("b", "b.tif is not the slide for which these patches were chosen")
     ]
     assert "c: 2 of 64 patches cannot be read and are left out" in outcome.warnings
-    assert [*ask(tmp_path / "f" / "c.h5").unreadable] == [3, 4]
+    assert [*read_header(tmp_path / "f" / "c.h5").unreadable] == [3, 4]
     files = open_features(tmp_path / "f").by_slide()
     assert len(files["a"]) == 64 and len(files["c"]) == 62
     kept = np.delete(PatchFile.open(coords / "patches" / "c.h5").coords, [3, 4], axis=0)
