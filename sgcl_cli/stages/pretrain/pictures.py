@@ -136,7 +136,7 @@ def _anchor(index: PatchIndex, examples: AnchorExamples) -> Any:
         Row(
             name=_count(name, shown),
             pictures=[_picture(index, i) for i in shown.index.tolist()],
-            captions=[f"{value:.2f}" for value in shown.similarity.tolist()],
+            captions=[f"{value:.3f}" for value in shown.similarity.tolist()],
             elsewhere=[not _own(first, file, i) for i in shown.index.tolist()],
             places=centres[[i - first for i in shown.index.tolist() if _own(first, file, i)]],
         )

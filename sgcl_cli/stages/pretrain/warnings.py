@@ -51,8 +51,9 @@ def _share_alone(objective: SGCL) -> float:
 
 
 def about_epoch(summary: Mapping[str, Any], settings: Settings, *, dim: int, epochs: int) -> list[str]:
-    """After an epoch, by its means: embeddings that are one; and once the spatial term has its full weight, or training ends,
-    few dimensions used, and terms that teach nothing.
+    """After an epoch, by its means: embeddings that are one; once the spatial term has its full weight, or training ends, few
+    dimensions used and a spatial term that teaches nothing; and from half-way on a self term that teaches nothing, which is
+    slow to fall on few patches.
 
     What differs from epoch to epoch stands after the colon, so that a run says each once.
 
@@ -64,7 +65,8 @@ def about_epoch(summary: Mapping[str, Any], settings: Settings, *, dim: int, epo
     if epoch - 1 < (settings.ramp_epochs or 0.0) and epoch < epochs:
         return collapsed
     few = [] if collapsed else _few_dimensions(summary, settings, dim)
-    return [*collapsed, *few, *_self_at_chance(summary, settings), *_spatial(summary, settings)]
+    alone = _self_at_chance(summary, settings) if 2 * epoch >= epochs else []
+    return [*collapsed, *few, *alone, *_spatial(summary, settings)]
 
 
 def _remedy(settings: Settings) -> str:

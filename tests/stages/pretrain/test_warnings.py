@@ -39,7 +39,7 @@ def test_too_few_patches_for_the_clusters() -> None:
     assert about_corpus(_objective(clusters=100, propagation=False)) == []
 
 
-def _said(changes: dict[str, Any] | None = None, epochs: int = 20, **settings: Any) -> list[str]:
+def _said(changes: dict[str, Any] | None = None, epochs: int = 10, **settings: Any) -> list[str]:
     """What is said of a sound epoch, the fifth of ``epochs``, with some of its means changed."""
     loss = {"self": 4.0, "spatial": 1.0, "inner": 0.0, "total": 5.0}
     sound = {"epoch": 5, "loss": loss, "spread": 0.6, "effective_rank_v": 40.0}
@@ -119,3 +119,7 @@ def test_terms_are_judged_when_the_ramp_is_over_or_training_is() -> None:
     assert len(_said(bad, ramp_epochs=4.0)) == 4 and _said(bad, ramp_epochs=4.1) == []
     assert len(_said(bad, epochs=5, ramp_epochs=5.0)) == 4
     assert len(_said({**bad, "spread": 0.0}, epochs=100)) == 1
+
+
+def test_a_self_term_is_judged_from_half_way_on() -> None:
+    assert [len(_said({"self": 9.0}, epochs=epochs)) for epochs in (10, 11)] == [1, 0]
