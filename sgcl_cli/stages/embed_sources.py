@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout
+from sgcl_cli.artefacts import layout, peers
 from sgcl_cli.artefacts.checkpoint import EncoderCard
 from sgcl_cli.artefacts.images import ImageFolder
 from sgcl_cli.artefacts.patches import PatchFile, PatchIndex, of_ours
@@ -20,7 +20,7 @@ from sgcl_cli.artefacts.results import Failure
 from sgcl_cli.config import EmbedConfig
 from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.decoders import Source as Decoder
-from sgcl_cli.engine.loader import Batch, Called, Failed, Loader, Missing, StoredPatches
+from sgcl_cli.engine.loader import Batch, Called, Failed, Loader, Missing, StoredPatches, decode_jpeg
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.errors import ArtefactError, ConfigError
 
@@ -98,6 +98,9 @@ class Source(Protocol):
         :raises SgclError: it cannot be read.
         """
 
+    def picture(self, slide_id: str) -> NDArray[np.uint8] | None:
+        """The whole slide, reduced, uint8 (H, W, 3); None where there is no picture of it."""
+
 
 @dataclass
 class Decoded:
@@ -131,6 +134,9 @@ class Decoded:
         pixels = np.empty((self.decoder.size, self.decoder.size, 3), np.uint8)
         self.decoder.into(bag.start + row, pixels)
         return pixels
+
+    def picture(self, slide_id: str) -> NDArray[np.uint8] | None:
+        return stored_picture(next(bag for bag in self.bags if bag.slide_id == slide_id).path)
 
 
 def images(config: EmbedConfig, card: EncoderCard) -> Decoded:
@@ -194,7 +200,17 @@ def bag_of(file: PatchFile, start: int, *, tolerant: bool = False) -> Bag:
     attributes: dict[str, Any] = {"source_identity": file.source.get("identity")}
     if file.label is not None:
         attributes["label_names"] = json.dumps(list(file.label_names))
-    return Bag(file.slide_id, file.id, file.path, start, len(file), columns, attributes, file.geometry, tolerant)
+    return Bag(
+        file.slide_id, file.id, file.path, start, len(file), columns, attributes, peers.whole(file.geometry), tolerant
+    )
+
+
+def stored_picture(file: Path) -> NDArray[np.uint8] | None:
+    """The picture that ``sgcl tile`` left of the slide of a file of patches, uint8 (H, W, 3); None where it is not there."""
+    path = layout.thumbnail(file)
+    with contextlib.suppress(ArtefactError, OSError):
+        return None if path is None else decode_jpeg(path.read_bytes(), str(path))
+    return None
 
 
 def failed(damaged: dict[Path, ArtefactError], root: Path) -> list[Failure]:

@@ -129,8 +129,7 @@ def _anchor(index: PatchIndex, company: Company) -> Any:
 
     file, row = index.locate(company.anchor)
     first = int(index.starts[index.slide_of[company.anchor]])
-    side = float(file.geometry.get("patch_size_level0", index.patch_size))
-    centres: NDArray[np.float64] = file.coords.astype(np.float64) + side / 2
+    centres: NDArray[np.float64] = file.coords.astype(np.float64) + file.sides / 2
     kinds: list[tuple[str, Shown]] = [(name, getattr(company, kind)) for kind, name in _KINDS]
     rows = [
         Row(
@@ -144,7 +143,14 @@ def _anchor(index: PatchIndex, company: Company) -> Any:
     ]
     thumbnail, extent = _thumbnail(file)
     return Anchor(
-        file.slide_id, _picture(index, company.anchor), tuple(centres[row]), centres, side, thumbnail, extent, rows
+        file.slide_id,
+        _picture(index, company.anchor),
+        tuple(centres[row]),
+        centres,
+        float(file.sides[0]),
+        thumbnail,
+        extent,
+        rows,
     )
 
 
