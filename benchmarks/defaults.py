@@ -51,11 +51,11 @@ from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.encode import FrozenEncoder
 from sgcl_cli.method.settings import Settings
 from sgcl_cli.nets.resnet import BasicBlock
-from sgcl_cli.probe.nearest import balanced_accuracy, leave_groups_out
-from sgcl_cli.stages import pretrain as stage
-from sgcl_cli.stages import pretrain_close as stage_close
+from sgcl_cli.probe.models.nearest import balanced_accuracy, leave_groups_out
 from sgcl_cli.stages.encoders import open_encoder
+from sgcl_cli.stages.pretrain import finish as stage_close
 from sgcl_cli.stages.pretrain import pretrain
+from sgcl_cli.stages.pretrain import run as stage
 
 RULES: dict[str, dict[str, Any]] = {
     "alone": {"weight_spatial": 0.0},

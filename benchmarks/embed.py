@@ -48,10 +48,10 @@ from sgcl_cli.engine.encode import FrozenEncoder
 from sgcl_cli.engine.loader import StoredPatches
 from sgcl_cli.engine.pool import Progress
 from sgcl_cli.progress import Silent, Task
-from sgcl_cli.slide.discover import Entry
+from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.stages.embed import embed
 from sgcl_cli.stages.encoders import open_encoder
-from sgcl_cli.stages.tile_slide import Job, tile_slide
+from sgcl_cli.stages.tile.slide import Job, tile_slide
 
 MODES = ("ready", "stored", "slides", "loop")
 MPP = 0.5

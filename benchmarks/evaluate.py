@@ -47,19 +47,19 @@ from sgcl_cli.artefacts.features import FeatureWriter
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.engine import fit as engine_fit
 from sgcl_cli.engine import runtime as engine_runtime
-from sgcl_cli.probe import linear, splits
+from sgcl_cli.probe.data import splits
 from sgcl_cli.probe.mil import bags as packed
 from sgcl_cli.probe.mil import models, training
-from sgcl_cli.probe.penalised import walk
-from sgcl_cli.probe.standardise import Standardiser
-from sgcl_cli.probe.targets import Classes
+from sgcl_cli.probe.models import linear
+from sgcl_cli.probe.models.penalised import walk
+from sgcl_cli.probe.models.standardise import Standardiser
+from sgcl_cli.probe.models.targets import Classes
 from sgcl_cli.progress import Silent, Task
-from sgcl_cli.stages import bag_models
-from sgcl_cli.stages.evaluate import evaluate
+from sgcl_cli.stages.evaluate import evaluate, mil
 
 FULL = (400, 5000, 512)
 SMALL_BAG = 50
-LR, WEIGHT_DECAY = bag_models.Recipe().lr, bag_models.WEIGHT_DECAY
+LR, WEIGHT_DECAY = mil.Recipe().lr, mil.WEIGHT_DECAY
 
 
 def rows_of(slide: int, patches: int, dim: int) -> np.ndarray:
@@ -97,7 +97,7 @@ def work_of(
 def ours(cohort: training.Cohort, fold: splits.Fold, bag_sample: int | None) -> Callable[[], None]:
     """One epoch through the engine's loop."""
     work, optimiser = work_of(cohort, fold, bag_sample)
-    with bag_models.threads_for(work.rows_per_step):
+    with mil.threads_for(work.rows_per_step):
         threads = torch.get_num_threads()
 
     def epoch() -> None:
@@ -115,7 +115,7 @@ def bare(cohort: training.Cohort, fold: splits.Fold, bag_sample: int | None) -> 
     prepared = [
         (cohort.bags.take(batch.bags, batch.draw), torch.from_numpy(batch.bags)) for batch in work.batches(0, 0)
     ]
-    with bag_models.threads_for(work.rows_per_step):
+    with mil.threads_for(work.rows_per_step):
         threads = torch.get_num_threads()
 
     def epoch() -> None:
@@ -202,7 +202,7 @@ def epochs(slides: int, patches: int, dim: int, repeats: int, bag_sample: int | 
     return statistics.median(run["ours"][1] for run in runs) / count
 
 
-def whole(slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: bag_models.Recipe) -> None:
+def whole(slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: mil.Recipe) -> None:
     """All folds and seeds."""
     start = peak()
     building = time.perf_counter()
@@ -213,7 +213,7 @@ def whole(slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: b
     wall, cpu = time.perf_counter(), time.process_time()
     ran = []
     for fold in plan_of(slides, folds).folds:
-        fitted = bag_models.fit_fold(recipe, cohort, fold, bag_models.seeds_of(0, seeds, fold))
+        fitted = mil.fit_fold(recipe, cohort, fold, mil.seeds_of(0, seeds, fold))
         ran += fitted.epochs
         seen += sum(fitted.epochs) * len(fold.train) + seeds * (len(fold.test) + len(fold.validation))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -225,7 +225,7 @@ def whole(slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: b
     print(f"features {size:.0f} MiB, made in {made:.0f} s; peak {peak():.0f} MiB ({start:.0f} before the features)")
 
 
-def estimate(per_bag: float, folds: int, seeds: int, recipe: bag_models.Recipe) -> None:
+def estimate(per_bag: float, folds: int, seeds: int, recipe: mil.Recipe) -> None:
     """What the full default would cost in CPU time, if every model ran all its epochs; nothing was run."""
     slides = FULL[0]
     train, validation, test = (round(slides * share) for share in (0.64, 0.16, 0.2))
@@ -348,9 +348,7 @@ def stored(folder: Path, slides: int, patches: int, dim: int) -> Path:
     return features
 
 
-def suite(
-    out: Path, slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: bag_models.Recipe, few: int
-) -> None:
+def suite(out: Path, slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: mil.Recipe, few: int) -> None:
     """The whole command, then one epoch on a few bags, from memory and by the plain loop."""
     building = time.perf_counter()
     features = stored(out, slides, patches, dim)
@@ -396,7 +394,7 @@ def suite(
         print(f"  {name:40} wall {seconds[name][0]:8.2f} s   CPU {seconds[name][1]:8.2f} s")
     gain = [seconds["plain"][kind] / seconds["ours"][kind] for kind in (0, 1)]
     print(f"  plain / ours {gain[0]:.1f} wall, {gain[1]:.1f} CPU")
-    estimate(seconds["ours, whole bags"][1] / few, 5, 3, bag_models.Recipe())
+    estimate(seconds["ours, whole bags"][1] / few, 5, 3, mil.Recipe())
 
 
 def _listed(shares: list[float]) -> str:
@@ -417,7 +415,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="400 slides x 5,000 patches x 512")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=bag_models.Recipe().epochs)
+    parser.add_argument("--epochs", type=int, default=mil.Recipe().epochs)
     parser.add_argument("--bag-sample", type=int)
     parser.add_argument("--small-bags", type=int, default=1000, help="bags of 50 rows in the epoch comparison")
     parser.add_argument("--repeats", type=int, default=3)
@@ -429,7 +427,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the start, {arguments.threads} threads")
-    recipe = replace(bag_models.Recipe(), epochs=arguments.epochs, bag_sample=arguments.bag_sample)
+    recipe = replace(mil.Recipe(), epochs=arguments.epochs, bag_sample=arguments.bag_sample)
     if arguments.only in (None, "epoch"):
         epochs(arguments.small_bags, SMALL_BAG, arguments.dim, arguments.repeats, None)
         per_bag = epochs(40, FULL[1], arguments.dim, arguments.repeats, arguments.bag_sample)

@@ -44,8 +44,8 @@ from sgcl_cli.engine.ranks import Ranks
 from sgcl_cli.engine.views import Views
 from sgcl_cli.progress import Silent
 from sgcl_cli.stages.encoders import open_start
-from sgcl_cli.stages.pretrain_run import Run
-from sgcl_cli.stages.pretrain_trial import encoder_step, objective_step
+from sgcl_cli.stages.pretrain.dry_run import encoder_step, objective_step
+from sgcl_cli.stages.pretrain.training import Run
 
 SIDE = 256
 TURN = 10  # steps of loop, then as many of the ceiling, on CUDA

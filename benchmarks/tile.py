@@ -33,9 +33,10 @@ import simplejpeg
 
 from sgcl_cli.config import TileConfig
 from sgcl_cli.progress import Silent
-from sgcl_cli.slide import bands, direct, jpeg, lattice
-from sgcl_cli.slide.reader import Slide
-from sgcl_cli.slide.tissue import segment
+from sgcl_cli.slide import jpeg, lattice
+from sgcl_cli.slide.open.reader import Slide
+from sgcl_cli.slide.read import bands, direct
+from sgcl_cli.slide.tissue.tissue import segment
 from sgcl_cli.stages.tile import tile
 
 SIZE, QUALITY = 256, 90

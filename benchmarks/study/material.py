@@ -18,7 +18,7 @@ from sgcl_cli.artefacts.images import EXTENSIONS, ImageFolder
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import TileConfig
 from sgcl_cli.errors import ConfigError
-from sgcl_cli.slide.reader import Slide
+from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.stages.tile import tile
 
 _NOTE = "material.json"

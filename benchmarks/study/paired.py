@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.study.table import PROBES, Line
 from sgcl_cli.artefacts import store
-from sgcl_cli.probe.comparison import Entry, compare, holm
-from sgcl_cli.probe.metrics import Predictions
+from sgcl_cli.probe.scores.comparison import Entry, compare, holm
+from sgcl_cli.probe.scores.metrics import Predictions
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.method import sets
 from sgcl_cli.method.positives import Neighbourhood
 from sgcl_cli.method.sgcl import SGCL, Settings
-from sgcl_cli.stages.pretrain_state import epochs_kept
+from sgcl_cli.stages.pretrain.state import epochs_kept
 
 RADII = (1.1, 2, 3, 5, 7, 10, 20)
 _AT_ONCE = 128

@@ -29,8 +29,8 @@ from sgcl_cli.method.positives import Neighbourhood
 from sgcl_cli.method.settings import Settings
 from sgcl_cli.method.sgcl import ramp
 from sgcl_cli.slide import jpeg
-from sgcl_cli.slide.reader import Slide
-from sgcl_cli.slide.tissue import segment
+from sgcl_cli.slide.open.reader import Slide
+from sgcl_cli.slide.tissue.tissue import segment
 
 HERE = Path(__file__).parent
 RADII = (1.1, 2.0, 3.0, 5.0, 7.0)

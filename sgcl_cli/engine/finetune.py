@@ -21,7 +21,7 @@ from sgcl_cli.engine.loader import Failed, Loader, epoch_order
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import Views, ViewSettings, make_views
 from sgcl_cli.nets.classifier import Classifier
-from sgcl_cli.probe.targets import Classes
+from sgcl_cli.probe.models.targets import Classes
 
 STEPS_OF_A_SMALL_EPOCH = 16
 FEWEST_PATCHES = 8  # of a batch, whose statistics normalise it

@@ -15,7 +15,7 @@ from sgcl_cli.engine.loader import Called
 from sgcl_cli.engine.runtime import Runtime, start
 from sgcl_cli.engine.views import MEAN, STD
 from sgcl_cli.errors import ArtefactError
-from sgcl_cli.probe.targets import Classes
+from sgcl_cli.probe.models.targets import Classes
 
 SIDE, INPUT = 10, 8
 CPU = Runtime(torch.device("cpu"), None)

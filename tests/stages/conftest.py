@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from sgcl_cli.engine.pool import Progress, Result
-from sgcl_cli.stages import drawings, slide_patches
-from sgcl_cli.stages import tile as tile_stage
+from sgcl_cli.stages.embed import slide_source
+from sgcl_cli.stages.tile import annotations as drawings
+from sgcl_cli.stages.tile import run as tile_stage
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
             except Exception as error:
                 yield Result(key, error=error)
 
-    for stage in (tile_stage, drawings, slide_patches):
+    for stage in (tile_stage, drawings, slide_source):
         monkeypatch.setattr(stage, "run_tasks", run_tasks)
 
 
@@ -34,4 +35,4 @@ def pictures() -> None:
 def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than training on a few small patches, so pretraining draws only where a test asks for it."""
     if request.path.name.startswith("test_pretrain") and "pictures" not in request.fixturenames:
-        monkeypatch.setattr("sgcl_cli.stages.pretrain_pictures._drawn", lambda draw: [])
+        monkeypatch.setattr("sgcl_cli.stages.pretrain.pictures._drawn", lambda draw: [])

@@ -21,13 +21,12 @@ from sgcl_cli.artefacts.features import open_features
 from sgcl_cli.config import EmbedConfig, EvaluateConfig, TileConfig
 from sgcl_cli.engine.pool import Progress, Result
 from sgcl_cli.errors import ArtefactError
-from sgcl_cli.probe import linear
+from sgcl_cli.probe.models import linear
 from sgcl_cli.report import evaluation
-from sgcl_cli.slide.discover import Entry
-from sgcl_cli.stages import evaluate_page, slide_patches
-from sgcl_cli.stages.embed import embed
-from sgcl_cli.stages.evaluate import evaluate
-from sgcl_cli.stages.tile_slide import Job, tile_slide
+from sgcl_cli.slide.open.discover import Entry
+from sgcl_cli.stages.embed import embed, slide_source
+from sgcl_cli.stages.evaluate import evaluate, report
+from sgcl_cli.stages.tile.slide import Job, tile_slide
 
 SIDE, SIZE = 256, 64
 CORNERS = [(x, y) for y in range(0, SIDE, SIZE) for x in range(0, SIDE, SIZE)]
@@ -43,10 +42,10 @@ def quick() -> Iterator[None]:
             yield Result(key, function(Progress(slot), *arguments))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slide_patches, "run_tasks", run_tasks)
+        patch.setattr(slide_source, "run_tasks", run_tasks)
         patch.setattr(linear, "C_PATH", (0.01, 1.0))
         patch.setattr(evaluation, "pictures", lambda drawn: {})
-        patch.setattr(evaluate_page, "_map", lambda finished: {})
+        patch.setattr(report, "_map", lambda finished: {})
         yield
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sgcl_cli.probe.mil.abmil import GatedAttention
 from sgcl_cli.probe.mil.bags import Bags, segment_softmax, weighted_sum
 from sgcl_cli.probe.mil.model import Output
-from sgcl_cli.probe.targets import Target
+from sgcl_cli.probe.models.targets import Target
 
 EXTREMES = 8
 BAG_WEIGHT = 0.7

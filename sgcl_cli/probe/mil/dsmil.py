@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sgcl_cli.probe.mil.bags import Bags
 from sgcl_cli.probe.mil.model import BagModel, Output
-from sgcl_cli.probe.targets import Target
+from sgcl_cli.probe.models.targets import Target
 
 
 class DualStream(BagModel):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sgcl_cli.probe.mil.bags import Bags
-from sgcl_cli.probe.targets import Target
+from sgcl_cli.probe.models.targets import Target
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sgcl_cli.probe.mil.bags import Bags, Draw, batches, keys_of
 from sgcl_cli.probe.mil.model import BagModel
-from sgcl_cli.probe.targets import Target
+from sgcl_cli.probe.models.targets import Target
 
 MOST_BAGS = 16
 MOST_ROWS = 65_536

@@ -8,7 +8,7 @@ import torch
 
 from sgcl_cli.probe.mil import clam
 from sgcl_cli.probe.mil.bags import Bags
-from sgcl_cli.probe.targets import Classes
+from sgcl_cli.probe.models.targets import Classes
 
 
 def svm(s: list[float], truth: int) -> float:

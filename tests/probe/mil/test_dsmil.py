@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sgcl_cli.probe.targets import Classes
+from sgcl_cli.probe.models.targets import Classes
 
 
 def by_loops(model, rows: torch.Tensor):

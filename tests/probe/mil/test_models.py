@@ -9,7 +9,7 @@ import torch
 from sgcl_cli.probe.mil.bags import Bags
 from sgcl_cli.probe.mil.models import MODELS
 from sgcl_cli.probe.mil.training import Cohort, forward, predict
-from sgcl_cli.probe.targets import Classes, Measurements, Survival
+from sgcl_cli.probe.models.targets import Classes, Measurements, Survival
 
 every = pytest.mark.parametrize("name", MODELS)
 SINGLES = [np.array([number]) for number in range(6)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sgcl_cli.probe.mil.training import Cohort, Training, predict
-from sgcl_cli.probe.targets import Classes, Survival
+from sgcl_cli.probe.models.targets import Classes, Survival
 
 NAMES = np.array(list("abcdef"))
 

@@ -1,0 +1,501 @@
+"""Who is evaluated: features joined with labels, one row a slide or one row a patch, and the ledger of who is not.
+
+Rows are sorted by slide id, patches by their row within the file, so the order of tables and folders does not matter.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.artefacts.features import FeatureFile, FeatureSet
+from sgcl_cli.artefacts.labels import LabelRow, Labels, plain_id
+from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.probe.data.audit import Audit
+from sgcl_cli.probe.data.twins import audit_twins
+
+Level = Literal["slide", "patch"]
+Task = Literal["binary", "multiclass", "regression", "survival"]
+MOST_INTEGER_CLASSES = 10
+MOST_MISSING = 0.05
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of features and the side it stands for: "train", "test", or "" where folds are to be made."""
+
+    features: FeatureSet
+    side: str = ""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Rows to evaluate.
+
+    :param files: the feature files in use, in the order of the rows; at slide level one file a row.
+    :param slide_id, patient_id: str (n,); label: int64 (n,) into ``classes``; split: str (n,) or None.
+    :param row: int64 (n,), the patch within its file; None at slide level.
+    :param patients_from: where patients come from, for the report; ``patients_known``: all from the user.
+    :param site: str (n,), "" where unknown; None where no row has one.
+    :param task_from: why the task is what it is.
+    :param value: float64 (n,), what a regression predicts; time, event: float64 and int64 (n,) of survival. Both have no
+        ``classes``, and ``label`` is 0.
+    """
+
+    level: Level
+    classes: tuple[str, ...]
+    files: tuple[FeatureFile, ...]
+    slide_id: NDArray[np.str_]
+    patient_id: NDArray[np.str_]
+    label: NDArray[np.int64]
+    split: NDArray[np.str_] | None
+    row: NDArray[np.int64] | None
+    patients_from: str
+    patients_known: bool
+    task: Task
+    task_from: str
+    site: NDArray[np.str_] | None = None
+    value: NDArray[np.float64] | None = None
+    time: NDArray[np.float64] | None = None
+    event: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def binary(self) -> bool:
+        """Whether there are two classes."""
+        return self.task == "binary"
+
+    @property
+    def patients(self) -> int:
+        """How many patients there are."""
+        return len(np.unique(self.patient_id))
+
+    @property
+    def unit(self) -> str:
+        """What a feature file stands for, in one word."""
+        return "folder" if all(file.name is not None for file in self.files) else "slide"
+
+    @property
+    def slides(self) -> int:
+        """How many slides (or folders of images) there are."""
+        return len(np.unique(self.slide_id))
+
+
+def open_sources(train_or_all: FeatureSet, test: FeatureSet | None) -> tuple[Source, ...]:
+    """One folder to be divided, or a training and a test folder that fit together.
+
+    :raises LabelError: the two share a file, or come from different encoders.
+    """
+    if test is None:
+        return (Source(train_or_all),)
+    first, second = train_or_all.files[0], test.files[0]
+    if train_or_all.dim != test.dim:
+        raise LabelError(
+            f"--train has {train_or_all.dim} dimensions, --test {test.dim}", "embed both with the same encoder"
+        )
+    weights = [(file.attributes or {}).get("encoder_sha256") for file in (first, second)]
+    if weights[0] != weights[1]:
+        raise LabelError("--train and --test come from different encoders", "embed both with the same encoder")
+    shared = {file.id for file in train_or_all.files} & {file.id for file in test.files}
+    if shared:
+        name = next(file.slide_id for file in test.files if file.id in shared)
+        raise LabelError(f"'{name}' is in both --train and --test", "fit and report on different slides")
+    return Source(train_or_all, "train"), Source(test, "test")
+
+
+def settle_task(labels: Sequence[str], asked: str) -> tuple[Task, str]:
+    """The task and why: numbers that are not whole, or more than 10 different ones, are measurements; else classes.
+
+    :param asked: auto, or a task.
+    :raises LabelError: measurements with decimal commas, or with something else among them.
+    """
+    if asked != "auto":
+        return cast(Task, asked), "as asked"
+    names = set(labels)
+    numbers = [_number(name) for name in names]
+    if all(number is not None for number in numbers):
+        whole = all(number == int(number) for number in numbers if number is not None)
+        if not whole or len(names) > MOST_INTEGER_CLASSES:
+            return "regression", f"the target has {len(names)} different numbers{'' if whole else ', not all whole'}"
+    else:
+        _refuse_odd_measurements(sorted(names))
+    return ("binary" if len(names) == 2 else "multiclass"), f"{len(names)} classes"
+
+
+def _refuse_odd_measurements(names: Sequence[str]) -> None:
+    """Many numbers and something else are measurements with a slip, not as many classes."""
+    odd = [name for name in names if _number(name) is None]
+    commas = [name for name in odd if _number(name.replace(",", ".", 1)) is not None]
+    if len(commas) == len(odd):
+        raise LabelError(f"the target has decimal commas, first '{commas[0]}'", "write numbers with a point")
+    if len(names) - len(odd) > MOST_INTEGER_CLASSES:
+        raise LabelError(
+            f"the target has {len(names) - len(odd)} different numbers, and '{odd[0]}'",
+            "correct or remove that row, or say --task multiclass",
+        )
+
+
+def class_names(labels: Iterable[str], task: str) -> tuple[str, ...]:
+    """The classes in order: whole numbers by value, else by name.
+
+    :param task: auto, binary or multiclass; auto takes whole numbers with at most 10 values for classes.
+    :raises LabelError: one class only, or numbers that look like measurements.
+    :raises ConfigError: ``--task binary`` with another number of classes.
+    """
+    names = sorted(set(labels))
+    numbers = [_number(name) for name in names]
+    known = [number for number in numbers if number is not None]
+    if len(known) == len(names):
+        whole = all(number == int(number) for number in known)
+        if task == "auto" and (not whole or len(names) > MOST_INTEGER_CLASSES):
+            raise LabelError(
+                f"the target has {len(names)} different numbers, first {names[0]}: measurements, not classes",
+                "name the classes in words, or say --task multiclass",
+            )
+        names = [name for _, name in sorted(zip(known, names, strict=True))]
+    if len(names) == 1:
+        raise LabelError(f"there is one class only: '{names[0]}'", "an evaluation needs rows of at least two classes")
+    if task == "binary" and len(names) != 2:
+        raise ConfigError(f"--task is binary and there are {len(names)} classes", "leave --task out, or merge classes")
+    return tuple(names)
+
+
+def by_slide(sources: Sequence[Source], labels: Labels, *, task: str, allow_missing: bool, audit: Audit) -> Cohort:
+    """One row a labelled slide that has features and at least one patch.
+
+    :raises LabelError: nothing matches, too many slides lack features, one class only, or a slide on two sides.
+    """
+    files, sides = _files_by_slide(sources, audit)
+    table = labels.by_slide()
+    embedded = {name for name, file in files.items() if len(file)}
+    empty = sorted(set(files) - embedded)
+    matched = sorted(embedded & set(table))
+    missing = sorted(set(table) - embedded)
+    unlabelled = sorted(embedded - set(table))
+    audit.ledger = {
+        "labelled": len(table),
+        "feature_files": len(files),
+        "matched": len(matched),
+        "labelled_without_features": missing,
+        "features_without_labels": unlabelled,
+        "features_without_patches": empty,
+    }
+    if not matched:
+        zeros = {name.lstrip("0") for name in files} & set(table)
+        audit.error(
+            "no_match",
+            f"none of the {len(files)} feature files has a label: the table names {_listed(sorted(table))}, "
+            f"the files are {_listed(sorted(files))}",
+            "the table has lost leading zeros, as spreadsheets do: save the column as text"
+            if zeros
+            else "slide_id in the table is the feature file's name without its suffix",
+        )
+    if missing:
+        share = len(missing) / len(table)
+        what = f"{len(missing)} of {len(table)} labelled slides have no features: {_listed(missing)}"
+        if matched and share > MOST_MISSING and not allow_missing:
+            audit.error("missing_features", what, "embed them, remove them from the table, or say --allow-missing")
+        else:
+            audit.warn("missing_features", what)
+    if unlabelled:
+        audit.warn("missing_labels", f"{len(unlabelled)} slides with features have no label: {_listed(unlabelled)}")
+    audit_twins([(name, table[name].patient_id, files[name]) for name in matched], audit)
+    audit.stop_on_errors()
+    rows = [table[name] for name in matched]
+    given = any(row.split for row in rows)
+    splits = [sides[row.slide_id] if sides else row.split or "" for row in rows]
+    cohort = Cohort(
+        level="slide",
+        files=tuple(files[name] for name in matched),
+        slide_id=np.array(matched),
+        patient_id=np.array([row.patient_id for row in rows]),
+        split=np.array(splits) if sides or given else None,
+        row=None,
+        patients_from="the column patient_id" if labels.has_patients else "no column patient_id: a patient is a slide",
+        patients_known=labels.has_patients,
+        site=np.array([row.site or "" for row in rows]) if any(row.site for row in rows) else None,
+        **_truth(rows, task),
+    )
+    _audit_transductive(cohort, audit)
+    _audit_probed(cohort, audit)
+    return cohort
+
+
+def _truth(rows: Sequence[LabelRow], asked: str) -> dict[str, Any]:
+    """The fields of a cohort that say what is predicted."""
+    none = np.zeros(len(rows), dtype=np.int64)
+    if asked == "survival":
+        time = np.array([np.nan if row.time is None else row.time for row in rows])
+        event = np.array([row.event or 0 for row in rows], dtype=np.int64)
+        if not event.any():
+            raise LabelError("no slide has an event", "survival needs rows whose event is 1")
+        return {"task": "survival", "task_from": "", "classes": (), "label": none, "time": time, "event": event}
+    labels = [row.label or "" for row in rows]
+    task, why = settle_task(labels, asked)
+    if task == "regression":
+        values = np.array([_measured(row) for row in rows])
+        if np.ptp(values) == 0:
+            raise LabelError(f"every target is {values[0]:g}", "a regression needs different values")
+        return {"task": task, "task_from": why, "classes": (), "label": none, "value": values}
+    classes = class_names(labels, asked)
+    task = "binary" if len(classes) == 2 else "multiclass"
+    number = {name: index for index, name in enumerate(classes)}
+    label = np.array([number[text] for text in labels], dtype=np.int64)
+    return {"task": task, "task_from": why, "classes": classes, "label": label}
+
+
+def _measured(row: LabelRow) -> float:
+    number = _number(row.label or "")
+    if number is None:
+        raise LabelError(
+            f"the target of slide '{row.slide_id}' is '{row.label}', not a number", "say --task multiclass for classes"
+        )
+    return number
+
+
+def by_patch(sources: Sequence[Source], labels: Labels | None, *, task: str, audit: Audit) -> Cohort:
+    """One row a patch with a label; patients, and splits, from the table where there is one.
+
+    :raises LabelError: no labelled patches, one class only, a slide on two sides, or classes of --test not in --train.
+    """
+    files, sides = _files_by_slide(sources, audit)
+    table = labels.by_slide() if labels is not None else {}
+    named = {name: _patch_labels(file) for name, file in files.items()}
+    used = sorted(name for name, texts in named.items() if len(texts) and (texts != "").any())
+    bare = sorted(set(files) - set(used))
+    audit.ledger = {
+        "feature_files": len(files),
+        "patches": int(sum(len(file) for file in files.values())),
+        "labelled_patches": int(sum((texts != "").sum() for texts in named.values())),
+        "slides_without_labelled_patches": bare,
+    }
+    if not used:
+        audit.error(
+            "no_labels",
+            f"no patch in {_listed(sorted(files))} has a label, and no table gives slides a label",
+            "give --labels labels.csv with a column slide_id and the target, or features of labelled patches",
+        )
+        audit.stop_on_errors()
+    if bare:
+        audit.warn("missing_labels", f"{len(bare)} slides have no labelled patch: {_listed(bare)}")
+    unknown = [name for name in used if name not in table] if labels is not None else []
+    if unknown:
+        audit.warn(
+            "missing_patients",
+            f"{len(unknown)} slides are not in the table, each counts as a patient of its own: {_listed(unknown)}",
+        )
+    rows = {name: np.flatnonzero(named[name] != "") for name in used}
+    patients, from_where = _patients(used, files, table, labels is not None and labels.has_patients, audit)
+    texts = np.concatenate([named[name][rows[name]] for name in used])
+    sides_of_patches = _patch_splits(used, rows, sides, table)
+    if sides_of_patches is not None and sides:
+        _audit_class_names(texts, sides_of_patches, audit)
+    audit_twins([(name, "", files[name]) for name in used if files[name].name is None], audit)
+    audit.stop_on_errors()
+    classes = class_names(texts.tolist(), task)
+    number = {name: index for index, name in enumerate(classes)}
+    cohort = Cohort(
+        level="patch",
+        classes=classes,
+        files=tuple(files[name] for name in used),
+        slide_id=np.repeat(np.array(used), [len(rows[name]) for name in used]),
+        patient_id=np.concatenate([patients[name][rows[name]] for name in used]),
+        label=np.array([number[text] for text in texts.tolist()], dtype=np.int64),
+        split=sides_of_patches,
+        row=np.concatenate([rows[name] for name in used]),
+        patients_from=from_where,
+        patients_known="no patients" not in from_where,
+        task="binary" if len(classes) == 2 else "multiclass",
+        task_from="as asked" if task != "auto" else f"{len(classes)} classes",
+        site=_patch_sites(used, rows, table),
+    )
+    _audit_transductive(cohort, audit)
+    _audit_probed(cohort, audit)
+    return cohort
+
+
+def patch_features(cohort: Cohort) -> NDArray[np.floating]:
+    """The features of a patch-level cohort's rows, (n, D)."""
+    assert cohort.row is not None
+    slides = dict.fromkeys(cohort.slide_id.tolist())
+    return np.concatenate(
+        [file.features[cohort.row[cohort.slide_id == slide]] for file, slide in zip(cohort.files, slides, strict=True)]
+    )
+
+
+def bag_rows(cohort: Cohort) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+    """All patches of a slide-level cohort, (N, D), and the offsets of its slides, (n + 1,).
+
+    Where files are mapped from disk, so are the rows: from a temporary file without a name.
+    """
+    offsets = np.concatenate([[0], np.cumsum([len(file) for file in cohort.files])]).astype(np.int64)
+    first = cohort.files[0].features
+    dtype = np.result_type(*{file.features.dtype for file in cohort.files})
+    shape = (int(offsets[-1]), first.shape[1])
+    if any(isinstance(file.features, np.memmap) for file in cohort.files):
+        with tempfile.TemporaryFile() as unnamed:
+            rows: NDArray[np.floating] = np.memmap(unnamed, dtype, "w+", 0, shape)
+    else:
+        rows = np.empty(shape, dtype)
+    for file, start, end in zip(cohort.files, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        rows[start:end] = file.features
+    return rows, offsets
+
+
+def _files_by_slide(sources: Sequence[Source], audit: Audit) -> tuple[dict[str, FeatureFile], dict[str, str]]:
+    """Files by slide id, and the side of each where there are two; an image folder's id is told apart by its side."""
+    files: dict[str, FeatureFile] = {}
+    sides: dict[str, str] = {}
+    for source in sources:
+        for file in source.features.files:
+            name = plain_id(file.slide_id)
+            if source.side and file.name is not None:
+                name = f"{source.side}/{name}" if name != source.side else name
+            if name in files:
+                where = (
+                    "both --train and --test" if source.side and sides[name] != source.side else "the features twice"
+                )
+                audit.error("overlap", f"slide '{name}' is in {where}", "fit and report on different slides")
+            files[name] = file
+            if source.side:
+                sides[name] = source.side
+    return files, sides
+
+
+def _patch_labels(file: FeatureFile) -> NDArray[np.str_]:
+    """The class name of each patch, "" where unknown; empty without labels."""
+    if file.label is None:
+        return np.array([], dtype=np.str_)
+    highest = int(file.label.max(initial=-1))
+    names = file.label_names or tuple(str(number) for number in range(highest + 1))
+    if highest >= len(names):
+        raise LabelError(
+            f"{file.path.name} has patches of class {highest} and names {len(names)} classes", "make the features again"
+        )
+    return np.array([*names, ""])[np.where(file.label < 0, len(names), file.label)]
+
+
+def _patients(
+    used: Sequence[str],
+    files: dict[str, FeatureFile],
+    table: dict[str, LabelRow],
+    in_table: bool,
+    audit: Audit,
+) -> tuple[dict[str, NDArray[np.str_]], str]:
+    """The patient of each patch, and where that comes from."""
+    patients: dict[str, NDArray[np.str_]] = {}
+    where: dict[str, None] = {}
+    for name in used:
+        file = files[name]
+        if file.group is not None:
+            single = [f"{name}/{index}" for index in range(len(file))]
+            patients[name] = np.array([group or own for group, own in zip(file.group, single, strict=True)])
+            where["the images' groups"] = None
+        elif name in table and in_table:
+            patients[name] = np.full(len(file), table[name].patient_id)
+            where["the column patient_id"] = None
+        elif file.name is not None:
+            patients[name] = np.array([f"{name}/{image}" for image in file.name])
+            where["no patients are known: every image counts as one"] = None
+        else:
+            patients[name] = np.full(len(file), name)
+            where["no patients are given: a patient is a slide"] = None
+    if "no patients are known: every image counts as one" in where:
+        audit.warn(
+            "no_patients",
+            "no patients are known for the images: each counts as independent, so images of one patient may stand on "
+            "both sides, and intervals are too narrow if patients gave several images",
+        )
+    return patients, "; ".join(where)
+
+
+def _patch_splits(
+    used: Sequence[str], rows: dict[str, NDArray[np.int64]], sides: dict[str, str], table: dict[str, LabelRow]
+) -> NDArray[np.str_] | None:
+    if sides:
+        of_slide = {name: sides[name] for name in used}
+    elif any(table[name].split for name in used if name in table):
+        of_slide = {name: (table[name].split or "") if name in table else "" for name in used}
+    else:
+        return None
+    return np.concatenate([np.full(len(rows[name]), of_slide[name]) for name in used])
+
+
+def _patch_sites(
+    used: Sequence[str], rows: dict[str, NDArray[np.int64]], table: dict[str, LabelRow]
+) -> NDArray[np.str_] | None:
+    sites = {name: (table[name].site or "") if name in table else "" for name in used}
+    if not any(sites.values()):
+        return None
+    return np.concatenate([np.full(len(rows[name]), sites[name]) for name in used])
+
+
+def _audit_class_names(texts: NDArray[np.str_], split: NDArray[np.str_], audit: Audit) -> None:
+    train, test = (set(texts[split == side].tolist()) for side in ("train", "test"))
+    if test - train:
+        audit.error(
+            "classes",
+            f"classes of --test that --train does not have: {_listed(sorted(test - train))}; "
+            f"--train has {_listed(sorted(train))}",
+            "class names must be the same on both sides",
+        )
+    if train - test:
+        audit.warn("classes", f"classes of --train that --test does not have: {_listed(sorted(train - test))}")
+
+
+def _audit_transductive(cohort: Cohort, audit: Audit) -> None:
+    """Slides that the encoder saw in pretraining, and their patients: numbers on them are transductive."""
+    seen = []
+    for file in cohort.files:
+        attributes = file.attributes or {}
+        trained_on = json.loads(str(attributes.get("pretrain_slides", "[]")))
+        if attributes.get("source_identity") in trained_on:
+            seen.append(plain_id(file.slide_id))
+    audit.ledger["seen_in_pretraining"] = sorted(seen)
+    if seen:
+        patients = np.unique(cohort.patient_id[np.isin(cohort.slide_id, seen)])
+        audit.ledger["patients_seen_in_pretraining"] = patients.tolist()
+        audit.warn(
+            "transductive",
+            f"transductive: the encoder was pretrained, without labels, on {len(seen)} of these "
+            f"{len(cohort.files)} slides, of {len(patients)} of {cohort.patients} patients: {_listed(sorted(seen))}",
+        )
+
+
+def _audit_probed(cohort: Cohort, audit: Audit) -> None:
+    """Slides and image folders whose labels chose best.pt: numbers of that encoder on them are optimistic."""
+    used = []
+    for file in cohort.files:
+        attributes = file.attributes or {}
+        asked = json.loads(str(attributes.get("probe_slides", "[]")))
+        if attributes.get("source_identity") in asked or attributes.get("patches_id") in asked:
+            used.append(file.slide_id)
+    if used:
+        audit.ledger["used_by_a_probe"] = sorted(used)
+        audit.warn(
+            "probed",
+            f"a probe used the labels of {len(used)} of these {len(cohort.files)} {cohort.unit}s while the encoder trained, and "
+            f"best.pt was chosen by them: {_listed(sorted(used))}",
+        )
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:_NAMED])
+    return shown + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -1,0 +1,1 @@
+"""Models on frozen features, and the targets they predict."""

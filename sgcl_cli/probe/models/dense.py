@@ -1,0 +1,148 @@
+"""Classes of single pixels: a linear head on feature maps, and how well its regions meet the truth.
+
+Shapes: K classes, D features, S slides. ``counts`` (K, K) are pixels, rows the truth, columns the prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.probe.models.linear import LinearProbe
+from sgcl_cli.probe.scores.uncertainty import (
+    FEWEST_OF_A_CLASS,
+    FEWEST_PATIENTS,
+    Score,
+    draw,
+    interval,
+    mean_of_defined,
+)
+
+METRICS = ("dice", "iou")
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Head:
+    """Scores (n, K) = rows (n, D) ``weight`` + ``bias``; -inf for a class that was not in training."""
+
+    weight: Floats
+    bias: Floats
+
+    @classmethod
+    def of(cls, probe: LinearProbe) -> Head:
+        """The probe with its standardisation folded in. Softmax of the scores is the probe's probability."""
+        weight = probe.solution.coefficients / probe.standardise.scale[:, None]
+        bias = probe.solution.intercept - probe.standardise.mean @ weight
+        if weight.shape[1] == 1 and len(probe.present) == 2:
+            weight, bias = np.hstack([np.zeros_like(weight), weight]), np.concatenate([np.zeros(1), bias])
+        full, offset = np.zeros((len(weight), probe.classes)), np.full(probe.classes, -np.inf)
+        full[:, probe.present], offset[probe.present] = weight, bias
+        return cls(full, offset)
+
+
+def count(truth: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> Counts:
+    """Pixels by truth and prediction; a truth outside 0 .. K - 1 is left out."""
+    known = (truth >= 0) & (truth < classes)
+    cells = truth[known].astype(np.int64) * classes + predicted[known]
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+def scores(counts: Counts) -> dict[str, list[Score]]:
+    """Dice and IoU of each class; undefined where a class is neither there nor predicted."""
+    return {
+        metric: [
+            Score(float(part / whole)) if whole else Score(None, "neither there nor predicted")
+            for part, whole in zip(*parts, strict=True)
+        ]
+        for metric, parts in _parts(counts).items()
+    }
+
+
+def _parts(counts: NDArray[Any]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """Numerator and denominator of each class, (..., K) each, from counts (..., K, K).
+
+    Dice = 2 TP / (2 TP + FP + FN) (Dice 1945); IoU = TP / (TP + FP + FN) (Jaccard 1912).
+    """
+    right = counts.diagonal(axis1=-2, axis2=-1)
+    both = counts.sum(-1) + counts.sum(-2)
+    return {"dice": (2 * right, both), "iou": (right, both - right)}
+
+
+def mean(scores: Sequence[Score]) -> Score:
+    """The mean over the classes where it is defined."""
+    known = [score.value for score in scores if score.value is not None]
+    return Score(float(np.mean(known))) if known else Score(None, scores[0].reason)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Percentiles of a resampled score, or None with the reason."""
+
+    low: float | None
+    high: float | None
+    reason: str = ""
+
+
+def intervals(
+    counts: Counts, classes: Sequence[str], *, unit: str, resamples: int, confidence: float, seed: int
+) -> dict[str, list[Interval]]:
+    """Of each metric the interval of each class, and last that of their mean: whole groups are resampled with replacement.
+
+    Pixels of all groups drawn are counted together, as for the score itself; it is conditional on the fitted heads. There
+    is none below 10 groups, nor of a class that fewer than 5 of them hold, nor of the mean where a class has none.
+
+    :param counts: (G, K, K), of each group. :param unit: what a group is, in the plural, for the reasons.
+    """
+    reasons = [_why_none(counts, number, name, unit, resamples) for number, name in enumerate(classes)]
+    reasons.append(next(filter(None, reasons), ""))
+    found = resampled(counts, resamples, seed) if not all(reasons) else {}
+    return {
+        metric: [
+            Interval(None, None, why) if why else Interval(*interval(found[metric][:, number], confidence))
+            for number, why in enumerate(reasons)
+        ]
+        for metric in METRICS
+    }
+
+
+def resampled(counts: Counts, resamples: int, seed: int) -> dict[str, Floats]:
+    """Of each metric the classes' scores and last their mean in each resample of the groups, (R, K + 1), NaN where undefined.
+
+    Equal draws for as many groups and an equal seed, so that two encoders are compared on the same groups.
+
+    :param counts: (G, K, K), of each group.
+    """
+    one_stratum = np.zeros(len(counts), dtype=np.int64)
+    weights = draw(one_stratum, resamples, np.random.default_rng([seed, 6]))
+    totals = np.einsum("rg,gtp->rtp", weights, counts)
+    found = {}
+    for metric, (part, whole) in _parts(totals).items():
+        shares = np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
+        found[metric] = np.column_stack([shares, mean_of_defined(shares.T)])
+    return found
+
+
+def _why_none(counts: Counts, number: int, name: str, unit: str, resamples: int) -> str:
+    if resamples == 0:
+        return "no resamples were asked for"
+    if len(counts) < FEWEST_PATIENTS:
+        return f"{len(counts)} {unit}, fewer than {FEWEST_PATIENTS}"
+    holding = int((counts[:, number].sum(1) > 0).sum())
+    if holding < FEWEST_OF_A_CLASS:
+        return f"{holding} {unit} hold class '{name}', fewer than {FEWEST_OF_A_CLASS}"
+    return ""
+
+
+def left_out(groups: NDArray[np.str_], folds: int, seed: int) -> list[NDArray[np.int64]]:
+    """The slides that each fold reports: groups in a seeded order, dealt out to as many folds as there are groups at most."""
+    names = np.unique(groups)
+    order = np.random.default_rng([seed, 5]).permutation(len(names))
+    number = {names[place]: turn % min(folds, len(names)) for turn, place in enumerate(order.tolist())}
+    fold = np.array([number[group] for group in groups.tolist()])
+    return [np.flatnonzero(fold == one) for one in range(min(folds, len(names)))]

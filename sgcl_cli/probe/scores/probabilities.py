@@ -1,0 +1,26 @@
+"""Probabilities of rows that a model did not see, as all scores of classes take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.probe.scores.uncertainty import too_few
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """Out-of-fold probabilities (n, K) of rows with their truth, fold and patient (n,)."""
+
+    truth: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    fold: NDArray[np.str_]
+    patient: NDArray[np.str_]
+    classes: Sequence[str] = field(default_factory=tuple)
+
+    def why_no_interval(self) -> str:
+        """Whether a class has too few patients, "" where not."""
+        return too_few(dict(enumerate(self.classes)), self.truth, self.fold, self.patient)

@@ -1,0 +1,151 @@
+"""Time to an event: Harrell's C, Kaplan and Meier's curve with Greenwood's interval, and the log-rank test.
+
+Shapes: n rows, G patients of a fold, R resamples. ``event`` is 1 for an event and 0 for censored at ``time``; a higher
+``risk`` means earlier.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2, norm
+
+from sgcl_cli.probe.scores.uncertainty import Score, rows_per_patient, strata, too_few
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+METRICS = ("c_index",)
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Risks:
+    """Out-of-fold log risks (n,) of rows with their time, event, fold and patient (n,).
+
+    Risks of two folds have no common zero, so the pooled C-index compares what the models did not promise to keep
+    comparable; the mean over folds is the headline.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = METRICS
+
+    time: Floats
+    event: Labels
+    risk: Floats
+    fold: NDArray[np.str_]
+    patient: NDArray[np.str_]
+
+    def score(self, metric: str, rows: NDArray[np.bool_]) -> Score:
+        """Harrell's C of some of the rows."""
+        return c_index(self.time[rows], self.event[rows], self.risk[rows])
+
+    def why_no_interval(self) -> str:
+        """Whether there are too few patients with an event, "" where not."""
+        return too_few({1: "event"}, self.event, self.fold, self.patient, "outcome")
+
+    def resampler(self, rows: NDArray[np.bool_]) -> ResampledRisks:
+        """One fold, ready to be scored under patients' weights."""
+        patient, counts = rows_per_patient(self.patient[rows], self.event[rows], 2)
+        concordant, comparable = _pairs_of_patients(
+            self.time[rows], self.event[rows], self.risk[rows], patient, len(counts)
+        )
+        return ResampledRisks(strata(counts), concordant, comparable)
+
+
+@dataclass(frozen=True)
+class ResampledRisks:
+    """Concordant and comparable pairs of one fold between patients, (G, G) each."""
+
+    stratum: Labels
+    concordant: Floats
+    comparable: Floats
+
+    def scores(self, weights: Floats) -> dict[str, Floats]:
+        """C = w^T A w / w^T B w under patients' weights (R, G): (R,), NaN without a comparable pair."""
+        concordant = ((weights @ self.concordant) * weights).sum(1)
+        comparable = ((weights @ self.comparable) * weights).sum(1)
+        return {"c_index": concordant / np.where(comparable > 0, comparable, np.nan)}
+
+
+def c_index(time: Floats, event: Labels, risk: Floats) -> Score:
+    """Harrell's C (Harrell et al. 1982): the share of comparable pairs in which who had the event first has the higher risk.
+
+    A pair is comparable if the earlier time is an event; at equal times, if exactly one of the two is. Equal risks
+    count one half.
+    """
+    concordant, comparable = _pairs_of_patients(time, event, risk, np.zeros(len(time), dtype=np.int64), 1)
+    if comparable.sum() == 0:
+        return Score(None, "no two rows whose order of events is known")
+    return Score(float(concordant.sum() / comparable.sum()))
+
+
+def _pairs_of_patients(
+    time: Floats, event: Labels, risk: Floats, patient: Labels, patients: int
+) -> tuple[Floats, Floats]:
+    """Entry (p, q): pairs of a row of p whose event came first with a row of q; concordant (ties one half), comparable."""
+    concordant, comparable = np.zeros((patients, patients)), np.zeros((patients, patients))
+    member = np.zeros((len(time), patients))
+    member[np.arange(len(time)), patient] = 1
+    first = np.flatnonzero(event == 1)
+    for start in range(0, len(first), _BLOCK):
+        i = first[start : start + _BLOCK]
+        later = (time[i][:, None] < time) | ((time[i][:, None] == time) & (event == 0))
+        agreement = (risk[i][:, None] > risk) + 0.5 * (risk[i][:, None] == risk)
+        concordant += member[i].T @ (later * agreement) @ member
+        comparable += member[i].T @ later.astype(np.float64) @ member
+    return concordant, comparable
+
+
+@dataclass(frozen=True)
+class KaplanMeier:
+    """A survival curve at its distinct event times (T,): it holds from each time to the next, and is 1 before the first.
+
+    ``at_risk`` and ``events`` count rows; ``error`` is Greenwood's standard error of ``survival``.
+    """
+
+    time: Floats
+    survival: Floats
+    low: Floats
+    high: Floats
+    error: Floats
+    at_risk: Labels
+    events: Labels
+
+
+def kaplan_meier(time: Floats, event: Labels, *, confidence: float = 0.95) -> KaplanMeier:
+    """S(t) = product over event times u <= t of (1 - d_u / n_u)  (Kaplan, Meier 1958).
+
+    var S = S^2 sum_u d_u / (n_u (n_u - d_u)) (Greenwood 1926). The interval is that of log(-log S), so it stays within
+    0 and 1 (Kalbfleisch, Prentice 1980); where S is 0 it is not defined: NaN. Who is censored at t is at risk at t.
+    """
+    times = np.unique(time[event == 1])
+    at_risk = (time[None] >= times[:, None]).sum(1)
+    events = ((time[None] == times[:, None]) & (event == 1)).sum(1)
+    survival = np.cumprod(1 - events / at_risk)
+    left = at_risk - events
+    terms = np.where(left > 0, events / (at_risk * np.maximum(left, 1)), np.nan)
+    variance = np.cumsum(terms)
+    alive = left > 0
+    log_survival = np.log(np.where(alive, survival, 0.5))
+    width = norm.ppf((1 + confidence) / 2) * np.sqrt(variance) / log_survival
+    low, high = survival ** np.exp(-width), survival ** np.exp(width)
+    error = np.where(alive, survival * np.sqrt(np.where(alive, variance, 0)), 0.0)
+    return KaplanMeier(times, survival, low, high, error, at_risk, events)
+
+
+def log_rank(time: Floats, event: Labels, group: NDArray[np.bool_]) -> float | None:
+    """p of the log-rank test (Mantel 1966) that two groups share one survival curve; None where it cannot be said.
+
+    chi^2 = (O - E)^2 / V over distinct event times with the hypergeometric variance, one degree of freedom.
+    """
+    times = np.unique(time[event == 1])
+    at_risk = time[None] >= times[:, None]
+    died = (time[None] == times[:, None]) & (event == 1)
+    n, d = at_risk.sum(1), died.sum(1)
+    n_group, d_group = (at_risk & group).sum(1), (died & group).sum(1)
+    variance = (d * n_group * (n - n_group) * (n - d) / (n**2 * np.maximum(n - 1, 1))).sum()
+    if variance == 0:
+        return None
+    return float(chi2.sf((d_group - d * n_group / n).sum() ** 2 / variance, 1))

@@ -1,0 +1,1 @@
+"""Annotations: their files, and the class per patch that follows from them."""

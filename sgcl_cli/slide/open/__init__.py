@@ -1,0 +1,1 @@
+"""Finding and opening slides, and what they record about their resolution."""

@@ -1,0 +1,1 @@
+"""Sources of pixels, one module for each library or format."""

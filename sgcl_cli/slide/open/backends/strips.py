@@ -1,0 +1,315 @@
+"""The largest image of a TIFF, and reduced copies of it, in strips or tiles that are decoded when they are needed.
+
+It stands for OpenSlide where that does not open a file, or takes another of its images for the slide: the size of what is decoded
+at once is bounded, the image's is not.
+
+Source: TIFF 6.0, sections 2, 8, 14 and 15.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from sgcl_cli.errors import SlideError
+from sgcl_cli.slide.open.backends import image as plain
+from sgcl_cli.slide.open.backends.image import REMEDY, bounded, unsupported
+from sgcl_cli.slide.open.levels import mismatch
+from sgcl_cli.slide.open.tiff import largest_page
+
+_KEPT = 256 * 2**20  # bytes of decoded strips and tiles
+_ROWS = 256  # an uncompressed strip is read in pieces of so many rows
+_UNCOMPRESSED, _CHUNKY = 1, 1
+_REDUCED = 1  # bit of NewSubfileType
+_COLOURS = {0: (1, 2), 1: (1, 2), 2: (3, 4), 3: (1,), 6: (3,)}  # photometric interpretation: samples per pixel
+_CARRIED = (258, 259, 262, 266, 277, 284, 317, 320, 338, 347, 530, 532)  # tags that a strip is decoded by
+_DAMAGED = (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, TypeError, struct.error)
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file is a TIFF with an image."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return largest_page(tiff) is not None
+    except _DAMAGED:
+        return False
+
+
+def check_generic(path: Path, size: tuple[int, int]) -> bool:
+    """Check a TIFF that OpenSlide opens without knowing its scanner; whether what it shows, of ``size``, is the largest image.
+
+    :raises SlideError: a stack of images, or samples or colours that are not supported.
+    """
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = largest_page(tiff)
+            if page is None:
+                return True
+            _check_supported(path, tiff, page)
+            return bool(page.imagewidth * page.imagelength <= size[0] * size[1])
+    except _DAMAGED:
+        return True
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The strips or tiles of one image.
+
+    :ivar size: (width, height) of the image, pixels.
+    :ivar block: (width, height) of a block, pixels; the last strip may have fewer rows.
+    :ivar tiled: whether blocks at the edges are as large as the others.
+    :ivar places: offset and bytes of each block, row by row.
+    :ivar tags: what each block is decoded by.
+    """
+
+    size: tuple[int, int]
+    block: tuple[int, int]
+    tiled: bool
+    places: list[tuple[int, int]]
+    tags: list[tuple[int, bytes, bytes]]
+
+    @property
+    def across(self) -> int:
+        return -(-self.size[0] // self.block[0])
+
+    def height(self, number: int) -> int:
+        """Rows that a block holds."""
+        rows = self.block[1]
+        return rows if self.tiled else min(rows, self.size[1] - number // self.across * rows)
+
+
+class PlainTiff:
+    """The largest image of a TIFF, in OpenSlide's terms, with the reduced copies that it flags as such.
+
+    :ivar dimensions: (width, height), pixels.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the directories.
+
+        :raises SlideError: cut short, a stack of images, samples or colours that are not supported, or blocks too large.
+        """
+        self._name = path.name
+        self.properties: Mapping[str, str] = {}
+        try:
+            with tifffile.TiffFile(path) as tiff:
+                self._levels = _described(path, tiff)
+        except _DAMAGED as error:
+            raise SlideError(f"{path.name} cannot be read: {error}", "the file is damaged; copy it again") from error
+        self.dimensions = self._levels[0].size
+        self._decoded: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
+        self._held = 0
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    @property
+    def level_dimensions(self) -> tuple[tuple[int, int], ...]:
+        """(width, height) of each level."""
+        return tuple(level.size for level in self._levels)
+
+    @property
+    def level_downsamples(self) -> tuple[float, ...]:
+        """Level-0 pixels per pixel of each level, the mean of both sides'."""
+        (width, height), sizes = self.dimensions, self.level_dimensions
+        return (1.0, *((width / size[0] + height / size[1]) / 2 for size in sizes[1:]))
+
+    def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """A rectangle, uint8 (height, width, 4), RGBA; transparent outside the image.
+
+        :param location: (x, y) of its corner, level-0 pixels. :param size: (width, height), pixels of the level.
+        :raises SlideError: a block is damaged; others can still be read.
+        """
+        blocks, downsample = self._levels[level], self.level_downsamples[level]
+        x, y = (round(place / downsample) for place in location)
+        width, height = size
+        pixels = np.zeros((height, width, 4), np.uint8)
+        left, right = max(0, x), min(blocks.size[0], x + width)
+        top, bottom = max(0, y), min(blocks.size[1], y + height)
+        if left >= right or top >= bottom:
+            return pixels
+        across, down = blocks.block
+        for row in range(top // down, -(-bottom // down)):
+            for column in range(left // across, -(-right // across)):
+                start_x, start_y = column * across, row * down
+                first_x, last_x = max(left, start_x), min(right, start_x + across)
+                first_y, last_y = max(top, start_y), min(bottom, start_y + down)
+                block = self._block(level, row * blocks.across + column)
+                part = block[first_y - start_y : last_y - start_y, first_x - start_x : last_x - start_x]
+                place = pixels[first_y - y : last_y - y, first_x - x : last_x - x]
+                place[..., : part.shape[2]] = part
+                if part.shape[2] == 3:
+                    place[..., 3] = 255
+        return pixels
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    def _block(self, level: int, number: int) -> NDArray[np.uint8]:
+        """A decoded strip or tile, uint8 (rows, width, 3 or 4)."""
+        pixels = self._decoded.pop((level, number), None)
+        if pixels is None:
+            pixels = self._decode(self._levels[level], number)
+            self._held += pixels.nbytes
+        self._decoded[level, number] = pixels
+        while self._held > _KEPT and len(self._decoded) > 1:
+            self._held -= self._decoded.popitem(last=False)[1].nbytes
+        return pixels
+
+    def _decode(self, blocks: _Blocks, number: int) -> NDArray[np.uint8]:
+        offset, count = blocks.places[number]
+        width, height = blocks.block[0], blocks.height(number)
+        if count == 0 and blocks.tiled:
+            return np.zeros((height, width, 4), np.uint8)
+        what = f"{'tile' if blocks.tiled else 'strip'} {number} of {len(blocks.places)}"
+        try:
+            data = _as_file(os.pread(self._descriptor, count, offset), (width, height), blocks.tags)
+            with bounded(), Image.open(BytesIO(data)) as image:
+                alpha = image.mode in ("RGBA", "RGBa", "LA", "La")
+                pixels = np.asarray(image.convert("RGBA" if alpha else "RGB"), np.uint8)
+        except (OSError, SyntaxError, ValueError, EOFError, struct.error, Warning) as error:
+            raise SlideError(
+                f"{self._name} cannot be read: {what}: {error}", "the file is damaged; copy or export it again"
+            ) from error
+        if pixels.shape[:2] != (height, width):
+            raise SlideError(f"{self._name} cannot be read: {what} has another size", "the file is damaged")
+        return pixels
+
+
+def _described(path: Path, tiff: tifffile.TiffFile) -> list[_Blocks]:
+    """The largest image, and its reduced copies from large to small."""
+    page = largest_page(tiff)
+    if page is None:
+        raise ValueError("there is no image in it")
+    _check_supported(path, tiff, page)
+    levels = [_blocks_of(path, page)]
+    size = levels[0].size
+    for other in sorted(_pages(tiff), key=lambda other: -other.imagewidth):
+        reduced = other.imagewidth, other.imagelength
+        if not other.subfiletype & _REDUCED or max(reduced) >= max(size) or mismatch(size, reduced):
+            continue
+        if _obstacle(path, other) is None:
+            levels.append(_blocks_of(path, other))
+    return levels
+
+
+def _blocks_of(path: Path, page: tifffile.TiffPage) -> _Blocks:
+    """Where the strips or tiles of an image lie.
+
+    :raises SlideError: beyond the file's end, or too large. :raises ValueError: their number does not fit the size.
+    """
+    width, height = page.imagewidth, page.imagelength
+    tiled = page.is_tiled
+    across, down = (page.tilewidth, page.tilelength) if tiled else (width, min(page.rowsperstrip, height))
+    kind = "tiles" if tiled else "strips"
+    offsets, counts = list(page.dataoffsets), list(page.databytecounts)
+    expected = 0 if min(across, down) < 1 else -(-width // across) * -(-height // down)
+    if min(width, height) < 1 or len(offsets) != expected or len(counts) != len(offsets):
+        raise ValueError(f"the number of {kind} does not fit the size")
+    length = path.stat().st_size
+    beyond = sum(offset + count > length for offset, count in zip(offsets, counts, strict=True))
+    if beyond:
+        raise SlideError(
+            f"{path.name} is cut short: {beyond} of {len(offsets)} {kind} lie beyond its end", "copy or export it again"
+        )
+    if page.compression == _UNCOMPRESSED and not tiled:
+        offsets, counts, down = _cut(offsets, counts, down, height, width * page.samplesperpixel)
+    if across * down > plain.MOST_PIXELS:
+        raise SlideError(
+            f"{path.name} is stored in {kind} of {across} x {down} pixels, too many to decode at once", REMEDY
+        )
+    tags = [_packed(page.tags[code]) for code in _CARRIED if code in page.tags]
+    return _Blocks((width, height), (across, down), tiled, list(zip(offsets, counts, strict=True)), tags)
+
+
+def _as_file(data: bytes, size: tuple[int, int], tags: list[tuple[int, bytes, bytes]]) -> bytes:
+    """A strip or tile as a TIFF of its own: header, data, directory, and the values that do not fit into it."""
+    own = {256: size[0], 257: size[1], 273: 8, 278: size[1], 279: len(data)}
+    entries = [(code, struct.pack("<HHI", code, 4, 1), struct.pack("<I", value)) for code, value in own.items()]
+    entries = sorted([*entries, *tags])
+    directory = 8 + len(data) + len(data) % 2
+    beyond = directory + 2 + 12 * len(entries) + 4
+    packed, values = b"", b""
+    for _, head, value in entries:
+        if len(value) <= 4:
+            packed += head + value.ljust(4, b"\0")
+            continue
+        packed += head + struct.pack("<I", beyond + len(values))
+        values += value + b"\0" * (len(value) % 2)
+    header = struct.pack("<2sHI", b"II", 42, directory)
+    return b"".join([header, data, b"\0" * (len(data) % 2), struct.pack("<H", len(entries)), packed, bytes(4), values])
+
+
+def _check_supported(path: Path, tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> None:
+    size = page.imagewidth, page.imagelength
+    same = sum((other.imagewidth, other.imagelength) == size and not other.subfiletype for other in _pages(tiff))
+    images = max(same, int((tiff.imagej_metadata or {}).get("images", 1)))
+    if images > 1:
+        raise SlideError(
+            f"{path.name} is a stack of {images} images of one size, not a slide",
+            "save the one that is meant by itself",
+        )
+    if (obstacle := _obstacle(path, page)) is not None:
+        raise obstacle
+
+
+def _obstacle(path: Path, page: tifffile.TiffPage) -> SlideError | None:
+    """Why an image's samples or colours cannot be read, if they cannot."""
+    if page.bitspersample not in (1, 8) or page.sampleformat != 1:
+        return unsupported(path, f"{page.bitspersample} bits a sample")
+    if page.samplesperpixel not in _COLOURS.get(page.photometric, ()):
+        colours = getattr(page.photometric, "name", page.photometric)
+        return unsupported(path, f"{page.samplesperpixel} samples a pixel as {colours}")
+    if page.samplesperpixel > 1 and page.planarconfig != _CHUNKY:
+        return unsupported(path, "its colours in separate planes")
+    return None
+
+
+def _pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
+    return (page for page in tiff.pages if isinstance(page, tifffile.TiffPage))
+
+
+def _cut(offsets: list[int], counts: list[int], rows: int, height: int, width: int) -> tuple[list[int], list[int], int]:
+    """Uncompressed strips of more rows than are read at once, cut into pieces; ``width`` in bytes.
+
+    Only where all pieces but the last have the same number of rows; otherwise the strips stay as they are.
+    """
+    whole = len(offsets) == 1 or rows % _ROWS == 0
+    if (
+        rows <= _ROWS
+        or not whole
+        or any(count < min(rows, height - n * rows) * width for n, count in enumerate(counts))
+    ):
+        return offsets, counts, rows
+    starts = [(offset, min(rows, height - number * rows)) for number, offset in enumerate(offsets)]
+    pieces = [
+        (offset + top * width, min(_ROWS, here - top)) for offset, here in starts for top in range(0, here, _ROWS)
+    ]
+    return [offset for offset, _ in pieces], [count * width for _, count in pieces], _ROWS
+
+
+def _packed(tag: tifffile.TiffTag) -> tuple[int, bytes, bytes]:
+    """A tag as code, the first eight bytes of its entry, and its value, little-endian.
+
+    :raises ValueError: of a type that none of the tags that are carried has.
+    """
+    value: Any = tag.value
+    if tag.dtype in (3, 4, 16):
+        numbers = np.atleast_1d(np.asarray(value)).ravel()
+        return tag.code, struct.pack("<HHI", tag.code, 3, numbers.size), numbers.astype("<u2").tobytes()
+    if isinstance(value, bytes):
+        return tag.code, struct.pack("<HHI", tag.code, 7, len(value)), value
+    if tag.dtype == 5:
+        numbers = np.atleast_1d(np.asarray(value)).ravel()
+        return tag.code, struct.pack("<HHI", tag.code, 5, numbers.size // 2), numbers.astype("<u4").tobytes()
+    raise ValueError(f"tag {tag.code} is of type {tag.dtype}")

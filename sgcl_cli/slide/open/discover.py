@@ -1,0 +1,288 @@
+"""Which slides are meant, and what they are called.
+
+Slides are named one by one, found in folders, or listed in a table. Every slide has an id, settled on the full list before
+any work: the file's stem, the table's slide_id, or the relative path.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from sgcl_cli.artefacts import store
+from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.slide.tissue.tissue import Choice, Ink
+
+# https://openslide.org/formats/
+EXTENSIONS = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi")
+_LONGEST_ID = 200  # bytes
+_SHOWN = 5
+
+IdFrom = Literal["stem", "path"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One slide to be read.
+
+    :ivar slide_id: its name in every output.
+    :ivar path: the file.
+    :ivar name: the path relative to what was given, as records show it.
+    :ivar mpp: um per level-0 pixel, where the table gives it; so for the settings of its tissue below.
+    :ivar further: the other files of its DICOM series in its folder.
+    """
+
+    slide_id: str
+    path: Path
+    name: str
+    mpp: float | None = None
+    further: tuple[Path, ...] = ()
+    tissue: Choice | None = None
+    ink: Ink | None = None
+    min_area: float | None = None
+    max_hole: float | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What the table says of this slide, by column; None where it says nothing."""
+        return {name: getattr(self, name) for name in ("mpp", "tissue", "ink", "min_area", "max_hole")}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The slides, and one line on what was passed over (empty when nothing was)."""
+
+    entries: tuple[Entry, ...]
+    passed_over: str
+
+
+def discover(
+    inputs: Sequence[Path],
+    table: Path | None,
+    id_from: IdFrom,
+    series_of: Callable[[list[Path]], list[str | None]],
+) -> Found:
+    """All slides that files, folders and a table name, each once, with their ids settled.
+
+    :param series_of: SeriesInstanceUID of each DICOM file, None for what is not a DICOM slide.
+    :raises ConfigError: no such path, nothing found, ids that collide or are refused, a table that cannot be used.
+    """
+    passed: Counter[str] = Counter()
+    entries = [entry for given in inputs for entry in _from_path(given, id_from, passed)]
+    if table is not None:
+        entries += _from_table(table, id_from)
+    entries = _one_per_series(_once(entries, passed), series_of, passed)
+    if not entries:
+        raise ConfigError(
+            "no slides found" + (f"; {_spoken(passed)}" if passed.total() else ""),
+            "give slide files, folders that hold some, or --list; looked for " + " ".join(EXTENSIONS),
+        )
+    for entry in entries:
+        _check_id(entry)
+    _check_collisions(entries)
+    return Found(tuple(entries), _spoken(passed) if passed.total() else "")
+
+
+def _from_path(given: Path, id_from: IdFrom, passed: Counter[str]) -> Iterator[Entry]:
+    if given.is_dir():
+        for path in _walk(given, passed):
+            yield _named(path, path.relative_to(given), id_from)
+    elif given.exists():
+        yield _named(given, Path(given.name), id_from)
+    else:
+        raise ConfigError(f"no such file or folder: {given}", "check the path")
+
+
+def _named(path: Path, relative: Path, id_from: IdFrom) -> Entry:
+    slide_id = path.stem if id_from == "stem" else "__".join(relative.parts)
+    return Entry(slide_id, path, relative.as_posix())
+
+
+def _walk(folder: Path, passed: Counter[str]) -> Iterator[Path]:
+    """Files with a slide's extension, in sorted order; links are followed, but no folder is entered twice."""
+
+    def closed(_: OSError) -> None:
+        passed["unreadable folder"] += 1
+
+    entered: set[tuple[int, int]] = set()
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=closed):
+        here = Path(root)
+        status = here.stat()
+        node = status.st_dev, status.st_ino
+        if node in entered or _is_our_output(here):
+            passed["folder entered before" if node in entered else "output of sgcl"] += 1
+            folders.clear()
+            continue
+        entered.add(node)
+        passed["hidden"] += sum(name.startswith(".") for name in [*folders, *files])
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = here / name
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() in EXTENSIONS:
+                yield path
+            else:
+                passed[path.suffix.lower() or "without extension"] += 1
+
+
+def _is_our_output(folder: Path) -> bool:
+    record = folder / "run.json"
+    if not record.is_file():
+        return False
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and str(content.get("format", "")).startswith("sgcl.")
+
+
+def _from_table(table: Path, id_from: IdFrom) -> list[Entry]:
+    """Rows path[,slide_id][,mpp][,tissue][,ink][,min_area][,max_hole]; relative paths are relative to the table's folder."""
+    try:
+        rows = store.read_table(table, ["path"])
+    except LabelError as error:
+        raise ConfigError(error.message, error.hint) from error
+    entries: list[Entry] = []
+    seen: dict[Path, int] = {}
+    for number, row in enumerate(rows, 2):
+        if not row["path"]:
+            raise ConfigError(f"{table}, row {number} has no path", "each row names a slide in column path")
+        path = table.parent / row["path"]
+        if path.is_dir():
+            raise ConfigError(
+                f"{table}, row {number} names the folder {row['path']}",
+                "a row names one file, of a DICOM series any one; folders are given beside --list",
+            )
+        resolved = path.absolute()
+        if resolved in seen:
+            raise ConfigError(
+                f"{table}, rows {seen[resolved]} and {number} name the same slide {row['path']}", "remove one of them"
+            )
+        seen[resolved] = number
+        named = _named(path, Path(row["path"]) if not Path(row["path"]).is_absolute() else Path(path.name), id_from)
+        where = f"{table}, row {number}"
+        entries.append(
+            replace(
+                named,
+                slide_id=row.get("slide_id") or named.slide_id,
+                mpp=_table_number(row, "mpp", where, "um per pixel as a positive number", above_zero=True),
+                tissue=_table_choice(row, "tissue", get_args(Choice), where),
+                ink=_table_choice(row, "ink", get_args(Ink), where),
+                min_area=_table_number(row, "min_area", where, "um^2 as a number from 0"),
+                max_hole=_table_number(row, "max_hole", where, "um^2 as a number from 0"),
+            )
+        )
+    return entries
+
+
+def _table_number(row: Mapping[str, str], column: str, where: str, what: str, above_zero: bool = False) -> float | None:
+    text = row.get(column, "")
+    if not text:
+        return None
+    try:
+        value = float(text.replace(",", "."))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
+        raise ConfigError(f"{where}: {column} is '{text}'", f"give {what}, or leave the cell empty")
+    return value
+
+
+def _table_choice(row: Mapping[str, str], column: str, choices: Sequence[str], where: str) -> Any:
+    """One of the choices, None where the cell is empty."""
+    text = row.get(column, "")
+    if text and text.lower() not in choices:
+        raise ConfigError(
+            f"{where}: {column} is '{text}'", f"choose one of {', '.join(choices)}, or leave the cell empty"
+        )
+    return text.lower() or None
+
+
+def _once(entries: list[Entry], passed: Counter[str]) -> list[Entry]:
+    """Each path once; of two mentions the later one counts, so a table's row wins over a folder. Links under other names stay."""
+    last = {entry.path.absolute(): entry for entry in entries}
+    passed["named twice"] += len(entries) - len(last)
+    return list(last.values())
+
+
+def _one_per_series(
+    entries: list[Entry], series_of: Callable[[list[Path]], list[str | None]], passed: Counter[str]
+) -> list[Entry]:
+    """The first file of each DICOM series in a folder stands for its slide; OpenSlide finds the others, named or not."""
+    dicom = [entry.path for entry in entries if entry.path.suffix.lower() == ".dcm"]
+    named = {path.absolute() for path in dicom}
+    beside = [path for path in _beside(dicom) if path.absolute() not in named]
+    if len(dicom) + len(beside) < 2:
+        return entries
+    series = dict(zip([*dicom, *beside], series_of([*dicom, *beside]), strict=True))
+    kept: dict[tuple[Path, str], Entry] = {}
+    for entry in entries:
+        uid = series.get(entry.path)
+        key = (entry.path.parent.resolve(), uid) if uid is not None else (entry.path, "")
+        if key in kept:
+            passed["further file of a DICOM series"] += 1
+            kept[key] = replace(kept[key], further=(*kept[key].further, entry.path))
+        else:
+            kept[key] = entry
+    for path in beside:
+        key = (path.parent.resolve(), series[path] or "")
+        if key in kept:
+            kept[key] = replace(kept[key], further=(*kept[key].further, path))
+    return list(kept.values())
+
+
+def _beside(paths: Sequence[Path]) -> list[Path]:
+    """The DICOM files in the folders of some, hidden ones left out."""
+    folders = sorted({path.parent for path in paths})
+    return [
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() == ".dcm" and not path.name.startswith(".") and path.is_file()
+    ]
+
+
+def _check_id(entry: Entry) -> None:
+    slide_id = entry.slide_id
+    control = any(unicodedata.category(character) == "Cc" for character in slide_id)
+    reasons = {
+        "is empty": not slide_id,
+        "begins with a dot, so its files would be hidden": slide_id.startswith("."),
+        "holds a slash or backslash": "/" in slide_id or "\\" in slide_id,
+        "holds '..'": ".." in slide_id,
+        "holds control characters": control,
+        f"is longer than {_LONGEST_ID} bytes": len(slide_id.encode("utf-8", "surrogatepass")) > _LONGEST_ID,
+        "is not valid text": any(unicodedata.category(character) == "Cs" for character in slide_id),
+    }
+    for reason, broken in reasons.items():
+        if broken:
+            shown = slide_id.encode("unicode_escape").decode() if control or reason == "is not valid text" else slide_id
+            raise ConfigError(f"the slide id '{shown}' {reason}", "name the slide with --list, column slide_id")
+
+
+def _check_collisions(entries: Sequence[Entry]) -> None:
+    """Ids must differ even where case and Unicode composition do not count, as on some file systems."""
+    by_id: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_id.setdefault(unicodedata.normalize("NFC", entry.slide_id).casefold(), []).append(entry)
+    clashes = [group for group in by_id.values() if len(group) > 1]
+    if clashes:
+        pairs = "; ".join(" and ".join(str(entry.path) for entry in group) for group in clashes[:_SHOWN])
+        more = f"; and {len(clashes) - _SHOWN} more" if len(clashes) > _SHOWN else ""
+        raise ConfigError(
+            f"slides of one name: {pairs}{more}", "use --id-from path, or give slide_id in a table with --list"
+        )
+
+
+def _spoken(passed: Counter[str]) -> str:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(passed.items()) if count)
+    return f"passed over {passed.total()} ({kinds})"

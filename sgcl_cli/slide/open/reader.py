@@ -1,0 +1,471 @@
+"""Open a slide, settle its resolution, read regions at a resolution.
+
+Reference frame: level-0 pixels, x to the right before y down, origin at the top-left corner of level 0. Sizes are
+(width, height), arrays (row, column, RGB); the turn from one to the other happens here. Resolutions are in um per pixel.
+
+Source: OpenSlide's properties (https://openslide.org/properties/).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import cv2
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from sgcl_cli.errors import SlideError
+from sgcl_cli.slide.open.backends import image, strips
+from sgcl_cli.slide.open.files import check_readable
+from sgcl_cli.slide.open.levels import WINDOW, contrast, differs, mismatch
+from sgcl_cli.slide.open.resolution import MppSource, positive, resolution
+
+UPSAMPLING_ALLOWED = 1.05  # of levels and of tiles decoded at a reduced size, where a finer one is there
+LEVEL_0_UPSAMPLING = 1.07  # of level 0, than which nothing is finer: scanners at 20x are at 0.49 to 0.53
+
+_FIELD_OF_VIEW_TOLERANCE = 0.5  # level-0 pixels
+_LONGEST_SIDE = 4_000_000  # pixels
+_LARGEST_TILE = 64 * 2**20  # pixels; OpenSlide decodes whole tiles
+THUMBNAIL_MPP = 8.0
+THUMBNAIL_SIDE = 4096
+_BLOCK = 2048  # pixels of a level read at once
+_PIECE = 64  # pixels of a level; an unreadable block is narrowed down to pieces of about this size
+_UNREADABLE_PIECES = 4000  # beyond so many a slide is given up
+_MIRAX_INDEX = "Slidedat.ini"
+
+_Pair = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A whole slide, reduced.
+
+    :ivar pixels: uint8 (H, W, 3), RGB.
+    :ivar scale: (x, y) level-0 pixels per thumbnail pixel.
+    :ivar mpp: um per thumbnail pixel.
+    :ivar unreadable: bool (H, W), where no level can be decoded; ``pixels`` has the background's colour there.
+    """
+
+    pixels: NDArray[np.uint8]
+    scale: tuple[float, float]
+    mpp: float
+    unreadable: NDArray[np.bool_]
+
+
+def dicom_series(path: Path) -> str | None:
+    """The SeriesInstanceUID of a DICOM slide, None where OpenSlide cannot open it; the reason comes when it is tiled."""
+    try:
+        with openslide.OpenSlide(path) as slide:
+            uid = slide.properties.get("dicom.SeriesInstanceUID")
+            return None if uid is None else str(uid)
+    except (openslide.OpenSlideError, OSError):
+        return None
+
+
+class Slide:
+    """An open slide; a context manager.
+
+    :ivar path: the file.
+    :ivar size: (width, height) of level 0, pixels.
+    :ivar mpp: um per level-0 pixel; the coarser one where pixels are oblong.
+    :ivar mpps: (across, down) um per level-0 pixel.
+    :ivar mpp_source: where ``mpp`` comes from.
+    :ivar downsamples: of each level, level-0 pixels per pixel.
+    :ivar level_sizes: (width, height) of each level, pixels.
+    :ivar unusable: why a level does not count, by level: it is no reduced copy of level 0. It is never read.
+    :ivar background: RGB of what the scanner did not scan.
+    :ivar magnification: the objective's power, where recorded.
+    """
+
+    def __init__(self, path: Path, *, given_mpp: float | None = None, default_mpp: float | None = None) -> None:
+        """Open ``path``.
+
+        :param given_mpp: um per level-0 pixel, whatever the slide records.
+        :param default_mpp: um per level-0 pixel where the slide records nothing that can be used.
+        :raises SlideError: missing, not a slide, unreadable, too large, or without a resolution.
+        """
+        self.path = path
+        self._source: Any = None
+        self._capacity: int | None = None
+        check_readable(path)
+        with self._translated():
+            self._source = self._open()
+        try:
+            with self._translated():
+                self.size: tuple[int, int] = self._source.dimensions
+                self.downsamples: tuple[float, ...] = tuple(self._source.level_downsamples)
+                self.level_sizes: tuple[tuple[int, int], ...] = tuple(self._source.level_dimensions)
+                properties = dict(self._source.properties)
+            self._check_dimensions(properties)
+            self._check_generic(properties)
+            found = ((level, mismatch(self.size, size)) for level, size in enumerate(self.level_sizes))
+            self.unusable: dict[int, str] = {level: why for level, why in found if why}
+            self.background = _background(properties)
+            self.magnification = positive(properties.get("openslide.objective-power"))
+            self.mpps: tuple[float, float]
+            self.mpp_source: MppSource
+            self.mpps, self.mpp_source = resolution(path, properties, given_mpp, default_mpp)
+            self.mpp = max(self.mpps)
+            if properties.get("openslide.vendor", "generic-tiff") == "generic-tiff":
+                self._check_pictures()
+        except SlideError:
+            self._source.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._source.close()
+
+    @property
+    def library(self) -> Literal["openslide", "plain"]:
+        """What renders the pixels."""
+        return "openslide" if isinstance(self._source, openslide.OpenSlide) else "plain"
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the file says of itself that does not count, for people."""
+        if not self.unusable:
+            return []
+        levels = "; ".join(f"level {level}: {why}" for level, why in self.unusable.items())
+        return [f"levels that are no reduced copies of level 0 are not used: {levels}"]
+
+    def best_level(self, mpp: float) -> int:
+        """The lowest-resolution level that still resolves ``mpp``, up to 5 % of upsampling; else level 0."""
+        sufficient = [
+            level
+            for level, downsample in enumerate(self.downsamples)
+            if self.mpp * downsample <= mpp * UPSAMPLING_ALLOWED and level not in self.unusable
+        ]
+        return max(sufficient, key=lambda level: self.downsamples[level], default=0)
+
+    def check_resolves(self, mpp: float) -> None:
+        """Refuse to invent detail.
+
+        :raises SlideError: level 0 is more than 7 % coarser than ``mpp``.
+        """
+        if self.mpp > mpp * LEVEL_0_UPSAMPLING:
+            raise SlideError(
+                f"{self.path.name}: level 0 is {self.mpp:.4g} um/px, asked for {mpp:.4g}",
+                f"use --mpp >= {math.ceil(self.mpp * 1000) / 1000:.4g} or --allow-upsample",
+            )
+
+    def region(
+        self, corner: tuple[float, float], extent: tuple[float, float], size: tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        """A rectangle of the slide by area averaging, from the lowest sufficient level.
+
+        :param corner: (x, y) of the top-left corner, level-0 pixels.
+        :param extent: (width, height), level-0 pixels; each edge is met to within half a level-0 pixel.
+        :param size: (width, height) of the result, pixels.
+        :returns: uint8 (height, width, 3), RGB on the slide's background colour.
+        :raises SlideError: the slide cannot be decoded there.
+        """
+        scale = extent[0] / size[0], extent[1] / size[1]
+        level = self.best_level(self.mpp * min(scale))
+        pixels = np.empty((size[1], size[0], 3), np.uint8)
+        for part in _parts(size, corner, scale, _BLOCK * self.downsamples[level]):
+            pixels[part.place] = self._region(level, part)
+        return pixels
+
+    def thumbnail(
+        self,
+        mpp: float = THUMBNAIL_MPP,
+        longest: int = THUMBNAIL_SIDE,
+        read: Callable[[_Pair, _Pair, tuple[int, int]], NDArray[np.uint8]] | None = None,
+        block: float | None = None,
+    ) -> Thumbnail:
+        """The whole slide at about ``mpp``, no side above ``longest`` pixels, read in blocks so that memory stays bounded.
+
+        Its pixels are square, whatever the slide's are.
+
+        Where the best level cannot be decoded, the finer ones are tried.
+
+        :param read: another way to read than OpenSlide's, called like ``region``.
+        :param block: level-0 pixels a side that are read at once.
+        :raises SlideError: nothing, or too little of the slide can be decoded.
+        """
+        proper = [side * (of_axis / self.mpp) for side, of_axis in zip(self.size, self.mpps, strict=True)]
+        reduction = max(1.0, mpp / self.mpp, max(proper) / longest)
+        width, height = (max(1, round(side / reduction)) for side in proper)
+        scale = self.size[0] / width, self.size[1] / height
+        best = self.best_level(self.mpp * min(scale))
+        pixels = np.empty((height, width, 3), np.uint8)
+        unreadable = np.zeros((height, width), np.bool_)
+        failures: list[SlideError] = []
+        for part in _parts((width, height), (0, 0), scale, block or _BLOCK * self.downsamples[best]):
+            try:
+                if read is None:
+                    pixels[part.place] = self._region(best, part)
+                else:
+                    pixels[part.place] = read(part.corner, part.extent, part.size)
+            except SlideError:
+                failures += self._narrow_down(best, part, pixels[part.place], unreadable[part.place])
+            if failures and (unreadable.all() or len(failures) > _UNREADABLE_PIECES):
+                raise failures[0]
+        return Thumbnail(pixels, scale, math.sqrt(math.prod(self.mpps) * math.prod(scale)), unreadable)
+
+    def pixels(self, level: int, location: tuple[int, int], count: tuple[int, int]) -> NDArray[np.uint8]:
+        """Pixels of a level as they are.
+
+        :param location: (x, y) of the top-left corner, level-0 pixels.
+        :param count: (width, height), pixels of the level.
+        :returns: uint8 (height, width, 3), RGB on the slide's background colour.
+        :raises SlideError: the slide cannot be decoded there; other places can still be read.
+        """
+        with self._translated():
+            rgba = np.asarray(self._source.read_region(location, level, count))
+        return _compose(rgba, self.background)
+
+    def cache(self, capacity: int) -> None:
+        """Keep up to ``capacity`` bytes of decoded tiles."""
+        self._capacity = capacity
+        if isinstance(self._source, openslide.OpenSlide):
+            self._source.set_cache(openslide.OpenSlideCache(capacity))
+
+    def _narrow_down(
+        self, best: int, block: _Part, pixels: NDArray[np.uint8], unreadable: NDArray[np.bool_]
+    ) -> list[SlideError]:
+        """Fill ``pixels`` of a block that cannot be read as a whole piece by piece, from the best level or a finer one.
+
+        :returns: why pieces are unreadable.
+        """
+        coarsest = self.downsamples[best]
+        levels = [n for n, factor in enumerate(self.downsamples) if factor <= coarsest and n not in self.unusable]
+        failures = []
+        for piece in _parts(block.size, block.corner, block.scale, _PIECE * self.downsamples[best]):
+            for level in sorted(levels, key=lambda level: -self.downsamples[level]):
+                try:
+                    pixels[piece.place] = self._region(level, piece)
+                    break
+                except SlideError as error:
+                    failure = error
+            else:
+                pixels[piece.place] = self.background
+                unreadable[piece.place] = True
+                failures.append(failure)
+        return failures
+
+    def _region(self, level: int, part: _Part) -> NDArray[np.uint8]:
+        corner, extent, size = part.corner, part.extent, part.size
+        downsample, limits = self.downsamples[level], self.level_sizes[level]
+        across, down = (_span(corner[axis], extent[axis], downsample, limits[axis]) for axis in (0, 1))
+        pixels = self.pixels(level, (across.location, down.location), (across.count, down.count))
+        shrinks = across.count >= size[0] and down.count >= size[1]
+        enlarges = across.count <= size[0] and down.count <= size[1]
+        if across.whole and down.whole and (shrinks or enlarges):
+            averaged = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+            return np.asarray(averaged, dtype=np.uint8)
+        rows = _average_rows(pixels, down.edges(size[1]))
+        columns = _average_rows(rows.swapaxes(0, 1), across.edges(size[0]))
+        return np.ascontiguousarray(np.clip(np.rint(columns.swapaxes(0, 1)), 0, 255).astype(np.uint8))
+
+    def _open(self) -> Any:
+        """OpenSlide's handle, or what takes its place for images that it does not open."""
+        if self.path.suffix.lower() in image.EXTENSIONS:
+            return image.open_image(self.path)
+        try:
+            return openslide.OpenSlide(self.path)
+        except openslide.OpenSlideUnsupportedFormatError:
+            if strips.is_tiff(self.path):
+                return strips.PlainTiff(self.path)
+            raise
+
+    def _check_generic(self, properties: Mapping[str, str]) -> None:
+        """Where OpenSlide opens a TIFF without knowing its scanner: make sure of its samples, and that it took the largest image.
+
+        :raises SlideError: a stack of images, or samples or colours that are not supported.
+        """
+        if properties.get("openslide.vendor") != "generic-tiff" or strips.check_generic(self.path, self.size):
+            return
+        self._source.close()
+        self._source = strips.PlainTiff(self.path)
+        self.size = self._source.dimensions
+        self.downsamples, self.level_sizes = self._source.level_downsamples, self._source.level_dimensions
+
+    def _reopen(self) -> None:
+        """Make other places readable again: after an error OpenSlide answers every call with that error."""
+        if isinstance(self._source, openslide.OpenSlide):
+            with suppress(openslide.OpenSlideError, OSError):
+                fresh = openslide.OpenSlide(self.path)
+                self._source.close()
+                self._source = fresh
+                if self._capacity is not None:
+                    self.cache(self._capacity)
+
+    def _check_pictures(self) -> None:
+        """Compare each level with the next finer one at the place of most contrast: any image may be flagged as a level.
+
+        Levels that are padded alike across and down are found by their far half, where places have shifted most.
+        """
+        for level in range(1, len(self.downsamples)):
+            if level in self.unusable:
+                continue
+            finer = max(n for n in range(level) if n not in self.unusable)
+            size = tuple(min(WINDOW, side) for side in self.level_sizes[level])
+            windows = []
+            with suppress(SlideError):
+                for place in _far_places(self.level_sizes[level], size):
+                    location = round(place[0] * self.downsamples[level]), round(place[1] * self.downsamples[level])
+                    window = self.pixels(level, location, (size[0], size[1]))
+                    windows.append((contrast(window), location, window))
+                _, location, window = max(windows, key=lambda each: each[0])
+                ratio = self.downsamples[level] / self.downsamples[finer]
+                below = self.pixels(finer, location, (round(size[0] * ratio), round(size[1] * ratio)))
+                if differs(window, below):
+                    self.unusable[level] = f"it shows something else than level {finer}"
+
+    def _check_dimensions(self, properties: Mapping[str, str]) -> None:
+        tiles = [
+            int(properties.get(f"openslide.level[{level}].tile-width", 0))
+            * int(properties.get(f"openslide.level[{level}].tile-height", 0))
+            for level in range(len(self.downsamples))
+        ]
+        width, height = self.size
+        if max(width, height) > _LONGEST_SIDE or max(tiles) > _LARGEST_TILE:
+            raise SlideError(
+                f"{self.path.name} claims {width} x {height} pixels in tiles of up to {max(tiles)} pixels",
+                "the file is damaged or hostile; convert it to a tiled pyramidal TIFF if it is neither",
+            )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        name = self.path.name
+        try:
+            yield
+        except openslide.OpenSlideUnsupportedFormatError as error:
+            raise SlideError(
+                f"{name} is not a slide that OpenSlide knows: {_unknown_format(self.path) or error}",
+                _unknown_format_remedy(self.path),
+            ) from error
+        except openslide.OpenSlideError as error:
+            self._reopen()
+            raise SlideError(
+                f"{name} cannot be read: {str(error).replace(str(self.path), name)}",
+                "the file is damaged or of an unsupported kind; export or copy it again",
+            ) from error
+        except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, OSError) as error:
+            raise SlideError(f"{name} cannot be read: {error}", "the image is damaged; copy it again") from error
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a picture that is read at once: where it belongs, and the level-0 rectangle that it shows."""
+
+    left: int
+    top: int
+    size: tuple[int, int]
+    corner: tuple[float, float]
+    scale: tuple[float, float]
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        return np.s_[self.top : self.top + self.size[1], self.left : self.left + self.size[0]]
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        return self.size[0] * self.scale[0], self.size[1] * self.scale[1]
+
+
+def _parts(
+    size: tuple[int, int], corner: tuple[float, float], scale: tuple[float, float], block: float
+) -> Iterator[_Part]:
+    """Parts of a picture of ``size``, each of at most ``block`` level-0 pixels a side; ``scale`` level-0 pixels per pixel."""
+    step_x, step_y = (max(1, int(block / side)) for side in scale)
+    for top in range(0, size[1], step_y):
+        for left in range(0, size[0], step_x):
+            part = min(step_x, size[0] - left), min(step_y, size[1] - top)
+            yield _Part(left, top, part, (corner[0] + left * scale[0], corner[1] + top * scale[1]), scale)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """One axis of a rectangle on a level: ``count`` pixels from level-0 ``location``, of which [start, stop) is meant."""
+
+    location: int
+    count: int
+    start: float
+    stop: float
+
+    @property
+    def whole(self) -> bool:
+        return self.start == 0 and self.stop == self.count
+
+    def edges(self, parts: int) -> NDArray[np.float64]:
+        return np.linspace(self.start, self.stop, parts + 1)
+
+
+def _span(corner: float, extent: float, downsample: float, limit: int) -> _Span:
+    """Whole pixels where their edges meet the rectangle's to within the tolerance, else the pixels that cover it."""
+    first = round(corner / downsample)
+    count = min(max(1, round((corner + extent) / downsample) - first), limit - first)
+    location = round(first * downsample)
+    misses = abs(location - corner), abs(location + count * downsample - corner - extent)
+    if count > 0 and max(misses) <= _FIELD_OF_VIEW_TOLERANCE:
+        return _Span(location, count, 0, count)
+    first = math.floor(corner / downsample)
+    location = math.floor(first * downsample)
+    start = (corner - location) / downsample
+    stop = start + extent / downsample
+    return _Span(location, max(1, min(math.ceil(stop), limit - first)), start, stop)
+
+
+def _average_rows(pixels: NDArray[np.generic], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of the rows between each two edges; fractional rows count by their fraction."""
+    total = np.zeros((pixels.shape[0] + 1, *pixels.shape[1:]), np.float64)
+    np.cumsum(pixels, axis=0, dtype=np.float64, out=total[1:])
+    below = np.minimum(edges.astype(np.int64), pixels.shape[0] - 1)
+    share = (edges - below)[:, None, None]
+    at_edges = total[below] + share * pixels[below]
+    means: NDArray[np.float64] = np.diff(at_edges, axis=0) / np.diff(edges)[:, None, None]
+    return means
+
+
+def _far_places(size: tuple[int, int], window: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Corners of windows in the far half of an image, and of one at its beginning."""
+    xs, ys = (
+        {round(share * (side - own)) for share in (0.5, 0.7, 0.9)} for side, own in zip(size, window, strict=True)
+    )
+    return [(0, 0), *((x, y) for y in sorted(ys) for x in sorted(xs))]
+
+
+def _compose(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
+    alpha = rgba[..., 3:]
+    if alpha.min(initial=255) == 255:
+        return np.ascontiguousarray(rgba[..., :3])
+    share = alpha.astype(np.float32) / 255
+    mixed = rgba[..., :3] * share + np.array(background, np.float32) * (1 - share)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def _background(properties: Mapping[str, str]) -> tuple[int, int, int]:
+    text = properties.get("openslide.background-color", "FFFFFF")
+    return int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)
+
+
+def _unknown_format(path: Path) -> str:
+    """What a slide of several files lacks, which OpenSlide tells of none of them."""
+    folder = path.with_suffix("")
+    if path.suffix.lower() != ".mrxs" or (folder / _MIRAX_INDEX).is_file():
+        return ""
+    what = f"has no {_MIRAX_INDEX}" if folder.is_dir() else "is missing"
+    return f"the folder {folder.name} beside it, which holds its pixels, {what}"
+
+
+def _unknown_format_remedy(path: Path) -> str:
+    if path.suffix.lower() == ".mrxs":
+        return "copy the .mrxs file together with the whole folder of the same name"
+    if path.stat().st_size == 0:
+        return "the file is empty; copy it again"
+    return "check that it is a whole-slide image and complete"

@@ -1,0 +1,1 @@
+"""Regions, bands and patches of an open slide at a resolution."""

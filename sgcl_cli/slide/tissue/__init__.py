@@ -1,0 +1,1 @@
+"""From thumbnails and patches to tissue, marks, focus and nuclei. Pure functions of arrays."""

@@ -1,0 +1,161 @@
+"""What lies on a slide besides tissue: ink of any colour, black borders, and the lines of coverslips and bubbles.
+
+Ink is told by two things. It has hues that no stain of tissue has at such strength; and a stroke is dense and even, whatever
+its colour. The first needs to know the stain, the second needs no colour. Packed tissue is as dense and, on a thumbnail, as even;
+so what looks like a stroke there is looked at once more at a finer resolution, where tissue shows its cells (``structure``).
+
+Densities are optical densities above glass, float32 (H, W, 3) of red, green, blue; lengths in um; masks bool (H, W).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from sgcl_cli.slide.tissue import morphology
+from sgcl_cli.slide.tissue.density import (
+    BLUE,
+    GREEN,
+    RED,
+    Image,
+    box_spread,
+    coherence,
+    colour,
+    in_strips,
+    strongest,
+    weakest,
+)
+from sgcl_cli.slide.tissue.morphology import Mask
+from sgcl_cli.slide.tissue.structure import FinerLook, structured
+
+_HALO = 8  # pixels
+
+BLACK = 1.5  # density in every channel
+_BLACK_AREA = 50_000.0  # um^2; smaller black spots are pigment or chromogen
+
+_EVEN = 0.05  # spread of absorbed light over its mean within such a width; only packed tissue is as even
+_EVEN_WIDTH = 40.0
+_STROKE_AREA = 30_000.0  # um^2
+_EVEN_MPP = 16.0  # where pixels are larger, cells average out and tissue is even too
+_HUED_AREA = 5_000.0  # um^2; where glass is stained itself, dense nuclei may reach that hue
+_DENSE_INK = 0.8
+_DENSE_HUED_INK = 0.4
+_MARGIN = 32.0  # of faded edges
+_STROKE_MARGIN = 48.0  # more: what is even ends before the edge
+_FAR_BLUE = (0.25, 1.25)  # red over green absorption, difference and ratio: blue and green ink
+_FAR_RED = (0.5, 0.8)  # blue over red absorption, and blue relative to green: red, orange and yellow ink
+
+_LINE_SCALE = 24.0
+_LINE_WIDTH = 80.0
+_THIN = 0.5  # of the density is not left by an opening of that width
+_COHERENT = 0.85
+_NEUTRAL = 0.25  # between channels, as a share of the strongest
+_LINE_MARGIN = 24.0
+
+
+def black_mask(density: Image, mpp: float, finer: FinerLook | None = None) -> tuple[Mask, Mask]:
+    """Black borders and padding, which reach the image's edge, and black ink inside; ``density`` may be the plain one.
+
+    :param finer: shows the cells of what is so dense for its stain or pigment, which is then no ink.
+    """
+    dark = in_strips(lambda part: np.asarray(weakest(_soft(part)) > BLACK), density, _HALO)
+    large = morphology.pieces(dark, _BLACK_AREA / mpp**2)
+    border = morphology.pieces_holding(large, _rim(large.shape), 0)
+    inside = large & ~border
+    if finer is not None and inside.any():
+        inside = morphology.pieces(inside & ~structured(inside, mpp, finer), _BLACK_AREA / mpp**2)
+    return morphology.dilate(border, _MARGIN / mpp), morphology.dilate(inside, _MARGIN / mpp)
+
+
+def ink_mask(
+    above: Image,
+    mpp: float,
+    stained: Callable[[Image], Mask],
+    densest_stain: float,
+    finer: FinerLook | None = None,
+) -> Mask:
+    """Strokes of a pen that are even, whatever their colour, and what of an ink's hue goes on from them.
+
+    :param stained: where densities are of a colour that the stain has.
+    :param densest_stain: the density beyond which even areas of the stain's own colour are ink.
+    :param finer: shows the cells of packed tissue, which is then no ink; without it the thumbnail alone decides.
+    """
+    if mpp > _EVEN_MPP:
+        return np.zeros(above.shape[:2], np.bool_)
+    side = round(_EVEN_WIDTH / mpp) | 1
+
+    def dense_and_even(part: Image) -> Mask:
+        soft = _soft(part)
+        least = np.where(stained(part), densest_stain, np.where(far_blue(soft), _DENSE_HUED_INK, _DENSE_INK))
+        absorbed = -np.expm1(-strongest(part))
+        even = box_spread(absorbed, side) < _EVEN * cv2.blur(absorbed, (side, side))
+        return np.asarray((strongest(soft) > least) & even)
+
+    def stroke(even: Mask) -> Mask:
+        return morphology.pieces(morphology.opened(even, _EVEN_WIDTH / mpp), _STROKE_AREA / mpp**2)
+
+    strokes = stroke(in_strips(dense_and_even, above, _HALO + side))
+    if finer is not None and strokes.any():
+        strokes = stroke(strokes & ~structured(strokes, mpp, finer))
+    if not strokes.any():
+        return strokes
+    hued = in_strips(lambda part: far_blue(_soft(part)), above, _HALO)
+    return morphology.dilate(morphology.pieces_holding(strokes | hued, strokes, 0), _STROKE_MARGIN / mpp)
+
+
+def hue_mask(above: Image, mpp: float) -> Mask:
+    """Ink of a hue that H&E does not have: all that is blue or green, and strokes of red, orange and yellow."""
+    red = in_strips(lambda part: far_red(_soft(part)), above, _HALO)
+    strokes = morphology.pieces(morphology.opened(red, _EVEN_WIDTH / mpp), _STROKE_AREA / mpp**2)
+    hued = in_strips(lambda part: far_blue(_soft(part)), above, _HALO)
+    blue = morphology.pieces(hued, _HUED_AREA / mpp**2)
+    return morphology.dilate(blue | morphology.pieces_holding(red, strokes, 0), _MARGIN / mpp)
+
+
+def hued_mask(above: Image, mpp: float) -> Mask:
+    """All of a hue that H&E does not have, strokes or not, without margins: ink that is told by its colour."""
+    hued = in_strips(lambda part: far_red(_soft(part)) | far_blue(_soft(part)), above, _HALO)
+    return morphology.pieces(hued, _HUED_AREA / mpp**2)
+
+
+def far_blue(above: Image) -> Mask:
+    """Absorbs red so much more than green that haematoxylin cannot be it."""
+    red, green = above[..., RED], above[..., GREEN]
+    return np.asarray((red - green > _FAR_BLUE[0]) & (red > _FAR_BLUE[1] * green))
+
+
+def far_red(above: Image) -> Mask:
+    """Absorbs blue so much more than red, and as much as green, that eosin cannot be it."""
+    blue = above[..., BLUE]
+    return np.asarray((blue - above[..., RED] > _FAR_RED[0]) & (blue > _FAR_RED[1] * above[..., GREEN]))
+
+
+def line_mask(above: Image, mpp: float) -> Mask:
+    """Colourless thin lines that go one way, glass on both sides: coverslips, rims of bubbles, scratches, fibres."""
+    scale = max(1.0, _LINE_SCALE / mpp)
+    side = max(5, round(_LINE_WIDTH / mpp) | 1)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+    def thin_and_straight(part: Image) -> Mask:
+        soft = cv2.GaussianBlur(part, (0, 0), max(1.0, scale / 2))
+        neutral = colour(soft) < _NEUTRAL * strongest(np.abs(soft))
+        green = np.ascontiguousarray(part[..., GREEN])
+        thin = green - cv2.morphologyEx(green, cv2.MORPH_OPEN, disc) > _THIN * green
+        return np.asarray(neutral & thin & (coherence(green, scale) > _COHERENT))
+
+    lines = in_strips(thin_and_straight, above, 6 * scale + side)
+    return morphology.dilate(lines, _LINE_MARGIN / mpp)
+
+
+def _rim(shape: tuple[int, ...]) -> Mask:
+    """The outermost pixels of an image."""
+    rim = np.ones(shape, np.bool_)
+    rim[1:-1, 1:-1] = False
+    return rim
+
+
+def _soft(density: Image) -> Image:
+    """Without the noise of single pixels."""
+    return np.asarray(cv2.GaussianBlur(density, (0, 0), 1.0))

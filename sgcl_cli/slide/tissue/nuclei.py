@@ -1,0 +1,62 @@
+"""How large the dark blobs of a slide are, by which a resolution that was given by hand can be doubted.
+
+The size is the median of a granulometry (Matheron 1975, "Random Sets and Integral Geometry"): the diameter of the disc by which
+half of the dark area can no longer be covered. Specks of noise have no area to speak of, and clumps are as wide as their nuclei,
+so neither moves it much. On 13 real slides it is 3.8 to 5.1 um at 0.25 to 0.5 um per pixel, and up to 8.7 at coarser resolutions,
+where it cannot fall below about eight pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.slide.tissue.density import RED, optical_density
+
+SIDE = 512  # pixels of level 0, of the places that are looked at
+PLACES = 18  # at most; a few that show blobs are enough
+
+USUAL = 4.8  # um
+MOST_OFF = 2.5  # times the usual
+_BLURRED = 12.0  # pixels; blobs of a coarse slide are up to so wide, whatever they are
+_DIAMETERS = (3, 5, 7, 9, 11, 13, 15, 19, 23, 27, 33, 39, 47)  # pixels
+_CONTRAST = 0.2  # of density in red, between what is dark and what is not; less is no picture of nuclei
+_LEAST_PLACES, _ENOUGH_PLACES = 3, 6
+
+
+def diameter(places: Iterable[NDArray[np.uint8]]) -> float | None:
+    """Median diameter of dark blobs over some places of a slide, pixels; None where too few places show any.
+
+    :param places: uint8 (H, W, 3) of level 0.
+    """
+    found: list[float] = []
+    for size in map(_of_place, places):
+        found += [] if size is None else [size]
+        if len(found) == _ENOUGH_PLACES:
+            break
+    return float(np.median(found)) if len(found) >= _LEAST_PLACES else None
+
+
+def implausible(size: float, mpp: float) -> bool:
+    """Whether nuclei ``size`` pixels wide are more than ``MOST_OFF`` times too large or too small at ``mpp`` um per pixel."""
+    too_small = size * mpp < USUAL / MOST_OFF
+    return too_small or (size * mpp > USUAL * MOST_OFF and size > _BLURRED)
+
+
+def _of_place(rgb: NDArray[np.uint8]) -> float | None:
+    red = cv2.GaussianBlur(np.ascontiguousarray(optical_density(rgb)[..., RED]), (0, 0), 1.0)
+    levels = np.clip(red * 128, 0, 255).astype(np.uint8)
+    threshold, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)
+    dark = levels > threshold
+    if not dark.any() or dark.all() or float(red[dark].mean() - red[~dark].mean()) < _CONTRAST:
+        return None
+    area, left = int(dark.sum()), [1.0]
+    for side in _DIAMETERS:
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+        left.append(float(cv2.morphologyEx(dark.astype(np.uint8), cv2.MORPH_OPEN, disc).sum()) / area)
+        if left[-1] < 0.5:
+            break
+    return float(np.interp(-0.5, -np.array(left), (1, *_DIAMETERS)[: len(left)]))

@@ -1,0 +1,356 @@
+"""sgcl embed: patches, slides under coordinates, or images, and an encoder in; one file of features a slide out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sgcl_cli.artefacts import exports, layout, store
+from sgcl_cli.artefacts.checkpoint import EncoderCard
+from sgcl_cli.artefacts.features import SCHEMA, FeatureWriter, Rounding, Told, ask
+from sgcl_cli.artefacts.images import ImageFolder
+from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, check_free, write_failures
+from sgcl_cli.config import EmbedConfig
+from sgcl_cli.config.embed import further_forms, parse_query
+from sgcl_cli.engine import runtime as engine
+from sgcl_cli.engine.encode import FrozenEncoder
+from sgcl_cli.engine.loader import Batch, Failed, Missing
+from sgcl_cli.engine.ranks import Ranks, joined
+from sgcl_cli.errors import ArtefactError, ConfigError
+from sgcl_cli.progress import Reporter, Silent
+from sgcl_cli.stages.embed import sources as embed_sources
+from sgcl_cli.stages.embed.sources import Bag, Source, Todo
+from sgcl_cli.stages.embed.writer import Harvest, Rows
+from sgcl_cli.stages.encoders import Opened, check_resolution, open_encoder, other_encoder
+
+
+def embed(config: EmbedConfig, reporter: Reporter | None = None) -> Outcome:
+    """Compute the features of every patch; finished files of the same settings are kept, unfinished ones go on by row.
+
+    Under torchrun every process calls this and takes a share of the slides; rank 0 speaks and writes the tables.
+    Writes <slide_id>.h5, slides.csv, failures.csv and, last, run.json.
+
+    :raises ConfigError: the folder holds features of another encoder or under other settings.
+    :raises ArtefactError: no patches, no encoder, patches without pixels, or no slide that could be embedded.
+    """
+    with joined(config.device) as ranks:
+        voice = reporter if reporter is not None and ranks.first else Silent()
+        return _embed(config, voice, ranks)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be done: the settings, the encoder, the source, and where which file goes.
+
+    :ivar home: the folder of the tables. :ivar folder: the folder of the files of features.
+    :ivar identities: the id that each bag's file will carry.
+    """
+
+    config: EmbedConfig
+    opened: Opened
+    source: Source
+    home: Path
+    folder: Path
+    identities: dict[str, str]
+    warnings: list[str]
+
+    @cached_property
+    def settings(self) -> str:
+        """The command's settings that affect the result, JSON."""
+        return json.dumps(self.config.affecting(), sort_keys=True)
+
+    @property
+    def card(self) -> EncoderCard:
+        """What the encoder says about itself."""
+        return self.opened.card
+
+    def path(self, bag: Bag) -> Path:
+        """A bag's file of features."""
+        return self.folder / f"{bag.slide_id}.h5"
+
+    def writer(self, bag: Bag) -> FeatureWriter:
+        """The writer of a bag's file."""
+        identity, dim = self.identities[bag.slide_id], self.card.embedding_size
+        return FeatureWriter(self.path(bag), identity, dim, self.config.dtype)
+
+
+def _embed(config: EmbedConfig, reporter: Reporter, ranks: Ranks) -> Outcome:
+    record = RunRecord("embed", config)
+    with ranks.together():
+        work = _planned(config, reporter)
+        check_free(work.home, "embed")
+    if len(set(ranks.all_of(json.dumps(work.identities, sort_keys=True)))) > 1:
+        ranks.agree(
+            ArtefactError(
+                f"the settings, the encoder or the patches in {config.patches} differ between the processes",
+                "patches and --out must lie where all nodes see the same files",
+            )
+        )
+    if config.dry_run:
+        return replace(_forecast(work), told=not ranks.first)
+    with ranks.together():
+        done = _finished(work) if ranks.first else set()
+    done = ranks.of_first(done)
+    with ranks.together():
+        runtime = engine.start(config.device, config.precision, config.threads, ranks.own_device)
+        reporter.note(f"device: {runtime.describe()}" + (f", {ranks.count} processes" if ranks.count > 1 else ""))
+        mine = shared([bag for bag in work.source.bags if bag.slide_id not in done], ranks)
+        failures = _run(work, mine, runtime, reporter, ranks.local_count)
+    failures = [*work.source.failures, *(failure for part in ranks.all_of(failures) for failure in part)]
+    with ranks.together():
+        if not ranks.first:
+            return Outcome("embed", work.home, [], told=True)
+        return _close(work, record, failures, done, reporter)
+
+
+def _planned(config: EmbedConfig, reporter: Reporter) -> _Work:
+    """Open the source and the encoder, and compare their resolutions."""
+    source: Source
+    if ImageFolder.is_one(config.patches):
+        opened = open_encoder(config)
+        source = embed_sources.images(config, opened.card)
+    else:
+        source = embed_sources.patches(config)
+        opened = open_encoder(config, source.kind.patch_size)
+    card = opened.card
+    for note in opened.notes:
+        reporter.note(note)
+    kind = source.kind
+    for form in further_forms(config.also):
+        exports.check(form)
+    if config.query is not None and parse_query(config.query)[0] not in {bag.slide_id for bag in source.bags}:
+        raise ConfigError(f"--query {config.query}: there is no such slide", f"{config.patches} does not hold it")
+    warnings = [*source.warnings, *check_resolution(card, kind.mpp, kind.patch_size, allowed=config.allow_mpp)]
+    for warning in warnings:
+        reporter.warn(warning)
+    settings = {**config.affecting(), **source.settings, "encoder": card.feed()}
+    identities = {
+        bag.slide_id: store.artefact_id(SCHEMA.format, settings, [card.sha256, bag.source_id]) for bag in source.bags
+    }
+    folder = layout.features_folder(Path(config.out), config.layout, tree=kind.tree, encoder=card.name)
+    home = folder if config.layout == "trident" else Path(config.out)
+    return _Work(config, opened, source, home, folder, identities, warnings)
+
+
+def _forecast(work: _Work) -> Outcome:
+    bags, card = work.source.bags, work.card
+    total = sum(bag.count for bag in bags)
+    headline = [
+        ("files", str(len(bags))),
+        ("patches", f"{total:,}"),
+        ("features", f"{card.embedding_size} of {card.name}"),
+    ]
+    data = {"files": len(bags), "patches": total, "dim": card.embedding_size}
+    failures = work.source.failures
+    return Outcome("embed", work.home, headline, len(bags) + len(failures), failures, work.warnings, data)
+
+
+def _finished(work: _Work) -> set[str]:
+    """The slides whose files are complete under the same settings.
+
+    :raises ConfigError: a file of other settings stands in the way.
+    """
+    config, done = work.config, set()
+    store.sweep(work.folder)
+    for bag in work.source.bags:
+        path = work.path(bag)
+        if config.overwrite:
+            path.unlink(missing_ok=True)
+        if not path.exists():
+            continue
+        attributes = ask(path).attributes
+        if attributes.get("id") == work.identities[bag.slide_id]:
+            done.add(bag.slide_id)
+            continue
+        if (other := other_encoder(attributes, work.card)) is not None:
+            why = f"with {other}"
+        elif attributes.get("patches_id") != bag.source_id:
+            why = "from other patches"
+        elif attributes.get("pixels", "stored") != work.source.settings.get("pixels", "stored"):
+            why = f"from {attributes.get('pixels', 'stored')} pixels"
+        else:
+            why = f"with --dtype or --precision other than {config.dtype}, {config.precision}"
+        raise ConfigError(f"{path} was made {why}", "use another --out, or --overwrite to replace it")
+    return done
+
+
+def shared(bags: Sequence[Bag], ranks: Ranks) -> list[Bag]:
+    """This rank's bags: the largest first, each to the rank that has the fewest patches so far."""
+    loads = [0] * ranks.count
+    mine = []
+    for bag in sorted(bags, key=lambda bag: (-bag.count, bag.slide_id)):
+        rank = loads.index(min(loads))
+        loads[rank] += bag.count
+        if rank == ranks.rank:
+            mine.append(bag)
+    return sorted(mine, key=lambda bag: bag.start)
+
+
+def _run(work: _Work, bags: Sequence[Bag], runtime: engine.Runtime, reporter: Reporter, sharers: int) -> list[Failure]:
+    """Embed bags; those that could not be are returned."""
+    encoder = FrozenEncoder(work.card, work.opened.readout, runtime)
+    config, root = work.config, Path(work.config.patches)
+    todo = [Todo(bag, work.writer(bag).kept()) for bag in bags]
+    with (
+        reporter.task("embed", sum(bag.count for bag in bags), "patches") as bar,
+        Harvest(bags, work.writer, lambda bag: _attributes(work, bag), root, bar) as harvest,
+    ):
+        bar.advance(sum(each.done for each in todo))
+        with closing(work.source.arrivals(todo, config, runtime, sharers)) as arrivals:
+            _reap(arrivals, encoder, harvest)
+        for bag in list(harvest.interrupted):
+            again = [Todo(bag, harvest.position(bag))]
+            with closing(work.source.arrivals(again, config, runtime, sharers)) as arrivals:
+                _reap(arrivals, encoder, harvest)
+        return harvest.failures
+
+
+def _reap(arrivals: Iterable[Batch | Missing | Failed], encoder: FrozenEncoder, harvest: Harvest) -> None:
+    """Encode what arrives; the features of a batch are fetched when the next one has been begun."""
+    begun: tuple[Any, Callable[[], Rows]] | None = None
+    for arrived in arrivals:
+        if isinstance(arrived, Missing):
+            harvest.miss(arrived)
+        elif isinstance(arrived, Failed):
+            harvest.fail(arrived)
+        elif (wanted := harvest.wanted(arrived.index)).any():
+            patches = arrived.patches if wanted.all() else arrived.patches[wanted.nonzero()[0]]
+            following = arrived.index[wanted], encoder.begin(patches)
+            if begun is not None:
+                harvest.take(begun[0], begun[1]())
+            begun = following
+    if begun is not None:
+        harvest.take(begun[0], begun[1]())
+
+
+def _attributes(work: _Work, bag: Bag) -> dict[str, Any]:
+    card = work.card
+    return {
+        "slide_id": bag.slide_id,
+        "encoder": card.name,
+        "encoder_sha256": card.sha256,
+        "encoder_feed": json.dumps(card.feed(), sort_keys=True),
+        **({} if card.mpp is None else {"encoder_mpp": card.mpp}),
+        "patches_id": bag.source_id,
+        "patches_path": os.path.relpath(bag.path, work.folder),
+        "pixels": work.source.settings.get("pixels", "stored"),
+        "pretrain_slides": json.dumps(card.pretrain_slides),
+        "probe_slides": json.dumps(card.probe_slides),
+        "config": work.settings,
+        **bag.attributes,
+    }
+
+
+def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[str], reporter: Reporter) -> Outcome:
+    """Write the further forms, the pictures, the tables and, last, run.json.
+
+    :raises ArtefactError: nothing could be embedded.
+    :raises ConfigError: --query names a place without a patch; everything else has been written.
+    """
+    config, card, bags = work.config, work.card, work.source.bags
+    failed = {failure.slide_id for failure in failures}
+    made = [bag for bag in bags if bag.slide_id not in failed]
+    if not made:
+        write_failures(work.home, failures)
+        raise ArtefactError(f"none of {len(failed)} files could be embedded: {failures[0].reason}", failures[0].hint)
+    told = {bag.slide_id: ask(work.path(bag)) for bag in made}
+    warnings, lost = [*work.warnings], list[Failure]()
+    for bag in made:
+        if bag.columns.get("name") is not None:
+            lost += _lost_images(bag, told[bag.slide_id])
+        elif unreadable := told[bag.slide_id].unreadable:
+            warnings.append(f"{bag.slide_id}: {len(unreadable)} of {bag.count} patches cannot be read and are left out")
+            reporter.warn(warnings[-1])
+    failures = [*failures, *lost]
+    written, nowhere = list[tuple[str, str]](), None
+    try:
+        written = _further(work, made, reporter)
+    except ConfigError as error:
+        nowhere = error
+    _write_tables(work, made, told, failures)
+    rounding = Rounding()
+    for each in told.values():
+        rounding = rounding.joined(each.rounding)
+    rows = {slide_id: each.rows for slide_id, each in told.items()}
+    fresh = sum(count for slide_id, count in rows.items() if slide_id not in done)
+    rate = fresh / record.seconds()
+    data = {
+        "files": len(made),
+        "patches": sum(rows.values()),
+        "computed": fresh,
+        "dim": card.embedding_size,
+        "encoder": card.name,
+        "encoder_sha256": card.sha256,
+        "patches_per_second": rate,
+        "rounding": {"dtype": config.dtype, "largest": rounding.largest, "mean": rounding.mean},
+    }
+    headline = [
+        ("files", f"{len(made)} of {len(bags) + len(work.source.failures)}, {len(done)} of them were there already"),
+        ("patches", f"{data['patches']:,}"),
+        *([("images left out", str(len(lost)))] if lost else []),
+        ("features", f"{card.embedding_size} dimensions, {config.dtype}, {card.name} {card.sha256[:12]}"),
+        ("lost by storage", f"at most {rounding.largest:.2g}, {rounding.mean:.2g} on average"),
+        ("patches per second", f"{rate:.1f}"),
+        *written,
+        ("written to", str(work.folder)),
+    ]
+    total = sum(bag.count for bag in bags) if lost else len(bags) + len(work.source.failures)
+    outcome = Outcome("embed", work.home, headline, total, failures, warnings, data)
+    artefact = store.artefact_id("folder", {}, sorted(work.identities[bag.slide_id] for bag in made))
+    inputs = {"patches": work.source.id, "encoder": card.sha256}
+    record.write(work.home, artefact=artefact, inputs=inputs, outcome=outcome)
+    if nowhere is not None:
+        raise nowhere
+    return outcome
+
+
+def _further(work: _Work, made: Sequence[Bag], reporter: Reporter) -> list[tuple[str, str]]:
+    """The forms of ``--also``, the pictures of ``--map`` and ``--query``; lines of the closing table."""
+    config, said = work.config, []
+    paths = {bag.slide_id: work.path(bag) for bag in made}
+    for form in further_forms(config.also):
+        sources = {slide_id: (path, work.identities[slide_id]) for slide_id, path in paths.items()}
+        written = exports.export(form, work.home, sources, work.source.picture)
+        said.append((f"also {form}", f"{written} of {len(paths)} files written"))
+    if config.map:
+        from sgcl_cli.stages.embed import maps
+
+        provenance = [("encoder", f"{work.card.name} {work.card.sha256}"), ("patches", work.source.id)]
+        drawn = maps.draw(work.home, paths, config.seed, config.command_line(), provenance)
+        if not drawn:
+            reporter.warn("--map: there are no patches with places to draw")
+        said.append(("map", str(work.home / "maps.html") if drawn else "nothing to draw"))
+    if config.query is not None:
+        from sgcl_cli.stages.embed import query
+
+        hits = query.find(paths, *parse_query(config.query), config.query_top)
+        said.append(("query", str(query.write(work.home, hits, work.source.show))))
+    return said
+
+
+def _lost_images(bag: Bag, told: Told) -> list[Failure]:
+    remedy = "replace or remove it, then use --overwrite"
+    names = bag.columns["name"]
+    return [Failure(bag.slide_id, names[row], reason, remedy) for row, reason in told.unreadable.items()]
+
+
+def _write_tables(work: _Work, made: Sequence[Bag], told: dict[str, Told], failures: list[Failure]) -> None:
+    columns = ("slide_id", "patches", "unreadable", "features_id", "patches_id")
+    rows = [
+        {
+            "slide_id": bag.slide_id,
+            "patches": told[bag.slide_id].rows,
+            "unreadable": len(told[bag.slide_id].unreadable),
+            "features_id": work.identities[bag.slide_id],
+            "patches_id": bag.source_id,
+        }
+        for bag in made
+    ]
+    store.write_csv(work.home / "slides.csv", columns, rows)
+    write_failures(work.home, failures)

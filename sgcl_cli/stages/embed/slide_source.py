@@ -1,0 +1,352 @@
+"""Patches straight from slides, at the places that files of coordinates tell; ``sgcl embed --slides`` alone loads this.
+
+Pixels are read as ``sgcl tile`` reads them, by the same bands of the whole slide also where a run goes on in the middle, so that
+a patch does not depend on when it was read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.artefacts import coordinates, peers, store
+from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
+from sgcl_cli.artefacts.results import Failure
+from sgcl_cli.config import EmbedConfig
+from sgcl_cli.engine import runtime as engine
+from sgcl_cli.engine.loader import Batch, Failed, Missing
+from sgcl_cli.engine.pool import Lost, Progress, run_tasks
+from sgcl_cli.engine.readers import Readers, Reading
+from sgcl_cli.engine.runtime import Runtime
+from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
+from sgcl_cli.slide.open.discover import Entry, discover
+from sgcl_cli.slide.open.files import identity
+from sgcl_cli.slide.open.reader import Slide, dicom_series
+from sgcl_cli.slide.open.tiff import check_whole
+from sgcl_cli.slide.read import bands, direct, overview
+from sgcl_cli.slide.read.crew import Crew
+from sgcl_cli.stages.embed import sources
+from sgcl_cli.stages.embed.sources import Bag, Kind, Todo
+from sgcl_cli.stages.tile.coordinates import locate
+
+_MIXED = 0.05  # share by which resolutions of one run may differ
+_CACHE = 128 * 2**20  # bytes
+_TIMEOUT = 120.0  # seconds, to look at a DICOM file
+_PEERS = "sgcl.coordinates/1"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to read a slide.
+
+    :ivar corners: int64 (N, 2), level-0 pixels; those before ``done`` are not wanted any more.
+    :ivar sides: (width, height) of a patch, level-0 pixels. :ivar size: its side in pixels.
+    :ivar identity: of the slide for which the corners were chosen, where it is recorded.
+    """
+
+    entry: Entry
+    corners: NDArray[np.int64]
+    sides: tuple[float, float]
+    size: int
+    given_mpp: float | None
+    default_mpp: float | None
+    identity: str | None
+    done: int = 0
+
+
+@dataclass
+class Straight:
+    """Pixels that are read from the slides; a ``Source``."""
+
+    id: str
+    kind: Kind
+    bags: list[Bag]
+    jobs: dict[str, Job]
+    failures: list[Failure]
+    warnings: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=lambda: {"pixels": "slides"})
+
+    def arrivals(
+        self, todo: Sequence[Todo], config: EmbedConfig, runtime: Runtime, sharers: int
+    ) -> Generator[Batch | Missing | Failed]:
+        """Batches over all slides, from one set of processes."""
+        readings = [
+            Reading(replace(self.jobs[each.bag.slide_id], done=each.done), each.bag.start, each.bag.count)
+            for each in todo
+            if each.bag.count > each.done
+        ]
+        assert self.kind.patch_size is not None
+        workers = _workers(config, runtime, sharers)
+        with Readers(
+            read_patches, self.kind.patch_size, config.batch, workers, runtime.on_cuda, config.slide_timeout
+        ) as readers:
+            yield from readers.batches(readings)
+
+    def show(self, slide_id: str, corner: tuple[int, int]) -> NDArray[np.uint8]:
+        """One patch by its level-0 corner, read here."""
+        job = replace(self.jobs[slide_id], corners=np.array([corner], np.int64), done=0)
+        (_, made), *_ = read_patches(job, lambda: 1)
+        if isinstance(made, SgclError):
+            raise made
+        return made
+
+    def picture(self, slide_id: str) -> NDArray[np.uint8] | None:
+        """The whole slide as ``sgcl tile`` left it, else read here; None where it cannot be."""
+        stored = sources.stored_picture(next(bag for bag in self.bags if bag.slide_id == slide_id).path)
+        if stored is not None or slide_id not in self.jobs:
+            return stored
+        job = self.jobs[slide_id]
+        mpp = job.given_mpp if job.given_mpp is not None else job.entry.mpp
+        with (
+            contextlib.suppress(SlideError),
+            Slide(job.entry.path, given_mpp=mpp, default_mpp=job.default_mpp) as slide,
+        ):
+            return overview.thumbnail(slide).pixels
+        return None
+
+
+def _workers(config: EmbedConfig, runtime: Runtime, sharers: int) -> int:
+    """As asked, else enough for a GPU, and a few beside a CPU that computes as well; a process of its own in any case."""
+    given = engine.loading_workers(config.workers, runtime, sharers)
+    return max(1, given if config.workers is not None or runtime.on_cuda else engine.cores() // sharers // 4)
+
+
+def of_ours(config: EmbedConfig) -> Straight:
+    """What ``sgcl tile`` chose, with or without pixels; slides are found by their recorded paths, else by their ids.
+
+    :raises ConfigError: no such folder of slides.
+    :raises ArtefactError: no patches, or mixed settings.
+    """
+    folder, damaged = Path(config.patches), dict[Path, ArtefactError]()
+    index = PatchIndex.open(folder, damaged=damaged)
+    failures = sources.failed(damaged, folder)
+    entries = _entries(config, index.files)
+    bags, jobs = [], {}
+    for number, file in enumerate(index.files):
+        entry = entries.get(file.slide_id)
+        if entry is None and len(file):
+            failures.append(_without_slide(file.slide_id, file.path, config))
+            continue
+        bags.append(sources.bag_of(file, int(index.starts[number]), tolerant=True))
+        if entry is not None and len(file):
+            width, height = file.sides.tolist()
+            jobs[file.slide_id] = Job(
+                entry,
+                file.coords,
+                (width, height),
+                index.patch_size,
+                file.source.get("given_mpp"),
+                file.config.get("slide_mpp"),
+                file.source.get("identity"),
+            )
+    return Straight(index.id, sources.kind_of(index), bags, jobs, failures)
+
+
+def _entries(config: EmbedConfig, files: Sequence[PatchFile]) -> dict[str, Entry]:
+    root = Path(config.slides or "")
+    if not root.is_dir():
+        raise ConfigError(f"no such folder: {root}", "give --slides the folder that holds the slides")
+    found: dict[str, Entry] = {}
+    for file in files:
+        name = str(file.source.get("name", ""))
+        if name and (root / name).is_file() and Path(name).suffix.lower() != ".dcm":
+            found[file.slide_id] = Entry(file.slide_id, root / name, name)
+    if any(len(file) and file.slide_id not in found for file in files):
+        discovered = _discovered(root)
+        by_name = {entry.name: entry for entry in discovered}
+        named = {
+            file.slide_id: by_name[str(file.source.get("name"))] for file in files if file.source.get("name") in by_name
+        }
+        found = {entry.slide_id: entry for entry in discovered} | named | found
+    return found
+
+
+def _discovered(root: Path) -> tuple[Entry, ...]:
+    return discover([root], None, "stem", _series).entries
+
+
+def _series(paths: list[Path]) -> list[str | None]:
+    """Of DICOM files, asked in worker processes: some might crash OpenSlide."""
+    tasks = {str(path): (path,) for path in paths}
+    series = {result.key: result.value for result in run_tasks(_series_of, tasks, workers=1, timeout=_TIMEOUT)}
+    return [series[str(path)] for path in paths]
+
+
+def _series_of(progress: Progress, path: Path) -> str | None:
+    return dicom_series(path)
+
+
+def _without_slide(slide_id: str, path: Path, config: EmbedConfig) -> Failure:
+    return Failure(
+        slide_id, path.name, f"there is no slide for it in {Path(config.slides or '').name}", "add the slide"
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """A peer's patches on an opened slide: what the run and the features file need to know."""
+
+    corners: NDArray[np.int64]
+    sides: tuple[float, float]
+    size: int
+    overhanging: int
+    mpp: float
+    identity: str
+    sha256: str
+    geometry: dict[str, Any]
+    remarks: tuple[str, ...] = ()
+
+
+def of_peers(config: EmbedConfig) -> Straight:
+    """What CLAM or TRIDENT chose. Slides are opened to learn the resolution, each in a process that may crash.
+
+    :raises ConfigError: no slides, no file of any slide, or patches of several resolutions or sizes.
+    """
+    root, folder = Path(config.slides or ""), Path(config.patches)
+    entries = {entry.slide_id: entry for entry in _discovered(root)}
+    files, strangers = coordinates.find(folder, entries)
+    failures = [_without_slide(Path(name).stem, Path(name), config) for name in strangers]
+    tasks = {slide_id: (files[slide_id], entries[slide_id], config.slide_mpp) for slide_id in sorted(files)}
+    found: dict[str, Found] = {}
+    for result in run_tasks(look, tasks, workers=max(1, config.workers or 1), timeout=config.slide_timeout):
+        if isinstance(result.value, Found):
+            found[result.key] = result.value
+        elif isinstance(result.error, Lost):
+            failures.append(
+                Failure(
+                    result.key,
+                    files[result.key].name,
+                    result.error.reason,
+                    "the slide may be damaged, or its disk slow: a longer --slide-timeout waits longer",
+                )
+            )
+        elif isinstance(result.error, SgclError):
+            failures.append(Failure(result.key, files[result.key].name, result.error.message, result.error.hint))
+        else:
+            assert result.error is not None
+            raise result.error
+    if not found:
+        raise ArtefactError(f"none of {len(tasks)} slides can be used: {failures[0].reason}", failures[0].hint)
+    kind = _common(found)
+    bags, jobs, start = [], {}, 0
+    for slide_id in sorted(found):
+        one = found[slide_id]
+        columns = {"coords": one.corners, "grid": np.full((len(one.corners), 2), -1, np.int32)}
+        source_id = store.artefact_id(_PEERS, {}, [slide_id, one.identity, one.sha256])
+        attributes = {"source_identity": one.identity}
+        bags.append(
+            Bag(slide_id, source_id, files[slide_id], start, len(one.corners), columns, attributes, one.geometry, True)
+        )
+        jobs[slide_id] = Job(entries[slide_id], one.corners, one.sides, one.size, None, config.slide_mpp, one.identity)
+        start += len(one.corners)
+    overhanging = {slide_id: one.overhanging for slide_id, one in found.items() if one.overhanging}
+    warnings = [f"{name}: {count} patches hang over its edge and are left out" for name, count in overhanging.items()]
+    warnings += [f"{slide_id}: {remark}" for slide_id, one in found.items() for remark in one.remarks]
+    source = store.artefact_id("folder", {}, sorted(bag.source_id for bag in bags))
+    return Straight(source, kind, bags, jobs, failures, warnings)
+
+
+def _common(found: dict[str, Found]) -> Kind:
+    """Resolution and size of all.
+
+    :raises ConfigError: they differ.
+    """
+    first, *others = found.items()
+    for slide_id, one in others:
+        if one.size != first[1].size:
+            raise ConfigError(
+                f"patches of {slide_id} are {one.size} pixels, of {first[0]} {first[1].size}", "embed them apart"
+            )
+        if abs(one.mpp / first[1].mpp - 1) > _MIXED:
+            raise ConfigError(
+                f"patches of {slide_id} are at {one.mpp:.4g} um/px, of {first[0]} at {first[1].mpp:.4g}",
+                "embed them apart: features of mixed resolutions cannot be compared",
+            )
+    return Kind(round(statistics.median(one.mpp for one in found.values()), 4), first[1].size)
+
+
+def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None) -> Found:
+    """Open a slide and place a peer's patches on it; runs in a worker.
+
+    :raises SlideError: the slide cannot be opened, has no resolution, or the file belongs to another one.
+    :raises ArtefactError: the file is damaged or no coordinate file.
+    """
+    told = coordinates.read(path)
+    check_whole(entry.path)
+    with Slide(entry.path, given_mpp=entry.mpp, default_mpp=default_mpp) as slide:
+        located = locate(path, told, slide)
+        mpp = located.sides[0] * slide.mpps[0] / told.patch_size
+        geometry: dict[str, Any] = {
+            "level0_width": slide.size[0],
+            "level0_height": slide.size[1],
+            "mpp_target": mpp,
+            "name": entry.slide_id,
+        }
+        if slide.mpps[0] == slide.mpps[1]:
+            geometry |= peers.trident(located.sides[0], told.patch_size, slide.mpp) | {"mpp_level0": slide.mpp}
+        else:
+            oblong = {peers.EXACT: np.array(located.sides), "mpp_level0_xy": np.array(slide.mpps)}
+            geometry |= {"patch_size": told.patch_size, **oblong}
+        unique = identity(entry.path, entry.further)
+        remarks = tuple(slide.remarks)
+    return Found(
+        located.corners,
+        located.sides,
+        told.patch_size,
+        located.overhanging,
+        mpp,
+        unique,
+        told.sha256,
+        geometry,
+        remarks,
+    )
+
+
+def read_patches(job: Job, share: Callable[[], int]) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
+    """The patches of a slide, uint8 (size, size, 3), each with its place among the corners; what ``Readers`` calls.
+
+    :raises SlideError: the slide cannot be opened, or is another one than that for which the corners were chosen.
+    """
+    cv2.setNumThreads(1)
+    try:
+        check_whole(job.entry.path)
+        if job.identity is not None and identity(job.entry.path, job.entry.further) != job.identity:
+            raise SlideError(
+                f"{job.entry.path.name} is not the slide for which these patches were chosen", "tile it again"
+            )
+        mpp = job.given_mpp if job.given_mpp is not None else job.entry.mpp
+        with Slide(job.entry.path, given_mpp=mpp, default_mpp=job.default_mpp) as slide, Crew(share) as crew:
+            if job.sides[0] == job.sides[1] and slide.mpps[0] == slide.mpps[1]:
+                yield from _in_bands(slide, job, crew)
+            else:
+                yield from _oblong(slide, job)
+    except OSError as error:
+        raise SlideError(f"{job.entry.path.name} cannot be read: {error}", "check the path and the disk") from error
+
+
+def _in_bands(slide: Slide, job: Job, crew: Crew) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
+    patch = bands.Patch(job.sides[0], job.size)
+    with direct.opened(slide, job.corners, patch) as (source, plan):
+        for band in plan:
+            if band.stop <= job.done:
+                continue
+            for row, made in bands.read(slide, source, band, job.corners, patch, crew=crew):
+                if row >= job.done:
+                    yield row, made
+
+
+def _oblong(slide: Slide, job: Job) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
+    slide.cache(_CACHE)
+    for row in range(job.done, len(job.corners)):
+        try:
+            yield row, slide.region(tuple(job.corners[row].tolist()), job.sides, (job.size, job.size))
+        except SlideError as error:
+            yield row, error

@@ -1,0 +1,192 @@
+"""Features on their way into files: rows come in any order and from several bags, and are written in each bag's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.artefacts.features import FeatureWriter
+from sgcl_cli.artefacts.results import Failure
+from sgcl_cli.engine.loader import Failed, Missing
+from sgcl_cli.engine.readers import WorkerLostError
+from sgcl_cli.errors import ArtefactError, SgclError
+from sgcl_cli.progress import Task
+from sgcl_cli.stages.embed.sources import Bag
+
+Rows = NDArray[np.float32]
+_CHECKPOINT_ROWS = 8192
+_CHECKPOINT_SECONDS = 30.0
+
+
+class Harvest:
+    """The files of features in the making; a context manager.
+
+    :param writer: makes the writer of a bag's file.
+    :param attributes: the root attributes of a bag's file, besides what its rows decide.
+    :param root: paths of failures are told relative to it.
+    :ivar failures: bags that could not be embedded.
+    :ivar interrupted: bags whose reading process died and which may be tried once more.
+    """
+
+    def __init__(
+        self,
+        bags: Sequence[Bag],
+        writer: Callable[[Bag], FeatureWriter],
+        attributes: Callable[[Bag], dict[str, Any]],
+        root: Path,
+        bar: Task,
+    ) -> None:
+        self._bags = sorted(bags, key=lambda bag: bag.start)
+        self._starts = np.array([bag.start for bag in self._bags if bag.count], np.int64)
+        self._filled = [bag for bag in self._bags if bag.count]
+        self._make, self._attributes, self._root, self._bar = writer, attributes, root, bar
+        self._open: dict[str, _Growing] = {}
+        self._refused: set[str] = set()
+        self.failures: list[Failure] = []
+        self.interrupted: list[Bag] = []
+
+    def __enter__(self) -> Self:
+        for bag in self._bags:
+            if not bag.count:
+                self._advance(bag)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for growing in self._open.values():
+            with contextlib.suppress(ArtefactError):
+                growing.writer.checkpoint()
+            growing.writer.__exit__(kind, error, trace)
+
+    def wanted(self, index: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which patches belong to bags that go on, bool (B,)."""
+        if not self._refused:
+            return np.ones(len(index), np.bool_)
+        gone = np.array([bag.slide_id in self._refused for bag in self._filled])
+        return ~gone[self._of(index)]
+
+    def take(self, index: NDArray[np.int64], features: Rows) -> None:
+        """Take the features (B, D) of patches."""
+        owners = self._of(index)
+        for owner in np.unique(owners).tolist():
+            bag, mine = self._filled[owner], owners == owner
+            if bag.slide_id not in self._refused:
+                rows = (index[mine] - bag.start).tolist()
+                self._growing(bag).waiting.update(zip(rows, features[mine], strict=True))
+                self._advance(bag)
+
+    def miss(self, missing: Missing) -> None:
+        """A patch that could not be read is left out, or costs its bag."""
+        bag = self._filled[int(self._of(np.array([missing.index]))[0])]
+        if bag.slide_id in self._refused:
+            return
+        if not bag.tolerant:
+            self._refuse(bag, missing.error)
+            return
+        self._growing(bag).waiting[missing.index - bag.start] = missing.error
+        self._advance(bag)
+
+    def fail(self, failed: Failed) -> None:
+        """A bag that cannot be read; where its process died it may be tried once more."""
+        bag = self._filled[int(self._of(failed.index[:1])[0])]
+        if isinstance(failed.error, WorkerLostError) and bag not in self.interrupted:
+            self.interrupted.append(bag)
+        else:
+            self._refuse(bag, failed.error)
+
+    def position(self, bag: Bag) -> int:
+        """How many rows of a bag are settled."""
+        return self._open[bag.slide_id].writer.position if bag.slide_id in self._open else 0
+
+    def _of(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(self._starts, index, side="right") - 1
+
+    def _growing(self, bag: Bag) -> _Growing:
+        if bag.slide_id not in self._open:
+            self._open[bag.slide_id] = _Growing(self._make(bag).__enter__())
+        return self._open[bag.slide_id]
+
+    def _advance(self, bag: Bag) -> None:
+        """Write what is in turn, and finish the file where that was all.
+
+        :raises ArtefactError: the disk is full or cannot be written to, which no other bag would survive either.
+        """
+        growing = self._growing(bag)
+        try:
+            self._bar.advance(growing.write())
+            if growing.writer.position < bag.count:
+                return
+            self._finish(bag, growing)
+        except ArtefactError as error:
+            if "disk is full" in error.message or "cannot write" in error.message:
+                raise
+            self._refuse(bag, error)
+        else:
+            del self._open[bag.slide_id]
+
+    def _finish(self, bag: Bag, growing: _Growing) -> None:
+        writer = growing.writer
+        if bag.count and not writer.done:
+            first = next(iter(writer.lost.values()))
+            raise ArtefactError(f"none of {bag.count} patches or images can be read; first: {first}", growing.hint)
+        kept = np.delete(np.arange(bag.count), [*writer.lost])
+        columns = {
+            name: None
+            if value is None
+            else (value[kept] if isinstance(value, np.ndarray) else [value[i] for i in kept])
+            for name, value in bag.columns.items()
+        }
+        writer.finish(columns, self._attributes(bag), bag.geometry)
+        writer.__exit__(None, None, None)
+
+    def _refuse(self, bag: Bag, error: SgclError) -> None:
+        self._refused.add(bag.slide_id)
+        if growing := self._open.pop(bag.slide_id, None):
+            growing.writer.__exit__(None, None, None)
+        path = os.path.relpath(bag.path, self._root) if bag.path.is_relative_to(self._root) else bag.path.name
+        self.failures.append(Failure(bag.slide_id, path, error.message, error.hint))
+
+
+class _Growing:
+    """A file in the making, and rows that wait for those before them: features (D,), or why there are none."""
+
+    def __init__(self, writer: FeatureWriter) -> None:
+        self.writer = writer
+        self.waiting: dict[int, Rows | SgclError] = {}
+        self.hint = ""
+        self._unsaved, self._saved_at = 0, time.monotonic()
+
+    def write(self) -> int:
+        """Write the rows whose turn it is; how many."""
+        before = self.writer.position
+        run: list[Rows] = []
+        while (row := self.waiting.pop(self.writer.position + len(run), None)) is not None:
+            if isinstance(row, SgclError):
+                self._append(run)
+                run = []
+                self.writer.lose(row.message)
+                self.hint = row.hint
+            else:
+                run.append(row)
+        self._append(run)
+        settled = self.writer.position - before
+        self._unsaved += settled
+        if self._unsaved and (
+            self._unsaved >= _CHECKPOINT_ROWS or time.monotonic() - self._saved_at >= _CHECKPOINT_SECONDS
+        ):
+            self.writer.checkpoint()
+            self._unsaved, self._saved_at = 0, time.monotonic()
+        return settled
+
+    def _append(self, run: list[Rows]) -> None:
+        if run:
+            self.writer.append(np.stack(run))

@@ -1,0 +1,1 @@
+"""Classes of single pixels: ``sgcl evaluate --dense``."""

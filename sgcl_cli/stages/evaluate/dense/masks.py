@@ -1,0 +1,209 @@
+"""The masks of ``sgcl evaluate --dense``: which slide each belongs to, what is left out together, the class of each pixel."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.artefacts.labels import Columns, LabelRow, Labels, read_labels
+from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
+from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.errors import LabelError
+from sgcl_cli.slide.annotations import files
+from sgcl_cli.slide.annotations.files import MaskReading
+from sgcl_cli.slide.annotations.outlines import Raster
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A slide with patches and a mask: its place among all such slides, its patient, and what it is left out with."""
+
+    number: int
+    file: PatchFile
+    patient: str
+    group: str
+    raster: Raster
+
+    def truth(self, row: int, size: int, classes: Sequence[str]) -> NDArray[np.int64]:
+        """The class of each pixel of a patch, int64 (size, size), -1 for none: that of the mask's pixel at its centre."""
+        values = self.raster.values
+        steps = self.file.sides / size
+        corner = self.file.coords[row]
+        across, down = ((corner[axis] + (np.arange(size) + 0.5) * steps[axis]).astype(np.int64) for axis in (0, 1))
+        inside = ((down >= 0) & (down < values.shape[0]))[:, None] & ((across >= 0) & (across < values.shape[1]))
+        seen = values[np.clip(down, 0, values.shape[0] - 1)[:, None], np.clip(across, 0, values.shape[1] - 1)]
+        truth = np.full((size, size), -1, dtype=np.int64)
+        for value, name in self.raster.classes.items():
+            truth[inside & (seen == value)] = classes.index(name)
+        return truth
+
+
+@dataclass(frozen=True)
+class Masks:
+    """All slides with patches and a mask, in the order of the patches.
+
+    :param classes: in the order of their numbers. :param unit, left_out: what patients, and groups, are, in the plural.
+    :param uncounted: values of the masks that are no class, with their share of all pixels.
+    :param id: of the masks' content.
+    """
+
+    slides: tuple[Masked, ...]
+    classes: tuple[str, ...]
+    unit: str
+    left_out: str
+    uncounted: Mapping[int, float]
+    id: str
+    warnings: tuple[str, ...]
+
+    @property
+    def patient(self) -> NDArray[np.str_]:
+        """The patient of each slide."""
+        return np.array([slide.patient for slide in self.slides])
+
+    @property
+    def group(self) -> NDArray[np.str_]:
+        """What each slide is left out with."""
+        return np.array([slide.group for slide in self.slides])
+
+
+def open_masks(config: EvaluateConfig, index: PatchIndex) -> Masks:
+    """Read the mask of each slide, and its patient and site from ``--labels``.
+
+    :raises ConfigError: no such folder, no mask of any slide, or two of one.
+    :raises LabelError: a mask that is none or not as large as its slide; fewer than two groups or classes; no value that
+        ``--mask-values`` names; with ``--cv site`` a slide without site or a patient at two.
+    """
+    named = None if config.mask_values is None else files.parse_mask_values(config.mask_values)
+    paths, strangers = _found(config, index)
+    rasters, hashes, pixels = {}, [], dict[int, int]()
+    for slide_id, path in sorted(paths.items()):
+        content = files.read(path, MaskReading(None, named))
+        if content.values is None:
+            raise LabelError(f"{path} is not a mask image", "give PNG or TIFF with one channel of whole numbers")
+        for value, count in zip(*np.unique(content.values, return_counts=True), strict=True):
+            pixels[int(value)] = pixels.get(int(value), 0) + int(count)
+        rasters[slide_id] = content.values
+        hashes.append(f"{slide_id} {content.sha256}")
+    kinds = {value: str(value) for value in sorted(pixels)} if named is None else named
+    kinds = {value: name for value, name in kinds.items() if value != config.ignore}
+    classes = _classes(kinds, pixels)
+    table = None if config.labels is None else read_labels(config.labels, Columns(config.id.strip().lower(), None))
+    slides, lone = _matched(config, index, rasters, paths, kinds, {} if table is None else table.by_slide())
+    masks = Masks(
+        slides=slides,
+        classes=classes,
+        unit="patients" if table is not None and table.has_patients else "slides",
+        left_out="sites" if config.cv == "site" else "patients" if table and table.has_patients else "slides",
+        uncounted={v: n / sum(pixels.values()) for v, n in sorted(pixels.items()) if v not in kinds},
+        id=hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
+        warnings=tuple(_warnings(index, paths, strangers, kinds, pixels, table, lone)),
+    )
+    _check(masks, config)
+    return masks
+
+
+def _found(config: EvaluateConfig, index: PatchIndex) -> tuple[dict[str, Path], list[str]]:
+    """The mask of each slide, and files of none; PNG files where there are any, since slides themselves may be TIFF."""
+    assert config.dense is not None
+    folder = Path(config.dense)
+    png = folder.is_dir() and any(path.suffix.lower() == ".png" for path in folder.iterdir())
+    return files.find(folder, index.slide_ids, [], (".png",) if png else (".tif", ".tiff"))
+
+
+def _classes(kinds: Mapping[int, str], pixels: Mapping[int, int]) -> tuple[str, ...]:
+    """The classes that occur."""
+    found = frozenset(name for value, name in kinds.items() if value in pixels)
+    if len(found) < 2:
+        values = ", ".join(map(str, sorted(pixels)))
+        raise LabelError(
+            f"the masks hold {f'one class only: {min(found)}' if found else 'none of the classes'}; "
+            f"their values are {values}",
+            "see --mask-values and --ignore",
+        )
+    return files.in_order(found)
+
+
+def _matched(
+    config: EvaluateConfig,
+    index: PatchIndex,
+    rasters: Mapping[str, NDArray[np.integer[Any]]],
+    paths: Mapping[str, Path],
+    kinds: Mapping[int, str],
+    table: Mapping[str, LabelRow],
+) -> tuple[tuple[Masked, ...], list[str]]:
+    """Slides with a mask and patches, and those without patches."""
+    found: list[Masked] = []
+    lone = []
+    for file in index.files:
+        if file.slide_id not in rasters:
+            continue
+        values = rasters[file.slide_id]
+        height, width = values.shape
+        size = file.geometry.get("level0_width", width), file.geometry.get("level0_height", height)
+        if (width, height) != size:
+            raise LabelError(
+                f"{paths[file.slide_id].name} is {width} x {height} pixels, its slide {size[0]} x {size[1]}",
+                "give masks of the slides' full size",
+            )
+        if not len(file):
+            lone.append(file.slide_id)
+            continue
+        row = table.get(file.slide_id)
+        patient = file.slide_id if row is None else row.patient_id
+        group = patient if config.cv == "patient" else (row.site if row and row.site else "")
+        own = {value: name for value, name in kinds.items() if (values == value).any()}
+        found.append(Masked(len(found), file, patient, group, Raster(values, (1.0, 1.0), own)))
+    return tuple(found), lone
+
+
+def _check(masks: Masks, config: EvaluateConfig) -> None:
+    groups = masks.group
+    if config.cv == "site":
+        without = [slide.file.slide_id for slide in masks.slides if not slide.group]
+        if without:
+            raise LabelError(f"'{without[0]}' has no site", "--cv site needs one for every slide in --labels")
+        for patient in np.unique(masks.patient).tolist():
+            if len(set(groups[masks.patient == patient])) > 1:
+                raise LabelError(f"patient '{patient}' stands at two sites", "a patient has one site")
+    if len(np.unique(groups)) < 2:
+        raise LabelError(
+            f"only one of the {masks.left_out} has masks and patches: '{groups[0]}'"
+            if len(groups)
+            else "no slide has both a mask and patches",
+            "a head is fitted on some and reported on others: give at least two",
+        )
+
+
+def _warnings(
+    index: PatchIndex,
+    paths: Mapping[str, Path],
+    strangers: Sequence[str],
+    kinds: Mapping[int, str],
+    pixels: Mapping[int, int],
+    table: Labels | None,
+    lone: Sequence[str],
+) -> list[str]:
+    absent = [f"{value}={name}" for value, name in kinds.items() if value not in pixels]
+    bare = sorted(set(index.slide_ids) - set(paths))
+    unlisted = [] if table is None else sorted(set(paths) - set(table.by_slide()))
+    said = {
+        "masks are of no slide with patches": strangers,
+        "slides have no mask and are left out": bare,
+        "slides with a mask have no patches": lone,
+        "values of --mask-values are in no mask": absent,
+        f"slides with a mask are not in {table.path.name if table else ''}, each counts as a patient of its own": unlisted,
+    }
+    return [f"{len(names)} {what}: {_listed(names)}" for what, names in said.items() if names]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

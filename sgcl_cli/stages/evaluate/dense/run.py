@@ -1,0 +1,224 @@
+"""``sgcl evaluate --dense``: how well a linear head on the encoder's feature map tells the class of each pixel.
+
+The light form of a segmentation task: the encoder stays frozen, the head is one logistic regression on sampled pixels,
+and slides (or their patients, or sites) are left out in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
+from sgcl_cli.config import EmbedConfig, EvaluateConfig
+from sgcl_cli.engine import maps, runtime
+from sgcl_cli.engine.loader import Failed, Loader, StoredPatches, in_turn
+from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.nets.baselines import RANDOM
+from sgcl_cli.nets.foreign import is_foreign
+from sgcl_cli.probe.models import dense, linear
+from sgcl_cli.probe.models.dense import Counts, Head
+from sgcl_cli.progress import Reporter
+from sgcl_cli.stages.encoders import Opened, check_resolution, open_encoder, untrained
+from sgcl_cli.stages.evaluate.dense.masks import Masked, Masks, open_masks
+from sgcl_cli.stages.evaluate.dense.report import Heads, closing_table, content_of, write
+from sgcl_cli.stages.evaluate.stored import stored_result
+
+FORMAT = "sgcl.dense/1"
+C_PATH = (1e-4, 1e-3, 1e-2, 1e-1)
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is needed to look at slides' pixels by one encoder."""
+
+    config: EvaluateConfig
+    index: PatchIndex
+    masks: Masks
+    network: maps.FeatureMaps
+    spoken: str
+
+
+def evaluate_dense(config: EvaluateConfig, reporter: Reporter) -> Outcome:
+    """Fit a linear head on some slides' pixels and report Dice and IoU on the others', each slide once.
+
+    Beside it stand the same with random weights of the same architecture, and the commonest class everywhere. Writes
+    dense.json, dense.csv, figures/, report.html and run.json under ``config.out``; a complete result of the same
+    settings and inputs is returned as it is.
+
+    :raises ConfigError: no --encoder or --patches, an encoder without feature maps, or a folder of another result.
+    :raises LabelError: masks of fewer than two slides or groups, or of one class only.
+    """
+    record = RunRecord("dense", config)
+    out = Path(config.out)
+    check_free(out, "dense")
+    if config.encoder is None or config.patches is None:
+        raise ConfigError(
+            "--dense needs --encoder and --patches",
+            "example: sgcl evaluate --dense masks/ --encoder run/ --patches tiles/ --out results/",
+        )
+    index = PatchIndex.open(config.patches, pixels=True)
+    masks = open_masks(config, index)
+    opened = _open(config, index)
+    ids = {"patches": index.id, "encoder": opened.card.sha256, "dense": masks.id}
+    if config.labels is not None:
+        ids["labels"] = store.file_sha256(Path(config.labels))
+    stored = stored_result(out, config, ids)
+    if stored is not None:
+        reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
+        data, warnings = stored
+        return Outcome("evaluate", out, closing_table(data), len(masks.slides), warnings=warnings, data=data)
+    seen = replace(opened.card, resize=opened.card.resize and opened.card.input_size)
+    size = None if seen.resize is None else index.patch_size
+    warnings = [*masks.warnings, *check_resolution(seen, index.mpp, size, allowed=True)]
+    for warning in warnings:
+        reporter.warn(warning)
+    parts = dense.left_out(masks.group, config.folds, config.seed)
+    if config.dry_run:
+        return _planned(out, masks, len(parts), warnings)
+    running = runtime.start(config.device, "fp32", config.threads)
+    random = untrained(opened, config.seed)
+    found = {}
+    for key, one in {"head": opened, "random": random}.items():
+        if one is not None:
+            network = maps.FeatureMaps(one.readout, one.card, running)
+            found[key] = _heads(Work(config, index, masks, network, one.card.name), parts, reporter)
+    identity = store.artefact_id(FORMAT, config.affecting(), [f"{name}={value}" for name, value in ids.items()])
+    content = {"format": FORMAT, "id": identity, **content_of(config, masks, opened.card, len(parts), found)}
+    outcome = write(config, masks, content, warnings)
+    record.write(out, artefact=identity, inputs=ids, outcome=outcome)
+    return outcome
+
+
+def _open(config: EvaluateConfig, index: PatchIndex) -> Opened:
+    """The encoder, which gives maps of these patches."""
+    assert config.encoder is not None and config.patches is not None
+    if config.dense_layer is not None and is_foreign(config.encoder) and not config.encoder.startswith(RANDOM):
+        raise ConfigError(
+            f"--dense-layer does not go with --encoder {config.encoder}", "leave it out: its last map is read"
+        )
+    settings = EmbedConfig(
+        patches=config.patches, encoder=config.encoder, layer=config.dense_layer, out=config.out, seed=config.seed
+    )
+    opened = open_encoder(settings, index.patch_size)
+    name = opened.card.name
+    side = index.patch_size if opened.card.resize is None else opened.card.input_size
+    try:
+        with torch.no_grad():
+            opened.readout.maps(torch.zeros(1, 3, side, side))
+    except ConfigError as error:
+        raise ConfigError(f"--dense {config.dense} with {name}: {error.message}", error.hint) from error
+    except Exception as error:
+        raise ConfigError(
+            f"--dense: {name} cannot take whole patches of {side} x {side} pixels: {error}",
+            "tile with another --patch-size",
+        ) from error
+    return opened
+
+
+def _planned(out: Path, masks: Masks, folds: int, warnings: list[str]) -> Outcome:
+    """What a dry run says."""
+    plan = {
+        "classes": list(masks.classes),
+        "slides": len(masks.slides),
+        "patches": sum(len(slide.file) for slide in masks.slides),
+        masks.left_out: len(np.unique(masks.group)),
+        "folds": folds,
+    }
+    headline = [(name, ", ".join(value) if isinstance(value, list) else f"{value:,}") for name, value in plan.items()]
+    return Outcome("evaluate", out, headline, len(masks.slides), warnings=warnings, data={"plan": plan})
+
+
+def _batches(work: Work, slide: Masked) -> Iterator[tuple[Any, NDArray[np.int64], NDArray[np.int64]]]:
+    """Feature maps (B, D, h, w) of a slide's patches with their truth (B, size, size) and their rows."""
+    position = work.index.files.index(slide.file)
+    start, count = int(work.index.starts[position]), len(slide.file)
+    with Loader(StoredPatches(work.index), batch=_BATCH, workers=0, pin=False) as loader:
+        for batch in loader.batches(in_turn(start, count, _BATCH)):
+            if isinstance(batch, Failed):
+                raise batch.error
+            rows = batch.index - start
+            truth = np.stack([slide.truth(row, work.index.patch_size, work.masks.classes) for row in rows.tolist()])
+            yield work.network(batch.patches), truth, rows
+
+
+def _samples(work: Work, reporter: Reporter) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
+    """Of each slide the features (n, D) and classes (n,) of about --dense-pixels labelled pixels, at least one a patch."""
+    size = work.index.patch_size
+    found = []
+    with reporter.task(f"sampling pixels, {work.spoken}", len(work.masks.slides), "slide") as task:
+        for slide in work.masks.slides:
+            each = max(1, work.config.dense_pixels // len(slide.file))
+            rows, labels = [], []
+            for features, truth, numbers in _batches(work, slide):
+                places = np.zeros((len(truth), each, 2), dtype=np.int64)
+                for place, number in enumerate(numbers.tolist()):
+                    generator = np.random.default_rng([work.config.seed, slide.number, number])
+                    places[place] = generator.integers(0, size, (each, 2))
+                drawn = truth[np.arange(len(truth))[:, None], places[..., 0], places[..., 1]]
+                known = drawn >= 0
+                rows.append(maps.at_pixels(features, places, size)[known])
+                labels.append(drawn[known])
+            found.append((np.concatenate(rows), np.concatenate(labels)))
+            task.advance()
+    return [rows for rows, _ in found], [labels for _, labels in found]
+
+
+def _heads(work: Work, parts: Sequence[NDArray[np.int64]], reporter: Reporter) -> Heads:
+    """Pixels by truth and prediction of each slide, from the head that did not see its group, and of the commonest class."""
+    slides, classes = work.masks.slides, len(work.masks.classes)
+    rows, labels = _samples(work, reporter)
+    found = Heads({}, {}, [])
+    with reporter.task(f"reporting, {work.spoken}", len(slides), "slide") as task:
+        for part in parts:
+            training = [slide for slide in slides if slide.number not in part]
+            probe = _fit(rows, labels, training, classes)
+            head = Head.of(probe)
+            shown = np.concatenate([labels[slide.number] for slide in training])
+            commonest = int(np.bincount(shown, minlength=classes).argmax())
+            reported = [slides[number].file.slide_id for number in part.tolist()]
+            found.fits.append({"reported": reported, "c": probe.c, "converged": probe.converged, "pixels": len(shown)})
+            for number in part.tolist():
+                counts = np.zeros((classes, classes), dtype=np.int64)
+                for features, truth, _ in _batches(work, slides[number]):
+                    predicted = maps.classes_of(features, head.weight, head.bias, work.index.patch_size)
+                    counts += dense.count(truth, predicted, classes)
+                found.counts[number], found.commonest[number] = counts, _all_called(counts, commonest)
+                task.advance()
+    return found
+
+
+def _all_called(counts: Counts, number: int) -> Counts:
+    """The same pixels, all predicted to be of one class."""
+    called = np.zeros_like(counts)
+    called[:, number] = counts.sum(1)
+    return called
+
+
+def _fit(
+    rows: Sequence[NDArray[np.float32]], labels: Sequence[NDArray[np.int64]], training: Sequence[Masked], classes: int
+) -> linear.LinearProbe:
+    """A logistic regression on the training slides' pixels; C from the first group's where there are three groups."""
+    features = np.concatenate([rows[slide.number] for slide in training])
+    truth = np.concatenate([labels[slide.number] for slide in training])
+    if len(np.unique(truth)) < 2:
+        found = f"hold {'one class only' if len(truth) else 'no pixel of any class'} within their patches"
+        raise LabelError(
+            f"the training slides {', '.join(slide.file.slide_id for slide in training)} {found}",
+            "give masks of more slides, or patches where the masks have classes",
+        )
+    group = np.repeat([slide.group for slide in training], [len(labels[slide.number]) for slide in training])
+    names = np.unique(group)
+    held = group == names[0] if len(names) > 2 else np.zeros(len(group), dtype=bool)
+    if len(np.unique(truth[~held])) < 2:
+        held = np.zeros(len(group), dtype=bool)
+    return linear.fit(features, truth, np.flatnonzero(~held), np.flatnonzero(held), classes=classes, path=C_PATH)

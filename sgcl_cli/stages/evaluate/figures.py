@@ -1,0 +1,105 @@
+"""What the figures of ``sgcl evaluate`` draw, from the rows of predictions.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.probe.scores import calibration, metrics, survival
+from sgcl_cli.report import figures, outcomes
+from sgcl_cli.report.evaluation import Drawables
+
+Floats = NDArray[np.float64]
+Rows = Sequence[Mapping[str, Any]]
+
+
+def drawables(result: Mapping[str, Any], rows: Rows) -> dict[str, Drawables]:
+    """Of each model by key.
+
+    :param result: the content of metrics.json. :param rows: of predictions.csv.
+    """
+    kinds = {"regression": _measured, "survival": _survival}
+    draw = kinds.get(result["task"], _classes)
+    return {key: draw(result, key, [row for row in rows if row["model"] == key]) for key in result["models"]}
+
+
+def _classes(result: Mapping[str, Any], key: str, rows: Rows) -> Drawables:
+    classes: Sequence[str] = result["classes"]
+    number = {name: index for index, name in enumerate(classes)}
+    truth = np.array([number[row["label"]] for row in rows], dtype=np.int64)
+    probability = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows], dtype=np.float64)
+    bins = calibration.reliability(truth, probability)
+    scores = [calibration.expected_error(truth, probability), calibration.squared_errors(truth, probability).mean()]
+    curves = _fold_curves if len(classes) == 2 else _class_curves
+    return Drawables(
+        roc=curves(result, key, rows, truth, probability),
+        retrieval=_retrieval(classes, truth, probability),
+        reliability=figures.Bins(
+            bins.edges, bins.count, bins.stated, bins.observed, *(float(score) for score in scores)
+        ),
+    )
+
+
+def _fold_curves(
+    result: Mapping[str, Any], key: str, rows: Rows, truth: NDArray[np.int64], probability: Floats
+) -> list[figures.Curve]:
+    folds: Mapping[str, Mapping[str, Any]] = result["models"][key]["metrics"]["auroc"]["folds"]
+    fold_of = np.array([row["fold"] for row in rows])
+    curves = []
+    for name, score in folds.items():
+        mine = fold_of == name
+        if len(np.unique(truth[mine])) == 2:
+            said = f"fold {name}" if len(folds) > 1 else "test"
+            curves.append(figures.Curve(said, *metrics.roc(truth[mine], probability[mine], 1), score["value"]))
+    return curves
+
+
+def _class_curves(
+    result: Mapping[str, Any], key: str, rows: Rows, truth: NDArray[np.int64], probability: Floats
+) -> list[figures.Curve]:
+    curves = []
+    for number, name in enumerate(result["classes"]):
+        positive = (truth == number).astype(np.int64)
+        if 0 < positive.sum() < len(positive):
+            two = np.stack([1 - probability[:, number], probability[:, number]], axis=1)
+            area = metrics.score("auroc", positive, two, ("rest", name)).value
+            curves.append(figures.Curve(name, *metrics.roc(truth, probability, number), area))
+    return curves
+
+
+def _retrieval(classes: Sequence[str], truth: NDArray[np.int64], probability: Floats) -> list[figures.Retrieval]:
+    found = []
+    for number in [1] if len(classes) == 2 else range(len(classes)):
+        share = float((truth == number).mean())
+        if 0 < share < 1:
+            curve = metrics.precision_recall(truth, probability, number)
+            found.append(figures.Retrieval(classes[number], *curve, share))
+    return found
+
+
+def _measured(result: Mapping[str, Any], key: str, rows: Rows) -> Drawables:
+    columns = [np.array([float(row[name]) for row in rows]) for name in ("label", "predicted")]
+    return Drawables(measured=(columns[0], columns[1]))
+
+
+def _survival(result: Mapping[str, Any], key: str, rows: Rows) -> Drawables:
+    """High and low risk, divided at each fold's median, since risks of two folds have no common zero."""
+    time, risk = (np.array([float(row[name]) for row in rows]) for name in ("time", "risk"))
+    event = np.array([int(row["event"]) for row in rows])
+    fold_of = np.array([row["fold"] for row in rows])
+    high = np.zeros(len(rows), dtype=bool)
+    for fold in np.unique(fold_of):
+        mine = fold_of == fold
+        high[mine] = risk[mine] > np.median(risk[mine])
+    if not high.any():
+        return Drawables()
+    groups = []
+    for name, members in (("low risk", ~high), ("high risk", high)):
+        curve = survival.kaplan_meier(time[members], event[members], confidence=result["confidence"])
+        groups.append(
+            outcomes.Survival(name, curve.time, curve.survival, curve.low, curve.high, np.sort(time[members]))
+        )
+    return Drawables(survival=groups, p=survival.log_rank(time, event, high))

@@ -1,0 +1,129 @@
+"""Fitting and scoring the suite of ``sgcl evaluate``, and saying beforehand how long that takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.probe.data.audit import Audit
+from sgcl_cli.probe.data.cohort import Cohort
+from sgcl_cli.probe.data.splits import Fold, Plan
+from sgcl_cli.progress import Reporter
+from sgcl_cli.stages.evaluate import efficiency as evaluate_efficiency
+from sgcl_cli.stages.evaluate.cache import Fits
+from sgcl_cli.stages.evaluate.checks import check_scores
+from sgcl_cli.stages.evaluate.models import FoldFit, Model, suite
+from sgcl_cli.stages.evaluate.scores import Scored, Scorer
+
+_TIMED_ROWS = 400
+_TIMED_BAGS = 12
+_TIMED_EPOCHS = 3
+
+
+@dataclass
+class Scores:
+    """All models with their scores, and attention by slide.
+
+    ``attention_model`` is the first model that has attention; that of a slide comes from the fold that reports it.
+    """
+
+    models: list[Scored]
+    attention_model: str | None = None
+    attention: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    efficiency: dict[str, Any] | None = None
+
+
+def fit(
+    config: EvaluateConfig,
+    cohort: Cohort,
+    plan: Plan,
+    fits: Fits,
+    audit: Audit,
+    reporter: Reporter,
+    tuned: Sequence[Model] = (),
+) -> Scores:
+    """Fit every model in every fold, or take earlier fits; score them; add to the audit what scores show.
+
+    :param tuned: networks that are fitted on the patches themselves; at all labels only where they are asked for so.
+    """
+    every = [*suite(config, cohort), *tuned]
+    models = [model for model in every if not model.parts or 1.0 in model.shares]
+    scorer = Scorer(config, cohort, plan)
+    scores = Scores([])
+    with reporter.task("fitting", len(models) * len(plan.folds), "fit") as bar:
+        for model in models:
+            of_folds = []
+            for fold in plan.folds:
+                bar.update(note=f"{model.name}, fold {fold.name}")
+                of_folds.append(fits.of(model, fold))
+                bar.advance()
+            scores.models.append(scorer.score(model, of_folds))
+            if scores.attention_model is None and of_folds[0].attention is not None:
+                scores.attention_model = model.key
+                scores.attention = _attention(cohort, plan, of_folds)
+    if any(model.shares for model in every):
+        scores.efficiency = evaluate_efficiency.curves(config, cohort, plan, every, fits, reporter)
+    fits.prune()
+    if fits.taken:
+        reporter.note(f"{fits.taken} of {fits.asked} fits were there already")
+    for warning in check_scores(scores.models, cohort.task, audit):
+        reporter.warn(warning)
+    return scores
+
+
+def _attention(cohort: Cohort, plan: Plan, fits: Sequence[FoldFit]) -> dict[str, NDArray[np.float32]]:
+    found: dict[str, NDArray[np.float32]] = {}
+    for fold, fitted in zip(plan.folds, fits, strict=True):
+        found.update(zip(cohort.slide_id[fold.test].tolist(), fitted.attention or [], strict=True))
+    return found
+
+
+def expected_seconds(config: EvaluateConfig, cohort: Cohort, plan: Plan) -> float:
+    """At most how long fitting takes: each model is timed on a few rows of the first fold, bag models by the epoch.
+
+    Early stopping makes bag models quicker; time is taken to grow with the rows.
+    """
+    fold, total = plan.folds[0], 0.0
+    short, long = (
+        replace(config, mil_epochs=epochs, mil_patience=epochs, seeds=1) for epochs in (1, 1 + _TIMED_EPOCHS)
+    )
+    for model, longer in zip(suite(short, cohort), suite(long, cohort), strict=True):
+        bags = model.key in config.bag_models
+        few = _few(cohort, fold, _TIMED_BAGS if bags else _TIMED_ROWS)
+        model.fit(few)  # the first call loads what it needs
+        once = _seconds(model, few)
+        if bags:
+            epoch = max(0.0, _seconds(longer, few) - once) / _TIMED_EPOCHS
+            once = config.seeds * (once + (config.mil_epochs - 1) * epoch)
+        total += once * len(plan.folds) * max(1.0, len(fold.fitted) / len(few.fitted))
+    return total
+
+
+def _seconds(model: Model, fold: Fold) -> float:
+    start = time.perf_counter()
+    model.fit(fold)
+    return time.perf_counter() - start
+
+
+def _few(cohort: Cohort, fold: Fold, rows: int) -> Fold:
+    """A fold of so many training rows, every class among them, and a tenth of that to report."""
+    strata = cohort.label if cohort.event is None else cohort.event
+    order = np.argsort(np.concatenate([np.arange(n) for n in np.bincount(strata[fold.train])]), kind="stable")
+    by_class = fold.train[np.argsort(strata[fold.train], kind="stable")][order]
+    few = max(1, rows // 10)
+    return Fold(fold.name, np.sort(by_class[:rows]), fold.validation[:few], fold.test[:few])
+
+
+def spoken_seconds(seconds: float) -> str:
+    """``under a minute``, or minutes, or hours."""
+    if seconds < 60:
+        return "under a minute"
+    return (
+        f"at most about {seconds / 60:.0f} minutes" if seconds < 5400 else f"at most about {seconds / 3600:.1f} hours"
+    )

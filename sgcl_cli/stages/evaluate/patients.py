@@ -1,0 +1,64 @@
+"""predictions_patients.csv: what models say of patients, from what they say of their slides or patches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.probe.data.cohort import Cohort
+from sgcl_cli.probe.data.splits import Plan
+from sgcl_cli.stages.evaluate.scores import Scored, reported_rows
+from sgcl_cli.stages.evaluate.tables import prediction_columns, told
+
+
+def columns(cohort: Cohort) -> list[str]:
+    """Those of predictions.csv, ``rows`` in place of what names a row."""
+    kept = [name for name in prediction_columns(cohort) if name not in ("slide_id", "row", "patient_id")]
+    return ["patient_id", "rows", *kept]
+
+
+def rows(cohort: Cohort, plan: Plan, models: Sequence[Scored]) -> Iterator[dict[str, Any]]:
+    """One row a patient, fold that reports it and model.
+
+    The prediction is the mean over the patient's ``rows`` reported slides or patches: of probabilities, values or log
+    risks. A label, time or event is that of all of them, None where they differ; measurements are averaged as well.
+    """
+    reported, fold_of = reported_rows(cohort, plan)
+    groups = _groups(cohort.patient_id[reported], fold_of)
+    for model in models:
+        for patient, fold, places in groups:
+            mine = reported[places]
+            yield {
+                "patient_id": patient,
+                "rows": len(mine),
+                "fold": fold,
+                "model": model.key,
+                **_told(cohort, mine, model.prediction[mine].mean(0)),
+            }
+
+
+def _groups(patient: NDArray[np.str_], fold: NDArray[np.str_]) -> list[tuple[str, str, NDArray[np.intp]]]:
+    """(patient, fold, places in the arrays), by name."""
+    order = np.lexsort((fold, patient))
+    patient, fold = patient[order], fold[order]
+    starts = np.flatnonzero((patient[1:] != patient[:-1]) | (fold[1:] != fold[:-1])) + 1
+    return [
+        (str(patient[0]), str(fold[0]), order)
+        for patient, fold, order in zip(
+            np.split(patient, starts), np.split(fold, starts), np.split(order, starts), strict=True
+        )
+    ]
+
+
+def _told(cohort: Cohort, mine: NDArray[np.int64], prediction: NDArray[np.float64]) -> dict[str, Any]:
+    row = told(cohort, int(mine[0]), prediction)
+    if cohort.value is not None:
+        return row | {"label": f"{cohort.value[mine].mean():.8g}"}
+    truths = {"label": cohort.label} if cohort.classes else {"time": cohort.time, "event": cohort.event}
+    for name, truth in truths.items():
+        if truth is not None and len(np.unique(truth[mine])) > 1:
+            row[name] = None
+    return row

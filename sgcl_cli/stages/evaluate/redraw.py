@@ -1,0 +1,76 @@
+"""A finished evaluation that is told later where its patches are: the pictures are drawn, nothing is fitted or scored again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.evaluations import Evaluated
+from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.probe.data.cohort import Cohort
+from sgcl_cli.probe.data.splits import Plan
+from sgcl_cli.stages.evaluate import report
+from sgcl_cli.stages.evaluate.inputs import Inputs
+from sgcl_cli.stages.evaluate.tables import TABLES
+
+
+def asked(config: EvaluateConfig) -> bool:
+    """Whether --patches names another folder than when the result was made, and there is attention to draw."""
+    if config.patches is None or config.dry_run:
+        return False
+    run = store.read_json(Path(config.out) / "run.json")
+    drawn: str | None = run["config"].get("patches")
+    return drawn != config.patches and run["result"]["attention_model"] is not None
+
+
+def redraw(
+    config: EvaluateConfig, inputs: Inputs, cohort: Cohort, plan: Plan, described: Sequence[tuple[str, str, str]]
+) -> None:
+    """Write the report, its figures and the pictures of attention again, from the tables of the result.
+
+    run.json comes last: interrupted, the same command draws again.
+
+    :raises ConfigError: --patches holds none of the slides' patches.
+    """
+    out = Path(config.out)
+    run, evaluated = store.read_json(out / "run.json"), Evaluated.open(out)
+    warnings = [text for text in run["result"]["warnings"] if text != report.WITHOUT_FIGURES]
+    warnings += report.missing()
+    drawn = report.write_report(
+        out,
+        report.Finished(
+            config=config,
+            cohort=cohort,
+            plan=plan,
+            result=evaluated.result,
+            predictions=evaluated.predictions,
+            attention=_attention(out, cohort),
+            inferred=described,
+            ledger=store.read_json(out / "audit.json")["ledger"],
+            warnings=warnings,
+            ids=inputs.ids,
+            efficiency=report.efficiency_of(evaluated.result),
+        ),
+    )
+    former = run["result"]["files"]
+    run["config"]["patches"] = config.patches
+    run["result"] |= {"files": [*TABLES, *drawn], "warnings": warnings}
+    store.write_json(out / "run.json", run)
+    with store.writing(out):
+        for name in set(former) - set(run["result"]["files"]):
+            (out / name).unlink(missing_ok=True)
+
+
+def _attention(out: Path, cohort: Cohort) -> dict[str, NDArray[np.float32]]:
+    """Attention by slide, as attention/<slide_id>.csv has it."""
+    found = {}
+    for file, slide in zip(cohort.files, cohort.slide_id.tolist(), strict=True):
+        path = out / report.attention_table(file)
+        if path.is_file():
+            weights = [float(row["attention"]) for row in store.read_csv(path)]
+            found[slide] = np.array(weights, dtype=np.float32)
+    return found

@@ -1,0 +1,207 @@
+"""What the report of ``sgcl evaluate`` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.features import FeatureFile
+from sgcl_cli.artefacts.results import versions
+from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.probe.data import cohort as cohorts
+from sgcl_cli.probe.data.cohort import Cohort
+from sgcl_cli.probe.data.splits import Plan
+from sgcl_cli.probe.models.plane import principal_plane
+from sgcl_cli.report import evaluation, figures, learning, page
+from sgcl_cli.report.page import Picture, Section
+from sgcl_cli.stages.evaluate import attention as attention_pictures
+from sgcl_cli.stages.evaluate import captions, tables
+from sgcl_cli.stages.evaluate.figures import drawables
+
+FIGURES = ("figures/*.png", "figures/*.svg", "figures/montage_*.jpg", "attention/*.csv", "attention/*.jpg")
+WITHOUT_FIGURES = "matplotlib is not installed: the figures are left out"
+_MOST_POINTS = 2000
+_FIRST = 3
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What the report is made from: what was evaluated, its numbers, and the rows of predictions.csv."""
+
+    config: EvaluateConfig
+    cohort: Cohort
+    plan: Plan
+    result: Mapping[str, Any]
+    predictions: Sequence[Mapping[str, Any]]
+    attention: Mapping[str, NDArray[np.float32]]
+    inferred: Sequence[tuple[str, str, str]]
+    ledger: Mapping[str, Any]
+    warnings: Sequence[str]
+    ids: Mapping[str, str]
+    efficiency: evaluation.Efficiency | None = None
+
+
+def missing() -> list[str]:
+    """What to warn of where figures cannot be drawn."""
+    return [] if figures.AVAILABLE else [WITHOUT_FIGURES]
+
+
+def attention_table(file: FeatureFile) -> str:
+    """Where a slide's attention is written, relative to the result."""
+    return f"attention/{file.path.stem}.csv"
+
+
+def write_report(out: Path, finished: Finished) -> list[str]:
+    """Write report.html, figures/ and attention/; returns the files' names.
+
+    :raises ConfigError: --patches holds none of the slides' patches.
+    """
+    cohort, result = finished.cohort, finished.result
+    files, sections = _attention(out, finished)
+    drawn = evaluation.Evaluation(
+        result=result,
+        inferred=finished.inferred,
+        warnings=finished.warnings,
+        parts=parts_of(cohort, finished.plan),
+        drawables=drawables(result, finished.predictions),
+        encoder=str((cohort.files[0].attributes or {}).get("encoder", "not recorded")),
+        command=finished.config.command_line(),
+        provenance=provenance(result["id"], finished.ids),
+        slides=slide_results(finished),
+        ledger=ledger_rows(finished.ledger),
+        efficiency=finished.efficiency,
+    )
+    pictures: dict[str, Picture] = {}
+    if figures.AVAILABLE:
+        pictures = evaluation.pictures(drawn)
+        plane = _map(finished)
+        pictures |= plane
+        sections.append(Section("How the slides lie", list(plane.values())))
+    for name, picture in pictures.items():
+        for file, content in picture.files(name).items():
+            store.write_bytes(out / "figures" / file, content)
+            files.append(f"figures/{file}")
+    store.write_text(out / "report.html", page.render(evaluation.page(replace(drawn, sections=sections), pictures)))
+    return ["report.html", *files]
+
+
+def _attention(out: Path, finished: Finished) -> tuple[list[str], list[Section]]:
+    """attention/<slide_id>.csv of every slide, and pictures where the patches are."""
+    cohort = finished.cohort
+    if not finished.attention:
+        return [], []
+    files, seen = [], []
+    told = captions.captions(finished.result, finished.predictions)
+    for file, slide in zip(cohort.files, cohort.slide_id.tolist(), strict=True):
+        if slide not in finished.attention:
+            continue
+        attention = finished.attention[slide]
+        path = attention_table(file)
+        store.write_text(out / path, tables.attention_csv(file.coords, attention))
+        files.append(path)
+        seen.append(attention_pictures.Seen(slide, file, told[slide], attention))
+    drawn, sections = attention_pictures.draw(out, seen, finished.config.patches)
+    return [*files, *drawn], sections
+
+
+def _map(finished: Finished) -> dict[str, Picture]:
+    """Slides (or a sample of the patches) in the plane of their first two principal components."""
+    cohort = finished.cohort
+    if cohort.level == "slide":
+        rows = np.stack([file.features.mean(0, dtype=np.float64) for file in cohort.files])
+        chosen, what = np.arange(len(cohort)), "Slides (means of their patches)"
+    else:
+        rows = cohorts.patch_features(cohort)
+        chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST_POINTS)).astype(int))
+        rows, what = rows[chosen], "Patches, every so many,"
+    plane = principal_plane(rows)
+    if plane is None:
+        return {}
+    labels = [cohort.classes[number] for number in cohort.label[chosen]] if cohort.classes else []
+    sites = [] if cohort.site is None else cohort.site[chosen].tolist()
+    pictures = {}
+    for name, group in (("label", labels), ("site", sites)):
+        if len(set(group)) < 2:
+            continue
+        caption = (
+            f"{what} in the plane of their first two principal components, by {name}; no label was used to make it."
+        )
+        pictures[f"map_{name}"] = Picture.of(
+            f"Map by {name}", caption, learning.slide_map(f"By {name}", plane.places, group, plane.explained)
+        )
+    return pictures
+
+
+def parts_of(cohort: Cohort, plan: Plan) -> list[evaluation.Part]:
+    """Patients and rows per class of each part of each fold."""
+    return [
+        evaluation.Part(
+            fold.name,
+            name,
+            len(np.unique(cohort.patient_id[members])),
+            _counts(cohort, members),
+        )
+        for fold in plan.folds
+        for name, members in (("training", fold.train), ("validation", fold.validation), ("test", fold.test))
+    ]
+
+
+def _counts(cohort: Cohort, members: NDArray[np.int64]) -> list[int]:
+    """Rows per class; all of them in one where there are none."""
+    counts: list[int] = np.bincount(cohort.label[members], minlength=len(cohort.classes)).tolist()
+    return counts
+
+
+def efficiency_of(result: Mapping[str, Any]) -> evaluation.Efficiency | None:
+    """The label-efficiency curves of metrics.json by models' names, None where there are none."""
+    found = result.get("label_efficiency")
+    if found is None:
+        return None
+    curves = {
+        found["names"][key]: {float(share): values for share, values in curve.items()}
+        for key, curve in found["curves"].items()
+    }
+    intervals = {
+        found["names"][key]: {float(share): (one["low"], one["high"]) for share, one in of_shares.items()}
+        for key, of_shares in found["intervals"].items()
+    }
+    return evaluation.Efficiency(found["metric"], curves, found["left_out"], intervals)
+
+
+def slide_results(finished: Finished) -> list[evaluation.SlideResult]:
+    """Reported slides with the probability of their true class; none for patches and for other targets."""
+    if finished.result["level"] != "slide" or not finished.result.get("classes"):
+        return []
+    slides: dict[str, evaluation.SlideResult] = {}
+    for row in finished.predictions:
+        label = str(row["label"])
+        slide = slides.setdefault(row["slide_id"], evaluation.SlideResult(row["slide_id"], label, row["fold"], {}))
+        slide.probability[row["model"]] = float(row[f"p_{label}"])
+    return list(slides.values())
+
+
+def ledger_rows(ledger: Mapping[str, Any]) -> list[tuple[str, int, str]]:
+    """The audit's ledger as (what, how many, the first of them)."""
+    rows = []
+    for name, value in ledger.items():
+        many = value if isinstance(value, list) else []
+        first = ", ".join(map(str, many[:_FIRST])) + (" …" if len(many) > _FIRST else "")
+        rows.append((name.replace("_", " "), len(many) if isinstance(value, list) else int(value), first))
+    return rows
+
+
+def provenance(identity: str, ids: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Ids and versions, as (name, value)."""
+    installed = versions()
+    names = [name for name in ("sgcl", "python", "torch", "scikit-learn") if name in installed]
+    return [
+        ("Result", identity),
+        *((name.capitalize(), value) for name, value in ids.items()),
+        ("Versions", ", ".join(f"{name} {installed[name]}" for name in names)),
+    ]

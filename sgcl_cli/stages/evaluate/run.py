@@ -1,0 +1,205 @@
+"""``sgcl evaluate``: from features and labels to a table with intervals, predictions, figures and a report.
+
+Everything is computed before the first result is written, fits are kept under .cache meanwhile; run.json comes last, so
+a folder with run.json is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
+from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.errors import LabelError
+from sgcl_cli.probe.data import split_files
+from sgcl_cli.probe.data.audit import Audit
+from sgcl_cli.probe.data.cohort import Cohort
+from sgcl_cli.probe.data.splits import Plan
+from sgcl_cli.progress import Reporter, Silent
+from sgcl_cli.stages.evaluate import efficiency, patients, redraw, report, tables
+from sgcl_cli.stages.evaluate.cache import Fits
+from sgcl_cli.stages.evaluate.compare import compare
+from sgcl_cli.stages.evaluate.dense.run import evaluate_dense
+from sgcl_cli.stages.evaluate.finetune import Tuner, open_checkpoint
+from sgcl_cli.stages.evaluate.fitting import Scores, expected_seconds, fit, spoken_seconds
+from sgcl_cli.stages.evaluate.inputs import Inputs, cohort_of, describe, ledger_rows, open_inputs, plan_of
+from sgcl_cli.stages.evaluate.stored import stored_result
+
+
+def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcome:
+    """Fit probes on frozen features, honestly, and report them.
+
+    Writes metrics.json, metrics.csv, predictions.csv, predictions_patients.csv, splits.csv, audit.json, figures/,
+    attention/ (slide level), report.html and run.json under ``config.out``. A complete result of the same settings and
+    inputs is returned as it is; where ``config.patches`` is new, its pictures are drawn.
+
+    :raises ConfigError: the folder holds a result of other settings or inputs, or the settings contradict the data.
+    :raises LabelError: the audit forbids an honest evaluation; audit.json says why.
+    :raises ArtefactError: features cannot be read, or results cannot be written.
+    """
+    reporter = reporter or Silent()
+    if config.compare:
+        return compare(config, reporter)
+    if config.dense is not None:
+        return evaluate_dense(config, reporter)
+    with ExitStack() as opened:
+        return _evaluate(config, reporter, opened)
+
+
+def _evaluate(config: EvaluateConfig, reporter: Reporter, opened: ExitStack) -> Outcome:
+    record = RunRecord("evaluate", config)
+    out = Path(config.out)
+    check_free(out, "evaluate")
+    audit = Audit()
+    with _recording_errors(audit, out, config.dry_run):
+        inputs = open_inputs(config, audit)
+        checkpoint = open_checkpoint(config, inputs)
+        if checkpoint is not None:
+            inputs.ids["finetune"] = checkpoint.card.sha256
+        stored = _stored(out, config, inputs.ids)
+        if stored is not None and not redraw.asked(config):
+            reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
+            return stored
+        cohort = cohort_of(config, inputs, audit)
+        plan = plan_of(config, inputs, cohort, audit)
+        tuner = None
+        if checkpoint is not None:
+            tuner = opened.enter_context(closing(Tuner(config, cohort, checkpoint, reporter)))
+    described = [*describe(config, inputs, cohort, plan), *([] if tuner is None else [tuner.describe()])]
+    for what, value, why in described:
+        reporter.note(f"{what}: {value}" + (f" ({why})" if why else ""))
+    for warning in audit.warnings:
+        reporter.warn(warning)
+    if stored is not None:
+        reporter.note(f"{out} is complete under the same settings and inputs: only its pictures are drawn")
+        redraw.redraw(config, inputs, cohort, plan, described)
+        return _stored(out, config, inputs.ids) or stored
+    if config.dry_run:
+        return _planned(config, cohort, plan, audit, described, tuner)
+    identity = store.artefact_id(tables.FORMAT, config.affecting(), [f"{k}={v}" for k, v in sorted(inputs.ids.items())])
+    tuned = () if tuner is None else tuner.models()
+    scores = fit(config, cohort, plan, Fits(out, cohort), audit, reporter, tuned)
+    return _write(config, inputs, cohort, plan, audit, scores, described, record, identity, reporter)
+
+
+def _planned(
+    config: EvaluateConfig,
+    cohort: Cohort,
+    plan: Plan,
+    audit: Audit,
+    described: Sequence[tuple[str, str, str]],
+    tuner: Tuner | None,
+) -> Outcome:
+    """What a dry run says: the plan, the ledger of slides, and the time it would take."""
+    tuning = 0.0 if tuner is None else tuner.expected_seconds(plan)
+    seconds = expected_seconds(config, cohort, plan) + tuning
+    found = [(what.lower(), value) for what, value, _ in described]
+    data = {"plan": dict(found), "ledger": audit.ledger, "expected_seconds": round(seconds, 1)}
+    headline = [*found, *ledger_rows(audit.ledger), ("expected time", spoken_seconds(seconds))]
+    if tuner is not None:
+        data["expected_seconds_finetune"] = round(tuning, 1)
+        headline.append(("of it fine-tuning", spoken_seconds(tuning)))
+    return Outcome("evaluate", Path(config.out), headline, cohort.slides, warnings=audit.warnings, data=data)
+
+
+@contextmanager
+def _recording_errors(audit: Audit, out: Path, dry_run: bool) -> Iterator[None]:
+    """Leave audit.json behind when labels forbid the evaluation."""
+    try:
+        yield
+    except LabelError as error:
+        if all(finding.level != "error" for finding in audit.findings):
+            audit.error("labels", error.message, error.hint)
+        if not dry_run and not (out / "run.json").exists():
+            store.write_json(out / "audit.json", audit.as_dict())
+        raise
+
+
+def _stored(out: Path, config: EvaluateConfig, ids: Mapping[str, str]) -> Outcome | None:
+    """The result that is there already, if it is complete and the same.
+
+    :raises ConfigError: it was made under other settings or from other inputs, and --overwrite was not given.
+    """
+    result = stored_result(out, config, ids)
+    if result is None:
+        return None
+    data, warnings = result
+    return Outcome(
+        "evaluate",
+        out,
+        tables.closing_table(data),
+        total=int(data["counts"]["slides"]),
+        warnings=warnings,
+        data=data,
+    )
+
+
+def _write(
+    config: EvaluateConfig,
+    inputs: Inputs,
+    cohort: Cohort,
+    plan: Plan,
+    audit: Audit,
+    scores: Scores,
+    described: Sequence[tuple[str, str, str]],
+    record: RunRecord,
+    identity: str,
+    reporter: Reporter,
+) -> Outcome:
+    """Write everything, run.json last."""
+    out = Path(config.out)
+    store.sweep(out)
+    _remove_former(out)
+    warnings = [*audit.warnings, *report.missing()]
+    for warning in report.missing():
+        reporter.warn(warning)
+    result = tables.metrics_json(config, cohort, plan, scores, identity)
+    predictions = list(tables.prediction_rows(cohort, plan, scores.models))
+    files = list(tables.TABLES)
+    store.write_json(out / "audit.json", audit.as_dict())
+    divided = split_files.rows_of(plan, cohort.slide_id, cohort.patient_id)
+    store.write_csv(out / "splits.csv", ["slide_id", "patient_id", "fold", "split"], divided)
+    store.write_csv(out / "predictions.csv", tables.prediction_columns(cohort), predictions)
+    store.write_csv(
+        out / "predictions_patients.csv",
+        patients.columns(cohort),
+        list(patients.rows(cohort, plan, scores.models)),
+    )
+    store.write_csv(
+        out / "metrics.csv",
+        ["model", "metric", "scope", "value", "low", "high", "reason"],
+        [*tables.tidy_metrics(scores.models), *efficiency.tidy(scores.efficiency or {})],
+    )
+    files += report.write_report(
+        out,
+        report.Finished(
+            config=config,
+            cohort=cohort,
+            plan=plan,
+            result=result,
+            predictions=predictions,
+            attention=scores.attention,
+            inferred=described,
+            ledger=audit.ledger,
+            warnings=warnings,
+            ids=inputs.ids,
+            efficiency=report.efficiency_of(result),
+        ),
+    )
+    store.write_json(out / "metrics.json", result)
+    data = {**{k: v for k, v in result.items() if k != "format"}, "files": files}
+    outcome = Outcome("evaluate", out, tables.closing_table(data), total=cohort.slides, warnings=warnings, data=data)
+    record.write(out, artefact=identity, inputs=inputs.ids, outcome=outcome)
+    return outcome
+
+
+def _remove_former(out: Path) -> None:
+    """Take away a result that is about to be replaced, run.json first, so that old and new are never mixed."""
+    with store.writing(out):
+        (out / "run.json").unlink(missing_ok=True)
+        for pattern in report.FIGURES:
+            for path in out.glob(pattern):
+                path.unlink()

@@ -1,0 +1,145 @@
+"""Scores of ``sgcl evaluate``: what a model says of reported rows, over folds and seeds, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.probe.data.cohort import Cohort
+from sgcl_cli.probe.data.splits import Plan
+from sgcl_cli.probe.scores import calibration, measurements, metrics, survival, thresholds, uncertainty
+from sgcl_cli.probe.scores.uncertainty import Headline, Reported, Spread
+from sgcl_cli.stages.evaluate.models import BASELINE, FoldFit, Model
+
+HEADLINES = {"binary": "auroc", "multiclass": "auroc", "regression": "spearman", "survival": "c_index"}
+SENSITIVITY = 0.95
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Decisions at thresholds that a rule took from each fold's validation rows; None where they say nothing."""
+
+    name: str
+    values: dict[str, float | None]
+    headlines: dict[str, Headline]
+
+
+@dataclass
+class Scored:
+    """One row of the table: predictions (n, K), NaN for rows that are not reported, and all their scores.
+
+    ``folds`` holds what each fit says of itself, by fold.
+    """
+
+    key: str
+    name: str
+    prediction: Floats
+    folds: dict[str, dict[str, Any]]
+    headlines: dict[str, Headline]
+    spread: dict[str, Spread]
+    calibration: dict[str, Headline] = field(default_factory=dict)
+    rules: list[Rule] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores models of one cohort and plan."""
+
+    config: EvaluateConfig
+    cohort: Cohort
+    plan: Plan
+
+    def score(self, model: Model, fits: Sequence[FoldFit]) -> Scored:
+        """From the model's fits, in the order of the folds; seeds are averaged as predictions first."""
+        seeds = [self._placed([fit.test[seed] for fit in fits]) for seed in range(len(fits[0].test))]
+        prediction = np.mean(seeds, axis=0)
+        found = self._headlines(self.reported(prediction))
+        of_seeds = [uncertainty.headlines(self.reported(one), resamples=0) for one in seeds]
+        scored = Scored(
+            model.key,
+            model.name,
+            prediction,
+            {fold.name: fit.details for fold, fit in zip(self.plan.folds, fits, strict=True)},
+            found,
+            {name: uncertainty.spread(found[name], [one[name] for one in of_seeds]) for name in found},
+        )
+        if self.cohort.classes and model.key != BASELINE:
+            scored.calibration = self._headlines(self._calibrated(prediction))
+            if self.cohort.binary:
+                scored.rules = self._rules(prediction, [fit.validation.mean(0) for fit in fits])
+        return scored
+
+    def reported(self, prediction: Floats) -> Reported:
+        """The reported rows of predictions (n, K) with their truth."""
+        rows, fold_of = reported_rows(self.cohort, self.plan)
+        cohort, patient = self.cohort, self.cohort.patient_id[rows]
+        if cohort.value is not None:
+            return measurements.Values(cohort.value[rows], prediction[rows, 0], fold_of, patient)
+        if cohort.event is not None and cohort.time is not None:
+            return survival.Risks(cohort.time[rows], cohort.event[rows], prediction[rows, 0], fold_of, patient)
+        return metrics.Predictions(cohort.label[rows], prediction[rows], fold_of, patient, cohort.classes)
+
+    def _placed(self, of_folds: Sequence[Floats]) -> Floats:
+        placed = np.full((len(self.cohort), of_folds[0].shape[1]), np.nan)
+        for fold, values in zip(self.plan.folds, of_folds, strict=True):
+            placed[fold.test] = values
+        return placed
+
+    def _headlines(self, reported: Reported) -> dict[str, Headline]:
+        return uncertainty.headlines(
+            reported, resamples=self.config.bootstrap, confidence=self.config.confidence, seed=self.config.seed
+        )
+
+    def _calibrated(self, prediction: Floats) -> calibration.Calibrated:
+        rows, fold_of = reported_rows(self.cohort, self.plan)
+        label, patient = self.cohort.label[rows], self.cohort.patient_id[rows]
+        return calibration.Calibrated(label, prediction[rows], fold_of, patient, self.cohort.classes)
+
+    def _rules(self, prediction: Floats, validation: Sequence[Floats]) -> list[Rule]:
+        """Youden's threshold, and that of a sensitivity of 0.95, both of validation rows."""
+        rows, fold_of = reported_rows(self.cohort, self.plan)
+        truth, patient = self.cohort.label[rows] == 1, self.cohort.patient_id[rows]
+        rules = []
+        for name, choose in (("Youden", thresholds.youden), (f"sensitivity {SENSITIVITY:g}", thresholds.sensitive)):
+            values = {
+                fold.name: choose(self.cohort.label[fold.validation] == 1, chosen[:, 1]) if len(chosen) else None
+                for fold, chosen in zip(self.plan.folds, validation, strict=True)
+            }
+            if any(value is not None for value in values.values()):
+                made = thresholds.Decisions.at(values, truth, prediction[rows, 1], fold_of, patient)
+                rules.append(Rule(name, values, self._headlines(made)))
+        return rules
+
+
+def reported_rows(cohort: Cohort, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+    """Rows that are in some fold's test part, ascending, and the name of that fold."""
+    fold_of = np.full(len(cohort), "", dtype=object)
+    for fold in plan.folds:
+        fold_of[fold.test] = fold.name
+    reported = np.flatnonzero(fold_of != "")
+    return reported, fold_of[reported].astype(np.str_)
+
+
+def log_rank_p(cohort: Cohort, plan: Plan, prediction: Floats) -> float | None:
+    """p of the log-rank test of rows above their fold's median risk against the others."""
+    rows, fold_of = reported_rows(cohort, plan)
+    if cohort.time is None or cohort.event is None:
+        return None
+    risk = prediction[rows, 0]
+    high = np.zeros(len(rows), dtype=bool)
+    for name in np.unique(fold_of):
+        mine = fold_of == name
+        high[mine] = risk[mine] > np.median(risk[mine])
+    return survival.log_rank(cohort.time[rows], cohort.event[rows], high)
+
+
+def spread_dict(spread: Mapping[str, Spread], metric: str) -> dict[str, float | None]:
+    """One metric's spread as JSON values."""
+    return {"folds": spread[metric].folds, "seeds": spread[metric].seeds}

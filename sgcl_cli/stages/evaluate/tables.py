@@ -1,0 +1,216 @@
+"""Results of ``sgcl evaluate`` as JSON values and rows of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.probe.data import split_files
+from sgcl_cli.probe.data.cohort import Cohort
+from sgcl_cli.probe.data.splits import Plan
+from sgcl_cli.probe.models import linear, linear_cox, ridge
+from sgcl_cli.probe.scores import metrics
+from sgcl_cli.probe.scores.uncertainty import Headline
+from sgcl_cli.report import page
+from sgcl_cli.stages.evaluate.fitting import Scores
+from sgcl_cli.stages.evaluate.scores import Scored, log_rank_p, reported_rows, spread_dict
+
+FORMAT = "sgcl.evaluation/1"
+TABLES = ("audit.json", "splits.csv", "predictions.csv", "predictions_patients.csv", "metrics.csv", "metrics.json")
+_PROTOCOL = ("mil_", "knn_", "seeds", "bag_sample", "cv", "models", "linear")
+
+
+def metrics_json(config: EvaluateConfig, cohort: Cohort, plan: Plan, scores: Scores, identity: str) -> dict[str, Any]:
+    """The content of metrics.json."""
+    refused = next(iter(scores.models[0].headlines.values())).no_interval
+    path = {"regression": ridge.ALPHA_PATH, "survival": linear_cox.C_PATH}.get(cohort.task, linear.C_PATH)
+    return {
+        "format": FORMAT,
+        "id": identity,
+        "level": cohort.level,
+        "unit": cohort.unit,
+        "task": cohort.task,
+        "target": config.target,
+        "classes": list(cohort.classes),
+        "patients_known": cohort.patients_known,
+        "counts": {"rows": len(cohort), "slides": cohort.slides, "patients": cohort.patients, "folds": len(plan.folds)},
+        "confidence": config.confidence,
+        "resamples": 0 if refused else config.bootstrap,
+        "protocol": {
+            "division": "folds" if len(plan.folds) > 1 else "given",
+            "division_from": "patients" if cohort.split is None and config.splits is None else "given",
+            "splits": split_files.identity(plan, cohort.slide_id, cohort.patient_id),
+            "c_path": list(path),
+            "preset": config.protocol,
+            **_settings(config),
+            "knn_k": config.knn_k or "10, 20, 100 or 200 by validation",
+            "validation": config.validation,
+            "seed": config.seed,
+        },
+        "interval": "patients resampled within each fold, stratified by class; conditional on the fitted models",
+        "attention_model": scores.attention_model,
+        "models": {model.key: _model(config, cohort, plan, model) for model in scores.models},
+        **({} if scores.efficiency is None else {"label_efficiency": scores.efficiency}),
+    }
+
+
+def _settings(config: EvaluateConfig) -> dict[str, Any]:
+    """The settings of the models; those of fine-tuning where it was asked for."""
+    used = (*_PROTOCOL, "finetune_") if config.finetune is not None else _PROTOCOL
+    return {name: value for name, value in config.affecting().items() if name.startswith(used)}
+
+
+def _model(config: EvaluateConfig, cohort: Cohort, plan: Plan, model: Scored) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": model.name,
+        "metrics": {
+            metric: {**headline.as_dict(), "spread": spread_dict(model.spread, metric)}
+            for metric, headline in model.headlines.items()
+        },
+        "fits": model.folds,
+    }
+    if model.calibration:
+        entry["calibration"] = {metric: headline.as_dict() for metric, headline in model.calibration.items()}
+    if model.rules:
+        entry["thresholds"] = [
+            {
+                "rule": rule.name,
+                "values": rule.values,
+                "metrics": {metric: headline.as_dict() for metric, headline in rule.headlines.items()},
+            }
+            for rule in model.rules
+        ]
+    if cohort.task == "survival":
+        entry["risk_groups"] = {
+            "rule": "above the median risk of the fold's reported rows",
+            "log_rank_p": log_rank_p(cohort, plan, model.prediction),
+        }
+    if cohort.classes:
+        rows, fold_of = reported_rows(cohort, plan)
+        told = model.prediction[rows]
+        entry["confusion"] = metrics.confusion(cohort.label[rows], told, len(cohort.classes)).tolist()
+        if config.bootstrap and model.headlines["accuracy"].no_interval:
+            patient = cohort.patient_id[rows]
+            entry["per_patient"] = metrics.per_patient(
+                metrics.Predictions(cohort.label[rows], told, fold_of, patient, cohort.classes)
+            )
+    return entry
+
+
+def closing_table(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows of the closing table, from the content of metrics.json."""
+    whole = [
+        (f"{model['name']}: {page.METRIC_NAMES[metric]}", spoken(entry))
+        for model in data["models"].values()
+        for metric, entry in model["metrics"].items()
+        if metric != "accuracy"
+    ]
+    return [*whole, *_at_shares(data.get("label_efficiency") or {})]
+
+
+def _at_shares(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The mean over repeats at each share but the whole, of every model."""
+    return [
+        (f"{found['names'][key]}, {100 * float(share):g} % of the patients: {page.METRIC_NAMES[found['metric']]}",
+         spoken({"value": float(np.mean(values)), **found["intervals"][key][share]}))
+        for key, curve in found.get("curves", {}).items()
+        for share, values in curve.items()
+        if float(share) < 1
+    ]  # fmt: skip
+
+
+def spoken(entry: Mapping[str, Any]) -> str:
+    """One headline in words: ``0.912 (0.870 to 0.950)``, or why it is undefined."""
+    if entry["value"] is None:
+        return f"undefined: {entry['reason']}"
+    if entry["low"] is None:
+        return f"{entry['value']:.3f}"
+    return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
+
+
+def prediction_columns(cohort: Cohort) -> list[str]:
+    """The columns of predictions.csv: label, predicted and p_<class>; of a regression label and predicted; of survival
+    time, event and risk."""
+    place = [] if cohort.row is None else ["row"]
+    if cohort.task == "survival":
+        told = ["time", "event", "fold", "model", "risk"]
+    else:
+        told = ["label", "fold", "model", "predicted", *_probability_columns(cohort)]
+    return ["slide_id", *place, "patient_id", *told]
+
+
+def _probability_columns(cohort: Cohort) -> list[str]:
+    return [f"p_{name}" for name in cohort.classes]
+
+
+def prediction_rows(cohort: Cohort, plan: Plan, models: Sequence[Scored]) -> Iterator[dict[str, Any]]:
+    """One row a reported slide or patch and model."""
+    reported, fold_of = reported_rows(cohort, plan)
+    for model in models:
+        for index, fold in zip(reported.tolist(), fold_of.tolist(), strict=True):
+            yield {
+                "slide_id": str(cohort.slide_id[index]),
+                "row": None if cohort.row is None else int(cohort.row[index]),
+                "patient_id": str(cohort.patient_id[index]),
+                "fold": fold,
+                "model": model.key,
+                **told(cohort, index, model.prediction[index]),
+            }
+
+
+def told(cohort: Cohort, index: int, prediction: NDArray[np.float64]) -> dict[str, Any]:
+    """A row's truth and what is predicted, (K,), by the columns of predictions.csv."""
+    if cohort.value is not None:
+        return {"label": f"{cohort.value[index]:.8g}", "predicted": f"{prediction[0]:.8g}"}
+    if cohort.time is not None and cohort.event is not None:
+        time, event = float(cohort.time[index]), int(cohort.event[index])
+        return {"time": f"{time:.8g}", "event": event, "risk": f"{prediction[0]:.8g}"}
+    return {
+        "label": cohort.classes[cohort.label[index]],
+        "predicted": cohort.classes[int(prediction.argmax())],
+        **{name: f"{value:.8g}" for name, value in zip(_probability_columns(cohort), prediction, strict=True)},
+    }
+
+
+def tidy_metrics(models: Sequence[Scored]) -> list[dict[str, Any]]:
+    """One row a model, metric and scope: mean over folds, each fold, all rows pooled, standard deviations over folds and
+    over seeds. Metrics at a threshold carry its rule: ``sensitivity at Youden``."""
+    rows: list[dict[str, Any]] = []
+    for model in models:
+        for metric, headline in (model.headlines | model.calibration).items():
+            rows += _tidy(model.key, metric, headline)
+            if metric in model.spread:
+                sides = spread_dict(model.spread, metric)
+                rows += [
+                    {"model": model.key, "metric": metric, "scope": f"sd of {over}", "value": value}
+                    for over, value in sides.items()
+                ]
+        for rule in model.rules:
+            for fold, value in rule.values.items():
+                told = {"metric": f"threshold by {rule.name}", "scope": f"fold {fold}", "value": value}
+                rows.append({"model": model.key, **told})
+            for metric, headline in rule.headlines.items():
+                rows += _tidy(model.key, f"{metric} at {rule.name}", headline)
+    return rows
+
+
+def _tidy(key: str, metric: str, headline: Headline) -> list[dict[str, Any]]:
+    mean = {"value": headline.value, "low": headline.low, "high": headline.high, "reason": headline.reason}
+    scopes: dict[str, dict[str, Any]] = {"mean": mean}
+    scopes |= {f"fold {name}": {"value": s.value, "reason": s.reason} for name, s in headline.folds.items()}
+    scopes["pooled"] = {"value": headline.pooled.value, "reason": headline.pooled.reason}
+    return [{"model": key, "metric": metric, "scope": scope, **row} for scope, row in scopes.items()]
+
+
+def attention_csv(coords: NDArray[np.int64] | None, attention: NDArray[np.float32]) -> str:
+    """Patch by patch: row in the feature file, level-0 corner where known, attention (sums to 1 over the slide)."""
+    if coords is None:
+        lines = ["row,attention", *(f"{row},{weight:.9g}" for row, weight in enumerate(attention.tolist()))]
+    else:
+        numbers = enumerate(zip(coords.tolist(), attention.tolist(), strict=True))
+        lines = ["row,x,y,attention", *(f"{row},{x},{y},{weight:.9g}" for row, ((x, y), weight) in numbers)]
+    return "\n".join(lines) + "\n"

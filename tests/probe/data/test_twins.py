@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from sgcl_cli.artefacts.features import FeatureFile
+from sgcl_cli.probe.data.audit import Audit
+from sgcl_cli.probe.data.twins import audit_twins
+
+
+def slide(name: str, patient: str, features: np.ndarray) -> tuple[str, str, FeatureFile]:
+    return name, patient, FeatureFile(Path(f"{name}.h5"), name, features)
+
+
+def found(*extra: tuple[str, str, FeatureFile]) -> list[tuple[str, str]]:
+    rng = np.random.default_rng(0)
+    others = [slide(f"s{n}", f"p{n}", rng.normal(size=(20, 8)) + rng.normal(size=8)) for n in range(6)]
+    audit = Audit()
+    audit_twins([*others, *extra], audit)
+    return [(finding.level, finding.message) for finding in audit.findings]
+
+
+def test_different_slides_are_no_twins() -> None:
+    assert found() == []
+
+
+def test_equal_features_are_an_error_between_patients_and_a_warning_within_one() -> None:
+    rows = np.random.default_rng(9).normal(size=(20, 8)) + 1
+    message = "'a' and 'b' have equal features: the same slide under two names"
+    assert found(slide("a", "p", rows), slide("b", "q", rows)) == [("error", message)]
+    assert found(slide("a", "p", rows), slide("b", "p", rows[::-1])) == [("warning", message)]
+
+
+def test_nearly_equal_features_are_a_warning() -> None:
+    rows = np.random.default_rng(9).normal(size=(20, 8)) + 1
+    nearly = found(slide("a", "p", rows), slide("b", "q", rows + 1e-3))
+    assert nearly == [("warning", "'a' and 'b' have nearly equal features: the same slide twice?")]

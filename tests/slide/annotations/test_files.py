@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from sgcl_cli.errors import ConfigError, LabelError, SlideError
+from sgcl_cli.slide.annotations import files
+from sgcl_cli.slide.annotations.files import MaskReading
+from sgcl_cli.slide.annotations.outlines import Areas, Points, Raster
+
+SQUARE = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]
+HOLE = [[2, 2], [4, 2], [4, 4], [2, 4], [2, 2]]
+ASAP = """<?xml version="1.0"?>
+<ASAP_Annotations>
+  <Annotations>
+    <Annotation Name="A 0" Type="Polygon" PartOfGroup="_0" Color="#F4FA58"><Coordinates>
+      <Coordinate Order="0" X="0" Y="0" /><Coordinate Order="1" X="10.5" Y="0" /><Coordinate Order="2" X="10" Y="10" />
+    </Coordinates></Annotation>
+    <Annotation Name="A 1" Type="Spline" PartOfGroup="_1" Color="#F4FA58"><Coordinates>
+      <Coordinate Order="0" X="20" Y="0" /><Coordinate Order="1" X="30" Y="0" /><Coordinate Order="2" X="30" Y="10" />
+    </Coordinates></Annotation>
+    <Annotation Name="A 2" Type="Polygon" PartOfGroup="_2" Color="#F4FA58"><Coordinates>
+      <Coordinate Order="0" X="1" Y="1" /><Coordinate Order="1" X="2" Y="1" /><Coordinate Order="2" X="2" Y="2" />
+    </Coordinates></Annotation>
+    <Annotation Name="A 3" Type="Polygon" PartOfGroup="None" Color="#F4FA58"><Coordinates>
+      <Coordinate Order="0" X="1" Y="1" /><Coordinate Order="1" X="2" Y="1" /><Coordinate Order="2" X="2" Y="2" />
+    </Coordinates></Annotation>
+    <Annotation Name="A 4" Type="Dot" PartOfGroup="metastases" Color="#F4FA58"><Coordinates>
+      <Coordinate Order="0" X="1" Y="1" />
+    </Coordinates></Annotation>
+    <Annotation Name="A 5" Type="Rectangle" PartOfGroup="normal" Color="#F4FA58"><Coordinates>
+      <Coordinate Order="0" X="1" Y="1" /><Coordinate Order="1" X="2" Y="1" />
+      <Coordinate Order="2" X="2" Y="2" /><Coordinate Order="3" X="1" Y="2" />
+    </Coordinates></Annotation>
+  </Annotations>
+  <AnnotationGroups><Group Name="_0" PartOfGroup="None" Color="#64FE2E"><Attributes /></Group></AnnotationGroups>
+</ASAP_Annotations>
+"""
+
+
+def feature(geometry: dict, **properties) -> dict:
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def polygon(*rings: list, name: str | None = "Tumor") -> dict:
+    properties = {} if name is None else {"classification": {"name": name, "color": [200, 0, 0]}}
+    return feature({"type": "Polygon", "coordinates": list(rings)}, objectType="annotation", **properties)
+
+
+def collection(*features: dict) -> str:
+    return json.dumps({"type": "FeatureCollection", "features": features})
+
+
+def read(path: Path, **reading) -> files.Content:
+    return files.read(path, MaskReading(**reading))
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_geojson_as_qupath_writes_it(tmp_path):
+    several = {"type": "MultiPolygon", "coordinates": [[SQUARE, HOLE], [[[20, 0], [30, 0], [30, 10]]]]}
+    content = read(
+        write(
+            tmp_path / "a.geojson",
+            collection(
+                polygon(SQUARE, HOLE),
+                feature(several, classification={"name": "Stroma", "colorRGB": -3670016}),
+                feature({"type": "GeometryCollection", "geometries": [several]}, classification={"names": ["A", "B"]}),
+                polygon(SQUARE, name=None),
+                polygon(SQUARE, name="Ignore*"),
+                feature({"type": "Point", "coordinates": [1, 2]}, classification={"name": "Tumor"}),
+                feature(None, classification={"name": "Tumor"}),
+            ),
+        )
+    )
+    assert isinstance(content.annotation, Areas)
+    regions = content.annotation.regions
+    assert [(region.name, len(region.outline), len(region.holes)) for region in regions] == [
+        ("Tumor", 5, 1),
+        ("Stroma", 5, 1),
+        ("Stroma", 3, 0),
+        ("A: B", 5, 1),
+        ("A: B", 3, 0),
+    ]
+    assert regions[0].holes[0].tolist() == HOLE
+    assert content.names == {"Tumor", "Stroma", "A: B"} and content.passed_over == 4
+
+
+@pytest.mark.parametrize(
+    "text", [json.dumps([polygon(SQUARE)]), json.dumps(polygon(SQUARE)), "\ufeff" + collection(polygon(SQUARE))]
+)
+def test_lists_single_features_and_byte_order_marks(tmp_path, text):
+    assert read(write(tmp_path / "a.geojson", text)).names == {"Tumor"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        (b"\xff\xfe{}", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("{}", "is not GeoJSON with features"),
+        ('{"type": "FeatureCollection", "features": [1]}', "is not GeoJSON with features"),
+        (collection(polygon([[0, 0], [1, 1]])), "fewer than three points"),
+        (collection(polygon([[0, 0], [1, 1], [1e9, 2]])), "no level-0 pixels"),
+        (collection(polygon([[0, 0], [1, 1], [float("nan"), 2]])), "no level-0 pixels"),
+        (collection(polygon([[0, 0], [1, 1], ["x", 2]])), "not pairs of numbers"),
+        (collection(feature({"type": "Polygon"}, classification={"name": "T"})), "without coordinates"),
+    ],
+)
+def test_geojson_that_cannot_be_used_is_refused_by_name(tmp_path, text, message):
+    with pytest.raises(LabelError, match=message) as caught:
+        read(write(tmp_path / "a.geojson", text))
+    assert "a.geojson" in caught.value.message and caught.value.hint and caught.value.exit_code == 2
+
+
+def test_asap_xml_with_the_groups_of_camelyon(tmp_path):
+    content = read(write(tmp_path / "a.xml", ASAP))
+    assert isinstance(content.annotation, Areas)
+    assert [region.name for region in content.annotation.regions] == ["tumor", "tumor", "normal"]
+    assert content.annotation.regions[0].outline.tolist() == [[0, 0], [10.5, 0], [10, 10]]
+    assert [region.outline.tolist() for region in content.annotation.cut_out] == [[[1, 1], [2, 1], [2, 2]]]
+    assert content.passed_over == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('<!DOCTYPE a [<!ENTITY b "c">]>' + ASAP.partition("\n")[2], "DTD or entities"),
+        ('<!DOCTYPE a SYSTEM "http://localhost/a.dtd">' + ASAP.partition("\n")[2], "DTD or entities"),
+        (ASAP[:300], "is not XML"),
+        ("<Slide/>", "begins with Slide, not ASAP_Annotations"),
+        (ASAP.replace('X="10.5"', 'X="wide"'), "not pairs of numbers"),
+    ],
+)
+def test_xml_that_cannot_be_used_is_refused(tmp_path, text, message):
+    with pytest.raises(LabelError, match=message):
+        read(write(tmp_path / "a.xml", text))
+
+
+def test_tables_of_points(tmp_path):
+    path = write(
+        tmp_path / "a.spots.csv", 'x,y,cluster,name,radius_px\n1.5,2,0,"immune : B, T",72\n3,4,1,unknown,72\n5,6,2,,7\n'
+    )
+    content = read(path)
+    assert isinstance(content.annotation, Points)
+    assert content.annotation.centres.tolist() == [[1.5, 2]] and content.annotation.radii.tolist() == [72]
+    assert content.names == {"immune : B, T"} and content.passed_over == 2
+    assert read(write(tmp_path / "b.csv", "x;y;name;radius_px\n1,5;2;a;3\n")).annotation.centres.tolist() == [[1.5, 2]]
+    assert read(write(tmp_path / "c.csv", "x,y,name,radius_px\n")).names == frozenset()
+    with pytest.raises(LabelError, match="no column 'radius_px'"):
+        read(write(tmp_path / "d.csv", "x,y,name\n"))
+    with pytest.raises(LabelError, match="row 3: 'far' is no number"):
+        read(write(tmp_path / "e.csv", "x,y,name,radius_px\n1,2,a,3\nfar,2,a,3\n"))
+
+
+def test_mask_images_of_every_depth_and_palettes(tmp_path):
+    values = np.zeros((30, 40), np.uint8)
+    values[:10], values[10:20] = 7, 255
+    deep = values.astype(np.uint16) * 100
+    palette = Image.fromarray(values)
+    palette.putpalette(list(range(256)) * 3)
+    for name, image in (("grey", Image.fromarray(values)), ("palette", palette), ("deep", Image.fromarray(deep))):
+        image.save(tmp_path / f"{name}.png")
+    Image.fromarray(values > 0).save(tmp_path / "bits.png")
+    tifffile.imwrite(tmp_path / "grey.tif", values, compression="zlib", tile=(16, 16))
+    for name in ("grey.png", "palette.png", "grey.tif"):
+        assert read(tmp_path / name).names == {"7", "255"}
+    assert read(tmp_path / "deep.png").names == {"700", "25500"} and read(tmp_path / "bits.png").names == {"1"}
+    content = read(tmp_path / "grey.png", classes={255: "tumour", 0: "other"})
+    assert content.names == {"tumour", "other"}
+    raster = files.placed(content, tmp_path / "grey.png", MaskReading(None, {255: "tumour"}), (40, 30), (0.5, 0.5))
+    assert isinstance(raster, Raster) and raster.scale == (1, 1) and raster.classes == {255: "tumour"}
+    given = files.placed(content, tmp_path / "grey.png", MaskReading(4.0), (317, 239), (0.5, 0.5))
+    assert isinstance(given, Raster) and given.scale == (8, 8) and given.classes == {7: "7", 255: "255"}
+    with pytest.raises(SlideError, match=r"grey.png is 40 x 30 pixels, its slide 317 x 239") as caught:
+        files.placed(content, tmp_path / "grey.png", MaskReading(), (317, 239), (0.5, 0.5))
+    assert "--mask-mpp" in caught.value.hint
+
+
+def test_masks_that_cannot_be_used_are_refused(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "colour.png")
+    tifffile.imwrite(tmp_path / "real.tif", np.zeros((4, 4), np.float32))
+    write(tmp_path / "text.png", "no image")
+    write(tmp_path / "text.tif", "no image")
+    data = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 9, (64, 64), np.uint8)).save(data, "PNG")
+    write(tmp_path / "cut.png", data.getvalue()[:2000])
+    for name, message in (
+        ("colour.png", r"shape \(4, 4, 3\)"),
+        ("real.tif", "float32"),
+        ("text.png", "not a readable image"),
+        ("text.tif", "not a readable image"),
+        ("cut.png", "not a readable image"),
+    ):
+        with pytest.raises(LabelError, match=message):
+            read(tmp_path / name)
+
+
+def test_sizes_are_capped_before_anything_is_decoded(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "a.png")
+    bomb = bytearray((tmp_path / "a.png").read_bytes())
+    bomb[16:24] = (100_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, "big")
+    with pytest.raises(LabelError, match=r"10,000,000,000 pixels|exceeds limit"):
+        read(write(tmp_path / "bomb.png", bytes(bomb)))
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64), np.uint8))
+    monkeypatch.setattr(files, "_LARGEST_MASK", 1000)
+    with pytest.raises(LabelError, match="4,096 pixels, more than 1,000") as caught:
+        read(tmp_path / "a.tif")
+    assert "--mask-mpp" in caught.value.hint
+    monkeypatch.setattr(files, "_LARGEST_FILE", 10)
+    with pytest.raises(LabelError, match="MiB"):
+        read(tmp_path / "a.tif")
+
+
+def test_files_are_found_by_slide_id(tmp_path):
+    folder = tmp_path / "marks"
+    names = [
+        "a.geojson",
+        "b.spots.csv",
+        "c.d.xml",
+        "e_mask.tif",
+        "f.tumour_mask.png",
+        "stranger.xml",
+        ".a.geojson",
+        "notes.txt",
+    ]
+    for name in [*names, "a.tif"]:
+        write(folder / name, "")
+    ids = ["a", "b", "c", "c.d", "e", "f", "g"]
+    found, strangers = files.find(folder, ids, [folder / "a.tif"])
+    assert {slide_id: path.name for slide_id, path in found.items()} == {
+        "a": "a.geojson",
+        "b": "b.spots.csv",
+        "c.d": "c.d.xml",
+        "e": "e_mask.tif",
+        "f": "f.tumour_mask.png",
+    }
+    assert strangers == ["stranger.xml"]
+    write(folder / "a.xml", "")
+    with pytest.raises(ConfigError, match=r"two files for slide a: a\.geojson and a\.xml"):
+        files.find(folder, ids, [folder / "a.tif"])
+    with pytest.raises(ConfigError, match="is named by one of the slides; it has a.geojson"):
+        files.find(folder, ["z"], [])
+    with pytest.raises(ConfigError, match="absent is absent"):
+        files.find(tmp_path / "absent", ids, [])
+
+
+def test_too_many_classes_and_unreadable_files(tmp_path):
+    rows = "".join(f"1,2,object {number},3\n" for number in range(1001))
+    with pytest.raises(LabelError, match="1001 classes"):
+        read(write(tmp_path / "a.csv", "x,y,name,radius_px\n" + rows))
+    with pytest.raises(LabelError, match=r"cannot read .*absent\.xml: No such file"):
+        read(tmp_path / "absent.xml")
+
+
+def test_names_between_commas_and_their_order():
+    assert files.split_names('a, "b, c" ,d') == ["a", "b, c", "d"]
+    assert files.parse_mask_values("255=tumour, 0=other") == {255: "tumour", 0: "other"}
+    assert files.in_order(frozenset({"10", "9", "b", "A"})) == ("9", "10", "A", "b")
+    for text in ("tumour", "x=tumour", "1="):
+        with pytest.raises(ConfigError, match="--mask-values"):
+            files.parse_mask_values(text)
+
+
+def test_regions_of_interest_are_all_polygons_whatever_their_class(tmp_path):
+    path = write(
+        tmp_path / "a.geojson",
+        collection(polygon(SQUARE, HOLE), polygon(SQUARE, name=None), polygon(SQUARE, name="Ignore*")),
+    )
+    regions, sha256 = files.read_regions(path)
+    assert [len(region.holes) for region in regions] == [1, 0] and sha256 == read(path).sha256
+    assert files.read_regions(write(tmp_path / "b.geojson", collection()))[0] == ()
