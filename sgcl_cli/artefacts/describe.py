@@ -72,10 +72,11 @@ such as .svs or .h5 is tolerated. Without patient_id a patient is a slide, and t
 ## Peers' files
 
 `coords` carries the attributes of CLAM (patch_size, patch_level, downsample, level_dim, downsampled_level_dim, name, save_path;
-the level attributes only where a level has exactly the target's resolution) and of TRIDENT (patch_size, patch_size_level0,
+the level attributes only where a level has exactly the target's resolution, or with `--layout clam`, which counts patch_size in
+pixels of that level) and of TRIDENT (patch_size, patch_size_level0, a whole number,
 level0_magnification, target_magnification, overlap, savetodir, level0_width, level0_height; the ratio of the magnifications is
-exact, so the target's need not be a whole number), and mpp_level0, mpp_target, mpp_actual, stride (pixels at the target) and
-stride0 (level-0 pixels, exact). Where a slide's pixels are oblong, patch_size_level0_xy, stride0_xy and mpp_level0_xy (across,
+exact, so the target's need not be a whole number), and mpp_level0, mpp_target, mpp_actual, stride (pixels at the target),
+patch_size_level0_xy and stride0 (level-0 pixels, exact). Where a slide's pixels are oblong, stride0_xy and mpp_level0_xy (across,
 down) stand instead of what would be wrong. Features are also read from CLAM's h5_files and
 pt_files, TRIDENT's features_<encoder>, STAMP's `feats`, and plain .pt and .npy.
 """

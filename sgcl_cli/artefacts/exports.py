@@ -1,8 +1,9 @@
 """Features in the forms of others, made from a finished file of features: each is redone when the features have changed.
 
 pt: CLAM's ``pt_files/<slide_id>.pt``, a float32 tensor (N, D) (https://github.com/mahmoodlab/CLAM, README).
-anndata: ``anndata/<slide_id>.h5ad``, a row a patch, ``obsm['spatial']`` the patches' centres in level-0 pixels, as squidpy
-expects spots.
+anndata: ``anndata/<slide_id>.h5ad``, a row a patch, ``obsm['spatial']`` the patches' centres in level-0 pixels, and the slide's
+picture and scale factors in ``uns['spatial'][<slide_id>]``, where scanpy and squidpy look for those of spots
+(https://squidpy.readthedocs.io, ``squidpy.pl.spatial_scatter``).
 parquet: ``parquet/<slide_id>.parquet``, a row a patch, ``features`` a fixed-size list of float32.
 """
 
@@ -11,17 +12,21 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import peers, store
 from sgcl_cli.artefacts.features import FeatureFile, open_file
 from sgcl_cli.errors import ArtefactError, ConfigError
 
+Picture = NDArray[np.uint8]  # a whole slide, (H, W, 3), RGB
+
 _MADE = ".made.json"  # beside the files: for which features, and what the file was
+_PICTURES = {"hires": 2000, "lowres": 600}  # longest sides, pixels, as Space Ranger has them
 
 
 def check(form: str) -> None:
@@ -37,11 +42,21 @@ def check(form: str) -> None:
         raise ConfigError(f"--also {form} needs {library}: {error}", f"pip install 'sgcl[{form}]'") from error
 
 
-def export(form: str, folder: Path, sources: Mapping[str, tuple[Path, str]]) -> int:
+def _none(slide_id: str) -> Picture | None:
+    return None
+
+
+def export(
+    form: str,
+    folder: Path,
+    sources: Mapping[str, tuple[Path, str]],
+    picture: Callable[[str], Picture | None] = _none,
+) -> int:
     """Write one form of all files that are not there for the same features yet; how many were written.
 
     :param folder: in which the form's own folder lies.
     :param sources: slide id -> its file of features and that file's id.
+    :param picture: a slide id -> its whole slide, at most some thousand pixels a side; None where there is none.
     :raises ArtefactError: the disk cannot be written to.
     """
     name, suffix, write = _FORMS[form]
@@ -55,7 +70,7 @@ def export(form: str, folder: Path, sources: Mapping[str, tuple[Path, str]]) -> 
         if path.exists() and made.get(slide_id) == [identity, path.stat().st_size]:
             continue
         with store.atomic(path) as temporary:
-            write(open_file(source), temporary)
+            write(open_file(source), temporary, partial(picture, slide_id))
         made[slide_id] = [identity, path.stat().st_size]
         written += 1
     store.write_json(record, made)
@@ -70,7 +85,7 @@ def _read(record: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _pt(file: FeatureFile, path: Path) -> None:
+def _pt(file: FeatureFile, path: Path, picture: Callable[[], Picture | None]) -> None:
     import torch
 
     torch.save(torch.from_numpy(file.features.astype(np.float32)), path)
@@ -91,14 +106,7 @@ def _columns(file: FeatureFile) -> dict[str, Any]:
     return found
 
 
-def _sides(file: FeatureFile) -> NDArray[np.float64]:
-    """Width and height of a patch in level-0 pixels; NaN where unknown."""
-    geometry = file.geometry or {}
-    side = geometry.get("patch_size_level0", np.nan)
-    return np.broadcast_to(np.asarray(geometry.get("patch_size_level0_xy", side), np.float64), (2,))
-
-
-def _anndata(file: FeatureFile, path: Path) -> None:
+def _anndata(file: FeatureFile, path: Path, picture: Callable[[], Picture | None]) -> None:
     import anndata
     import pandas
 
@@ -112,17 +120,41 @@ def _anndata(file: FeatureFile, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = anndata.AnnData(X=file.features.astype(np.float32), obs=table, var=variables)
+        sides = peers.sides(geometry)
         if file.coords is not None:
-            data.obsm["spatial"] = file.coords + np.nan_to_num(_sides(file)) / 2
+            data.obsm["spatial"] = file.coords + (0.0 if sides is None else sides / 2)
+            if sides is not None and (shown := picture()) is not None:
+                data.uns["spatial"] = {file.slide_id: _spatial(shown, geometry, float(sides.mean()))}
         kept = ("mpp_level0", "mpp_target", "patch_size_level0", "patch_size")
         data.uns["mpp"] = float(geometry.get("mpp_level0", np.nan))
         said: dict[str, Any] = {name: float(geometry[name]) for name in kept if name in geometry}
+        if sides is not None:
+            said[peers.EXACT] = sides
         told = [name for name in ("id", "encoder", "encoder_sha256") if name in attributes]
         data.uns["sgcl"] = said | {name: str(attributes[name]) for name in told}
         data.write_h5ad(path)
 
 
-def _parquet(file: FeatureFile, path: Path) -> None:
+def _spatial(picture: Picture, geometry: Mapping[str, Any], side: float) -> dict[str, Any]:
+    """A slide's pictures and scale factors as scanpy and squidpy have them: picture pixels per level-0 pixel.
+
+    They have one factor for both axes, so the picture is given level 0's proportions where a slide's pixels are oblong.
+
+    :param side: of a patch, level-0 pixels; what is drawn as a spot's diameter.
+    """
+    from PIL import Image
+
+    width, height = int(geometry["level0_width"]), int(geometry["level0_height"])
+    images, factors = {}, {"spot_diameter_fullres": side, "fiducial_diameter_fullres": side}
+    for name, longest in _PICTURES.items():
+        factor = min(1.0, longest / max(width, height), max(picture.shape[:2]) / max(width, height))
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        images[name] = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
+        factors[f"tissue_{name}_scalef"] = factor
+    return {"images": images, "scalefactors": factors, "metadata": {}}
+
+
+def _parquet(file: FeatureFile, path: Path, picture: Callable[[], Picture | None]) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -137,7 +169,8 @@ def _parquet(file: FeatureFile, path: Path) -> None:
     pyarrow.parquet.write_table(table.replace_schema_metadata(said), path)
 
 
-_FORMS: dict[str, tuple[str, str, Callable[[FeatureFile, Path], None]]] = {
+_Write = Callable[[FeatureFile, Path, Callable[[], Picture | None]], None]
+_FORMS: dict[str, tuple[str, str, _Write]] = {
     "pt": ("pt_files", ".pt", _pt),
     "anndata": ("anndata", ".h5ad", _anndata),
     "parquet": ("parquet", ".parquet", _parquet),

@@ -11,8 +11,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-Layout = Literal["sgcl", "trident"]
-FeatureLayout = Literal["sgcl", "clam", "trident"]
+Layout = Literal["sgcl", "clam", "trident"]
 
 _MAGNIFICATIONS = (5, 10, 20, 40, 60, 80)  # the bins of TRIDENT
 _TREE = re.compile(r"\d+(\.\d+)?x_\d+px_\d+px_overlap")
@@ -26,7 +25,7 @@ def magnification(mpp: float) -> int:
 
 def patches_folder(out: Path, layout: Layout, *, mpp: float, patch_size: int, overlap: int) -> Path:
     """The folder that holds the files of patches of an output; ``overlap`` in pixels of a patch."""
-    if layout == "sgcl":
+    if layout != "trident":
         return out / "patches"
     return out / tree_name(mpp=mpp, patch_size=patch_size, overlap=overlap) / "patches"
 
@@ -41,7 +40,7 @@ def tree_name(*, mpp: float, patch_size: int, overlap: int) -> str:
     return f"{magnification(mpp)}x_{patch_size}px_{overlap}px_overlap"
 
 
-def features_folder(out: Path, layout: FeatureLayout, *, tree: str | None, encoder: str) -> Path:
+def features_folder(out: Path, layout: Layout, *, tree: str | None, encoder: str) -> Path:
     """The folder that holds the files of features: of CLAM ``h5_files``, of TRIDENT ``<tree>/features_<encoder>``.
 
     :param tree: of the patches, where they have a resolution.

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout, store
+from sgcl_cli.artefacts import layout, peers, store
 from sgcl_cli.artefacts.store import Attribute, Column, Schema
 from sgcl_cli.errors import ArtefactError
 
@@ -219,8 +219,9 @@ class PatchFile:
     @property
     def sides(self) -> NDArray[np.float64]:
         """Width and height of a patch in level-0 pixels, float64 (2,)."""
-        side = self.geometry.get("patch_size_level0")
-        return np.array(self.geometry["patch_size_level0_xy"] if side is None else [side, side], np.float64)
+        found = peers.sides(self.geometry)
+        assert found is not None
+        return found
 
     @property
     def has_pixels(self) -> bool:

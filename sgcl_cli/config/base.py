@@ -119,12 +119,12 @@ class Config:
         """
         arguments: list[str] = []
         options: list[str] = []
+        recipe = self.recipes.get(str(getattr(self, self.recipe_field, None)), {})
         for spec in dataclasses.fields(self):
             value = getattr(self, spec.name)
-            if (
-                spec.name in ("dry_run", "overwrite", "device", "threads", "workers", "shard", "dask")
-                or value == spec.default
-            ):
+            if spec.name in ("dry_run", "overwrite", "device", "threads", "workers", "shard", "dask"):
+                continue
+            if value == spec.default and spec.name not in recipe:
                 continue
             if spec.metadata["meta"].argument:
                 arguments += _spelled(value)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from sgcl_cli.config.base import REQUIRED, Config, failures_allowed, option
 from sgcl_cli.config.encoders import check_architecture, colours
@@ -18,6 +19,11 @@ class EmbedConfig(Config):
     """Settings of ``sgcl embed``."""
 
     table: ClassVar[str] = "embed"
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "clam": {"dtype": "float32"},
+        "trident": {"dtype": "float32"},
+    }
+    recipe_field: ClassVar[str] = "layout"
 
     seed: int = option(
         0, "Seed of random:ARCH's weights and of --map's sample.", low=0, high=2**31 - 1, affects=False, panel="Run"
@@ -121,7 +127,9 @@ class EmbedConfig(Config):
         None, "Table name,group for a folder of images: the patient of each image, say.", affects=False
     )
     batch: int = option(256, "Patches in a batch.", low=1, affects=False)
-    dtype: Literal["float16", "float32"] = option("float16", "How features are stored.")
+    dtype: Literal["float16", "float32"] = option(
+        "float16", "How features are stored; with --layout clam or trident float32 by default, which their models need."
+    )
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "Arithmetic of the encoder; auto is bf16 on CUDA, fp32 on CPU."
     )

@@ -55,9 +55,9 @@ class TileConfig(Config):
         False, "Copy the JPEG bytes of native tiles; --mpp and --patch-size must be theirs.", panel="Patches"
     )
 
-    layout: Literal["sgcl", "trident"] = option(
+    layout: Literal["sgcl", "clam", "trident"] = option(
         "sgcl",
-        "Where patches lie: patches/ID.h5 as CLAM has it too, or TRIDENT's tree.",
+        "Where patches lie and for whose readers: patches/ID.h5, the same in pixels of a level for CLAM, or TRIDENT's tree.",
         affects=False,
         panel="Patches",
     )

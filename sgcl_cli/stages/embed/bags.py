@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout
+from sgcl_cli.artefacts import layout, peers
 from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
 from sgcl_cli.artefacts.results import Failure
 from sgcl_cli.config import EmbedConfig
-from sgcl_cli.engine.loader import Batch, Failed, Missing
+from sgcl_cli.engine.loader import Batch, Failed, Missing, decode_jpeg
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.errors import ArtefactError
 
@@ -93,6 +94,9 @@ class Source(Protocol):
         :raises SgclError: it cannot be read.
         """
 
+    def picture(self, slide_id: str) -> NDArray[np.uint8] | None:
+        """The whole slide, reduced, uint8 (H, W, 3); None where there is no picture of it."""
+
 
 def kind_of(index: PatchIndex) -> Kind:
     """What all patches of an index have in common."""
@@ -105,7 +109,17 @@ def bag_of(file: PatchFile, start: int, *, tolerant: bool = False) -> Bag:
     attributes: dict[str, Any] = {"source_identity": file.source.get("identity")}
     if file.label is not None:
         attributes["label_names"] = json.dumps(list(file.label_names))
-    return Bag(file.slide_id, file.id, file.path, start, len(file), columns, attributes, file.geometry, tolerant)
+    return Bag(
+        file.slide_id, file.id, file.path, start, len(file), columns, attributes, peers.whole(file.geometry), tolerant
+    )
+
+
+def stored_picture(file: Path) -> NDArray[np.uint8] | None:
+    """The picture that ``sgcl tile`` left of the slide of a file of patches, uint8 (H, W, 3); None where it is not there."""
+    path = layout.thumbnail(file)
+    with contextlib.suppress(ArtefactError, OSError):
+        return None if path is None else decode_jpeg(path.read_bytes(), str(path))
+    return None
 
 
 def failed(damaged: dict[Path, ArtefactError], root: Path) -> list[Failure]:

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import peers, store
 from sgcl_cli.artefacts.features import FeatureFile, open_file
 from sgcl_cli.report.cohort import picture_side
 from sgcl_cli.report.maps import MapPage, SlideMap, paint, render
@@ -137,9 +137,7 @@ def places(file: FeatureFile) -> NDArray[np.float64]:
 
 def level0_sides(file: FeatureFile) -> NDArray[np.float64] | None:
     """Width and height of a patch in level-0 pixels, float64 (2,); None where the file does not tell."""
-    geometry = file.geometry or {}
-    side = geometry.get("patch_size_level0_xy", geometry.get("patch_size_level0"))
-    return None if side is None else np.broadcast_to(np.asarray(side, np.float64), (2,))
+    return peers.sides(file.geometry or {})
 
 
 def _on_slide(file: FeatureFile) -> bool:

@@ -316,7 +316,8 @@ def _further(work: _Work, made: Sequence[Bag], reporter: Reporter) -> list[tuple
     paths = {bag.slide_id: work.path(bag) for bag in made}
     for form in further_forms(config.also):
         sources = {slide_id: (path, work.identities[slide_id]) for slide_id, path in paths.items()}
-        said.append((f"also {form}", f"{exports.export(form, work.home, sources)} of {len(paths)} files written"))
+        written = exports.export(form, work.home, sources, work.source.picture)
+        said.append((f"also {form}", f"{written} of {len(paths)} files written"))
     if config.map:
         from sgcl_cli.stages.embed import maps
 

@@ -6,6 +6,7 @@ a patch does not depend on when it was read.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import coordinates, layout, store
+from sgcl_cli.artefacts import coordinates, peers, store
 from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
 from sgcl_cli.artefacts.results import Failure
 from sgcl_cli.config import EmbedConfig
@@ -31,9 +32,9 @@ from sgcl_cli.slide.open.discover import Entry, discover
 from sgcl_cli.slide.open.files import identity
 from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.slide.open.tiff import check_whole
-from sgcl_cli.slide.read import bands, direct
+from sgcl_cli.slide.read import bands, direct, overview
 from sgcl_cli.slide.read.threads import Threads
-from sgcl_cli.stages.embed.bags import Bag, Kind, Todo, bag_of, failed, kind_of
+from sgcl_cli.stages.embed.bags import Bag, Kind, Todo, bag_of, failed, kind_of, stored_picture
 from sgcl_cli.stages.tile.coordinates import locate
 
 _MIXED = 0.05  # share by which resolutions of one run may differ
@@ -96,6 +97,20 @@ class SlidePatches:
         if isinstance(made, SgclError):
             raise made
         return made
+
+    def picture(self, slide_id: str) -> NDArray[np.uint8] | None:
+        """The whole slide as ``sgcl tile`` left it, else read here; None where it cannot be."""
+        stored = stored_picture(next(bag for bag in self.bags if bag.slide_id == slide_id).path)
+        if stored is not None or slide_id not in self.jobs:
+            return stored
+        job = self.jobs[slide_id]
+        mpp = job.given_mpp if job.given_mpp is not None else job.entry.mpp
+        with (
+            contextlib.suppress(SlideError),
+            Slide(job.entry.path, given_mpp=mpp, default_mpp=job.default_mpp) as slide,
+        ):
+            return overview.thumbnail(slide).pixels
+        return None
 
 
 def _workers(config: EmbedConfig, runtime: Runtime, sharers: int) -> int:
@@ -269,18 +284,17 @@ def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None
     with Slide(entry.path, given_mpp=entry.mpp, default_mpp=default_mpp) as slide:
         located = locate(path, told, slide)
         mpp = located.sides[0] * slide.mpps[0] / told.patch_size
-        nominal = layout.magnification(slide.mpp)
-        geometry = {
-            "patch_size": told.patch_size,
-            "patch_size_level0": located.sides[0],
+        geometry: dict[str, Any] = {
             "level0_width": slide.size[0],
             "level0_height": slide.size[1],
-            "level0_magnification": nominal,
-            "target_magnification": nominal * told.patch_size / located.sides[0],
-            "mpp_level0": slide.mpp,
             "mpp_target": mpp,
             "name": entry.slide_id,
         }
+        if slide.mpps[0] == slide.mpps[1]:
+            geometry |= peers.trident(located.sides[0], told.patch_size, slide.mpp) | {"mpp_level0": slide.mpp}
+        else:
+            oblong = {peers.EXACT: np.array(located.sides), "mpp_level0_xy": np.array(slide.mpps)}
+            geometry |= {"patch_size": told.patch_size, **oblong}
         unique = identity(entry.path, entry.further)
         remarks = tuple(slide.remarks)
     return Found(

@@ -23,7 +23,7 @@ from sgcl_cli.engine.decoders import Source as Decoder
 from sgcl_cli.engine.loader import Batch, Called, Failed, Loader, Missing, StoredPatches
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.errors import ArtefactError, ConfigError
-from sgcl_cli.stages.embed.bags import Bag, Kind, Source, Todo, bag_of, failed, kind_of
+from sgcl_cli.stages.embed.bags import Bag, Kind, Source, Todo, bag_of, failed, kind_of, stored_picture
 
 
 @dataclass
@@ -58,6 +58,9 @@ class Decoded:
         pixels = np.empty((self.decoder.size, self.decoder.size, 3), np.uint8)
         self.decoder.into(bag.start + row, pixels)
         return pixels
+
+    def picture(self, slide_id: str) -> NDArray[np.uint8] | None:
+        return stored_picture(next(bag for bag in self.bags if bag.slide_id == slide_id).path)
 
 
 def images(config: EmbedConfig, card: EncoderCard) -> Decoded:

@@ -129,8 +129,7 @@ def _anchor(index: PatchIndex, examples: AnchorExamples) -> Any:
 
     file, row = index.locate(examples.anchor)
     first = int(index.starts[index.slide_of[examples.anchor]])
-    side = float(file.geometry.get("patch_size_level0", index.patch_size))
-    centres: NDArray[np.float64] = file.coords.astype(np.float64) + side / 2
+    centres: NDArray[np.float64] = file.coords.astype(np.float64) + file.sides / 2
     kinds: list[tuple[str, Shown]] = [(name, getattr(examples, kind)) for kind, name in _KINDS]
     rows = [
         Row(
@@ -144,7 +143,14 @@ def _anchor(index: PatchIndex, examples: AnchorExamples) -> Any:
     ]
     thumbnail, extent = _thumbnail(file)
     return Anchor(
-        file.slide_id, _picture(index, examples.anchor), tuple(centres[row]), centres, side, thumbnail, extent, rows
+        file.slide_id,
+        _picture(index, examples.anchor),
+        tuple(centres[row]),
+        centres,
+        float(file.sides[0]),
+        thumbnail,
+        extent,
+        rows,
     )
 
 

@@ -20,7 +20,7 @@ from sgcl_cli.slide.lattice import Geometry, Lattice
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.slide.open.reader import Slide
 
-_FIELD_OF_VIEW = 0.05  # share by which it may differ from --patch-size at --mpp
+FIELD_OF_VIEW = 0.1  # share by which it may differ from --patch-size at --mpp, as embed takes it of patches and encoder
 _SQUARE = 0.01  # share by which a patch's sides may differ in um
 _OVERHANG = 0.5  # level-0 pixels
 
@@ -93,7 +93,7 @@ def placed(path: Path, sha256: str, slide: Slide, config: TileConfig) -> Placed:
     located = locate(path, found, slide)
     sides, across = located.sides, located.sides[0] * slide.mpps[0]
     mpp = across / config.patch_size
-    if abs(mpp / config.mpp - 1) > _FIELD_OF_VIEW:
+    if abs(mpp / config.mpp - 1) > FIELD_OF_VIEW:
         raise SlideError(
             f"the patches of {path.name} are {sides[0]:g} level-0 pixels wide, which are {across:.4g} um; "
             f"{config.patch_size} pixels at {config.mpp:g} um/px are {config.patch_size * config.mpp:g}",

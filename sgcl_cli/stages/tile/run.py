@@ -37,6 +37,7 @@ from sgcl_cli.stages.tile.slide import TRIED, Job, Row, Survey, class_counts, pa
 
 _SERIES_TIMEOUT = 60.0  # seconds
 _MUCH_INK = 0.01  # of the tissue
+_NOMINAL = 0.03  # share by which resolutions of one nominal magnification differ as a rule
 _MIXED = 1.5  # between the coarsest and the finest level 0 of a cohort
 
 
@@ -181,6 +182,8 @@ def _refuse_other_layout(config: TileConfig, folder: Path, present: Sequence[Pat
 
 def _refuse_other_settings(made: PatchFile, config: TileConfig, drawings: Drawings, job: Job | None) -> None:
     changes = differences(made.config, config.affecting())
+    if (made.source.get("layout") == "clam") != (config.layout == "clam"):
+        changes.append(f"--layout was {made.source.get('layout', 'sgcl')}, is {config.layout}")
     if job is None:
         changes += renamed(made.label_names, drawings.names)
     else:
@@ -320,7 +323,12 @@ def _mixture(rows: Sequence[Row]) -> str:
 
 def _shortcomings(row: Row, config: TileConfig) -> str:
     said = [row.remarks] if row.remarks else []
-    if row.mpp_actual > config.mpp * LEVEL_0_UPSAMPLING:
+    if config.from_coords is not None:
+        if abs(row.mpp_actual / config.mpp - 1) > _NOMINAL:
+            said.append(
+                f"the patches of its coordinate file are at {row.mpp_actual:.4g} um/px, asked for {config.mpp:g}"
+            )
+    elif row.mpp_actual > config.mpp * LEVEL_0_UPSAMPLING:
         said.append(
             f"level 0 is {row.mpp_actual:.4g} um/px, so patches at {config.mpp:g} hold less detail than they could"
         )

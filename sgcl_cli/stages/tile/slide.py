@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout, store
+from sgcl_cli.artefacts import layout, peers, store
 from sgcl_cli.artefacts.patches import SCHEMA, PatchWriter
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
@@ -274,7 +274,11 @@ def _plan(slide: Slide, job: Job, geometry: Geometry) -> Row:
     """The slide's row as far as it is known before looking at pixels."""
     config, entry = job.config, job.entry
     if not config.allow_upsample:
-        slide.check_resolves(config.mpp)
+        slide.check_resolves(geometry.mpp)
+    if config.layout == "clam" and not geometry.square:
+        raise SlideError(
+            f"{slide.path.name}: its pixels are oblong, and CLAM reads squares of pixels", "leave out --layout clam"
+        )
     level = slide.best_level(geometry.mpp)
     unique = identity(entry.path, entry.further)
     return Row(
@@ -435,7 +439,7 @@ def _read(
             files = _encoded(slide, source, plan, corners, patch, config.jpeg_quality, threads)
         readable, blur = _write(writer, files, len(lattice), progress)
         lost = corners[~readable].tolist()
-        return _Reading(source.path, source.why, slide.mpp * source.pitch, readable, lost, blur * config.mpp)
+        return _Reading(source.path, source.why, slide.mpp * source.pitch, readable, lost, blur * geometry.mpp)
 
 
 def _read_oblong(
@@ -451,7 +455,7 @@ def _read_oblong(
     readable, blur = _write(writer, files, len(lattice), progress)
     coarsest = slide.mpp * slide.downsamples[slide.best_level(config.mpp)]
     lost = lattice.coords[~readable].tolist()
-    return _Reading(slide.library, oblong.WHY, coarsest, readable, lost, blur * config.mpp)
+    return _Reading(slide.library, oblong.WHY, coarsest, readable, lost, blur * geometry.mpp)
 
 
 def _write(
@@ -533,6 +537,7 @@ def _finish(
                 "path_why": reading.why,
                 "unreadable": reading.unreadable,
                 "overhanging": row.overhanging,
+                **({"layout": "clam"} if job.config.layout == "clam" else {}),
             },
             "reason": row.reason,
             **({} if label is None else {"label_names": job.drawn.names}),
@@ -543,16 +548,9 @@ def _finish(
 
 
 def _coords_attributes(slide: Slide, job: Job, row: Row, geometry: Geometry) -> dict[str, Any]:
-    """What readers of TRIDENT and CLAM look for, right or left out, and the exact resolution.
-
-    CLAM counts ``patch_size`` in pixels of ``patch_level``, TRIDENT in pixels at the target; only where a level has the
-    target's resolution to within half a level-0 pixel over a patch are both true. TRIDENT knows level 0 by a nominal
-    magnification and takes the field of view from its ratio to the target's, so the target's is written such that the ratio
-    is exact. Both take level-0 pixels for square: where they are oblong, what says otherwise is left out.
-    """
-    config = job.config
+    """What readers of TRIDENT and CLAM look for, right or left out, and the exact resolution."""
+    config, chosen = job.config, job.drawn.coords is None
     attributes: dict[str, Any] = {
-        "patch_size": config.patch_size,
         "name": row.slide_id,
         "savetodir": "patches",
         "save_path": "patches",
@@ -561,31 +559,20 @@ def _coords_attributes(slide: Slide, job: Job, row: Row, geometry: Geometry) -> 
         "mpp_target": config.mpp,
         "mpp_actual": row.mpp_actual,
     }
-    if job.drawn.coords is None:
+    if chosen and config.layout != "clam":
         attributes |= {"overlap": config.overlap, "stride": config.patch_size - config.overlap}
     if not geometry.square:
         return attributes | {
-            "patch_size_level0_xy": np.array(geometry.sides),
-            **({"stride0_xy": np.array(geometry.strides)} if job.drawn.coords is None else {}),
+            "patch_size": config.patch_size,
+            peers.EXACT: np.array(geometry.sides),
+            **({"stride0_xy": np.array(geometry.strides)} if chosen else {}),
             "mpp_level0_xy": np.array(slide.mpps),
         }
-    side, nominal = geometry.patch_size_level0, layout.magnification(slide.mpp)
-    attributes |= {
-        "patch_size_level0": side,
-        "level0_magnification": nominal,
-        "target_magnification": nominal * config.patch_size / side,
-        "mpp_level0": slide.mpp,
-        **({"stride0": geometry.stride_level0} if job.drawn.coords is None else {}),
-    }
-    downsample = slide.downsamples[row.level]
-    if abs(config.patch_size * downsample - side) <= 0.5:
-        attributes |= {
-            "patch_level": row.level,
-            "downsample": np.array([downsample, downsample]),
-            "level_dim": np.array(slide.level_sizes[row.level]),
-            "downsampled_level_dim": np.array(slide.level_sizes[row.level]),
-        }
-    return attributes
+    attributes |= {"mpp_level0": slide.mpp, **({"stride0": geometry.stride_level0} if chosen else {})}
+    level = peers.Level(row.level, slide.level_sizes[row.level], slide.downsamples[row.level])
+    if config.layout == "clam":
+        return attributes | peers.of_level(geometry.patch_size_level0, slide.mpp, level)
+    return attributes | peers.square(geometry.patch_size_level0, config.patch_size, slide.mpp, level)
 
 
 def _why_empty(somewhere: bool, job: Job, overhanging: int) -> str:

@@ -401,3 +401,22 @@ def test_two_processes_share_the_slides(config: EmbedConfig, tmp_path: Path) -> 
     assert json.loads(said[0][0])["patches"] == 31 and said[1][0] == ""
     for first, second in zip(open_features(config.out).files, open_features(out).files, strict=True):
         np.testing.assert_allclose(first.features, second.features, rtol=0, atol=1e-5)
+
+
+def test_features_for_clams_and_tridents_models_are_float32(config: EmbedConfig) -> None:
+    """Their layers refuse half precision; what is set by hand stands, and is in the command that is recorded."""
+    given = {"patches": config.patches, "encoder": config.encoder, "out": config.out}
+    chosen = {layout: EmbedConfig.resolve(given, {"layout": layout}) for layout in ("sgcl", "clam", "trident")}
+    assert {layout: each.dtype for layout, each in chosen.items()} == {
+        "sgcl": "float16",
+        "clam": "float32",
+        "trident": "float32",
+    }
+    half = EmbedConfig.resolve(given, {"layout": "clam", "dtype": "float16"})
+    assert half.dtype == "float16" and "--dtype float16" in half.command_line()
+    embed(chosen["clam"])
+    (path, *_) = sorted((Path(config.out) / "h5_files").glob("*.h5"))
+    with h5py.File(path) as file:
+        layer = torch.nn.Linear(file["features"].shape[1], 2)
+        assert layer(torch.from_numpy(file["features"][:])).shape == (len(file["coords"]), 2)
+        assert np.issubdtype(type(file["coords"].attrs["patch_size_level0"]), np.integer)

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import h5py
 import numpy as np
+import openslide
 import pytest
 import tifffile
 
@@ -349,3 +350,23 @@ def test_going_on_reads_only_what_is_missing(tmp_path, slides):
     whole = dict(slide_source.read_patches(job, lambda: 1))
     rest = dict(slide_source.read_patches(replace(job, done=50), lambda: 1))
     assert sorted(rest) == [*range(50, 64)] and all(np.array_equal(rest[row], whole[row]) for row in rest)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_anndata_shows_the_slide_under_its_patches(tmp_path, slides, kept):
+    """The thumbnail that tiling left, else one that is read from the slide."""
+    anndata = pytest.importorskip("anndata")
+    coords = tiled(tmp_path / "coords", slides / "a.tif", coords_only=True)
+    if not kept:
+        (coords / "thumbnails" / "a.jpg").unlink()
+    (slides / "b.tif").unlink()
+    embed(config(coords, slides, tmp_path / "f", also="anndata"))
+    data = anndata.read_h5ad(tmp_path / "f" / "anndata" / "a.h5ad")
+    shown = data.uns["spatial"]["a"]["images"]["hires"]
+    factor = data.uns["spatial"]["a"]["scalefactors"]["tissue_hires_scalef"]
+    assert shown.shape == (128, 128, 3) and factor == 0.25
+    with openslide.OpenSlide(slides / "a.tif") as slide:
+        whole = np.asarray(slide.read_region((0, 0), 0, (SIDE, SIDE)).convert("RGB"))
+    expected = whole.reshape(128, 4, 128, 4, 3).mean((1, 3))
+    one, other = ((pixels @ (0.299, 0.587, 0.114)).ravel() for pixels in (shown, expected))  # JPEG halves colour
+    assert np.corrcoef(one, other)[0, 1] > 0.98

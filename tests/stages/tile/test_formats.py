@@ -123,6 +123,8 @@ def test_native_tiles_of_oblong_pixels_are_not_copied(tmp_path, inline):
     oblong = write_tiled(tmp_path / "oblong.tif", tissue(768, 512), (2.0, 3.0))
     with pytest.raises(SlideError, match="its pixels are oblong, so its tiles are no patches"):
         tile(config(tmp_path / "out", oblong, mpp=4.0, lossless=True), Silent())
+    with pytest.raises(SlideError, match="its pixels are oblong, and CLAM reads squares of pixels"):
+        tile(config(tmp_path / "out", oblong, mpp=4.0, layout="clam"), Silent())
 
 
 def test_plain_images_by_name_list_and_folder(tmp_path, inline):

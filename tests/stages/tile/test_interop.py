@@ -73,7 +73,8 @@ def clam_patches(out: Path, slide: Path) -> list[tuple[tuple[int, int], np.ndarr
     """As CLAM's dataset of a slide: (x, y) at level 0 and ``patch_size`` pixels of ``patch_level``."""
     with h5py.File(out / "patches" / f"{slide.stem}.h5", "r") as file, openslide.OpenSlide(slide) as source:
         data = file["coords"]
-        level, side = int(data.attrs["patch_level"]), int(data.attrs["patch_size"])
+        level, side = data.attrs["patch_level"], data.attrs["patch_size"]
+        assert np.issubdtype(type(level), np.integer) and np.issubdtype(type(side), np.integer)
         assert tuple(data.attrs["level_dim"]) == source.level_dimensions[level]
         assert tuple(data.attrs["downsample"]) == (source.level_downsamples[level],) * 2
         return [
@@ -91,7 +92,9 @@ def trident_patches(tree: Path, slide: Path) -> list[tuple[tuple[int, int], np.n
         ratio = data.attrs["level0_magnification"] / data.attrs["target_magnification"]
         side = int(data.attrs["patch_size"])
         extent = round(side * ratio)
-        assert extent == round(data.attrs["patch_size_level0"])
+        told = data.attrs["patch_size_level0"]
+        source.read_region((0, 0), 0, (told, told))  # as its heatmaps do, which fails for a float
+        assert extent == told
         assert 0 <= int(data.attrs["overlap"]) < side
         patches = []
         for x, y in data[:].tolist():
@@ -113,6 +116,33 @@ def test_clams_reader_sees_the_same_patches(tmp_path, inline, mpp):
     slide = write_slide(tmp_path / "in" / "s 1.tif")
     tile(config(tmp_path / "out", slide, mpp=mpp, min_tissue=0.0), Silent())
     agree(PatchIndex.open(tmp_path / "out"), clam_patches(tmp_path / "out", slide))
+
+
+@pytest.mark.parametrize(("mpp", "level", "size"), [(3.2, 0, 102), (8.0, 1, 64), (12.0, 1, 96), (2.1, 0, 67)])
+def test_clam_reads_our_files_at_any_resolution(tmp_path, inline, mpp, level, size):
+    """In pixels of the level that resolves the patches, as many as are nearest to their field of view."""
+    slide = write_slide(tmp_path / "in" / "s.tif")
+    settings = {"mpp": mpp, "min_tissue": 0.0, "layout": "clam", "overlap": 32}
+    tile(config(tmp_path / "out", slide, **settings), Silent())
+    index = PatchIndex.open(tmp_path / "out", pixels=True)
+    made = index.files[0].geometry
+    assert (made["patch_level"], made["patch_size"]) == (level, size)
+    assert made["patch_size_level0_xy"] == pytest.approx([64 * mpp / 2] * 2) == index.files[0].sides
+    assert index.patch_size == 64 and index.mpp == mpp and not {"overlap", "stride"} & set(made)
+    theirs = clam_patches(tmp_path / "out", slide)
+    resized = [(corner, cv2.resize(pixels, (64, 64), interpolation=cv2.INTER_AREA)) for corner, pixels in theirs]
+    agree(index, resized)
+
+
+def test_files_in_one_peers_pixels_do_not_pass_for_the_others(tmp_path, inline):
+    slide = write_slide(tmp_path / "in" / "s.tif")
+    tile(config(tmp_path / "clam", slide, layout="clam"), Silent())
+    assert tile(config(tmp_path / "clam", slide, layout="clam"), Silent()).data["skipped"] == 1
+    with pytest.raises(ConfigError, match="--layout was clam, is sgcl"):
+        tile(config(tmp_path / "clam", slide), Silent())
+    tile(config(tmp_path / "ours", slide), Silent())
+    with pytest.raises(ConfigError, match="--layout was sgcl, is clam"):
+        tile(config(tmp_path / "ours", slide, layout="clam"), Silent())
 
 
 @pytest.mark.parametrize(
@@ -243,6 +273,39 @@ def test_another_field_of_view_is_refused_with_the_right_settings(tmp_path, inli
     assert e.value.hint == "use --patch-size 64 --mpp 1.02"
     outcome = tile(config(tmp_path / "out", slide, mpp=0.51, patch_size=128, from_coords=tmp_path / "job"), Silent())
     assert outcome.data["patches"] == 5
+
+
+def test_patches_of_mixed_scanners_are_resampled_each_from_its_own_field_of_view(tmp_path, inline):
+    """128 level-0 pixels at 0.5 and at 0.545 um/px: 64 pixels at 0.5 * 2 and, by 9 %, at 1.09; 12 % are too many."""
+    slides = [
+        write_slide(tmp_path / "in" / f"{name}.tif", mpp) for name, mpp in (("a", 0.5), ("b", 0.545), ("c", 0.56))
+    ]
+    for slide in slides:
+        write_clam(tmp_path / "clam", slide, SCATTERED, size=128)
+    outcome = tile(config(tmp_path / "out", *slides, mpp=1.0, from_coords=tmp_path / "clam"), Silent())
+    assert {row["slide_id"]: row["mpp_actual"] for row in outcome.data["slides"]} == pytest.approx(
+        {"a": 1.0, "b": 1.09}
+    )
+    assert outcome.warnings == ["b.tif: the patches of its coordinate file are at 1.09 um/px, asked for 1"]
+    (failure,) = outcome.failures
+    assert failure.slide_id == "c" and "128 level-0 pixels wide, which are 71.68 um" in failure.reason
+    index = PatchIndex.open(tmp_path / "out", pixels=True)
+    assert [file.sides.tolist() for file in index.files] == [[128, 128]] * 2
+    for number, slide in enumerate(slides[:2]):
+        theirs = clam_patches(tmp_path / "clam", slide)
+        resized = [cv2.resize(pixels, (64, 64), interpolation=cv2.INTER_AREA) for _, pixels in theirs]
+        for row, pixels in enumerate(resized):
+            ours = simplejpeg.decode_jpeg(index.files[number].read(row)).astype(float)
+            assert np.abs(ours - pixels).mean() < 3
+
+
+def test_the_pixels_of_a_coarse_scanner_are_taken_as_they_are(tmp_path, inline):
+    """Level-0 patches of a slide 9 % coarser than asked for: nothing is enlarged, so there is nothing to refuse."""
+    slide = write_slide(tmp_path / "in" / "s.tif", 0.545)
+    write_clam(tmp_path / "clam", slide, SCATTERED)
+    settings = {"mpp": 0.5, "from_coords": tmp_path / "clam", "jpeg_quality": 100}
+    tile(config(tmp_path / "out", slide, **settings), Silent())
+    agree(PatchIndex.open(tmp_path / "out", pixels=True), clam_patches(tmp_path / "clam", slide))
 
 
 def test_what_overhangs_is_counted_and_what_lies_outside_is_refused(tmp_path, inline):

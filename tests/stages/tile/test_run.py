@@ -375,7 +375,9 @@ def test_attributes_that_other_readers_look_for(tmp_path, inline):
     assert (exact["patch_level"], exact["level_dim"], exact["downsample"]) == (0, [SIDE, SIDE], [1.0, 1.0])
     assert trident <= set(between) and not clam & set(between)
     assert between["patch_size"] == 64 and between["overlap"] == 16
-    assert between["patch_size_level0"] == pytest.approx(64 * 1.6) and between["stride0"] == pytest.approx(48 * 1.6)
+    assert between["patch_size_level0"] == 102 and type(between["patch_size_level0"]) is int
+    assert between["patch_size_level0_xy"] == pytest.approx([64 * 1.6] * 2)
+    assert between["stride0"] == pytest.approx(48 * 1.6)
     assert (between["level0_magnification"], between["target_magnification"]) == (20, 12.5)
     assert (between["mpp_level0"], between["mpp_target"], between["mpp_actual"]) == (0.5, 0.8, 0.8)
 
