@@ -12,7 +12,7 @@ from sgcl_cli.artefacts.lock import Lock, held
 from sgcl_cli.engine.pool import Progress, Result
 from sgcl_cli.progress import Reporter
 from sgcl_cli.slide.open.discover import Entry
-from sgcl_cli.stages.tile.slide import Job, Row, patches_path
+from sgcl_cli.stages.tile.job import Job, Row, patches_path
 
 _POLL = 1.0  # seconds between looks at the locks of others
 

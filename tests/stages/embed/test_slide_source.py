@@ -26,7 +26,8 @@ from sgcl_cli.engine.pool import Lost, Progress, Result
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.stages.embed import embed, slide_source
-from sgcl_cli.stages.tile.slide import Job, tile_slide
+from sgcl_cli.stages.tile.job import Job
+from sgcl_cli.stages.tile.slide import tile_slide
 
 SIDE, TILE = 512, 64
 
