@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,31 +9,22 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import peers
 from sgcl_cli.artefacts.patches import PatchWriter
-from sgcl_cli.slide.lattice import Geometry, Lattice
+from sgcl_cli.slide.lattice import Geometry, shares
 from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.stages.tile.job import Job, Row
+from sgcl_cli.stages.tile.plan import PatchPlan
 from sgcl_cli.stages.tile.reading import Reading
 
 
-def finish(
-    writer: PatchWriter,
-    slide: Slide,
-    job: Job,
-    row: Row,
-    geometry: Geometry,
-    lattice: Lattice,
-    reading: Reading,
-    label: NDArray[np.int16] | None,
-    shares: Mapping[str, NDArray[np.float32]],
-) -> None:
+def finish(writer: PatchWriter, slide: Slide, job: Job, plan: PatchPlan, reading: Reading) -> None:
     """Write the columns and the attributes of a slide whose patches are written, which completes its file."""
-    status = job.entry.path.stat()
+    row, lattice, status = plan.row, plan.lattice, job.entry.path.stat()
     writer.finish(
         coords=lattice.coords,
         grid=lattice.grid,
         tissue=lattice.tissue,
-        label=label,
-        shares=shares,
+        label=plan.label,
+        shares=_shares(plan, slide.size, reading),
         attributes={
             "id": row.id,
             "slide_id": row.slide_id,
@@ -59,14 +49,22 @@ def finish(
                 **({"layout": "clam"} if job.config.layout == "clam" else {}),
             },
             "reason": row.reason,
-            **({} if label is None else {"label_names": job.drawn.names}),
+            **({} if plan.label is None else {"label_names": job.drawn.names}),
         },
-        coords_attributes=coords_attributes(slide, job, row, geometry),
+        coords_attributes=_coords_attributes(slide, job, row, plan.geometry),
         pixels=not job.config.coords_only,
     )
 
 
-def coords_attributes(slide: Slide, job: Job, row: Row, geometry: Geometry) -> dict[str, Any]:
+def _shares(plan: PatchPlan, size: tuple[int, int], reading: Reading) -> dict[str, NDArray[np.float32]]:
+    """The optional numbers of each patch: under pen as the thumbnail shows it, and what was measured on its pixels."""
+    found = {"pen": shares(plan.found.pen, size, plan.geometry, plan.lattice)}
+    if reading.blur is not None:
+        found["blur"] = reading.blur
+    return found if plan.labels is None else found | {"label_share": plan.labels.share}
+
+
+def _coords_attributes(slide: Slide, job: Job, row: Row, geometry: Geometry) -> dict[str, Any]:
     """What readers of TRIDENT and CLAM look for, right or left out, and the exact resolution."""
     config, chosen = job.config, job.drawn.coords is None
     attributes: dict[str, Any] = {

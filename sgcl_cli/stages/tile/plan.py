@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.patches import SCHEMA
 from sgcl_cli.errors import SlideError
+from sgcl_cli.slide import overlay
 from sgcl_cli.slide.annotations.outlines import Labels, label_patches, region_mask
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
 from sgcl_cli.slide.open.discover import Entry
@@ -36,17 +37,45 @@ def open_slide(job: Job) -> Slide:
     return Slide(job.entry.path, given_mpp=job.entry.mpp, default_mpp=job.config.slide_mpp)
 
 
-def lay_out(
-    slide: Slide, job: Job, threads: Threads
-) -> tuple[Row, Geometry, Thumbnail, Segmentation, Lattice, Labels | None]:
-    """Where the slide's patches lie and what they are called; all that is known before reading them."""
+@dataclass(frozen=True)
+class PatchPlan:
+    """Where the patches of a slide lie and what they are called.
+
+    :ivar row: the slide's row, as far as it is known before its patches are read.
+    :ivar found: tissue and marks on the thumbnail.
+    :ivar labels: the patches' classes; None where the cohort has no annotations.
+    """
+
+    row: Row
+    geometry: Geometry
+    thumbnail: Thumbnail
+    found: Segmentation
+    lattice: Lattice
+    labels: Labels | None
+
+    @property
+    def label(self) -> NDArray[np.int16] | None:
+        """The number of each patch's class."""
+        return None if self.labels is None else self.labels.label
+
+    def overlay(self) -> NDArray[np.uint8]:
+        """The thumbnail with tissue outlined and patches marked, uint8 (H, W, 3)."""
+        sides, scale = self.geometry.sides, self.thumbnail.scale
+        return overlay.draw(self.thumbnail.pixels, self.found.tissue, self.lattice, sides, scale, self.label)
+
+
+def lay_out(slide: Slide, job: Job, threads: Threads) -> PatchPlan:
+    """Find the slide's patches, without reading them.
+
+    :raises SlideError: the slide cannot be used.
+    """
     foreign = _foreign(slide, job)
     geometry = Geometry(job.config.patch_size, job.config.overlap, job.config.mpp, *slide.mpps)
     if foreign is None:
         _check_room(slide, geometry)
     else:
         geometry = foreign.geometry
-    row = _plan(slide, job, geometry)
+    row = _first_row(slide, job, geometry)
     thumbnail = overview.thumbnail(slide, threads)
     found = _where(slide, thumbnail, job)
     if _ink_of(job) == "auto":
@@ -64,18 +93,27 @@ def lay_out(
     else:
         found, lattice = replace(found, tissue=np.zeros_like(found.tissue)), foreign.lattice
         row = replace(row, overhanging=foreign.overhanging)
-    labels = labels_of(slide, job, lattice, geometry)
-    return counted(row, job, found.tissue, lattice, labels), geometry, thumbnail, found, lattice, labels
+    labels = _labels(slide, job, lattice, geometry)
+    return _counted(PatchPlan(row, geometry, thumbnail, found, lattice, labels), job)
 
 
-def counted(row: Row, job: Job, mask: NDArray[np.bool_], lattice: Lattice, labels: Labels | None) -> Row:
-    """The row with the patches counted, or why there are none."""
-    return replace(
-        row,
-        patches=len(lattice),
-        reason=_why_empty(bool(mask.any()), job, row.overhanging) if not len(lattice) else "",
-        labels=None if labels is None else class_counts(labels.label, job.drawn.names or ()),
+def without(plan: PatchPlan, lost: NDArray[np.bool_], slide: Slide, job: Job) -> PatchPlan:
+    """The plan without the patches that ``lost``, bool (N,), marks."""
+    lattice = plan.lattice.where(~lost)
+    labels = _labels(slide, job, lattice, plan.geometry)
+    return _counted(replace(plan, lattice=lattice, labels=labels), job)
+
+
+def _counted(plan: PatchPlan, job: Job) -> PatchPlan:
+    """The plan with the patches counted in its row, or why there are none."""
+    somewhere = bool(plan.found.tissue.any())
+    row = replace(
+        plan.row,
+        patches=len(plan.lattice),
+        reason=_why_empty(somewhere, job, plan.row.overhanging) if not len(plan.lattice) else "",
+        labels=None if plan.label is None else class_counts(plan.label, job.drawn.names or ()),
     )
+    return replace(plan, row=row)
 
 
 def _foreign(slide: Slide, job: Job) -> coordinates.Placed | None:
@@ -94,7 +132,7 @@ def _check_room(slide: Slide, geometry: Geometry) -> None:
         )
 
 
-def _plan(slide: Slide, job: Job, geometry: Geometry) -> Row:
+def _first_row(slide: Slide, job: Job, geometry: Geometry) -> Row:
     """The slide's row as far as it is known before looking at pixels."""
     config, entry = job.config, job.entry
     if not config.allow_upsample:
@@ -159,7 +197,7 @@ def _where(slide: Slide, thumbnail: Thumbnail, job: Job) -> Segmentation:
     return replace(found, tissue=inside if config.roi_mode == "replace" else inside & found.tissue)
 
 
-def labels_of(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Labels | None:
+def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Labels | None:
     """The patches' classes; None where the cohort has no annotations."""
     if job.drawn.names is None:
         return None

@@ -12,12 +12,11 @@ from sgcl_cli.artefacts.patches import PatchWriter
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide.lattice import Geometry, Lattice
 from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.slide.read import bands, direct, lossless, oblong
 from sgcl_cli.slide.read.threads import Threads
 from sgcl_cli.slide.tissue import focus
-from sgcl_cli.stages.tile.plan import refuse_oblong_tiles
+from sgcl_cli.stages.tile.plan import PatchPlan, refuse_oblong_tiles
 
 
 @dataclass(frozen=True)
@@ -41,41 +40,35 @@ class Reading:
 
 
 def read_patches(
-    writer: PatchWriter,
-    slide: Slide,
-    lattice: Lattice,
-    geometry: Geometry,
-    config: TileConfig,
-    progress: Progress,
-    threads: Threads,
+    writer: PatchWriter, slide: Slide, plan: PatchPlan, *, config: TileConfig, progress: Progress, threads: Threads
 ) -> Reading:
     """Read, encode and write the patches, band by band, in the lattice's order.
 
     :raises SlideError: none of them can be read.
     """
+    lattice, geometry = plan.lattice, plan.geometry
     if config.coords_only or not len(lattice):
         every = np.ones(len(lattice), np.bool_)
         return Reading("none", "coordinates alone" if config.coords_only else "no patches", 0.0, every, [])
     if not geometry.square:
-        return _read_oblong(writer, slide, lattice, geometry, config, progress)
+        return _read_oblong(writer, slide, plan, config, progress)
     corners, patch = lattice.coords, bands.Patch(geometry.patch_size_level0, config.patch_size)
-    with direct.opened(slide, corners, patch) as (source, plan):
+    with direct.opened(slide, corners, patch) as (source, planned):
         if config.lossless:
             files = lossless.files(source, corners, patch, config.jpeg_quality)
         else:
-            files = _encoded(slide, source, plan, corners, patch, config.jpeg_quality, threads)
+            files = _encoded(slide, source, planned, corners, patch, config.jpeg_quality, threads)
         readable, blur = _write(writer, files, len(lattice), progress)
         lost = corners[~readable].tolist()
         return Reading(source.path, source.why, slide.mpp * source.pitch, readable, lost, blur * geometry.mpp)
 
 
-def _read_oblong(
-    writer: PatchWriter, slide: Slide, lattice: Lattice, geometry: Geometry, config: TileConfig, progress: Progress
-) -> Reading:
+def _read_oblong(writer: PatchWriter, slide: Slide, plan: PatchPlan, config: TileConfig, progress: Progress) -> Reading:
     """The same for a slide with oblong pixels.
 
     :raises SlideError: none can be read, or native tiles are asked for.
     """
+    lattice, geometry = plan.lattice, plan.geometry
     if config.lossless:
         refuse_oblong_tiles(slide, geometry)
     files = oblong.files(slide, lattice.coords, geometry.sides, config.patch_size, config.jpeg_quality)
@@ -110,7 +103,7 @@ def _write(
 def _encoded(
     slide: Slide,
     source: bands.Source,
-    plan: list[bands.Band],
+    planned: list[bands.Band],
     corners: NDArray[np.int64],
     patch: bands.Patch,
     quality: int,
@@ -121,5 +114,5 @@ def _encoded(
     def encode(pixels: NDArray[np.uint8]) -> focus.Encoded:
         return focus.encode(pixels, quality)
 
-    for band in plan:
+    for band in planned:
         yield from sorted(bands.read(slide, source, band, corners, patch, encode, threads), key=lambda item: item[0])

@@ -13,23 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.patches import PatchWriter
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
 from sgcl_cli.slide import jpeg, overlay
-from sgcl_cli.slide.annotations.outlines import Labels
-from sgcl_cli.slide.lattice import Geometry, Lattice
-from sgcl_cli.slide.lattice import shares as lattice_shares
 from sgcl_cli.slide.read.threads import Threads
-from sgcl_cli.slide.tissue.tissue import Segmentation
 from sgcl_cli.stages.tile.attributes import finish
 from sgcl_cli.stages.tile.job import PICTURE_QUALITY, Job, Row, patches_path
-from sgcl_cli.stages.tile.plan import counted, labels_of, lay_out, open_slide
-from sgcl_cli.stages.tile.reading import Reading, read_patches
+from sgcl_cli.stages.tile.plan import PatchPlan, lay_out, open_slide, without
+from sgcl_cli.stages.tile.reading import read_patches
 
 
 def tile_slide(progress: Progress, job: Job) -> Row:
@@ -40,52 +34,35 @@ def tile_slide(progress: Progress, job: Job) -> Row:
     """
     started = time.perf_counter()
     cv2.setNumThreads(1)
-    config, out = job.config, Path(job.config.out)
+    config = job.config
     with open_slide(job) as slide, Threads(progress.share) as threads:
-        row, geometry, thumbnail, found, lattice, labels = lay_out(slide, job, threads)
-        progress.expect(0 if config.coords_only else len(lattice))
-        with PatchWriter(patches_path(config, row.slide_id)) as writer:
-            reading = read_patches(writer, slide, lattice, geometry, config, progress, threads)
+        plan = lay_out(slide, job, threads)
+        progress.expect(0 if config.coords_only else len(plan.lattice))
+        with PatchWriter(patches_path(config, plan.row.slide_id)) as writer:
+            reading = read_patches(writer, slide, plan, config=config, progress=progress, threads=threads)
             if reading.unreadable:
-                lattice = lattice.where(reading.readable)
-                labels = labels_of(slide, job, lattice, geometry)
-            row = replace(
-                counted(row, job, found.tissue, lattice, labels),
-                unreadable=len(reading.unreadable),
-                mpp_actual=max(row.mpp_actual, reading.mpp),
-            )
-            label = None if labels is None else labels.label
-            picture = overlay.draw(thumbnail.pixels, found.tissue, lattice, geometry.sides, thumbnail.scale, label)
-            contours = json.dumps(overlay.outlines(found.tissue, thumbnail.scale), separators=(",", ":"))
-            store.write_bytes(
-                out / "thumbnails" / f"{row.slide_id}.jpg", jpeg.encode(thumbnail.pixels, PICTURE_QUALITY)
-            )
-            store.write_bytes(out / "overlays" / f"{row.slide_id}.jpg", jpeg.encode(picture, PICTURE_QUALITY))
-            if job.drawn.coords is None and not _is_given(out / "contours", config):
-                store.write_text(out / "contours" / f"{row.slide_id}.geojson", contours)
-            shares = _shares(found, slide.size, geometry, lattice, labels, reading)
-            finish(writer, slide, job, row, geometry, lattice, reading, label, shares)
-    return replace(row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
+                plan = without(plan, ~reading.readable, slide, job)
+            coarsest = max(plan.row.mpp_actual, reading.mpp)
+            plan = replace(plan, row=replace(plan.row, unreadable=len(reading.unreadable), mpp_actual=coarsest))
+            _write_pictures(plan, job)
+            finish(writer, slide, job, plan, reading)
+    return replace(plan.row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
+
+
+def _write_pictures(plan: PatchPlan, job: Job) -> None:
+    """The thumbnail, the overlay and the contours of a slide."""
+    config, out, slide_id = job.config, Path(job.config.out), plan.row.slide_id
+    pixels = plan.thumbnail.pixels
+    store.write_bytes(out / "thumbnails" / f"{slide_id}.jpg", jpeg.encode(pixels, PICTURE_QUALITY))
+    store.write_bytes(out / "overlays" / f"{slide_id}.jpg", jpeg.encode(plan.overlay(), PICTURE_QUALITY))
+    if job.drawn.coords is None and not _is_given(out / "contours", config):
+        contours = overlay.outlines(plan.found.tissue, plan.thumbnail.scale)
+        store.write_text(out / "contours" / f"{slide_id}.geojson", json.dumps(contours, separators=(",", ":")))
 
 
 def _is_given(contours: Path, config: TileConfig) -> bool:
     """Whether the folder of contours is the one of regions of interest: what is in it is the user's then."""
     return config.roi is not None and contours.exists() and contours.samefile(config.roi)
-
-
-def _shares(
-    found: Segmentation,
-    size: tuple[int, int],
-    geometry: Geometry,
-    lattice: Lattice,
-    labels: Labels | None,
-    reading: Reading,
-) -> dict[str, NDArray[np.float32]]:
-    """The optional numbers of each patch: under pen as the thumbnail shows it, and what was measured on its pixels."""
-    shares = {"pen": lattice_shares(found.pen, size, geometry, lattice)}
-    if reading.blur is not None:
-        shares["blur"] = reading.blur
-    return shares if labels is None else shares | {"label_share": labels.share}
 
 
 def _peak_mib() -> float:

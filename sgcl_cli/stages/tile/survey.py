@@ -11,13 +11,12 @@ import numpy as np
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide import jpeg, overlay
-from sgcl_cli.slide.lattice import Geometry, Lattice
+from sgcl_cli.slide import jpeg
 from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.slide.read import bands, direct, lossless
 from sgcl_cli.slide.read.threads import Threads
 from sgcl_cli.stages.tile.job import PICTURE_QUALITY, Job, Row
-from sgcl_cli.stages.tile.plan import lay_out, open_slide, refuse_oblong_tiles
+from sgcl_cli.stages.tile.plan import PatchPlan, lay_out, open_slide, refuse_oblong_tiles
 
 TRIED = 5  # patches of each slide in a dry run
 _COLUMN_BYTES = 48  # of a patch, besides its pixels
@@ -48,32 +47,32 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
     cv2.setNumThreads(1)
     config = job.config
     with open_slide(job) as slide, Threads(progress.share) as threads:
-        row, geometry, thumbnail, found, lattice, labels = lay_out(slide, job, threads)
-        label = None if labels is None else labels.label
-        picture = overlay.draw(thumbnail.pixels, found.tissue, lattice, geometry.sides, thumbnail.scale, label)
-        pictures = sum(len(jpeg.encode(pixels, PICTURE_QUALITY)) for pixels in (thumbnail.pixels, picture))
+        plan = lay_out(slide, job, threads)
+        pictures = sum(len(jpeg.encode(one, PICTURE_QUALITY)) for one in (plan.thumbnail.pixels, plan.overlay()))
         before = time.perf_counter() - started
-        sizes, seconds, untried = _try(slide, lattice, geometry, config)
-    fixed = pictures + len(lattice) * _COLUMN_BYTES
+        sizes, seconds, untried = _try(slide, plan, config)
+    count = len(plan.lattice)
+    fixed = pictures + count * _COLUMN_BYTES
     return Survey(
-        **{spec.name: getattr(row, spec.name) for spec in fields(Row)},
-        least_bytes=fixed + len(lattice) * min(sizes, default=0),
-        most_bytes=fixed + len(lattice) * max(sizes, default=0),
-        least_seconds=before + len(lattice) * min(seconds, default=0.0),
-        most_seconds=before + len(lattice) * max(seconds, default=0.0),
+        **{spec.name: getattr(plan.row, spec.name) for spec in fields(Row)},
+        least_bytes=fixed + count * min(sizes, default=0),
+        most_bytes=fixed + count * max(sizes, default=0),
+        least_seconds=before + count * min(seconds, default=0.0),
+        most_seconds=before + count * max(seconds, default=0.0),
         untried=untried,
     )
 
 
-def _try(slide: Slide, lattice: Lattice, geometry: Geometry, config: TileConfig) -> tuple[list[int], list[float], int]:
+def _try(slide: Slide, plan: PatchPlan, config: TileConfig) -> tuple[list[int], list[float], int]:
     """Read and encode some patches: bytes and seconds of each, and how many cannot be read.
 
     :raises SlideError: none of them can, or native tiles are asked for and the patches are none.
     """
+    lattice, geometry = plan.lattice, plan.geometry
     if config.coords_only or not len(lattice):
         return [], [], 0
     if config.lossless:
-        _check_lossless(slide, lattice, geometry, config)
+        _check_lossless(slide, plan, config)
     sizes, seconds, failures = [], [], []
     for number in np.unique(np.linspace(0, len(lattice) - 1, min(TRIED, len(lattice))).astype(int)).tolist():
         begun = time.perf_counter()
@@ -89,8 +88,8 @@ def _try(slide: Slide, lattice: Lattice, geometry: Geometry, config: TileConfig)
     return sizes, seconds, len(failures)
 
 
-def _check_lossless(slide: Slide, lattice: Lattice, geometry: Geometry, config: TileConfig) -> None:
-    refuse_oblong_tiles(slide, geometry)
-    patch = bands.Patch(geometry.patch_size_level0, config.patch_size)
-    with direct.opened(slide, lattice.coords, patch) as (source, _):
-        lossless.checked(source, lattice.coords, patch)
+def _check_lossless(slide: Slide, plan: PatchPlan, config: TileConfig) -> None:
+    refuse_oblong_tiles(slide, plan.geometry)
+    corners, patch = plan.lattice.coords, bands.Patch(plan.geometry.patch_size_level0, config.patch_size)
+    with direct.opened(slide, corners, patch) as (source, _):
+        lossless.checked(source, corners, patch)
