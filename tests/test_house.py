@@ -6,6 +6,7 @@ import ast
 import graphlib
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -147,6 +148,15 @@ def test_own_modules_are_imported_by_statements() -> None:
         if {"importlib", "importlib.import_module"} & {*_imports(path)}
     }
     assert users == LOADS_FOREIGN_CODE
+
+
+def test_a_public_class_name_is_unique() -> None:
+    places: dict[str, list[Module]] = defaultdict(list)
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(_module(path))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 def test_method_knows_torch_alone() -> None:

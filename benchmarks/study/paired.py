@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.study.table import PROBES, Line
 from sgcl_cli.artefacts import store
-from sgcl_cli.probe.scores.comparison import Difference, Entry, compare, holm
+from sgcl_cli.probe.scores.comparison import ComparedResult, Difference, compare, holm
 from sgcl_cli.probe.scores.metrics import Predictions
 from sgcl_cli.probe.scores.uncertainty import interval, resample
 
@@ -66,7 +66,7 @@ def differences(lines: Sequence[Line], tasks: Mapping[str, bool], folder: Path) 
     ]
 
 
-def over_seeds(pairs: Sequence[Sequence[Entry]], metric: str) -> Difference:
+def over_seeds(pairs: Sequence[Sequence[ComparedResult]], metric: str) -> Difference:
     """The mean over seeds of the second minus the first of each pair, with patients and seeds resampled together.
 
     Every seed's difference is taken on the same resampled patients. Of S seeds, S - 1 are drawn with replacement, so that the
@@ -104,7 +104,7 @@ def markdown(pairs: Sequence[Paired]) -> str:
     return "\n".join(rows)
 
 
-def entry_of(line: Line, task: str, probe: str, folder: Path) -> Entry:
+def entry_of(line: Line, task: str, probe: str, folder: Path) -> ComparedResult:
     """The predictions of a job on a task's test rows, as ``compare`` takes them."""
     assert line.result is not None
     path = folder / line.result["scores"][task]["predictions"]
@@ -120,4 +120,6 @@ def entry_of(line: Line, task: str, probe: str, folder: Path) -> Entry:
         np.array([row["patient_id"] for row in rows]),
         classes,
     )
-    return Entry(line.job.row.name, np.array([f"{row['slide_id']}/{row['row']}" for row in rows]), truth, reported)
+    return ComparedResult(
+        line.job.row.name, np.array([f"{row['slide_id']}/{row['row']}" for row in rows]), truth, reported
+    )

@@ -20,7 +20,7 @@ _JOINED = "\u2060"
 
 
 @dataclass(frozen=True)
-class Part:
+class FoldPart:
     """One part of a fold (training, validation or test): its patients and its rows per class."""
 
     fold: str
@@ -52,7 +52,7 @@ class FigureData:
     roc: Sequence[figures.Curve] = ()
     precision_recall: Sequence[figures.PrecisionRecall] = ()
     reliability: figures.Bins | None = None
-    survival: Sequence[survival_figures.Survival] = ()
+    survival: Sequence[survival_figures.SurvivalCurve] = ()
     p: float | None = None
     measured: tuple[figures.Floats, figures.Floats] | None = None
 
@@ -84,7 +84,7 @@ class Evaluation:
     result: Mapping[str, Any]
     inferred: Sequence[tuple[str, str, str]]
     warnings: Sequence[str]
-    parts: Sequence[Part]
+    parts: Sequence[FoldPart]
     figure_data: Mapping[str, FigureData]
     encoder: str
     command: str

@@ -15,7 +15,7 @@ from typing import Any
 
 import jinja2
 
-from sgcl_cli.report.drawing import Drawn
+from sgcl_cli.report.drawing import DrawnFigure
 
 METRIC_NAMES = {
     "auroc": "AUROC",
@@ -41,7 +41,7 @@ class Picture:
     svg: bytes = b""
 
     @classmethod
-    def of(cls, title: str, caption: str, drawn: Drawn) -> Picture:
+    def of(cls, title: str, caption: str, drawn: DrawnFigure) -> Picture:
         """A figure."""
         return cls(title, caption, drawn.png, drawn.svg)
 

@@ -31,7 +31,7 @@ from sgcl_cli.engine.views import MEAN, STD, normalise
 from sgcl_cli.errors import ArtefactError, ConfigError, Interrupted
 from sgcl_cli.method.sgcl import SGCL, Settings
 from sgcl_cli.nets.encoders import ENCODERS
-from sgcl_cli.probe.scores.comparison import Entry
+from sgcl_cli.probe.scores.comparison import ComparedResult
 from sgcl_cli.stages.embed import embed
 
 COMMON = {"epochs": 2, "view": 32}
@@ -346,7 +346,7 @@ def test_rows_are_compared_with_what_they_add_to_on_the_held_out_data(tmp_path: 
     assert pairs[0].value is not None and pairs[0].value < -0.1
 
 
-def seeds_of(tmp_path: Path, shifts: list[float]) -> list[list[Entry]]:
+def seeds_of(tmp_path: Path, shifts: list[float]) -> list[list[ComparedResult]]:
     """Pairs of a first encoder without shift and a second one with it, a pair a seed."""
     pairs = []
     for number, shift in enumerate(shifts):

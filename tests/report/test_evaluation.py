@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from sgcl_cli.report import evaluation
-from sgcl_cli.report.evaluation import Efficiency, Evaluation, FigureData, Part, SlideResult
+from sgcl_cli.report.evaluation import Efficiency, Evaluation, FigureData, FoldPart, SlideResult
 from sgcl_cli.report.figures import Bins, Curve, PrecisionRecall
 from sgcl_cli.report.page import Section, render
-from sgcl_cli.report.survival_figures import Survival
+from sgcl_cli.report.survival_figures import SurvivalCurve
 
 METRIC_NAMES = ("auroc", "balanced_accuracy", "macro_f1", "accuracy")
 
@@ -64,7 +64,7 @@ def finished(*, folds: int = 2, level: str = "slide", classes=("a", "b"), no_int
         result=result,
         inferred=[("Level", level, "")],
         warnings=[],
-        parts=[Part("1", "training", 3, [2] * len(classes))],
+        parts=[FoldPart("1", "training", 3, [2] * len(classes))],
         figure_data={"linear": FigureData(roc=[curve])},
         encoder="tiny",
         command="sgcl evaluate",
@@ -198,7 +198,7 @@ def test_other_tasks_have_their_own_figures_metrics_and_title():
         model["metrics"] = {"c_index": score | {"folds": {"1": score, "2": score}}}
     told.result["task"] = "survival"
     assert "Cox regression" in " ".join(evaluation.page(told, {}).methods)
-    curve = Survival("high", *(np.array([1.0]) for _ in range(4)), np.array([1.0, 2.0]))
+    curve = SurvivalCurve("high", *(np.array([1.0]) for _ in range(4)), np.array([1.0, 2.0]))
     told = replace(
         told,
         figure_data={

@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 
 from sgcl_cli.report import figures
-from sgcl_cli.report.drawing import Drawn
+from sgcl_cli.report.drawing import DrawnFigure
 from sgcl_cli.report.figures import Bins, Curve, PrecisionRecall
 
 CURVE = Curve("fold 1", np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.8, 1.0]), 0.65)
 
 
-def opened(drawn: Drawn) -> np.ndarray:
+def opened(drawn: DrawnFigure) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(drawn.png)).convert("RGB"))
 
 
-def said(drawn: Drawn) -> str:
+def said(drawn: DrawnFigure) -> str:
     """The words of a figure: matplotlib keeps each text as a comment beside its outlines."""
     ElementTree.fromstring(drawn.svg)
     return " ".join(re.findall(r"<!-- (.*?) -->", drawn.svg.decode()))

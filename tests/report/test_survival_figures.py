@@ -5,17 +5,17 @@ import re
 import numpy as np
 
 from sgcl_cli.report import learning, survival_figures
-from sgcl_cli.report.drawing import Drawn
-from sgcl_cli.report.survival_figures import Survival
+from sgcl_cli.report.drawing import DrawnFigure
+from sgcl_cli.report.survival_figures import SurvivalCurve
 
 
-def said(drawn: Drawn) -> list[str]:
+def said(drawn: DrawnFigure) -> list[str]:
     return re.findall(r"<!-- (.*?) -->", drawn.svg.decode())
 
 
-def group(name: str, time: list[float], survival: list[float], followed: list[float]) -> Survival:
+def group(name: str, time: list[float], survival: list[float], followed: list[float]) -> SurvivalCurve:
     held = np.array(survival)
-    return Survival(name, np.array(time), held, held * 0.8, np.minimum(1, held * 1.2), np.array(followed))
+    return SurvivalCurve(name, np.array(time), held, held * 0.8, np.minimum(1, held * 1.2), np.array(followed))
 
 
 def test_survival_curves_say_their_groups_who_is_at_risk_and_p():

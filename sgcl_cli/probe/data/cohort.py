@@ -28,7 +28,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True)
-class Source:
+class FeatureSource:
     """A folder of features and the side it stands for: "train", "test", or "" where folds are to be made."""
 
     features: FeatureSet
@@ -90,13 +90,13 @@ class Cohort:
         return len(np.unique(self.slide_id))
 
 
-def open_sources(train_or_all: FeatureSet, test: FeatureSet | None) -> tuple[Source, ...]:
+def open_sources(train_or_all: FeatureSet, test: FeatureSet | None) -> tuple[FeatureSource, ...]:
     """One folder to be divided, or a training and a test folder that fit together.
 
     :raises LabelError: the two share a file, or come from different encoders.
     """
     if test is None:
-        return (Source(train_or_all),)
+        return (FeatureSource(train_or_all),)
     first, second = train_or_all.files[0], test.files[0]
     if train_or_all.dim != test.dim:
         raise LabelError(
@@ -109,7 +109,7 @@ def open_sources(train_or_all: FeatureSet, test: FeatureSet | None) -> tuple[Sou
     if shared:
         name = next(file.slide_id for file in test.files if file.id in shared)
         raise LabelError(f"'{name}' is in both --train and --test", "fit and report on different slides")
-    return Source(train_or_all, "train"), Source(test, "test")
+    return FeatureSource(train_or_all, "train"), FeatureSource(test, "test")
 
 
 def settle_task(labels: Sequence[str], asked: str) -> tuple[Task, str]:
@@ -169,7 +169,9 @@ def class_names(labels: Iterable[str], task: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def by_slide(sources: Sequence[Source], labels: Labels, *, task: str, allow_missing: bool, audit: Audit) -> Cohort:
+def by_slide(
+    sources: Sequence[FeatureSource], labels: Labels, *, task: str, allow_missing: bool, audit: Audit
+) -> Cohort:
     """One row a labelled slide that has features and at least one patch.
 
     :raises LabelError: nothing matches, too many slides lack features, one class only, or a slide on two sides.
@@ -262,7 +264,7 @@ def _measured(row: LabelRow) -> float:
     return number
 
 
-def by_patch(sources: Sequence[Source], labels: Labels | None, *, task: str, audit: Audit) -> Cohort:
+def by_patch(sources: Sequence[FeatureSource], labels: Labels | None, *, task: str, audit: Audit) -> Cohort:
     """One row a patch with a label; patients, and splits, from the table where there is one.
 
     :raises LabelError: no labelled patches, one class only, a slide on two sides, or classes of --test not in --train.
@@ -351,7 +353,7 @@ def bag_rows(cohort: Cohort) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
     return rows, offsets
 
 
-def _files_by_slide(sources: Sequence[Source], audit: Audit) -> tuple[dict[str, FeatureFile], dict[str, str]]:
+def _files_by_slide(sources: Sequence[FeatureSource], audit: Audit) -> tuple[dict[str, FeatureFile], dict[str, str]]:
     """Files by slide id, and the side of each where there are two; an image folder's id is told apart by its side."""
     files: dict[str, FeatureFile] = {}
     sides: dict[str, str] = {}

@@ -174,7 +174,7 @@ class Raster:
 
 
 @dataclass(frozen=True)
-class Labels:
+class PatchLabels:
     """:ivar label: int16 (N,), index of the class, -1 where none applies.
 
     :ivar share: float32 (N,), share of the patch that this class covers, 0 where none applies.
@@ -191,7 +191,7 @@ def label_patches(
     lattice: Lattice,
     geometry: Geometry,
     size: tuple[int, int],
-) -> Labels:
+) -> PatchLabels:
     """The class of each patch.
 
     ``majority``: the class that covers most of the patch, where at least as much as is left uncovered. ``any``: the class that
@@ -204,7 +204,7 @@ def label_patches(
     """
     count = len(lattice)
     if annotation is None or not names or not count:
-        return Labels(np.full(count, -1, np.int16), np.zeros(count, np.float32))
+        return PatchLabels(np.full(count, -1, np.int16), np.zeros(count, np.float32))
     shares, covered = class_shares(annotation, names, lattice, geometry, size)
     best = shares.argmax(axis=0)
     highest = shares.max(axis=0)
@@ -219,7 +219,7 @@ def label_patches(
     else:
         applies = anchored & (others <= _TOUCHED)
     label = np.where(applies, best, -1).astype(np.int16)
-    return Labels(label, np.where(applies, highest, 0).astype(np.float32))
+    return PatchLabels(label, np.where(applies, highest, 0).astype(np.float32))
 
 
 def class_shares(

@@ -88,7 +88,7 @@ class Band:
     single: tuple[int, ...] = ()
 
 
-class Source(Protocol):
+class WindowSource(Protocol):
     """A grid of pixels that windows are cut from.
 
     :ivar path: its name in the artefact.
@@ -179,7 +179,7 @@ class ThroughOpenSlide:
             return another
 
 
-def plan(corners: NDArray[np.int64], shape: Patch, source: Source) -> list[Band]:
+def plan(corners: NDArray[np.int64], shape: Patch, source: WindowSource) -> list[Band]:
     """All patches in bands, in the order given.
 
     :param corners: int64 (N, 2), level-0 pixels.
@@ -206,7 +206,7 @@ def _copied(pixels: NDArray[np.uint8]) -> Any:
 
 def read(
     slide: Slide,
-    source: Source,
+    source: WindowSource,
     band: Band,
     corners: NDArray[np.int64],
     shape: Patch,
@@ -239,7 +239,7 @@ def read(
 
 
 def _finished(
-    source: Source, block: Block, size: int, finish: Callable[[NDArray[np.uint8]], Made], threads: Threads
+    source: WindowSource, block: Block, size: int, finish: Callable[[NDArray[np.uint8]], Made], threads: Threads
 ) -> Iterator[tuple[int, Made | SlideError]]:
     """The patches of a block; one by one where the block cannot be read as a whole."""
     try:
@@ -260,7 +260,7 @@ def _finished(
 
 
 def _block(
-    corners: NDArray[np.int64], group: NDArray[np.int64], shape: Patch, source: Source
+    corners: NDArray[np.int64], group: NDArray[np.int64], shape: Patch, source: WindowSource
 ) -> tuple[Block, NDArray[np.int64]]:
     """The block of a group of patches, and those of them that do not lie on the source."""
     across, down = (_axis(corners[group, axis], shape, source, source.size[axis]) for axis in (0, 1))
@@ -274,7 +274,7 @@ def _block(
     return Block(group[fits], windows, skips, shifts, columns.scale, (left, top)), group[~fits]
 
 
-def _axis(corners: NDArray[np.int64], shape: Patch, source: Source, limit: int) -> tuple[int, area.Axis]:
+def _axis(corners: NDArray[np.int64], shape: Patch, source: WindowSource, limit: int) -> tuple[int, area.Axis]:
     """Windows along one axis, counted from the source pixel that is returned with them."""
     scale = shape.extent / (shape.size * source.pitch)
     first = max(0, math.floor(corners.min() / source.pitch - (area.MARGIN + 1) * scale))

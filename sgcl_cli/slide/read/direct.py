@@ -24,7 +24,7 @@ from sgcl_cli.errors import SlideError
 from sgcl_cli.slide.open.reader import UPSAMPLING_ALLOWED, Slide
 from sgcl_cli.slide.open.tiff import TiledLevel, tiled_levels
 from sgcl_cli.slide.read import area
-from sgcl_cli.slide.read.bands import Band, Block, Patch, Source, ThroughOpenSlide, Windows, plan
+from sgcl_cli.slide.read.bands import Band, Block, Patch, ThroughOpenSlide, Windows, WindowSource, plan
 from sgcl_cli.slide.read.threads import ALONE, Threads
 
 MOST_DIFFERENCE = 1  # grey levels
@@ -98,7 +98,7 @@ class Tiles:
 
 
 class Direct:
-    """A level decoded from its own JPEG tiles; a ``Source``.
+    """A level decoded from its own JPEG tiles; a ``WindowSource``.
 
     Tiles that later blocks need are kept, up to ``kept`` bytes; within that bound each tile is decoded once.
 
@@ -222,7 +222,7 @@ class Direct:
 
 
 @contextmanager
-def opened(slide: Slide, corners: NDArray[np.int64], patch: Patch) -> Iterator[tuple[Source, list[Band]]]:
+def opened(slide: Slide, corners: NDArray[np.int64], patch: Patch) -> Iterator[tuple[WindowSource, list[Band]]]:
     """The source from which patches are best read, and the plan for reading them; ``source.why`` says why this one.
 
     :param corners: int64 (N, 2), level-0 pixels, in the order in which patches are wanted.
@@ -277,7 +277,7 @@ def _tiled_level(slide: Slide, level: int) -> tuple[TiledLevel | None, str]:
 
 def _direct(
     slide: Slide, level: int, tiles: Tiles, corners: NDArray[np.int64], patch: Patch
-) -> tuple[Source, list[Band]]:
+) -> tuple[WindowSource, list[Band]]:
     """Scaled tiles, else full ones, else OpenSlide: the first that passes."""
     scale = patch.extent / (patch.size * slide.downsamples[level])
     obstacle = ""
@@ -295,7 +295,7 @@ def _direct(
 
 def _through_openslide(
     slide: Slide, level: int, why: str, corners: NDArray[np.int64], patch: Patch
-) -> tuple[Source, list[Band]]:
+) -> tuple[WindowSource, list[Band]]:
     source = ThroughOpenSlide(slide, level, why, path=slide.library)
     bands = plan(corners, patch, source)
     source.expect(bands)

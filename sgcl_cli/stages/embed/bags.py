@@ -64,7 +64,7 @@ class Kind:
         return layout.tree_name(mpp=self.mpp, patch_size=self.patch_size, overlap=self.overlap)
 
 
-class Source(Protocol):
+class PatchSource(Protocol):
     """Bags, and a way to their pixels.
 
     :ivar failures: of bags that cannot even be begun.

@@ -25,7 +25,7 @@ from sgcl_cli.engine.ranks import Ranks, joined
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.embed import sources
-from sgcl_cli.stages.embed.bags import Bag, Source, Todo
+from sgcl_cli.stages.embed.bags import Bag, PatchSource, Todo
 from sgcl_cli.stages.embed.writer import FeatureFiles, Rows
 from sgcl_cli.stages.encoders import Opened, check_resolution, open_encoder, other_encoder
 
@@ -54,7 +54,7 @@ class _Work:
 
     config: EmbedConfig
     opened: Opened
-    source: Source
+    source: PatchSource
     home: Path
     folder: Path
     identities: dict[str, str]
@@ -111,7 +111,7 @@ def _embed(config: EmbedConfig, reporter: Reporter, ranks: Ranks) -> Outcome:
 
 def _planned(config: EmbedConfig, reporter: Reporter) -> _Work:
     """Open the source and the encoder, and compare their resolutions."""
-    source: Source
+    source: PatchSource
     if ImageFolder.is_one(config.patches):
         opened = open_encoder(config)
         source = sources.images(config, opened.card)

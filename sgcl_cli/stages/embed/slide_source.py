@@ -44,7 +44,7 @@ _PEERS = "sgcl.coordinates/1"
 
 
 @dataclass(frozen=True)
-class Job:
+class SlideJob:
     """What a worker needs to read a slide.
 
     :ivar corners: int64 (N, 2), level-0 pixels; those before ``done`` are not wanted any more.
@@ -64,12 +64,12 @@ class Job:
 
 @dataclass
 class SlidePatches:
-    """Pixels that are read from the slides; a ``Source``."""
+    """Pixels that are read from the slides; a ``PatchSource``."""
 
     id: str
     kind: Kind
     bags: list[Bag]
-    jobs: dict[str, Job]
+    jobs: dict[str, SlideJob]
     failures: list[Failure]
     warnings: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=lambda: {"pixels": "slides"})
@@ -138,7 +138,7 @@ def of_ours(config: EmbedConfig) -> SlidePatches:
         bags.append(bag_of(file, int(index.starts[number]), tolerant=True))
         if entry is not None and len(file):
             width, height = file.sides.tolist()
-            jobs[file.slide_id] = Job(
+            jobs[file.slide_id] = SlideJob(
                 entry,
                 file.coords,
                 (width, height),
@@ -191,7 +191,7 @@ def _without_slide(slide_id: str, path: Path, config: EmbedConfig) -> Failure:
 
 
 @dataclass(frozen=True)
-class Found:
+class LocatedPatches:
     """A peer's patches on an opened slide: what the run and the features file need to know."""
 
     corners: NDArray[np.int64]
@@ -215,9 +215,9 @@ def of_peers(config: EmbedConfig) -> SlidePatches:
     files, strangers = coordinates.find(folder, entries)
     failures = [_without_slide(Path(name).stem, Path(name), config) for name in strangers]
     tasks = {slide_id: (files[slide_id], entries[slide_id], config.slide_mpp) for slide_id in sorted(files)}
-    found: dict[str, Found] = {}
+    found: dict[str, LocatedPatches] = {}
     for result in run_tasks(look, tasks, workers=max(1, config.workers or 1), timeout=config.slide_timeout):
-        if isinstance(result.value, Found):
+        if isinstance(result.value, LocatedPatches):
             found[result.key] = result.value
         elif isinstance(result.error, Lost):
             failures.append(
@@ -245,7 +245,9 @@ def of_peers(config: EmbedConfig) -> SlidePatches:
         bags.append(
             Bag(slide_id, source_id, files[slide_id], start, len(one.corners), columns, attributes, one.geometry, True)
         )
-        jobs[slide_id] = Job(entries[slide_id], one.corners, one.sides, one.size, None, config.slide_mpp, one.identity)
+        jobs[slide_id] = SlideJob(
+            entries[slide_id], one.corners, one.sides, one.size, None, config.slide_mpp, one.identity
+        )
         start += len(one.corners)
     overhanging = {slide_id: one.overhanging for slide_id, one in found.items() if one.overhanging}
     warnings = [f"{name}: {count} patches hang over its edge and are left out" for name, count in overhanging.items()]
@@ -254,7 +256,7 @@ def of_peers(config: EmbedConfig) -> SlidePatches:
     return SlidePatches(source, kind, bags, jobs, failures, warnings)
 
 
-def _common(found: dict[str, Found]) -> Kind:
+def _common(found: dict[str, LocatedPatches]) -> Kind:
     """Resolution and size of all.
 
     :raises ConfigError: they differ.
@@ -273,7 +275,7 @@ def _common(found: dict[str, Found]) -> Kind:
     return Kind(round(statistics.median(one.mpp for one in found.values()), 4), first[1].size)
 
 
-def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None) -> Found:
+def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None) -> LocatedPatches:
     """Open a slide and place a peer's patches on it; runs in a worker.
 
     :raises SlideError: the slide cannot be opened, has no resolution, or the file belongs to another one.
@@ -297,7 +299,7 @@ def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None
             geometry |= {"patch_size": told.patch_size, **oblong}
         unique = identity(entry.path, entry.further)
         remarks = tuple(slide.remarks)
-    return Found(
+    return LocatedPatches(
         located.corners,
         located.sides,
         told.patch_size,
@@ -310,7 +312,7 @@ def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None
     )
 
 
-def read_patches(job: Job, share: Callable[[], int]) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
+def read_patches(job: SlideJob, share: Callable[[], int]) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
     """The patches of a slide, uint8 (size, size, 3), each with its place among the corners; what ``Readers`` calls.
 
     :raises SlideError: the slide cannot be opened, or is another one than that for which the corners were chosen.
@@ -332,7 +334,7 @@ def read_patches(job: Job, share: Callable[[], int]) -> Iterator[tuple[int, NDAr
         raise SlideError(f"{job.entry.path.name} cannot be read: {error}", "check the path and the disk") from error
 
 
-def _in_bands(slide: Slide, job: Job, threads: Threads) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
+def _in_bands(slide: Slide, job: SlideJob, threads: Threads) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
     patch = bands.Patch(job.sides[0], job.size)
     with direct.opened(slide, job.corners, patch) as (source, plan):
         for band in plan:
@@ -343,7 +345,7 @@ def _in_bands(slide: Slide, job: Job, threads: Threads) -> Iterator[tuple[int, N
                     yield row, made
 
 
-def _oblong(slide: Slide, job: Job) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
+def _oblong(slide: Slide, job: SlideJob) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
     slide.cache(_CACHE)
     for row in range(job.done, len(job.corners)):
         try:

@@ -19,11 +19,11 @@ from sgcl_cli.artefacts.patches import PatchIndex, of_ours
 from sgcl_cli.artefacts.results import Failure
 from sgcl_cli.config import EmbedConfig
 from sgcl_cli.engine import runtime as engine
-from sgcl_cli.engine.decoders import Source as Decoder
+from sgcl_cli.engine.decoders import PixelSource
 from sgcl_cli.engine.loader import Batch, Called, Failed, Loader, Missing, StoredPatches
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.errors import ArtefactError, ConfigError
-from sgcl_cli.stages.embed.bags import Bag, Kind, Source, Todo, bag_of, failed, kind_of, stored_picture
+from sgcl_cli.stages.embed.bags import Bag, Kind, PatchSource, Todo, bag_of, failed, kind_of, stored_picture
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Decoded:
     id: str
     kind: Kind
     bags: list[Bag]
-    decoder: Decoder
+    decoder: PixelSource
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -79,7 +79,7 @@ def images(config: EmbedConfig, card: EncoderCard) -> Decoded:
     return Decoded(folder.id, Kind(), [bag], Called(folder.read, side))
 
 
-def patches(config: EmbedConfig) -> Source:
+def patches(config: EmbedConfig) -> PatchSource:
     """Stored patches, or with ``--slides`` the places of patches on slides.
 
     :raises ConfigError: settings that do not go together, or mixed resolutions.

@@ -102,6 +102,8 @@ def _survival(result: Mapping[str, Any], key: str, rows: Rows) -> FigureData:
     for name, members in (("low risk", ~high), ("high risk", high)):
         curve = survival.kaplan_meier(time[members], event[members], confidence=result["confidence"])
         groups.append(
-            survival_figures.Survival(name, curve.time, curve.survival, curve.low, curve.high, np.sort(time[members]))
+            survival_figures.SurvivalCurve(
+                name, curve.time, curve.survival, curve.low, curve.high, np.sort(time[members])
+            )
         )
     return FigureData(survival=groups, p=survival.log_rank(time, event, high))

@@ -138,10 +138,10 @@ def _map(finished: Finished) -> dict[str, Picture]:
     return pictures
 
 
-def parts_of(cohort: Cohort, plan: Plan) -> list[evaluation.Part]:
+def parts_of(cohort: Cohort, plan: Plan) -> list[evaluation.FoldPart]:
     """Patients and rows per class of each part of each fold."""
     return [
-        evaluation.Part(
+        evaluation.FoldPart(
             fold.name,
             name,
             len(np.unique(cohort.patient_id[members])),

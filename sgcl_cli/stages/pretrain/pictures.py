@@ -41,7 +41,7 @@ def picture_views(index: PatchIndex, settings: ViewSettings, out: Path, *, seed:
     """views.png: patches rich in tissue, on as many slides as there are, with the views of their first epochs."""
 
     def draw() -> None:
-        from sgcl_cli.report.views import Seen, draw_views
+        from sgcl_cli.report.views import ShownViews, draw_views
 
         chosen = _rich_in_tissue(index, _PATCHES, seed)
         patches = torch.from_numpy(np.stack([StoredPatches(index)(int(i)) for i in chosen]))
@@ -53,7 +53,7 @@ def picture_views(index: PatchIndex, settings: ViewSettings, out: Path, *, seed:
         first = drawn[0].corners
         quarters = [] if first is None else [denormalise(quarter) for quarter in first]
         rows = [
-            Seen(
+            ShownViews(
                 name=index.locate(int(i))[0].slide_id[:20],
                 patch=patches[row].numpy(),
                 views=[whole[row] for whole in wholes],
@@ -125,14 +125,14 @@ def _strengths(settings: ViewSettings, corners: bool) -> str:
 
 
 def _anchor(index: PatchIndex, examples: AnchorExamples) -> Any:
-    from sgcl_cli.report.neighbours import Anchor, Row
+    from sgcl_cli.report.neighbours import Anchor, NeighbourRow
 
     file, row = index.locate(examples.anchor)
     first = int(index.starts[index.slide_of[examples.anchor]])
     centres: NDArray[np.float64] = file.coords.astype(np.float64) + file.sides / 2
     kinds: list[tuple[str, Shown]] = [(name, getattr(examples, kind)) for kind, name in _KINDS]
     rows = [
-        Row(
+        NeighbourRow(
             name=_count(name, shown),
             pictures=[_picture(index, i) for i in shown.index.tolist()],
             captions=[f"{value:.3f}" for value in shown.similarity.tolist()],

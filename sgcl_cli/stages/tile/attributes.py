@@ -13,10 +13,10 @@ from sgcl_cli.slide.lattice import Geometry, shares
 from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.stages.tile.job import Job, Row
 from sgcl_cli.stages.tile.plan import PatchPlan
-from sgcl_cli.stages.tile.reading import Reading
+from sgcl_cli.stages.tile.reading import ReadingResult
 
 
-def finish(writer: PatchWriter, slide: Slide, job: Job, plan: PatchPlan, reading: Reading) -> None:
+def finish(writer: PatchWriter, slide: Slide, job: Job, plan: PatchPlan, reading: ReadingResult) -> None:
     """Write the columns and the attributes of a slide whose patches are written, which completes its file."""
     row, lattice, status = plan.row, plan.lattice, job.entry.path.stat()
     writer.finish(
@@ -56,7 +56,7 @@ def finish(writer: PatchWriter, slide: Slide, job: Job, plan: PatchPlan, reading
     )
 
 
-def _shares(plan: PatchPlan, size: tuple[int, int], reading: Reading) -> dict[str, NDArray[np.float32]]:
+def _shares(plan: PatchPlan, size: tuple[int, int], reading: ReadingResult) -> dict[str, NDArray[np.float32]]:
     """The optional numbers of each patch: under pen as the thumbnail shows it, and what was measured on its pixels."""
     found = {"pen": shares(plan.found.pen, size, plan.geometry, plan.lattice)}
     if reading.blur is not None:

@@ -13,10 +13,10 @@ from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.slide.open.files import companions, identity
 from sgcl_cli.stages.tile.annotations import Drawings, renamed
 from sgcl_cli.stages.tile.job import Job, Row, class_counts, patches_path
-from sgcl_cli.stages.tile.tally import Tally, failure_of
+from sgcl_cli.stages.tile.tally import SlideTally, failure_of
 
 
-def unfinished(entries: Sequence[Entry], config: TileConfig, drawings: Drawings, tally: Tally) -> dict[str, Job]:
+def unfinished(entries: Sequence[Entry], config: TileConfig, drawings: Drawings, tally: SlideTally) -> dict[str, Job]:
     """The slides that are still to be done; those that are complete, or that may not be touched, go to the tally.
 
     :raises ConfigError: a file in the output was made under other settings or annotations.
@@ -32,7 +32,7 @@ def unfinished(entries: Sequence[Entry], config: TileConfig, drawings: Drawings,
     return jobs
 
 
-def take_existing(path: Path, job: Job | None, config: TileConfig, drawings: Drawings, tally: Tally) -> None:
+def take_existing(path: Path, job: Job | None, config: TileConfig, drawings: Drawings, tally: SlideTally) -> None:
     """Put a slide that has a file into the tally; a file of a slide that is not ours must only fit.
 
     :raises ConfigError: it was made under other settings or annotations.
@@ -55,7 +55,7 @@ def take_existing(path: Path, job: Job | None, config: TileConfig, drawings: Dra
         tally.skipped += 1
 
 
-def take_what_others_made(jobs: Mapping[str, Job], config: TileConfig, drawings: Drawings, tally: Tally) -> None:
+def take_what_others_made(jobs: Mapping[str, Job], config: TileConfig, drawings: Drawings, tally: SlideTally) -> None:
     """A slide that failed here counts as done where another run has done it since."""
     failed = {failure.slide_id for failure in tally.failures} & set(jobs)
     made = sorted(slide_id for slide_id in failed if patches_path(config, slide_id).exists())

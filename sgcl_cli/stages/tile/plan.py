@@ -13,7 +13,7 @@ from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.patches import SCHEMA
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import overlay
-from sgcl_cli.slide.annotations.outlines import Labels, label_patches, region_mask
+from sgcl_cli.slide.annotations.outlines import PatchLabels, label_patches, region_mask
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.slide.open.files import identity
@@ -51,7 +51,7 @@ class PatchPlan:
     thumbnail: Thumbnail
     found: Segmentation
     lattice: Lattice
-    labels: Labels | None
+    labels: PatchLabels | None
 
     @property
     def label(self) -> NDArray[np.int16] | None:
@@ -197,7 +197,7 @@ def _where(slide: Slide, thumbnail: Thumbnail, job: Job) -> Segmentation:
     return replace(found, tissue=inside if config.roi_mode == "replace" else inside & found.tissue)
 
 
-def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Labels | None:
+def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> PatchLabels | None:
     """The patches' classes; None where the cohort has no annotations."""
     if job.drawn.names is None:
         return None

@@ -20,7 +20,7 @@ from sgcl_cli.stages.tile.plan import PatchPlan, refuse_oblong_tiles
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadingResult:
     """How the pixels were read.
 
     :ivar path: "direct", "openslide", "plain", or "none".
@@ -41,7 +41,7 @@ class Reading:
 
 def read_patches(
     writer: PatchWriter, slide: Slide, plan: PatchPlan, *, config: TileConfig, progress: Progress, threads: Threads
-) -> Reading:
+) -> ReadingResult:
     """Read, encode and write the patches, band by band, in the lattice's order.
 
     :raises SlideError: none of them can be read.
@@ -49,7 +49,7 @@ def read_patches(
     lattice, geometry = plan.lattice, plan.geometry
     if config.coords_only or not len(lattice):
         every = np.ones(len(lattice), np.bool_)
-        return Reading("none", "coordinates alone" if config.coords_only else "no patches", 0.0, every, [])
+        return ReadingResult("none", "coordinates alone" if config.coords_only else "no patches", 0.0, every, [])
     if not geometry.square:
         return _read_oblong(writer, slide, plan, config, progress)
     corners, patch = lattice.coords, bands.Patch(geometry.patch_size_level0, config.patch_size)
@@ -60,10 +60,12 @@ def read_patches(
             files = _encoded(slide, source, planned, corners, patch, config.jpeg_quality, threads)
         readable, blur = _write(writer, files, len(lattice), progress)
         lost = corners[~readable].tolist()
-        return Reading(source.path, source.why, slide.mpp * source.pitch, readable, lost, blur * geometry.mpp)
+        return ReadingResult(source.path, source.why, slide.mpp * source.pitch, readable, lost, blur * geometry.mpp)
 
 
-def _read_oblong(writer: PatchWriter, slide: Slide, plan: PatchPlan, config: TileConfig, progress: Progress) -> Reading:
+def _read_oblong(
+    writer: PatchWriter, slide: Slide, plan: PatchPlan, config: TileConfig, progress: Progress
+) -> ReadingResult:
     """The same for a slide with oblong pixels.
 
     :raises SlideError: none can be read, or native tiles are asked for.
@@ -75,7 +77,7 @@ def _read_oblong(writer: PatchWriter, slide: Slide, plan: PatchPlan, config: Til
     readable, blur = _write(writer, files, len(lattice), progress)
     coarsest = slide.mpp * slide.downsamples[slide.best_level(config.mpp)]
     lost = lattice.coords[~readable].tolist()
-    return Reading(slide.library, oblong.WHY, coarsest, readable, lost, blur * geometry.mpp)
+    return ReadingResult(slide.library, oblong.WHY, coarsest, readable, lost, blur * geometry.mpp)
 
 
 def _write(
@@ -85,7 +87,7 @@ def _write(
 
     :raises SlideError: none.
     """
-    readable, meter = np.ones(count, np.bool_), focus.Meter()
+    readable, meter = np.ones(count, np.bool_), focus.BlurMeter()
     first: SlideError | None = None
     for position, file in files:
         progress.advance()
@@ -102,7 +104,7 @@ def _write(
 
 def _encoded(
     slide: Slide,
-    source: bands.Source,
+    source: bands.WindowSource,
     planned: list[bands.Band],
     corners: NDArray[np.int64],
     patch: bands.Patch,

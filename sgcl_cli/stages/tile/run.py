@@ -27,7 +27,14 @@ from sgcl_cli.stages.tile.job import Job, Row, patches_path, workers_of
 from sgcl_cli.stages.tile.slide import tile_slide
 from sgcl_cli.stages.tile.survey import survey_slide
 from sgcl_cli.stages.tile.tables import close
-from sgcl_cli.stages.tile.tally import Tally, count, mixed_resolutions, outcome_of, refuse_nothing, set_refused_aside
+from sgcl_cli.stages.tile.tally import (
+    SlideTally,
+    count,
+    mixed_resolutions,
+    outcome_of,
+    refuse_nothing,
+    set_refused_aside,
+)
 
 _SERIES_TIMEOUT = 60.0  # seconds
 
@@ -54,7 +61,7 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
     if found.passed_over:
         reporter.note(found.passed_over)
     drawings = settle(config, found.entries, workers_of(config))
-    tally = Tally()
+    tally = SlideTally()
     for note in drawings.notes:
         tally.warn(note, reporter)
     entries = shard_of(found.entries, parse_shard(config.shard))

@@ -17,14 +17,14 @@ from sgcl_cli.errors import ArtefactError, ConfigError, SgclError
 from sgcl_cli.stages.tile.annotations import Drawings
 from sgcl_cli.stages.tile.existing import refuse_other_settings, row_of
 from sgcl_cli.stages.tile.job import Row, patches_path
-from sgcl_cli.stages.tile.tally import Tally, mixed_resolutions, shortcomings_of
+from sgcl_cli.stages.tile.tally import SlideTally, mixed_resolutions, shortcomings_of
 
 
 def close(
     out: Path,
     config: TileConfig,
     drawings: Drawings,
-    tally: Tally,
+    tally: SlideTally,
     slide_ids: Set[str],
     outcome: Outcome,
     record: RunRecord,
@@ -49,7 +49,7 @@ def _write_tables(
     out: Path,
     config: TileConfig,
     drawings: Drawings,
-    tally: Tally,
+    tally: SlideTally,
     gathered: parts.Gathered,
     outcome: Outcome,
     record: RunRecord,
@@ -98,7 +98,7 @@ def _by_id(what: Row | Failure) -> str:
     return what.slide_id
 
 
-def _all_rows(config: TileConfig, drawings: Drawings, tally: Tally, failed: Set[str]) -> list[Row]:
+def _all_rows(config: TileConfig, drawings: Drawings, tally: SlideTally, failed: Set[str]) -> list[Row]:
     """A row for every file of patches, whoever made it; those of failed slides, and those that do not fit, left out."""
     known = {row.slide_id: row for row in tally.rows}
     rows = []

@@ -25,7 +25,7 @@ _MIXED = 1.5  # between the coarsest and the finest level 0 of a cohort
 
 
 @dataclass
-class Tally:
+class SlideTally:
     """What has become of the slides so far."""
 
     rows: list[Row] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Tally:
         reporter.warn(warning)
 
 
-def count(result: Result[Row | Elsewhere], job: Job, tally: Tally, reporter: Reporter) -> None:
+def count(result: Result[Row | Elsewhere], job: Job, tally: SlideTally, reporter: Reporter) -> None:
     """Put a result where it belongs.
 
     :raises ArtefactError: the output cannot be written, which no other slide would survive either.
@@ -66,7 +66,7 @@ def count(result: Result[Row | Elsewhere], job: Job, tally: Tally, reporter: Rep
         tally.warn(warning, reporter)
 
 
-def set_refused_aside(jobs: dict[str, Job], drawings: Drawings, tally: Tally) -> None:
+def set_refused_aside(jobs: dict[str, Job], drawings: Drawings, tally: SlideTally) -> None:
     """Slides that lack what they need become failures."""
     for slide_id, error in drawings.refused.items():
         if (job := jobs.pop(slide_id, None)) is not None:
@@ -115,7 +115,7 @@ def failure_of(job: Job, reason: str, hint: str) -> Failure:
     return Failure(job.entry.slide_id, job.entry.name, " ".join(reason.split()), hint)
 
 
-def outcome_of(config: TileConfig, tally: Tally, total: int, record: RunRecord) -> Outcome:
+def outcome_of(config: TileConfig, tally: SlideTally, total: int, record: RunRecord) -> Outcome:
     """The closing table of a run, and its rows as JSON values.
 
     :param total: slides that were to be done.
@@ -175,7 +175,7 @@ def _spoken_labels(rows: Sequence[Row]) -> str:
     return ", ".join([*(f"{name} {count:,}" for name, count in total.most_common()), f"unknown {unknown:,}"])
 
 
-def refuse_nothing(tally: Tally, total: int) -> None:
+def refuse_nothing(tally: SlideTally, total: int) -> None:
     """Where no slide gave a patch, the output is of no use."""
     if any(row.patches for row in tally.rows):
         return

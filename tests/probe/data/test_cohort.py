@@ -11,7 +11,7 @@ from sgcl_cli.artefacts.labels import LabelRow, Labels
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe.data import cohort
 from sgcl_cli.probe.data.audit import Audit
-from sgcl_cli.probe.data.cohort import Source
+from sgcl_cli.probe.data.cohort import FeatureSource
 
 
 def feature_file(slide: str, patches: int = 3, dim: int = 4, **columns) -> FeatureFile:
@@ -21,9 +21,9 @@ def feature_file(slide: str, patches: int = 3, dim: int = 4, **columns) -> Featu
     return FeatureFile(Path(f"{slide}.h5"), slide, features, attributes=attributes, **columns)
 
 
-def features(*files: FeatureFile | str) -> tuple[Source, ...]:
+def features(*files: FeatureFile | str) -> tuple[FeatureSource, ...]:
     made = [feature_file(file) if isinstance(file, str) else file for file in files]
-    return (Source(FeatureSet(Path("features"), tuple(made))),)
+    return (FeatureSource(FeatureSet(Path("features"), tuple(made))),)
 
 
 def table(rows: dict[str, str], *, patients=None, splits=None) -> Labels:
@@ -220,7 +220,7 @@ def test_a_class_without_a_name():
         patches(features(labelled("a", [0, 2])))
 
 
-def pair(train: list[FeatureFile], test: list[FeatureFile]) -> tuple[Source, ...]:
+def pair(train: list[FeatureFile], test: list[FeatureFile]) -> tuple[FeatureSource, ...]:
     return cohort.open_sources(FeatureSet(Path("A"), tuple(train)), FeatureSet(Path("B"), tuple(test)))
 
 

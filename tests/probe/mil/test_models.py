@@ -8,7 +8,7 @@ import torch
 
 from sgcl_cli.probe.mil.bags import Bags
 from sgcl_cli.probe.mil.models import MODELS
-from sgcl_cli.probe.mil.training import Cohort, forward, predict
+from sgcl_cli.probe.mil.training import BagCohort, forward, predict
 from sgcl_cli.probe.models.targets import Classes, Measurements, Survival
 
 every = pytest.mark.parametrize("name", MODELS)
@@ -95,5 +95,5 @@ def test_survival_and_measurements_have_a_loss_and_a_gradient(name, kind, bags, 
     model = make(name, outputs=target.outputs)
     model.loss(model(bags), bags, target, torch.arange(6)).backward()
     assert model.embed[0].weight.grad.abs().sum() > 0
-    cohort = Cohort.of(bags, target, np.array(list("abcdef")))
+    cohort = BagCohort.of(bags, target, np.array(list("abcdef")))
     assert predict(model, cohort, np.array([4, 1]))[0].shape == (2, 1)

@@ -11,7 +11,7 @@ from PIL import Image
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.slide.read import bands, direct
-from sgcl_cli.slide.read.bands import Band, Patch, Source
+from sgcl_cli.slide.read.bands import Band, Patch, WindowSource
 from sgcl_cli.slide.read.direct import Direct
 from sgcl_cli.slide.read.threads import Threads
 
@@ -22,12 +22,14 @@ def lattice(columns: int, rows: int, step: float) -> np.ndarray:
 
 
 @contextmanager
-def opened(path: Path, corners: np.ndarray, shape: Patch) -> Iterator[tuple[Slide, Source, list[Band]]]:
+def opened(path: Path, corners: np.ndarray, shape: Patch) -> Iterator[tuple[Slide, WindowSource, list[Band]]]:
     with Slide(path) as slide, direct.opened(slide, corners, shape) as (source, plan):
         yield slide, source, plan
 
 
-def patches_of(path: Path, corners: np.ndarray, shape: Patch) -> tuple[dict[int, np.ndarray | SlideError], Source]:
+def patches_of(
+    path: Path, corners: np.ndarray, shape: Patch
+) -> tuple[dict[int, np.ndarray | SlideError], WindowSource]:
     with opened(path, corners, shape) as (slide, source, plan):
         found = {n: patch for band in plan for n, patch in bands.read(slide, source, band, corners, shape)}
     return found, source
