@@ -184,9 +184,12 @@ def test_training_needs_neither_openslide_nor_opencv() -> None:
     assert not beyond & _loaded("import sgcl_cli.stages.pretrain, sgcl_cli.stages.embed")
 
 
-def test_tiling_loads_neither_torch_nor_figures() -> None:
-    """Each worker imports the package."""
-    assert not {"torch", "matplotlib", "jinja2"} & _loaded("import sgcl_cli.stages.tile")
+def test_the_study_needs_no_slides_where_it_was_prepared() -> None:
+    assert not {"openslide", "cv2", "skimage"} & _loaded("import benchmarks.study.__main__")
+
+
+def test_tiling_does_not_load_torch() -> None:
+    assert "torch" not in _loaded("import sgcl_cli.stages.tile")
 
 
 def _print_house() -> None:

@@ -19,8 +19,6 @@ from sgcl_cli.artefacts.images import EXTENSIONS, ImageFolder
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import TileConfig
 from sgcl_cli.errors import ConfigError
-from sgcl_cli.slide.open.reader import Slide
-from sgcl_cli.stages.tile import tile
 
 _NOTE = "material.json"
 
@@ -75,6 +73,8 @@ def prepare(study: Study, source: Path, out: Path, *, workers: int | None) -> Ma
     :raises ConfigError: the study names a task that there is not.
     :raises SgclError: as ``sgcl tile``.
     """
+    from sgcl_cli.stages.tile import tile  # OpenSlide comes with it, which is not needed where all is prepared
+
     data = study.data
     drawn = _annotations(data, source, out / "annotations")
     common = {"mpp": data["mpp"], "patch_size": data["patch_size"], "workers": workers}
@@ -178,6 +178,9 @@ def _annotations(data: Mapping[str, Any], source: Path, folder: Path) -> Path:
 
 def _spots(data: Mapping[str, Any], source: Path, out: Path, part: str, settings: Mapping[str, Any]) -> Path:
     """One patch around every spot that has a compartment: its coordinates in TRIDENT's form, read by ``sgcl tile``."""
+    from sgcl_cli.slide.open.reader import Slide
+    from sgcl_cli.stages.tile import tile
+
     coordinates, folder = out / "coordinates" / part, out / "tiles" / f"spots-{part}"
     slides = [source / "labelled" / f"{name}.tif" for name in data["spots"][part]]
     for path in slides:

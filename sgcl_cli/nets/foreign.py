@@ -23,7 +23,6 @@ from sgcl_cli.errors import ConfigError
 from sgcl_cli.nets.readout import Readout
 
 TIMM, TRANSFORMERS = "timm:", "transformers:"
-INTERPOLATIONS = ("bilinear", "bicubic")
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _PLAIN = re.compile(r"timm:[A-Za-z0-9_.]+")
 _PIL_RESAMPLING = {2: "bilinear", 3: "bicubic"}

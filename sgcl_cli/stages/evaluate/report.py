@@ -20,7 +20,6 @@ from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.probe.models.plane import principal_plane
 from sgcl_cli.report import evaluation, figures, learning, page
 from sgcl_cli.report.page import Picture, Section
-from sgcl_cli.stages.evaluate import attention as attention_pictures
 from sgcl_cli.stages.evaluate import captions, tables
 from sgcl_cli.stages.evaluate.figures import figure_data
 
@@ -96,6 +95,8 @@ def _attention(out: Path, finished: Finished) -> tuple[list[str], list[Section]]
     cohort = finished.cohort
     if not finished.attention:
         return [], []
+    from sgcl_cli.stages.evaluate import attention as attention_pictures  # OpenCV comes with it
+
     files, seen = [], []
     told = captions.captions(finished.result, finished.predictions)
     for file, slide in zip(cohort.files, cohort.slide_id.tolist(), strict=True):

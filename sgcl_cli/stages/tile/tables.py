@@ -17,6 +17,7 @@ from sgcl_cli.errors import ArtefactError, ConfigError, SgclError
 from sgcl_cli.stages.tile.annotations import Drawings
 from sgcl_cli.stages.tile.existing import refuse_other_settings, row_of
 from sgcl_cli.stages.tile.job import Row, patches_path
+from sgcl_cli.stages.tile.page import write_page
 from sgcl_cli.stages.tile.tally import SlideTally, mixed_resolutions, shortcomings_of
 
 
@@ -55,8 +56,6 @@ def _write_tables(
     record: RunRecord,
 ) -> None:
     """slides.csv, failures.csv, index.html and, last, run.json, from all files of patches and what all runs say."""
-    from sgcl_cli.stages.tile.page import write_page  # Matplotlib comes with it, which no worker needs
-
     said = gathered.parts
     failures = sorted({each.slide_id: each for part in said for each in part.failures}.values(), key=_by_id)
     rows = _all_rows(config, drawings, tally, {failure.slide_id for failure in failures})
