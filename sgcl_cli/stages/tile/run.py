@@ -22,7 +22,6 @@ from sgcl_cli.artefacts.patches import PatchFile, folder_id
 from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, check_free, write_failures
 from sgcl_cli.config import TileConfig, differences
 from sgcl_cli.config.tile import parse_shard
-from sgcl_cli.engine.cluster import run_on_cluster
 from sgcl_cli.engine.pool import Lost, Progress, Result, run_tasks
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
 from sgcl_cli.progress import Reporter, Silent
@@ -279,6 +278,8 @@ def _execute(
 ) -> Iterator[Result[Any]]:
     """Tasks on the cluster where there is one, else in processes here, as those of a dry run always."""
     if config.dask is not None and not config.dry_run:
+        from sgcl_cli.engine.cluster import run_on_cluster  # which workers need not load
+
         return run_on_cluster(config.dask, function, tasks, timeout=config.slide_timeout, on_progress=show)
     return run_tasks(function, tasks, workers=_workers(config), timeout=config.slide_timeout, on_progress=show)
 
