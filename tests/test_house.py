@@ -188,8 +188,16 @@ def test_the_study_needs_no_slides_where_it_was_prepared() -> None:
     assert not {"openslide", "cv2", "skimage"} & _loaded("import benchmarks.study.__main__")
 
 
-def test_tiling_does_not_load_torch() -> None:
-    assert "torch" not in _loaded("import sgcl_cli.stages.tile")
+def test_tiling_does_not_load_torch_nor_what_only_figures_need() -> None:
+    loaded = _loaded("from sgcl_cli.stages.tile import tile")
+    assert "sgcl_cli.stages.tile.run" in loaded and not {"torch", "matplotlib"} & loaded
+
+
+def test_a_worker_loads_what_one_slide_needs_alone() -> None:
+    """Spawned processes import the main module and that of their task anew, which is most of the time of a small slide."""
+    assert not {"typer", "numpy"} & _loaded("import sgcl_cli.__main__")
+    beyond = {"typer", "jinja2", "matplotlib", "torch"}
+    assert not beyond & _loaded("from sgcl_cli.stages.tile.claims import exclusively")
 
 
 def _print_house() -> None:

@@ -124,7 +124,7 @@ class Config:
             value = getattr(self, spec.name)
             if spec.name in ("dry_run", "overwrite", "device", "threads", "workers", "shard", "dask"):
                 continue
-            if value == spec.default and spec.name not in recipe:
+            if value == spec.default == recipe.get(spec.name, value):
                 continue
             if spec.metadata["meta"].argument:
                 arguments += _spelled(value)

@@ -118,6 +118,11 @@ class Evaluation:
         return {metric: METRIC_NAMES.get(metric, metric) for metric in first}
 
     @property
+    def repeats(self) -> bool:
+        """Whether the folds are repeated divisions that share patients."""
+        return bool(self.result["protocol"]["division"] == "repetitions")
+
+    @property
     def no_interval(self) -> str:
         """Why there are no intervals, "" where there are."""
         first = next(iter(self.models.values()))["metrics"]
@@ -355,7 +360,8 @@ def _division_table(evaluation: Evaluation) -> Table:
         "Who was fitted, who was reported",
         ["Fold", "Part", "Patients", unit, *evaluation.classes],
         rows,
-        "No patient is in two parts of a fold, and none is reported twice.",
+        "No patient is in two parts of a fold"
+        + (", but several repetitions may report one." if evaluation.repeats else ", and none is reported twice."),
     )
 
 
@@ -416,6 +422,11 @@ def _methods(evaluation: Evaluation) -> list[str]:
 
 def _division_method(evaluation: Evaluation) -> str:
     protocol, folds = evaluation.result["protocol"], evaluation.result["counts"]["folds"]
+    if evaluation.repeats:
+        return (
+            f"{folds} divisions were given, each of the patients anew, so that several may report a patient; each was reported "
+            "by models that saw none of its patients."
+        )
     if protocol["division"] != "folds":
         return "The division into training and test was given; no patient is on both sides."
     if protocol.get("cv") == "site":
@@ -508,10 +519,11 @@ def _nearest_method(protocol: Mapping[str, Any], slide_level: bool) -> str:
 def _interval_method(evaluation: Evaluation) -> str:
     if evaluation.no_interval:
         return f"There are no intervals: {evaluation.no_interval}."
+    how = "once for all repetitions, which share patients" if evaluation.repeats else "within each fold"
     moved = " Resampling moves the mean that R² compares with, so its interval may lie below it."
     return (
         f"Intervals ({100 * evaluation.result['confidence']:g} %): {evaluation.result['resamples']} resamples of patients "
-        "within each fold, stratified by class; the metric is computed in each fold and averaged over the folds, as the "
+        f"{how}, stratified by class; the metric is computed in each fold and averaged over the folds, as the "
         "headline is. Intervals are conditional on the fitted models: they do not say how much another training set "
         f"would have changed the models.{moved if 'r2' in evaluation.metric_names else ''}"
     )

@@ -11,11 +11,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from sgcl_cli.report.drawing import DrawnFigure
+if TYPE_CHECKING:
+    from sgcl_cli.report.drawing import DrawnFigure  # matplotlib comes with it
 
 METRIC_NAMES = {
     "auroc": "AUROC",

@@ -1,7 +1,7 @@
 """Divisions from files: ours, CLAM's, a plain split column; and ours as rows for writing, with a hash.
 
 - ours: slide_id, patient_id, fold, split; a row for each slide and fold, as ``sgcl evaluate`` writes splits.csv;
-- CLAM's: columns train, val, test that list slide ids, a file a fold (splits_0.csv); a folder of them is all folds;
+- CLAM's: columns train, val, test that list slide ids, a file a repetition (splits_0.csv); a folder of them is all of them;
 - plain: slide_id, split.
 """
 
@@ -80,7 +80,9 @@ def plan_from(
     """The folds that the file asks for; where it has no val slides, validation comes out of the training rows.
 
     :param ids: the slide of each row (n,); labels (n,), patients (n,).
-    :raises LabelError: a fold without training or test rows, a patient on two sides or reported twice, validation
+    Divisions that report a patient more than once are repetitions, and the plan says so.
+
+    :raises LabelError: a fold without training or test rows, a patient on two sides, validation
         equal to test, a class that is reported and never fitted.
     """
     plan = Plan([])
@@ -113,7 +115,7 @@ def plan_from(
                 f"fold {name}: class '{missing}' is in 'test' and not in 'train'", "every class needs training rows"
             )
         plan.folds.append(with_validation(fold, index, ids, labels, patients, validation, seed))
-    _refuse_overlapping_tests(plan, patients)
+    _note_repeats(plan, patients)
     return finished(plan, labels, patients, classes)
 
 
@@ -174,13 +176,14 @@ def _add(sides: Sides, key: tuple[str, str], split: str, path: Path) -> None:
         raise LabelError(f"{path}: slide '{slide}' is in both '{known}' and '{side}'", "a slide has one side")
 
 
-def _refuse_overlapping_tests(plan: Plan, patients: NDArray[np.str_]) -> None:
-    seen: dict[str, str] = {}
-    for fold in plan.folds:
-        for patient in np.unique(patients[fold.test]).tolist():
-            if patient in seen:
-                raise LabelError(
-                    f"patient '{patient}' is reported by folds {seen[patient]} and {fold.name}",
-                    "repeated random splits are no folds: give one of the split files at a time",
-                )
-            seen[patient] = fold.name
+def _note_repeats(plan: Plan, patients: NDArray[np.str_]) -> None:
+    """Mark folds that report some patients more than once, as CLAM's do, which draws each of its splits from all patients."""
+    of_folds = [np.unique(patients[fold.test]) for fold in plan.folds]
+    names, counts = np.unique(np.concatenate(of_folds), return_counts=True)
+    if counts.max(initial=0) > 1:
+        plan.repeats = True
+        plan.warnings.append(
+            f"{(counts > 1).sum()} of {len(names)} reported patients are reported by several of the {len(plan.folds)} divisions, "
+            "which are repetitions, not folds: intervals draw each patient once for all of them, the spread over folds tells of "
+            "divisions that share patients"
+        )

@@ -40,10 +40,14 @@ class Fold:
 
 @dataclass
 class Plan:
-    """The folds, and what had to be given up on the way to them."""
+    """The folds, and what had to be given up on the way to them.
+
+    :ivar repeats: whether they are repeated divisions, each of all patients anew, so that several may report a patient.
+    """
 
     folds: list[Fold]
     warnings: list[str] = field(default_factory=list)
+    repeats: bool = False
 
 
 def patients_per_class(labels: NDArray[np.int64], patients: NDArray[np.str_]) -> dict[int, int]:
@@ -227,7 +231,7 @@ def with_validation(
 def finished(plan: Plan, labels: NDArray[np.int64], patients: NDArray[np.str_], classes: Sequence[str]) -> Plan:
     """The plan with its warnings, checked as by ``verify``."""
     _warn_about_folds(plan, labels, classes)
-    verify(plan.folds, patients)
+    verify(plan.folds, patients, repeats=plan.repeats)
     return plan
 
 
@@ -278,10 +282,11 @@ def inner_split(
     return fallback or whole
 
 
-def verify(folds: Sequence[Fold], patients: NDArray[np.str_]) -> None:
+def verify(folds: Sequence[Fold], patients: NDArray[np.str_], *, repeats: bool = False) -> None:
     """Check what every number of the report rests on.
 
-    :raises LabelError: a patient is on two sides of a fold or reported twice, or a fold is empty.
+    :param repeats: whether several folds may report a patient.
+    :raises LabelError: a patient is on two sides of a fold or, without ``repeats``, reported twice, or a fold is empty.
     """
     reported: set[str] = set()
     for fold in folds:
@@ -294,7 +299,7 @@ def verify(folds: Sequence[Fold], patients: NDArray[np.str_]) -> None:
                 f"{_listed(sorted(shared))} would be on two sides of fold {fold.name}",
                 "all slides of a patient belong to one side: correct the split, or patient_id",
             )
-        reported |= sides[2]
+        reported |= set() if repeats else sides[2]
 
 
 def _best_partition(labels: NDArray[np.int64], patients: NDArray[np.str_], number: int, seed: int) -> list[Rows] | None:

@@ -1,8 +1,9 @@
 """The interval of a headline by resampling patients, and how far folds and seeds spread.
 
 A headline is the mean of a metric over folds. Its interval resamples patients with replacement within each fold,
-stratified, recomputes the metric in each fold and averages; it is conditional on the fitted models. What is scored
-is behind ``Reported``: classes (metrics), decisions at a threshold (thresholds), calibration, survival, measurements.
+stratified, recomputes the metric in each fold and averages; it is conditional on the fitted models. Where folds share
+patients, as repeated random divisions do, a patient is drawn once for all of them. What is scored is behind
+``Reported``: classes (metrics), decisions at a threshold (thresholds), calibration, survival, measurements.
 
 Shapes: n rows, G patients of a fold, R resamples.
 """
@@ -183,12 +184,30 @@ def too_few(
 def resample(reported: Reported, resamples: int, seed: int) -> dict[str, Floats]:
     """Each metric's mean over folds in each resample, (R,); equal draws for equal patients, folds, strata and seed."""
     per_fold: dict[str, list[Floats]] = {metric: [] for metric in reported.metrics}
+    shared = _drawn_for_all(reported, resamples, seed)
     for number, name in enumerate(fold_names(reported)):
-        fold = reported.resampler(reported.fold == name)
-        weights = draw(fold.stratum, resamples, np.random.default_rng([seed, number]))
+        mine = reported.fold == name
+        fold = reported.resampler(mine)
+        if shared is None:
+            weights = draw(fold.stratum, resamples, np.random.default_rng([seed, number]))
+        else:
+            weights = shared[:, np.isin(np.unique(reported.patient), reported.patient[mine])]
         for metric, values in fold.scores(weights).items():
             per_fold[metric].append(values)
     return {metric: mean_of_defined(np.stack(values)) for metric, values in per_fold.items()}
+
+
+def _drawn_for_all(reported: Reported, resamples: int, seed: int) -> Floats | None:
+    """How often each patient is drawn, (R, G), for all folds at once, where several report a patient; None where none does.
+
+    Folds that share patients are not independent: draws of their own would make the mean over them too certain.
+    """
+    names, patient = np.unique(reported.patient, return_inverse=True)
+    folds, fold = np.unique(reported.fold, return_inverse=True)
+    if len(np.unique(patient * len(folds) + fold)) == len(names):
+        return None
+    everybody = reported.resampler(np.ones(len(reported.patient), dtype=bool))
+    return draw(everybody.stratum, resamples, np.random.default_rng([seed, 0]))
 
 
 def mean_of_defined(values: Floats) -> Floats:

@@ -207,7 +207,8 @@ def _page(
         columns = ["Metric", "First", "Second", "Second minus first", "Interval", "p", "p after Holm"]
         sections.append(Section(titles[key], tables=[Table("", columns, rows)], notes=reasons))
     methods = (
-        f"Every result predicted the same rows in the same folds. Patients are resampled within each fold, stratified, "
+        "Every result predicted the same rows in the same folds. Patients are resampled within each fold, or once for all "
+        "repetitions where several report a patient, stratified, "
         f"{config.bootstrap} times; all results are scored on the same resampled patients, so what patients have in common "
         f"cancels out. The interval ({100 * config.confidence:g} %) is between percentiles of the difference of the headlines, "
         "p is two-sided, from the distance of resampled differences from the difference itself (Efron and Tibshirani, 1993). "

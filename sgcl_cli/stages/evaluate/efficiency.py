@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.data.cohort import Cohort
@@ -17,7 +16,7 @@ from sgcl_cli.progress import Reporter
 from sgcl_cli.stages.evaluate.cache import Fits
 from sgcl_cli.stages.evaluate.inputs import strata_of
 from sgcl_cli.stages.evaluate.models import FoldFit, Model
-from sgcl_cli.stages.evaluate.scores import HEADLINES, Scorer
+from sgcl_cli.stages.evaluate.scores import HEADLINES, Scorer, placed
 
 Key = tuple[float, int]
 
@@ -123,10 +122,7 @@ class _Curve:
         """Each repeat's mean over folds, and the interval of their mean: all repeats score the same resampled patients."""
         values, sampled, refusal = [], [], ""
         for of_folds in repeats:
-            placed: NDArray[np.float64] = np.full((len(self.scorer.cohort), of_folds[0].test.shape[2]), np.nan)
-            for fold, fit in zip(self.scorer.plan.folds, of_folds, strict=True):
-                placed[fold.test] = fit.test.mean(0)
-            reported = self.scorer.reported(placed)
+            reported = self.scorer.reported(placed(self.scorer.plan, [fit.test.mean(0) for fit in of_folds]))
             scores = {
                 fold.name: reported.score(self.metric, reported.fold == fold.name) for fold in self.scorer.plan.folds
             }

@@ -236,7 +236,8 @@ def _target(cohort: Cohort) -> list[tuple[str, str, str]]:
 def _division(config: EvaluateConfig, inputs: Inputs, cohort: Cohort, plan: Plan) -> tuple[str, str]:
     folds = len(plan.folds)
     if inputs.split_file is not None:
-        return (f"{folds} folds" if folds > 1 else "one division into training and test"), (
+        kind = "repetitions that share patients" if plan.repeats else "folds"
+        return (f"{folds} {kind}" if folds > 1 else "one division into training and test"), (
             f"{relative(str(config.splits))}, which is {inputs.split_file.kind}"
         )
     if config.cv == "site":

@@ -36,7 +36,7 @@ def rows(cohort: Cohort, plan: Plan, models: Sequence[Scored]) -> Iterator[dict[
                 "rows": len(mine),
                 "fold": fold,
                 "model": model.key,
-                **_told(cohort, mine, model.prediction[mine].mean(0)),
+                **_told(cohort, mine, model.prediction[places].mean(0)),
             }
 
 

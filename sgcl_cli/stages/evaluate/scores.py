@@ -33,7 +33,7 @@ class Rule:
 
 @dataclass
 class Scored:
-    """One row of the table: predictions (n, K), NaN for rows that are not reported, and all their scores.
+    """One row of the table: predictions (m, K) of what is reported, in the order of ``reported_rows``, and all their scores.
 
     ``folds`` holds what each fit says of itself, by fold.
     """
@@ -58,7 +58,7 @@ class Scorer:
 
     def score(self, model: Model, fits: Sequence[FoldFit]) -> Scored:
         """From the model's fits, in the order of the folds; seeds are averaged as predictions first."""
-        seeds = [self._placed([fit.test[seed] for fit in fits]) for seed in range(len(fits[0].test))]
+        seeds = [placed(self.plan, [fit.test[seed] for fit in fits]) for seed in range(len(fits[0].test))]
         prediction = np.mean(seeds, axis=0)
         found = self._headlines(self.reported(prediction))
         of_seeds = [uncertainty.headlines(self.reported(one), resamples=0) for one in seeds]
@@ -77,20 +77,14 @@ class Scorer:
         return scored
 
     def reported(self, prediction: Floats) -> Reported:
-        """The reported rows of predictions (n, K) with their truth."""
+        """Predictions (m, K) of what is reported, with their truth."""
         rows, fold_of = reported_rows(self.cohort, self.plan)
         cohort, patient = self.cohort, self.cohort.patient_id[rows]
         if cohort.value is not None:
-            return measurements.Values(cohort.value[rows], prediction[rows, 0], fold_of, patient)
+            return measurements.Values(cohort.value[rows], prediction[:, 0], fold_of, patient)
         if cohort.event is not None and cohort.time is not None:
-            return survival.Risks(cohort.time[rows], cohort.event[rows], prediction[rows, 0], fold_of, patient)
-        return metrics.Predictions(cohort.label[rows], prediction[rows], fold_of, patient, cohort.classes)
-
-    def _placed(self, of_folds: Sequence[Floats]) -> Floats:
-        placed = np.full((len(self.cohort), of_folds[0].shape[1]), np.nan)
-        for fold, values in zip(self.plan.folds, of_folds, strict=True):
-            placed[fold.test] = values
-        return placed
+            return survival.Risks(cohort.time[rows], cohort.event[rows], prediction[:, 0], fold_of, patient)
+        return metrics.Predictions(cohort.label[rows], prediction, fold_of, patient, cohort.classes)
 
     def _headlines(self, reported: Reported) -> dict[str, Headline]:
         return uncertainty.headlines(
@@ -100,7 +94,7 @@ class Scorer:
     def _calibrated(self, prediction: Floats) -> calibration.Calibrated:
         rows, fold_of = reported_rows(self.cohort, self.plan)
         label, patient = self.cohort.label[rows], self.cohort.patient_id[rows]
-        return calibration.Calibrated(label, prediction[rows], fold_of, patient, self.cohort.classes)
+        return calibration.Calibrated(label, prediction, fold_of, patient, self.cohort.classes)
 
     def _rules(self, prediction: Floats, validation: Sequence[Floats]) -> list[Rule]:
         """Youden's threshold, and that of a sensitivity of 0.95, both of validation rows."""
@@ -113,18 +107,22 @@ class Scorer:
                 for fold, chosen in zip(self.plan.folds, validation, strict=True)
             }
             if any(value is not None for value in values.values()):
-                made = thresholds.Decisions.at(values, truth, prediction[rows, 1], fold_of, patient)
+                made = thresholds.Decisions.at(values, truth, prediction[:, 1], fold_of, patient)
                 rules.append(Rule(name, values, self._headlines(made)))
         return rules
 
 
 def reported_rows(cohort: Cohort, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
-    """Rows that are in some fold's test part, ascending, and the name of that fold."""
-    fold_of = np.full(len(cohort), "", dtype=object)
-    for fold in plan.folds:
-        fold_of[fold.test] = fold.name
-    reported = np.flatnonzero(fold_of != "")
-    return reported, fold_of[reported].astype(np.str_)
+    """Rows (m,) of the folds' test parts, ascending, and the name of the fold; a row that several report is there for each."""
+    rows = np.concatenate([fold.test for fold in plan.folds])
+    names = np.concatenate([np.full(len(fold.test), fold.name) for fold in plan.folds])
+    order = np.argsort(rows, kind="stable")
+    return rows[order], names[order]
+
+
+def placed(plan: Plan, of_folds: Sequence[Floats]) -> Floats:
+    """What each fold says of its test part, (n_f, K) a fold, in the order of ``reported_rows``, (m, K)."""
+    return np.concatenate(of_folds)[np.argsort(np.concatenate([fold.test for fold in plan.folds]), kind="stable")]
 
 
 def log_rank_p(cohort: Cohort, plan: Plan, prediction: Floats) -> float | None:
@@ -132,7 +130,7 @@ def log_rank_p(cohort: Cohort, plan: Plan, prediction: Floats) -> float | None:
     rows, fold_of = reported_rows(cohort, plan)
     if cohort.time is None or cohort.event is None:
         return None
-    risk = prediction[rows, 0]
+    risk = prediction[:, 0]
     high = np.zeros(len(rows), dtype=bool)
     for name in np.unique(fold_of):
         mine = fold_of == name

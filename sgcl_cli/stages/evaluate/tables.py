@@ -20,6 +20,8 @@ from sgcl_cli.stages.evaluate.fitting import Scores
 from sgcl_cli.stages.evaluate.scores import Scored, log_rank_p, reported_rows, spread_dict
 
 FORMAT = "sgcl.evaluation/1"
+_WITHIN = "patients resampled within each fold, stratified by class; conditional on the fitted models"
+_REPEATED = "each patient drawn once for all repetitions, stratified by class; conditional on the fitted models"
 TABLES = ("audit.json", "splits.csv", "predictions.csv", "predictions_patients.csv", "metrics.csv", "metrics.json")
 _PROTOCOL = ("mil_", "knn_", "seeds", "bag_sample", "cv", "models", "linear")
 
@@ -41,7 +43,7 @@ def metrics_json(config: EvaluateConfig, cohort: Cohort, plan: Plan, scores: Sco
         "confidence": config.confidence,
         "resamples": 0 if refused else config.bootstrap,
         "protocol": {
-            "division": "folds" if len(plan.folds) > 1 else "given",
+            "division": "repetitions" if plan.repeats else "folds" if len(plan.folds) > 1 else "given",
             "division_from": "patients" if cohort.split is None and config.splits is None else "given",
             "splits": split_files.identity(plan, cohort.slide_id, cohort.patient_id),
             "c_path": list(path),
@@ -51,7 +53,7 @@ def metrics_json(config: EvaluateConfig, cohort: Cohort, plan: Plan, scores: Sco
             "validation": config.validation,
             "seed": config.seed,
         },
-        "interval": "patients resampled within each fold, stratified by class; conditional on the fitted models",
+        "interval": _REPEATED if plan.repeats else _WITHIN,
         "attention_model": scores.attention_model,
         "models": {model.key: _model(config, cohort, plan, model) for model in scores.models},
         **({} if scores.efficiency is None else {"label_efficiency": scores.efficiency}),
@@ -91,7 +93,7 @@ def _model(config: EvaluateConfig, cohort: Cohort, plan: Plan, model: Scored) ->
         }
     if cohort.classes:
         rows, fold_of = reported_rows(cohort, plan)
-        told = model.prediction[rows]
+        told = model.prediction
         entry["confusion"] = metrics.confusion(cohort.label[rows], told, len(cohort.classes)).tolist()
         if config.bootstrap and model.headlines["accuracy"].no_interval:
             patient = cohort.patient_id[rows]
@@ -151,14 +153,14 @@ def prediction_rows(cohort: Cohort, plan: Plan, models: Sequence[Scored]) -> Ite
     """One row a reported slide or patch and model."""
     reported, fold_of = reported_rows(cohort, plan)
     for model in models:
-        for index, fold in zip(reported.tolist(), fold_of.tolist(), strict=True):
+        for place, (index, fold) in enumerate(zip(reported.tolist(), fold_of.tolist(), strict=True)):
             yield {
                 "slide_id": str(cohort.slide_id[index]),
                 "row": None if cohort.row is None else int(cohort.row[index]),
                 "patient_id": str(cohort.patient_id[index]),
                 "fold": fold,
                 "model": model.key,
-                **told(cohort, index, model.prediction[index]),
+                **told(cohort, index, model.prediction[place]),
             }
 
 

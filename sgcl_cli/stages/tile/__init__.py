@@ -1,5 +1,17 @@
 """Slides in, patches out: ``sgcl tile``."""
 
-from sgcl_cli.stages.tile.run import tile
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sgcl_cli.stages.tile.run import tile
 
 __all__ = ["tile"]
+
+
+def __getattr__(name: str) -> Any:
+    """The stage, loaded where it is asked for: worker processes import this package and need what one slide needs alone."""
+    if name != "tile":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sgcl_cli.stages.tile.run import tile
+
+    return tile

@@ -15,7 +15,6 @@ from sgcl_cli.artefacts import lock, store
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
 from sgcl_cli.config import TileConfig
 from sgcl_cli.config.tile import parse_shard
-from sgcl_cli.engine.cluster import run_on_cluster
 from sgcl_cli.engine.pool import Progress, Result, run_tasks
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.slide.open.backends.openslide import dicom_series
@@ -129,6 +128,8 @@ def _execute(
 ) -> Iterator[Result[Any]]:
     """Tasks on the cluster where there is one, else in processes here, as those of a dry run always."""
     if config.dask is not None and not config.dry_run:
+        from sgcl_cli.engine.cluster import run_on_cluster  # which workers need not load
+
         return run_on_cluster(config.dask, function, tasks, timeout=config.slide_timeout, on_progress=show)
     return run_tasks(function, tasks, workers=workers_of(config), timeout=config.slide_timeout, on_progress=show)
 

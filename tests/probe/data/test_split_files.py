@@ -117,11 +117,22 @@ def test_wrong_splits_are_errors(tmp_path, train, val, test, message):
     assert caught.value.exit_code == 2
 
 
-def test_repeated_random_splits_are_refused(tmp_path):
-    for number in range(2):
-        clam(tmp_path / f"splits_{number}.csv", IDS[:10].tolist(), [], IDS[10:].tolist())
-    with pytest.raises(LabelError, match="patient 'p5' is reported by folds 1 and 2.*one of the split files at a time"):
-        plan_of(tmp_path)
+def test_clams_repeated_random_splits_are_repetitions(tmp_path):
+    """As its create_splits_seq.py writes them: each file draws its test slides from all, so patients are there again."""
+    tests = (IDS[10:].tolist(), IDS[8:14].tolist(), IDS[12:16].tolist())
+    for number, test in enumerate(tests):
+        clam(tmp_path / f"splits_{number}.csv", [slide for slide in IDS.tolist() if slide not in test], [], test)
+        (tmp_path / f"splits_{number}_descriptor.csv").write_text(",train,val,test\na,1,2,3\n")
+    plan = plan_of(tmp_path)
+    assert plan.repeats and [IDS[fold.test].tolist() for fold in plan.folds] == [*tests]
+    assert plan.warnings[0].startswith("3 of 6 reported patients are reported by several of the 3 divisions")
+    path = tmp_path / "splits.csv"
+    rows = split_files.rows_of(plan, IDS, PATIENT)
+    store.write_csv(path, list(rows[0]), rows)
+    again = plan_of(path)
+    assert same(plan, again) and again.repeats
+    with pytest.raises(LabelError, match="'p5' would be on two sides of fold 1"):
+        splits.verify(plan.folds, np.full(20, "p5"), repeats=True)
 
 
 @pytest.mark.parametrize(

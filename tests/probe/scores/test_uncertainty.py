@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sgcl_cli.probe.scores import uncertainty
+from sgcl_cli.probe.scores import metrics, uncertainty
 from sgcl_cli.probe.scores.uncertainty import Headline, Score
 
 
@@ -33,3 +33,41 @@ def test_the_mean_leaves_undefined_folds_out_and_keeps_the_reason():
 def test_loners_join_the_largest_stratum():
     counts = np.array([[3, 0], [2, 0], [0, 1], [1, 1], [4, 1]])
     assert uncertainty.strata(counts).tolist() == [0, 0, 0, 2, 2]
+
+
+def predictions(copies: int) -> metrics.Predictions:
+    """40 patients of one slide, reported by each of so many folds alike."""
+    rng = np.random.default_rng(0)
+    truth, score = np.arange(40) % 2, rng.uniform(size=40) + 0.3 * (np.arange(40) % 2)
+    patient = np.array([f"p{number:02d}" for number in range(40)])
+    fold = np.repeat([str(number + 1) for number in range(copies)], 40)
+    probability = np.stack([1 - score, score], 1)
+    return metrics.Predictions(
+        np.tile(truth, copies), np.tile(probability, (copies, 1)), fold, np.tile(patient, copies), ("a", "b")
+    )
+
+
+def test_folds_that_share_patients_make_no_number_more_certain():
+    """Repeating one division says nothing new: the interval stays as it is, while folds of other patients narrow it."""
+    one, four = (uncertainty.headlines(predictions(copies), resamples=500)["auroc"] for copies in (1, 4))
+    assert (one.value, one.low, one.high) == pytest.approx((four.value, four.low, four.high))
+    apart = predictions(4)
+    patient = np.char.add(apart.patient, apart.fold)
+    others = metrics.Predictions(apart.truth, apart.probability, apart.fold, patient, ("a", "b"))
+    narrow = uncertainty.headlines(others, resamples=500)["auroc"]
+    assert narrow.high - narrow.low < 0.7 * (one.high - one.low)
+
+
+def test_a_patient_is_drawn_as_often_in_every_fold_that_reports_it():
+    """As loops: accuracy of two folds that share half of their patients, one draw of all patients for both."""
+    both = predictions(2)
+    kept = np.r_[0:30, 50:80]  # patients 0 to 29 in fold 1, 10 to 39 in fold 2
+    reported = metrics.Predictions(
+        both.truth[kept], both.probability[kept], both.fold[kept], both.patient[kept], ("a", "b")
+    )
+    found = uncertainty.resample(reported, 20, seed=3)["accuracy"]
+    drawn = uncertainty.draw(np.arange(40) % 2, 20, np.random.default_rng([3, 0]))
+    right = (both.probability.argmax(1) == both.truth)[:40].astype(float)
+    for number in range(20):
+        folds = [np.average(right[part], weights=drawn[number, part]) for part in (slice(0, 30), slice(10, 40))]
+        assert found[number] == pytest.approx(np.mean(folds))

@@ -657,6 +657,49 @@ def test_a_former_division_is_used_again_and_has_one_hash(slides: Path, labels: 
     assert stored == split_files.identity(plan, cohort.slide_id, cohort.patient_id)
 
 
+def test_clams_overlapping_splits_are_repetitions_and_intervals_say_so(
+    slides: Path, labels: Path, tmp_path: Path
+) -> None:
+    """Every file draws its test slides from all: the slides of patients p00 to p13 are reported by both."""
+    (tmp_path / "splits").mkdir()
+    tests = ([f"{n:03d}" for n in range(28)], [f"{n:03d}" for n in range(24)] + [f"{n:03d}" for n in range(36, 40)])
+    for number, test in enumerate(tests):
+        train = [f"{n:03d}" for n in range(40) if f"{n:03d}" not in test]
+        lines = [f"{row},{train[row] if row < len(train) else ''},,{test[row]}" for row in range(28)]
+        (tmp_path / "splits" / f"splits_{number}.csv").write_text("\n".join([",train,val,test", *lines]))
+    outcome = run(
+        tmp_path / "out", features=str(slides), labels=str(labels), splits=str(tmp_path / "splits"), models="mean"
+    )
+    result = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert result["protocol"]["division"] == "repetitions" and result["interval"].startswith("each patient drawn once")
+    assert any(
+        "12 of 16 reported patients are reported by several of the 2 divisions" in said for said in outcome.warnings
+    )
+    entry = result["models"]["mean-pool"]["metrics"]["auroc"]
+    assert entry["low"] < entry["value"] < entry["high"]
+    made = [row for row in rows_of(tmp_path / "out/predictions.csv") if row["model"] == "mean-pool"]
+    assert [[row["slide_id"] for row in made if row["fold"] == fold] for fold in "12"] == [*tests]
+    for fold, score in entry["folds"].items():
+        mine = [row for row in made if row["fold"] == fold]
+        positive, negative = (
+            [float(row["p_tumour"]) for row in mine if row["label"] == name] for name in ("tumour", "normal")
+        )
+        wins = [(one > other) + (one == other) / 2 for one in positive for other in negative]
+        assert score["value"] == pytest.approx(np.mean(wins), abs=1e-6)
+    patients = [row for row in rows_of(tmp_path / "out/predictions_patients.csv") if row["model"] == "mean-pool"]
+    assert len([row for row in patients if row["patient_id"] == "p00"]) == 2
+    page = (tmp_path / "out/report.html").read_text()
+    assert "once for all repetitions, which share patients" in page and "several repetitions may report one" in page
+    again = run(
+        tmp_path / "again",
+        features=str(slides),
+        labels=str(labels),
+        splits=str(tmp_path / "out/splits.csv"),
+        models="mean",
+    )
+    assert again.data["models"]["mean-pool"]["metrics"]["auroc"]["low"] == entry["low"]
+
+
 def test_the_same_features_under_two_names_are_refused(slides: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(slides, tmp_path / "features")
     write_slide(folder, "040", bag("000", 0.0))
