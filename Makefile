@@ -1,4 +1,4 @@
-# make demo: synthetic slides through all four commands.   make test: everything that CI runs.
+# make demo: synthetic slides through all five commands.   make test: everything that CI runs.
 # Each makes .venv by itself; PIP_INDEX_URL, PIP_EXTRA_INDEX_URL and PIP_FIND_LINKS are honoured.
 # A CPU wheel of torch (for example from an extra index or a find-links folder) saves 4 GB.
 

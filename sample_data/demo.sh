@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From synthetic slides to a report: the four commands, one after the other. Run again after an interruption, it goes on.
+# From synthetic slides to a report: the five commands, one after the other. Run again after an interruption, it goes on.
 #   bash sample_data/demo.sh [FOLDER]     SLIDES and EPOCHS may be set in the environment
 # The table at its end compares the trained encoder with its untrained self and with mean colour, on the patches' tissue.
 set -euo pipefail
@@ -22,6 +22,8 @@ sgcl embed "$out/tiles" --encoder random:resnet18 --out "$out/features/untrained
 sgcl embed "$out/tiles" --encoder mean-colour --out "$out/features/mean-colour"
 echo "== sgcl evaluate: slides, normal or tumour (14 patients are too few for an interval)"
 sgcl evaluate "$out/features/sgcl" --labels "$out/labels.csv" --out "$out/results"
+echo "== sgcl predict: what those models say of slides, here of the same ones"
+sgcl predict "$out/results" "$out/features/sgcl" --out "$out/predictions"
 for encoder in sgcl untrained mean-colour; do
   echo "== sgcl evaluate: patches, which kind of tissue, $encoder"
   sgcl evaluate "$out/features/$encoder" --labels "$out/labels.csv" --level patch --folds 3 --out "$out/patches/$encoder"

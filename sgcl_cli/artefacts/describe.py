@@ -7,7 +7,7 @@ from sgcl_cli.artefacts.store import Column, Schema
 
 _HEAD = """# Artefacts
 
-What the four commands hand over. The tables below are written from the schemas in `sgcl_cli/artefacts/` (`make docs`), the
+What the five commands hand over. The tables below are written from the schemas in `sgcl_cli/artefacts/` (`make docs`), the
 same ones by which every file is checked when it is written and when it is read. A file that has its final name is complete.
 
 ```text
@@ -21,8 +21,11 @@ sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json; with --layout
 sgcl evaluate   metrics.json  metrics.csv  predictions.csv  predictions_patients.csv  splits.csv  audit.json
                 figures/*.{png,svg,jpg}  attention/<slide_id>.{csv,jpg}  report.html  run.json
                 .cache/*.npz (finished fits, one a model and fold)
+                models/card.json  models/<model>.safetensors (the fitted models, for sgcl predict)
   --compare     compare.json  compare.csv  compare.html  run.json
   --dense       dense.json  dense.csv  figures/*.{png,svg}  report.html  run.json
+sgcl predict    predictions.csv  folds.csv  predictions.html  attention/<slide_id>.{csv,jpg}  run.json
+                of patches maps/<slide_id>.png in place of attention/
 ```
 
 In `source` of the patches, `path` says how pixels were read: `direct` (JPEG tiles decoded one by one), `openslide`,
@@ -63,6 +66,19 @@ file; then `label,fold,model,predicted,p_<class>` of classes, `label,fold,model,
 the mean over its `rows` slides or patches of probabilities, values or log risks. A label, time or event that differs among
 them is empty; measurements are averaged. `splits.csv`: `slide_id,patient_id,fold,split`, split train, val or test.
 `metrics.csv`: `model,metric,scope,value,low,high,reason`.
+
+## Models and predictions
+
+`models/card.json` (sgcl.models/1): result (its id), level, task, target, classes, confidence, attention_model; features (dim,
+encoder, encoder_sha256, encoder_feed, mpp) that others must match; folds (slides, identities and patients that each was
+fitted on; `all` with `--refit`); scores (name, metrics with intervals, thresholds by model); models (name, view of a slide,
+and by fold and seed the kind and settings). `models/<model>.safetensors` has the arrays FOLD/SEED/NAME with the fold's place
+in the card: standardisation (mean, scale), weights, and `reference`, the features among which kNN's reference_rows are
+numbers.
+
+`predictions.csv`, a row a model and slide or patch: `slide_id[,row,x,y],model`, then `predicted,p_<class>,sd_<class>`, of
+measurements `predicted,sd_predicted`, of survival `risk,sd_risk` (log risk), and `folds`, how many models count. `folds.csv`:
+the same of each fold, with `fold` and `fitted_on`, yes where that fold was fitted on the slide.
 
 ## Labels, brought by you
 

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -319,8 +320,11 @@ def read_json(path: str | Path) -> Any:
         raise ArtefactError(f"{path} is not readable JSON: {error}", "delete it and run the command again") from error
 
 
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
+
+
 def write_csv(path: str | Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table. Text that a spreadsheet would run as a formula is quoted with an apostrophe; None is empty."""
+    """Write a table; None is empty. Text that a spreadsheet would run as a formula is quoted with an apostrophe; no number is."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -381,9 +385,8 @@ def read_table(path: str | Path, required: Sequence[str]) -> list[dict[str, str]
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + value
-    return value
+    runs = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
+    return "'" + value if runs and not _NUMBER.fullmatch(value) else value
 
 
 def _unquoted(cell: str) -> str:

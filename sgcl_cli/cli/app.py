@@ -1,4 +1,4 @@
-"""The four commands; each body: config in, one stage called, closing table printed."""
+"""The five commands; each body: config in, one stage called, closing table printed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from sgcl_cli.config import (
     Config,
     EmbedConfig,
     EvaluateConfig,
+    PredictConfig,
     PretrainConfig,
     TileConfig,
     failures_allowed,
@@ -122,6 +123,14 @@ def embed(config: EmbedConfig, terminal: Terminal) -> Outcome:
 def evaluate(config: EvaluateConfig, terminal: Terminal) -> Outcome:
     """Measure features on labels, with patient-grouped folds, intervals and a report."""
     from sgcl_cli.stages.evaluate import evaluate as stage
+
+    return stage(config, terminal)
+
+
+@_command(PredictConfig, "sgcl predict results/ features/ --out predictions/")
+def predict(config: PredictConfig, terminal: Terminal) -> Outcome:
+    """Apply the models that sgcl evaluate fitted to the features of other slides."""
+    from sgcl_cli.stages.predict import predict as stage
 
     return stage(config, terminal)
 

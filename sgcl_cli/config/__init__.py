@@ -15,6 +15,7 @@ from sgcl_cli.config.base import REQUIRED, Config, Meta, describe, differences, 
 from sgcl_cli.config.embed import EmbedConfig
 from sgcl_cli.config.encoders import ARCHITECTURES, colours
 from sgcl_cli.config.evaluate import EvaluateConfig
+from sgcl_cli.config.predict import PredictConfig
 from sgcl_cli.config.pretrain import PretrainConfig
 from sgcl_cli.config.tile import TileConfig
 from sgcl_cli.errors import ConfigError
@@ -27,6 +28,7 @@ __all__ = [
     "EmbedConfig",
     "EvaluateConfig",
     "Meta",
+    "PredictConfig",
     "PretrainConfig",
     "TileConfig",
     "colours",
@@ -39,11 +41,11 @@ __all__ = [
     "relative",
 ]
 
-COMMANDS: tuple[type[Config], ...] = (TileConfig, PretrainConfig, EmbedConfig, EvaluateConfig)
+COMMANDS: tuple[type[Config], ...] = (TileConfig, PretrainConfig, EmbedConfig, EvaluateConfig, PredictConfig)
 
 
 def load_toml(path: str | Path, table: str) -> dict[str, Any]:
-    """The settings of one command in a TOML file with the tables [tile] [pretrain] [embed] [evaluate].
+    """The settings of one command in a TOML file with the tables [tile] [pretrain] [embed] [evaluate] [predict].
 
     :raises ConfigError: the file is missing, not TOML, or has a table of another name.
     """

@@ -40,6 +40,12 @@ class EvaluateConfig(Config):
         affects=False,
         panel="Data",
     )
+    slides: str | None = option(
+        None,
+        "Folder of the slides, for pictures of attention on those that sgcl tile did not tile.",
+        affects=False,
+        panel="Data",
+    )
     compare: tuple[str, ...] = option(
         (), "Folders of finished evaluations to compare with each other: --compare A B ...", affects=False, panel="Data"
     )
@@ -81,6 +87,9 @@ class EvaluateConfig(Config):
     )
     label_efficiency: bool = option(
         False, "Also fit on 1, 10 and 100 % of the fitted patients, repeatedly.", panel="Protocol"
+    )
+    refit: bool = option(
+        False, "Fit once more on all patients, after the estimate, for sgcl predict.", panel="Protocol"
     )
     validation: float = option(
         0.2, "Share of the training patients kept for choosing settings.", above=0, below=1, panel="Protocol"

@@ -213,6 +213,13 @@ def test_formulas_are_quoted_and_read_back(tmp_path: Path) -> None:
     assert [row["id"] for row in store.read_table(tmp_path / "t.csv", ["id"])] == ids
 
 
+def test_negative_numbers_are_no_formulas(tmp_path: Path) -> None:
+    rows = [{"a": text} for text in ("-0.25", "-8.3780815e-06", "+3", "-1+cmd", "-")]
+    store.write_csv(tmp_path / "x.csv", ["a"], rows)
+    assert (tmp_path / "x.csv").read_text().splitlines()[1:] == ["-0.25", "-8.3780815e-06", "+3", "'-1+cmd", "'-"]
+    assert store.read_csv(tmp_path / "x.csv") == rows
+
+
 def test_json_has_no_nan(tmp_path: Path) -> None:
     store.write_json(tmp_path / "x.json", {"a": float("nan"), "b": [np.float32(1.5), np.int64(2)]})
     assert store.read_json(tmp_path / "x.json") == {"a": None, "b": [1.5, 2]}

@@ -13,10 +13,11 @@ import pytest
 from sgcl_cli import __version__
 from sgcl_cli.artefacts.results import Outcome
 from sgcl_cli.cli.app import app, run
-from sgcl_cli.config import EmbedConfig, EvaluateConfig, PretrainConfig, TileConfig, flag
+from sgcl_cli.config import EmbedConfig, EvaluateConfig, PredictConfig, PretrainConfig, TileConfig, flag
 from sgcl_cli.errors import ElsewhereError, Interrupted
 
 COMMANDS = {"tile": TileConfig, "pretrain": PretrainConfig, "embed": EmbedConfig, "evaluate": EvaluateConfig}
+COMMANDS |= {"predict": PredictConfig}
 
 
 def test_module_is_the_command() -> None:

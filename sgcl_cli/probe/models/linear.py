@@ -45,7 +45,7 @@ class LinearProbe:
         return self.solution.c
 
     def __call__(self, features: NDArray[np.floating]) -> Floats:
-        return _probability(self.solution, self.standardise(features), self.present, self.classes)
+        return probability(self.solution(self.standardise(features)), self.present, self.classes)
 
 
 def fit(
@@ -72,11 +72,11 @@ def fit(
         outside = standardise(features[validation])
         present = np.unique(labels[train])
         for solution in walk(standardise(features[train]), CrossEntropy.of(labels[train]), sorted(path)):
-            probability = _probability(solution, outside, present, classes)
-            losses[solution.c] = cross_entropy(probability, labels[validation])
+            told = probability(solution(outside), present, classes)
+            losses[solution.c] = cross_entropy(told, labels[validation])
             converged &= solution.converged
             if losses[solution.c] == min(losses.values()) and list(losses.values()).count(losses[solution.c]) == 1:
-                best, chosen = solution.c, probability
+                best, chosen = solution.c, told
     fitted = np.sort(np.concatenate([train, validation]))
     standardise = Standardiser.fit(features[fitted])
     (solution,) = walk(
@@ -146,9 +146,9 @@ def _normalised(scores: Floats) -> tuple[Floats, Floats]:
     return p, log_total
 
 
-def _probability(solution: Solution, features: Floats, present: NDArray[np.int64], classes: int) -> Floats:
-    """Probabilities with a column for every class, also for those the model never saw."""
-    p, _ = _normalised(solution(features))
-    full = np.zeros((len(features), classes))
+def probability(scores: Floats, present: NDArray[np.int64], classes: int) -> Floats:
+    """Probabilities (n, ``classes``) from scores (n, k) of the classes ``present``; 0 for those the model never saw."""
+    p, _ = _normalised(scores)
+    full = np.zeros((len(scores), classes))
     full[:, present] = np.hstack([1 - p, p]) if p.shape[1] == 1 else p
     return full

@@ -37,7 +37,7 @@ class Training:
         seed: int,
         device: torch.device,
     ) -> None:
-        self._standardise = Standardiser.fit(features[rows])
+        self.standardise = Standardiser.fit(features[rows])
         self._features = self._tensor(features[rows], device)
         self._labels = torch.from_numpy(labels[rows]).to(device)
         self._seed = seed
@@ -77,4 +77,4 @@ class Training:
         return probability
 
     def _tensor(self, features: NDArray[np.floating], device: torch.device) -> Tensor:
-        return torch.from_numpy(self._standardise(features).astype(np.float32)).to(device)
+        return torch.from_numpy(self.standardise(features).astype(np.float32)).to(device)

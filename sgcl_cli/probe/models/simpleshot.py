@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
 
-def predict(
-    reference: NDArray[np.floating], labels: NDArray[np.int64], queries: NDArray[np.floating], *, classes: int
-) -> Floats:
+@dataclass(frozen=True)
+class Centroids:
     """p(c | q) = softmax_c( - |u(q) - m_c|^2 ),  u(x) = (x - mean) / |x - mean|,  m_c = mean of u over class c.
 
     The mean is that of the reference rows. The nearest centroid has the highest p; p ranks, it is not calibrated.
 
-    :param reference: (N, D) with labels (N,) in [0, ``classes``); queries: (Q, D).
-    :returns: (Q, ``classes``), rows sum to 1; a class without reference rows has 0.
+    :ivar mean: (D,). :ivar centroids: (P, D), of the classes ``present`` (P,) in [0, ``classes``).
     """
-    mean = reference.mean(axis=0, dtype=np.float64)
-    known, asked = _unit(reference - mean), _unit(queries - mean)
-    present = np.unique(labels)
-    centroids = np.stack([known[labels == c].mean(axis=0) for c in present])
-    distance = (asked**2).sum(1)[:, None] - 2 * asked @ centroids.T + (centroids**2).sum(1)
-    weight = np.exp(distance.min(axis=1, keepdims=True) - distance)
-    share = np.zeros((len(queries), classes))
-    share[:, present] = weight / weight.sum(axis=1, keepdims=True)
-    return share
+
+    mean: Floats
+    centroids: Floats
+    present: NDArray[np.int64]
+    classes: int
+
+    @classmethod
+    def fit(cls, reference: NDArray[np.floating], labels: NDArray[np.int64], *, classes: int) -> Centroids:
+        """Of reference rows (N, D) with labels (N,) in [0, ``classes``)."""
+        mean = reference.mean(axis=0, dtype=np.float64)
+        known, present = _unit(reference - mean), np.unique(labels)
+        return cls(mean, np.stack([known[labels == c].mean(axis=0) for c in present]), present, classes)
+
+    def __call__(self, queries: NDArray[np.floating]) -> Floats:
+        """Of queries (Q, D): (Q, ``classes``), rows sum to 1; a class without reference rows has 0."""
+        asked = _unit(queries - self.mean)
+        distance = (asked**2).sum(1)[:, None] - 2 * asked @ self.centroids.T + (self.centroids**2).sum(1)
+        weight = np.exp(distance.min(axis=1, keepdims=True) - distance)
+        share = np.zeros((len(queries), self.classes))
+        share[:, self.present] = weight / weight.sum(axis=1, keepdims=True)
+        return share
 
 
 def _unit(rows: Floats) -> Floats:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from sgcl_cli.artefacts import layout, store
 from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.artefacts.patches import PatchFile
-from sgcl_cli.errors import ArtefactError, ConfigError
+from sgcl_cli.errors import ArtefactError, ConfigError, SlideError
 from sgcl_cli.report import attention as drawing
 from sgcl_cli.report.page import Picture, Section
 from sgcl_cli.slide import jpeg, overlay
+from sgcl_cli.slide.open.discover import discover
+from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.stages.evaluate.captions import Caption
 
 _QUALITY = 85
@@ -36,10 +38,16 @@ class Seen:
     attention: NDArray[np.float32]
 
 
-def draw(out: Path, slides: Sequence[Seen], patches: str | None) -> tuple[list[str], list[Section]]:
+OF_FOLDS = "Each slide's attention comes from the model of the fold that did not train on it. "
+
+
+def draw(
+    out: Path, slides: Sequence[Seen], patches: str | None, *, folder: str | None = None, whose: str = OF_FOLDS
+) -> tuple[list[str], list[Section]]:
     """Write attention/<slide_id>.jpg of every slide whose patches are found, and montages; show some in the report.
 
     :param patches: where patches are; None for where the features say.
+    :param folder: of the slides themselves, for those whose patches are not found. :param whose: from which model it is.
     :returns: files relative to ``out``, and the sections of the report.
     :raises ConfigError: ``patches`` is given and holds no slide's patches.
     """
@@ -56,18 +64,21 @@ def draw(out: Path, slides: Sequence[Seen], patches: str | None) -> tuple[list[s
             "give the folder that they were embedded from",
         )
     files = [name for slide, file in found for name in _overlay(out, slide, file)]
+    if folder is not None:
+        drawn = _on_slides(out, [slide for slide in slides if slide.slide_id in missing], folder)
+        missing = [name for name in missing if name not in drawn]
+        files += drawn.values()
     notes = [
-        "Each slide's attention comes from the model of the fold that did not train on it. Colours are multiples of the "
-        "slide's own mean: attention says where a model looked, not what is there."
+        f"{whose}Colours are multiples of the slide's own mean: attention says where a model looked, not what is there."
     ]
     if missing:
         few = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         notes.append(
             f"No pictures for {len(missing)} of {len(slides)} slides, whose patches were not found with the id that the "
-            f"features record ({few}); --patches DIR says where they are."
+            f"features record ({few}); --patches DIR says where they are, or --slides DIR where the slides are."
         )
     pictures, written = _montages(out, [pair for pair in found if pair[1].has_pixels])
-    sections = [Section("Where the model looked", _shown(out, found, files), notes=notes)]
+    sections = [Section("Where the model looked", _shown(out, slides, files), notes=notes)]
     return [*files, *written], [*sections, Section("What it looked at", pictures, wide=True)]
 
 
@@ -109,6 +120,34 @@ def _overlay(out: Path, slide: Seen, file: PatchFile) -> Iterator[str]:
     yield name
 
 
+def _on_slides(out: Path, slides: Sequence[Seen], folder: str) -> dict[str, str]:
+    """Overlays on the slides themselves, by slide id: for coordinates that others made.
+
+    A slide that is not found or cannot be read, and features without places or the side of a patch, are left out.
+
+    :raises ConfigError: no such folder, or no slides there.
+    """
+    entries = {
+        entry.slide_id: entry.path
+        for entry in discover([Path(folder)], None, "stem", lambda p: [None] * len(p)).entries
+    }
+    drawn = {}
+    for slide in slides:
+        path, side = entries.get(slide.slide_id), (slide.file.geometry or {}).get("patch_size_level0")
+        if path is None or side is None or slide.file.coords is None:
+            continue
+        try:
+            with Slide(path, default_mpp=1.0) as opened:
+                thumbnail = opened.thumbnail()
+        except SlideError:
+            continue
+        sides = np.array([side, side], np.float64)
+        picture = drawing.overlay(thumbnail.pixels, slide.file.coords, sides, slide.attention, thumbnail.scale)
+        drawn[slide.slide_id] = f"attention/{slide.file.path.stem}.jpg"
+        store.write_bytes(out / drawn[slide.slide_id], jpeg.encode(picture, _QUALITY))
+    return drawn
+
+
 def _decoded(data: bytes) -> NDArray[np.uint8] | None:
     """Pixels of a JPEG file; None where it is not one, or too large."""
     try:
@@ -121,9 +160,9 @@ def _decoded(data: bytes) -> NDArray[np.uint8] | None:
     return pixels
 
 
-def _shown(out: Path, found: Sequence[tuple[Seen, PatchFile]], files: Sequence[str]) -> list[Picture]:
+def _shown(out: Path, slides: Sequence[Seen], files: Sequence[str]) -> list[Picture]:
     """For each group the overlays of the surest and of the least sure slide, as long as there is room."""
-    drawn = {name: slide for slide, _ in found if (name := f"attention/{slide.file.path.stem}.jpg") in files}
+    drawn = {name: slide for slide in slides if (name := f"attention/{slide.file.path.stem}.jpg") in files}
     chosen: dict[str, None] = {}
     for group in sorted({slide.caption.group for slide in drawn.values()}):
         mine = (name for name in drawn if drawn[name].caption.group == group)

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.models import Fitted
 from sgcl_cli.artefacts.results import versions
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Fold
 from sgcl_cli.stages.evaluate.models import FoldFit, Model
 
-FORMAT = "sgcl.fit/1"
+FORMAT = "sgcl.fit/2"
 FOLDER = ".cache"
 _LIBRARIES = ("sgcl", "torch", "numpy", "scikit-learn")
 
@@ -102,7 +103,9 @@ def _write(path: Path, fitted: FoldFit) -> None:
     if fitted.attention is not None:
         arrays["attention"] = np.concatenate(fitted.attention)
         arrays["lengths"] = np.array([len(bag) for bag in fitted.attention], dtype=np.int64)
-    details = np.frombuffer(json.dumps(fitted.details).encode(), dtype=np.uint8)
+    kept = [{"kind": one.kind, "settings": dict(one.settings)} for one in fitted.fitted]
+    arrays |= {f"fitted/{i}/{name}": array for i, one in enumerate(fitted.fitted) for name, array in one.arrays.items()}
+    details = np.frombuffer(json.dumps({"details": fitted.details, "fitted": kept}).encode(), dtype=np.uint8)
     with store.atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(file, details=details, **arrays)
 
@@ -114,7 +117,15 @@ def _read(path: Path) -> FoldFit | None:
             attention = None
             if "attention" in stored:
                 attention = np.split(stored["attention"], np.cumsum(stored["lengths"])[:-1])
-            details = json.loads(stored["details"].tobytes())
-            return FoldFit(stored["test"], stored["validation"], details, attention)
+            content = json.loads(stored["details"].tobytes())
+            fitted = [
+                Fitted(one["kind"], _arrays(stored, i), one["settings"]) for i, one in enumerate(content["fitted"])
+            ]
+            return FoldFit(stored["test"], stored["validation"], content["details"], attention, fitted)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
+
+
+def _arrays(stored: np.lib.npyio.NpzFile, seed: int) -> dict[str, NDArray[Any]]:
+    start = f"fitted/{seed}/"
+    return {name.removeprefix(start): stored[name] for name in stored.files if name.startswith(start)}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgcl_cli.artefacts.models import Kept
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.data.audit import Audit
 from sgcl_cli.probe.data.cohort import Cohort
@@ -18,6 +19,7 @@ from sgcl_cli.progress import Reporter
 from sgcl_cli.stages.evaluate import efficiency as evaluate_efficiency
 from sgcl_cli.stages.evaluate.cache import Fits
 from sgcl_cli.stages.evaluate.checks import check_scores
+from sgcl_cli.stages.evaluate.keep import refit_fold
 from sgcl_cli.stages.evaluate.models import FoldFit, Model, suite
 from sgcl_cli.stages.evaluate.scores import Scored, Scorer
 
@@ -31,12 +33,14 @@ class Scores:
     """All models with their scores, and attention by slide.
 
     ``attention_model`` is the first model that has attention; that of a slide comes from the fold that reports it.
+    ``kept``: the fitted models of the folds, and of all rows where --refit asks for it.
     """
 
     models: list[Scored]
     attention_model: str | None = None
     attention: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     efficiency: dict[str, Any] | None = None
+    kept: dict[str, Kept] = field(default_factory=dict)
 
 
 def fit(
@@ -56,13 +60,22 @@ def fit(
     models = [model for model in every if not model.parts or 1.0 in model.shares]
     scorer = Scorer(config, cohort, plan)
     scores = Scores([])
-    with reporter.task("fitting", len(models) * len(plan.folds), "fit") as bar:
+    again = [refit_fold(plan)] if config.refit else []
+    kept = sum(1 for model in models if model.view)
+    with reporter.task("fitting", len(models) * len(plan.folds) + kept * len(again), "fit") as bar:
         for model in models:
             of_folds = []
             for fold in plan.folds:
                 bar.update(note=f"{model.name}, fold {fold.name}")
                 of_folds.append(fits.of(model, fold))
                 bar.advance()
+            if model.view:
+                named = {fold.name: fit.fitted for fold, fit in zip(plan.folds, of_folds, strict=True)}
+                for fold in again:
+                    bar.update(note=f"{model.name}, all patients")
+                    named[fold.name] = fits.of(model, fold).fitted
+                    bar.advance()
+                scores.kept[model.key] = Kept(model.name, model.view, named, model.features)
             scores.models.append(scorer.score(model, of_folds))
             if scores.attention_model is None and of_folds[0].attention is not None:
                 scores.attention_model = model.key

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sgcl_cli.artefacts.models import Fitted
 from sgcl_cli.engine import fit as engine_fit
 from sgcl_cli.errors import TrainingError
 from sgcl_cli.probe.data.splits import Fold
+from sgcl_cli.probe.fitted import softmax_layer
 from sgcl_cli.probe.models.linear_sgd import MILESTONES, MOMENTUM, Training
 from sgcl_cli.stages.evaluate.mil import threads_for
 
@@ -26,6 +28,15 @@ class SgdRecipe:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class LayerFit:
+    """Probabilities of the test and of the validation rows, (n, K) each, and the layer that gives those of the test rows."""
+
+    test: Floats
+    validation: Floats
+    fitted: Fitted
+
+
 def fit_fold(
     recipe: SgdRecipe,
     features: NDArray[np.floating],
@@ -34,15 +45,14 @@ def fit_fold(
     *,
     classes: int,
     device: torch.device,
-) -> tuple[Floats, Floats]:
-    """Probabilities of the test rows, fitted on training and validation rows, and of the validation rows, fitted without
-    them: (n, K) each.
+) -> LayerFit:
+    """Fit on training and validation rows for the test rows, and without validation rows for these.
 
     :raises TrainingError: the loss is not finite.
     """
 
-    def told(fitted: NDArray[np.int64], asked: NDArray[np.int64]) -> Floats:
-        work = Training(features, labels, fitted, classes=classes, seed=recipe.seed, device=device)
+    def trained(rows: NDArray[np.int64]) -> Training:
+        work = Training(features, labels, rows, classes=classes, seed=recipe.seed, device=device)
         optimiser = torch.optim.SGD(work.model.parameters(), lr=recipe.lr, momentum=MOMENTUM)
         milestones = [round(share * recipe.epochs) * work.steps for share in MILESTONES]
         try:
@@ -50,7 +60,10 @@ def fit_fold(
                 engine_fit.fit(work, optimiser, epochs=recipe.epochs, lr=engine_fit.in_steps(recipe.lr, milestones))
         except engine_fit.NotFiniteError as error:
             raise TrainingError(f"at --linear-lr {recipe.lr:g} {error.message}", "lower --linear-lr") from error
-        return work.predict(features[asked])
+        return work
 
-    chosen = told(fold.train, fold.validation) if len(fold.validation) else np.empty((0, classes))
-    return told(fold.fitted, fold.test), chosen
+    chosen = np.empty((0, classes))
+    if len(fold.validation):
+        chosen = trained(fold.train).predict(features[fold.validation])
+    work = trained(fold.fitted)
+    return LayerFit(work.predict(features[fold.test]), chosen, softmax_layer(work.standardise, work.model))

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sgcl_cli.artefacts.models import Fitted
 from sgcl_cli.engine import fit as engine_fit
 from sgcl_cli.engine import runtime as engine_runtime
 from sgcl_cli.errors import TrainingError
 from sgcl_cli.probe.data.splits import Fold
+from sgcl_cli.probe.fitted import of_bags
 from sgcl_cli.probe.mil import models, training
 from sgcl_cli.probe.mil.bags import row_statistics
 
@@ -40,8 +42,8 @@ class MilRecipe:
 class BagFit:
     """What a fold's models say, seeds apart.
 
-    ``test`` (S, n, K) and ``validation`` (S, v, K) predictions; ``attention`` of each test bag, the mean of the
-    seeds' (it sums to 1), None for models without.
+    ``test`` (S, n, K) and ``validation`` (S, v, K) predictions; ``fitted`` the models, one a seed; ``attention`` of each test
+    bag, the mean of the seeds' (it sums to 1), None for models without.
     """
 
     test: Floats
@@ -49,6 +51,7 @@ class BagFit:
     attention: list[NDArray[np.float32]] | None
     best_epochs: list[int] = field(default_factory=list)
     epochs: list[int] = field(default_factory=list)
+    fitted: list[Fitted] = field(default_factory=list)
     validation_losses: list[float | None] = field(default_factory=list)
 
 
@@ -87,6 +90,9 @@ def fit_fold(recipe: MilRecipe, cohort: training.BagCohort, fold: Fold, seeds: S
             except engine_fit.NotFiniteError as error:
                 raise TrainingError(f"at --mil-lr {recipe.lr:g} {error.message}", "lower --mil-lr") from error
         work.restore_best()
+        record.fitted.append(
+            of_bags(model, cohort.target, name=recipe.model, hidden=recipe.hidden, dropout=recipe.dropout)
+        )
         test, attention = training.predict(model, cohort, fold.test)
         tests.append(test)
         if len(fold.validation):

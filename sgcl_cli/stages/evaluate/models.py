@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sgcl_cli.artefacts.models import Fitted
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.engine import runtime as engine_runtime
 from sgcl_cli.errors import ConfigError
+from sgcl_cli.probe import fitted
 from sgcl_cli.probe.data import cohort as cohorts
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Fold
@@ -37,13 +39,15 @@ class FoldFit:
     """What a model says in one fold.
 
     ``test`` (S, n, K) and ``validation`` (S, v, K) of S seeds (1 where nothing is drawn; v is 0 where a model chooses
-    nothing); ``details`` JSON values; ``attention`` of each test bag, None for models without.
+    nothing); ``details`` JSON values; ``attention`` of each test bag, None for models without; ``fitted`` the models
+    themselves, one a seed, empty where they are not kept.
     """
 
     test: Floats
     validation: Floats
     details: dict[str, Any] = field(default_factory=dict)
     attention: list[NDArray[np.float32]] | None = None
+    fitted: list[Fitted] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Model:
 
     :param shares: of the fitted patients, at which it has a label-efficiency curve.
     :param parts: models that are fitted and kept apart; ``join`` makes this one of their fits.
+    :param features: (n, D) that it is fitted on, one row an entry of the cohort; None for a model of bags.
+    :param view: what of a slide these rows are: ``patch``, ``mean`` of its patches, or ``count``; ``bags`` for all patches.
     """
 
     key: str
@@ -61,18 +67,27 @@ class Model:
     shares: tuple[float, ...] = ()
     parts: tuple[Model, ...] = ()
     join: Callable[[Sequence[FoldFit]], FoldFit] | None = None
+    features: NDArray[np.floating] | None = field(default=None, repr=False)
+    view: str = ""
 
 
 def suite(config: EvaluateConfig, cohort: Cohort) -> list[Model]:
     """The models of a level and a task, the baseline first."""
     if cohort.level == "patch":
-        return [_baseline(cohort), *_probes(config, cohort, cohorts.patch_features(cohort), "linear", "")]
+        return [_baseline(cohort), *_probes(config, cohort, cohorts.patch_features(cohort), "linear", "", "patch")]
     rows, offsets = cohorts.bag_rows(cohort)
     count = np.log1p(np.diff(offsets).astype(np.float64))[:, None]
     return [
         _baseline(cohort),
-        Model(PATCH_COUNT, "Patch count only", lambda fold: _linear(count, cohort, fold), _penalties(cohort)),
-        *_probes(config, cohort, mean_pool(rows, offsets), "mean-pool", "Mean pool, "),
+        Model(
+            PATCH_COUNT,
+            "Patch count only",
+            lambda fold: _linear(count, cohort, fold),
+            _penalties(cohort),
+            features=count,
+            view="count",
+        ),
+        *_probes(config, cohort, mean_pool(rows, offsets), "mean-pool", "Mean pool, ", "mean"),
         *_bag_models(config, cohort, rows, offsets),
     ]
 
@@ -83,7 +98,7 @@ def _baseline(cohort: Cohort) -> Model:
 
 
 def _probes(
-    config: EvaluateConfig, cohort: Cohort, features: NDArray[np.floating], key: str, prefix: str
+    config: EvaluateConfig, cohort: Cohort, features: NDArray[np.floating], key: str, prefix: str, view: str
 ) -> list[Model]:
     """The linear model of the task, and for classes their neighbours and centroids."""
     kind = {"regression": "ridge regression", "survival": "Cox regression"}.get(cohort.task, "logistic regression")
@@ -93,16 +108,17 @@ def _probes(
         *(config.tuned_shares if config.finetune is not None else ()),
     }
     shares = tuple(sorted(asked))
+    of: dict[str, Any] = {"features": features, "view": view}
     if config.linear == "sgd":
-        found = [_linear_sgd(config, cohort, features, key, prefix, shares)]
+        found = [_linear_sgd(config, cohort, features, key, prefix, shares, view)]
     else:
-        found = [Model(key, named, lambda fold: _linear(features, cohort, fold), _penalties(cohort), shares)]
+        found = [Model(key, named, lambda fold: _linear(features, cohort, fold), _penalties(cohort), shares, **of)]
     if cohort.classes:
         settings = {"k": config.knn_k or list(knn.KS), "temperature": config.knn_temperature}
         found += [
             Model("knn", f"{prefix}weighted kNN" if prefix else "Weighted kNN",
-                  lambda fold: _nearest(config, features, cohort, fold), settings, shares),
-            Model("simpleshot", f"{prefix}SimpleShot", lambda fold: _centroids(features, cohort, fold), {}, shares),
+                  lambda fold: _nearest(config, features, cohort, fold), settings, shares, **of),
+            Model("simpleshot", f"{prefix}SimpleShot", lambda fold: _centroids(features, cohort, fold), {}, shares, **of),
         ]  # fmt: skip
     return found
 
@@ -114,6 +130,7 @@ def _linear_sgd(
     key: str,
     prefix: str,
     shares: tuple[float, ...],
+    view: str,
 ) -> Model:
     if not cohort.classes:
         raise ConfigError(f"--linear sgd is for classes, and the task is {cohort.task}", "leave it out")
@@ -122,10 +139,11 @@ def _linear_sgd(
     classes = len(cohort.classes)
 
     def fit(fold: Fold) -> FoldFit:
-        test, chosen = linear_sgd.fit_fold(recipe, features, cohort.label, fold, classes=classes, device=device)
-        return _single(test, {}, chosen)
+        done = linear_sgd.fit_fold(recipe, features, cohort.label, fold, classes=classes, device=device)
+        return _single(done.test, {}, done.fitted, done.validation)
 
-    return Model(key, f"{prefix}linear layer by SGD" if prefix else "Linear layer by SGD", fit, vars(recipe), shares)
+    name = f"{prefix}linear layer by SGD" if prefix else "Linear layer by SGD"
+    return Model(key, name, fit, vars(recipe), shares, features=features, view=view)
 
 
 def _penalties(cohort: Cohort) -> dict[str, Any]:
@@ -142,7 +160,8 @@ def _bag_models(
     def model_of(key: str) -> Model:
         recipe = recipe_of(config, key)
         settings = {**vars(recipe), "seeds": config.seeds, "seed": config.seed}
-        return Model(key, models.MODELS[key][1], lambda fold: _bags(config, recipe, bags, cohort, fold), settings)
+        named = models.MODELS[key][1]
+        return Model(key, named, lambda fold: _bags(config, recipe, bags, cohort, fold), settings, view="bags")
 
     return [model_of(key) for key in config.bag_models]
 
@@ -168,7 +187,7 @@ def _constant(cohort: Cohort, fold: Fold) -> FoldFit:
         told = np.zeros(1)
     else:
         told = np.bincount(cohort.label[fold.fitted], minlength=len(cohort.classes)) / len(fold.fitted)
-    return FoldFit(np.tile(told, (1, len(fold.test), 1)), np.empty((1, 0, len(told))))
+    return _single(np.tile(told, (len(fold.test), 1)), {}, fitted.constant(told))
 
 
 def _linear(features: NDArray[np.floating], cohort: Cohort, fold: Fold) -> FoldFit:
@@ -176,16 +195,16 @@ def _linear(features: NDArray[np.floating], cohort: Cohort, fold: Fold) -> FoldF
     if cohort.value is not None:
         measured = ridge.fit(features, cohort.value, fold.train, fold.validation)
         details = {"alpha": measured.alpha, "validation_loss": _spoken(measured.path)}
-        return _single(measured(features[fold.test])[:, None], details)
+        return _single(measured(features[fold.test])[:, None], details, fitted.ridge(measured))
     if cohort.event is not None and cohort.time is not None:
         risk = linear_cox.fit(features, cohort.time, cohort.event, fold.train, fold.validation)
         details = {"c": risk.c, "converged": risk.converged, "validation_loss": _spoken(risk.path)}
-        return _single(risk(features[fold.test])[:, None], details)
+        return _single(risk(features[fold.test])[:, None], details, fitted.cox(risk))
     probe = linear.fit(
         features, cohort.label, fold.train, fold.validation, classes=len(cohort.classes), path=linear.C_PATH
     )
     details = {"c": probe.c, "converged": probe.converged, "validation_loss": _spoken(probe.path)}
-    return _single(probe(features[fold.test]), details, probe.validation)
+    return _single(probe(features[fold.test]), details, fitted.logistic(probe), probe.validation)
 
 
 def _nearest(config: EvaluateConfig, features: NDArray[np.floating], cohort: Cohort, fold: Fold) -> FoldFit:
@@ -197,25 +216,24 @@ def _nearest(config: EvaluateConfig, features: NDArray[np.floating], cohort: Coh
         return knn.votes(features[known], cohort.label[known], features[asked], ks=(k,), **arguments)[k]
 
     details = {"k": min(k, len(fold.fitted)), "validation_brier": _spoken(scores)}
-    return _single(votes(fold.fitted, fold.test), details, votes(fold.train, fold.validation))
+    kept = fitted.neighbours(fold.fitted, cohort.label[fold.fitted], k=k, **arguments)
+    return _single(votes(fold.fitted, fold.test), details, kept, votes(fold.train, fold.validation))
 
 
 def _centroids(features: NDArray[np.floating], cohort: Cohort, fold: Fold) -> FoldFit:
-    def share(known: NDArray[np.int64], asked: NDArray[np.int64]) -> Floats:
-        return simpleshot.predict(features[known], cohort.label[known], features[asked], classes=len(cohort.classes))
+    def of(known: NDArray[np.int64]) -> simpleshot.Centroids:
+        return simpleshot.Centroids.fit(features[known], cohort.label[known], classes=len(cohort.classes))
 
-    return _single(share(fold.fitted, fold.test), {}, share(fold.train, fold.validation))
+    found = of(fold.fitted)
+    chosen = of(fold.train)(features[fold.validation])
+    return _single(found(features[fold.test]), {}, fitted.centroids(found), chosen)
 
 
 def _bags(config: EvaluateConfig, recipe: mil.MilRecipe, bags: Bags, cohort: Cohort, fold: Fold) -> FoldFit:
     packed = training.BagCohort.of(bags, _target(cohort, fold, bags.rows.device), cohort.slide_id)
-    fitted = mil.fit_fold(recipe, packed, fold, mil.seeds_of(config.seed, config.seeds, fold))
-    details = {
-        "epochs": fitted.epochs,
-        "best_epochs": fitted.best_epochs,
-        "validation_losses": fitted.validation_losses,
-    }
-    return FoldFit(fitted.test, fitted.validation, details, fitted.attention)
+    done = mil.fit_fold(recipe, packed, fold, mil.seeds_of(config.seed, config.seeds, fold))
+    details = {"epochs": done.epochs, "best_epochs": done.best_epochs, "validation_losses": done.validation_losses}
+    return FoldFit(done.test, done.validation, details, done.attention, done.fitted)
 
 
 def _target(cohort: Cohort, fold: Fold, device: torch.device) -> Target:
@@ -226,9 +244,9 @@ def _target(cohort: Cohort, fold: Fold, device: torch.device) -> Target:
     return Classes(torch.from_numpy(cohort.label).to(device), len(cohort.classes))
 
 
-def _single(test: Floats, details: dict[str, Any], validation: Floats | None = None) -> FoldFit:
+def _single(test: Floats, details: dict[str, Any], kept: Fitted, validation: Floats | None = None) -> FoldFit:
     chosen = np.empty((0, test.shape[1])) if validation is None else validation
-    return FoldFit(test[None], chosen[None], details)
+    return FoldFit(test[None], chosen[None], details, fitted=[kept])
 
 
 def _spoken(path: Mapping[float, float] | Mapping[int, float]) -> dict[str, float]:

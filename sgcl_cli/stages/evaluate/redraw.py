@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sgcl_cli.artefacts import models as kept_models
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.evaluations import Evaluated
 from sgcl_cli.config import EvaluateConfig
@@ -17,14 +18,17 @@ from sgcl_cli.stages.evaluate import report
 from sgcl_cli.stages.evaluate.inputs import Inputs
 from sgcl_cli.stages.evaluate.tables import TABLES
 
+_PICTURED = ("patches", "slides")
+
 
 def asked(config: EvaluateConfig) -> bool:
-    """Whether --patches names another folder than when the result was made, and there is attention to draw."""
-    if config.patches is None or config.dry_run:
+    """Whether --patches or --slides names another folder than when the result was made, and there is attention to draw."""
+    given = {name: value for name in _PICTURED if (value := getattr(config, name)) is not None}
+    if not given or config.dry_run:
         return False
     run = store.read_json(Path(config.out) / "run.json")
-    drawn: str | None = run["config"].get("patches")
-    return drawn != config.patches and run["result"]["attention_model"] is not None
+    drawn = {name: run["config"].get(name) for name in given}
+    return drawn != given and run["result"]["attention_model"] is not None
 
 
 def redraw(
@@ -57,8 +61,9 @@ def redraw(
         ),
     )
     former = run["result"]["files"]
-    run["config"]["patches"] = config.patches
-    run["result"] |= {"files": [*TABLES, *drawn], "warnings": warnings}
+    run["config"] |= {name: getattr(config, name) for name in _PICTURED}
+    models = [name for name in former if name.startswith(f"{kept_models.FOLDER}/")]
+    run["result"] |= {"files": [*TABLES, *drawn, *models], "warnings": warnings}
     store.write_json(out / "run.json", run)
     with store.writing(out):
         for name in set(former) - set(run["result"]["files"]):

@@ -23,7 +23,7 @@ from sgcl_cli.report.page import Picture, Section
 from sgcl_cli.stages.evaluate import captions, tables
 from sgcl_cli.stages.evaluate.figures import figure_data
 
-FIGURES = ("figures/*.png", "figures/*.svg", "figures/montage_*.jpg", "attention/*.csv", "attention/*.jpg")
+FIGURES = ("figures/*.png", "figures/*.svg", "figures/montage_*.jpg", "attention/*.csv", "attention/*.jpg", "models/*")
 WITHOUT_FIGURES = "matplotlib is not installed: the figures are left out"
 _MOST_POINTS = 2000
 _FIRST = 3
@@ -107,7 +107,7 @@ def _attention(out: Path, finished: Finished) -> tuple[list[str], list[Section]]
         store.write_text(out / path, tables.attention_csv(file.coords, attention))
         files.append(path)
         seen.append(attention_pictures.Seen(slide, file, told[slide], attention))
-    drawn, sections = attention_pictures.draw(out, seen, finished.config.patches)
+    drawn, sections = attention_pictures.draw(out, seen, finished.config.patches, folder=finished.config.slides)
     return [*files, *drawn], sections
 
 

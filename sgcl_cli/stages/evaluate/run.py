@@ -26,6 +26,7 @@ from sgcl_cli.stages.evaluate.dense.run import evaluate_dense
 from sgcl_cli.stages.evaluate.finetune import Tuner, open_checkpoint
 from sgcl_cli.stages.evaluate.fitting import Scores, expected_seconds, fit, spoken_seconds
 from sgcl_cli.stages.evaluate.inputs import Inputs, cohort_of, describe, ledger_rows, open_inputs, plan_of
+from sgcl_cli.stages.evaluate.keep import keep, refit_fold
 from sgcl_cli.stages.evaluate.stored import stored_result
 
 
@@ -33,7 +34,7 @@ def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcom
     """Fit probes on frozen features, honestly, and report them.
 
     Writes metrics.json, metrics.csv, predictions.csv, predictions_patients.csv, splits.csv, audit.json, figures/,
-    attention/ (slide level), report.html and run.json under ``config.out``. A complete result of the same settings and
+    attention/ (slide level), models/, report.html and run.json under ``config.out``. A complete result of the same settings and
     inputs is returned as it is; where ``config.patches`` is new, its pictures are drawn.
 
     :raises ConfigError: the folder holds a result of other settings or inputs, or the settings contradict the data.
@@ -189,6 +190,8 @@ def _write(
             efficiency=report.efficiency_of(result),
         ),
     )
+    fitted_in = [*plan.folds, *([refit_fold(plan)] if config.refit else [])]
+    files += keep(out, result, cohort, fitted_in, scores.kept)
     store.write_json(out / "metrics.json", result)
     data = {**{k: v for k, v in result.items() if k != "format"}, "files": files}
     outcome = Outcome("evaluate", out, tables.closing_table(data), total=cohort.slides, warnings=warnings, data=data)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.config import EvaluateConfig, differences, flag
+from sgcl_cli.config import Config, differences, flag
 from sgcl_cli.errors import ConfigError
 
 
-def stored_result(out: Path, config: EvaluateConfig, ids: Mapping[str, str]) -> tuple[dict[str, Any], list[str]] | None:
+def stored_result(out: Path, config: Config, ids: Mapping[str, str]) -> tuple[dict[str, Any], list[str]] | None:
     """Data and warnings of the outcome of a complete result of the same settings and inputs; None where there is none.
 
     :param ids: names of the inputs and their ids.

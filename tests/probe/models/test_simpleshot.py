@@ -28,18 +28,18 @@ def test_equals_the_definition():
     rng = np.random.default_rng(0)
     reference, queries = rng.normal(size=(30, 5)) + 3, rng.normal(size=(7, 5)) + 3
     labels = np.arange(30) % 3
-    found = simpleshot.predict(reference, labels, queries, classes=3)
+    found = simpleshot.Centroids.fit(reference, labels, classes=3)(queries)
     expected = [by_loops(reference.tolist(), labels.tolist(), query, 3) for query in queries.tolist()]
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_a_class_without_rows_has_probability_zero():
-    found = simpleshot.predict(np.eye(3), np.array([0, 2, 2]), np.eye(3), classes=3)
+    found = simpleshot.Centroids.fit(np.eye(3), np.array([0, 2, 2]), classes=3)(np.eye(3))
     assert found.argmax(1).tolist() == [0, 2, 2]
     assert found[:, 1].tolist() == [0, 0, 0]
     assert found.sum(1) == pytest.approx([1, 1, 1])
 
 
 def test_float16_and_a_row_at_the_mean():
-    found = simpleshot.predict(np.ones((4, 3), np.float16), np.array([0, 1, 0, 1]), np.ones((2, 3)), classes=2)
+    found = simpleshot.Centroids.fit(np.ones((4, 3), np.float16), np.array([0, 1, 0, 1]), classes=2)(np.ones((2, 3)))
     assert found.tolist() == [[0.5, 0.5]] * 2

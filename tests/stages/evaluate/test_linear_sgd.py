@@ -24,7 +24,8 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
 
 
 def fitted(label: np.ndarray, recipe: SgdRecipe = RECIPE) -> tuple[np.ndarray, np.ndarray]:
-    return fit_fold(recipe, rows()[0], label, FOLD, classes=2, device=torch.device("cpu"))
+    done = fit_fold(recipe, rows()[0], label, FOLD, classes=2, device=torch.device("cpu"))
+    return done.test, done.validation
 
 
 def test_validation_rows_are_told_by_a_fit_without_them_and_reported_rows_by_one_with_them() -> None:
@@ -63,4 +64,4 @@ def test_it_is_refused_where_there_are_no_classes() -> None:
     )
     config = EvaluateConfig(features="f", out="o", linear="sgd")
     with pytest.raises(ConfigError, match="--linear sgd is for classes, and the task is regression"):
-        models._probes(config, cohort, rows()[0], "mean-pool", "Mean pool, ")
+        models._probes(config, cohort, rows()[0], "mean-pool", "Mean pool, ", "mean")

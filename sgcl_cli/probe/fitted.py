@@ -1,0 +1,167 @@
+"""Fitted models that are kept: their arrays and settings, and what they predict for rows or bags that they never saw.
+
+A model of rows takes features (n, D) of slides or patches; a model of bags takes all patches of each slide. Both give (n, K):
+class probabilities, the value of a regression, or the log risk of survival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sgcl_cli.artefacts.models import REFERENCE, REFERENCE_ROWS, Fitted
+from sgcl_cli.probe.mil import models as bag_models
+from sgcl_cli.probe.mil.bags import Bags
+from sgcl_cli.probe.mil.model import BagModel
+from sgcl_cli.probe.mil.training import forward
+from sgcl_cli.probe.models import knn, simpleshot
+from sgcl_cli.probe.models.linear import LinearProbe, probability
+from sgcl_cli.probe.models.linear_cox import CoxProbe
+from sgcl_cli.probe.models.penalised import Solution
+from sgcl_cli.probe.models.ridge import RidgeProbe
+from sgcl_cli.probe.models.standardise import Standardiser
+from sgcl_cli.probe.models.targets import Measurements, Target
+
+Floats = NDArray[np.float64]
+BAGS = "bags"
+
+
+def constant(value: Floats) -> Fitted:
+    """Predicts ``value`` (K,) for everything."""
+    return Fitted("constant", {"value": value})
+
+
+def logistic(probe: LinearProbe) -> Fitted:
+    """A logistic regression."""
+    arrays = {**_linear(probe.standardise, probe.solution), "present": probe.present}
+    return Fitted("logistic", arrays, {"classes": probe.classes})
+
+
+def ridge(probe: RidgeProbe) -> Fitted:
+    """A ridge regression."""
+    standardise = {"mean": probe.standardise.mean, "scale": probe.standardise.scale}
+    return Fitted(
+        "ridge", {**standardise, "coefficients": probe.coefficients, "intercept": np.array([probe.intercept])}
+    )
+
+
+def cox(probe: CoxProbe) -> Fitted:
+    """A Cox regression."""
+    return Fitted("cox", _linear(probe.standardise, probe.solution))
+
+
+def neighbours(
+    rows: NDArray[np.int64], labels: NDArray[np.int64], *, k: int, temperature: float, classes: int
+) -> Fitted:
+    """A weighted kNN whose reference rows are given by their numbers, with their labels."""
+    settings = {"k": k, "temperature": temperature, "classes": classes}
+    return Fitted("knn", {REFERENCE_ROWS: rows, "labels": labels}, settings)
+
+
+def centroids(found: simpleshot.Centroids) -> Fitted:
+    """SimpleShot."""
+    arrays = {"mean": found.mean, "centroids": found.centroids, "present": found.present}
+    return Fitted("simpleshot", arrays, {"classes": found.classes})
+
+
+def softmax_layer(standardise: Standardiser, layer: nn.Linear) -> Fitted:
+    """A linear layer fitted by SGD on standardised features."""
+    weights = {name: value.detach().cpu().numpy().copy() for name, value in layer.state_dict().items()}
+    return Fitted("sgd", {"mean": standardise.mean, "scale": standardise.scale, **weights})
+
+
+def of_bags(model: BagModel, target: Target, *, name: str, hidden: int, dropout: float) -> Fitted:
+    """A bag model: its weights, and for a regression the mean and scale of the values it was fitted on."""
+    arrays = {key: value.detach().cpu().numpy().copy() for key, value in model.state_dict().items()}
+    settings: dict[str, Any] = {"model": name, "hidden": hidden, "dropout": dropout, "outputs": target.outputs}
+    if isinstance(target, Measurements):
+        settings["target"] = {"mean": target.mean, "scale": target.scale}
+    return Fitted(BAGS, arrays, {**settings, "classes": target.classes is not None})
+
+
+def predict_rows(fitted: Fitted, features: NDArray[np.floating]) -> Floats:
+    """What a model of rows predicts for features (n, D): (n, K)."""
+    return ROW_MODELS[fitted.kind](fitted, features)
+
+
+def predict_bags(fitted: Fitted, bags: Bags) -> tuple[Floats, list[NDArray[np.float32]] | None]:
+    """What a model of bags predicts, (B, K), and each bag's attention (rows of the bag,), which sums to 1; None without."""
+    settings = fitted.settings
+    state = {name: torch.from_numpy(np.array(array)) for name, array in fitted.arrays.items()}
+    width = len(state["shift"])
+    model = bag_models.build(
+        settings["model"],
+        torch.zeros(width),
+        torch.ones(width),
+        outputs=settings["outputs"],
+        hidden=settings["hidden"],
+        dropout=settings["dropout"],
+    )
+    model.load_state_dict(state)
+    scores, attention = forward(model.to(bags.rows.device), bags, np.arange(len(bags)))
+    scores = scores.double()
+    if settings["classes"]:
+        scores = torch.softmax(scores, dim=1)
+    elif "target" in settings:
+        scores = scores * settings["target"]["scale"] + settings["target"]["mean"]
+    return scores.cpu().numpy(), attention
+
+
+def _linear(standardise: Standardiser, solution: Solution) -> dict[str, NDArray[Any]]:
+    given = {"coefficients": solution.coefficients, "intercept": solution.intercept}
+    return {"mean": standardise.mean, "scale": standardise.scale, **given}
+
+
+def _scores(fitted: Fitted, features: NDArray[np.floating]) -> Floats:
+    standardise = Standardiser(fitted.arrays["mean"], fitted.arrays["scale"])
+    scores: Floats = standardise(features) @ fitted.arrays["coefficients"] + fitted.arrays["intercept"]
+    return scores
+
+
+def _constant(fitted: Fitted, features: NDArray[np.floating]) -> Floats:
+    return np.tile(fitted.arrays["value"], (len(features), 1))
+
+
+def _logistic(fitted: Fitted, features: NDArray[np.floating]) -> Floats:
+    return probability(_scores(fitted, features), fitted.arrays["present"], fitted.settings["classes"])
+
+
+def _ridge(fitted: Fitted, features: NDArray[np.floating]) -> Floats:
+    return _scores(fitted, features)[:, None]
+
+
+def _neighbours(fitted: Fitted, features: NDArray[np.floating]) -> Floats:
+    settings, k = fitted.settings, fitted.settings["k"]
+    how: dict[str, Any] = {"classes": settings["classes"], "ks": (k,), "temperature": settings["temperature"]}
+    return knn.votes(fitted.arrays[REFERENCE], fitted.arrays["labels"], features, **how)[k]
+
+
+def _centroids(fitted: Fitted, features: NDArray[np.floating]) -> Floats:
+    arrays = fitted.arrays
+    return simpleshot.Centroids(arrays["mean"], arrays["centroids"], arrays["present"], fitted.settings["classes"])(
+        features
+    )
+
+
+def _softmax_layer(fitted: Fitted, features: NDArray[np.floating]) -> Floats:
+    arrays = fitted.arrays
+    rows = torch.from_numpy(Standardiser(arrays["mean"], arrays["scale"])(features).astype(np.float32))
+    weight, bias = (torch.from_numpy(np.array(arrays[name])) for name in ("weight", "bias"))
+    found: Floats = torch.softmax(nn.functional.linear(rows, weight, bias).double(), dim=1).numpy()
+    return found
+
+
+ROW_MODELS: dict[str, Callable[[Fitted, NDArray[np.floating]], Floats]] = {
+    "constant": _constant,
+    "logistic": _logistic,
+    "ridge": _ridge,
+    "cox": _scores,
+    "knn": _neighbours,
+    "simpleshot": _centroids,
+    "sgd": _softmax_layer,
+}

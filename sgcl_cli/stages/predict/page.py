@@ -1,0 +1,68 @@
+"""predictions.html: what was predicted, how far folds agree, and how good the models were where the truth was known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sgcl_cli.artefacts.results import versions
+from sgcl_cli.config import PredictConfig
+from sgcl_cli.report import page
+from sgcl_cli.report.evaluation import counted
+from sgcl_cli.report.page import Section, Table
+from sgcl_cli.stages.predict.applied import Applied, Rows
+
+_MOST_ROWS = 200
+
+
+def render(
+    config: PredictConfig,
+    card: Mapping[str, Any],
+    rows: Rows,
+    applied: Mapping[str, Applied],
+    sections: Sequence[Section],
+    warnings: Sequence[str],
+    ids: Mapping[str, str],
+) -> str:
+    """The page as HTML text."""
+    folds = [*next(iter(applied.values())).folds]
+    facts = [f"{card['level']} level", counted(len(rows.files), "slide"), counted(len(folds), "fold")]
+    if rows.row is not None:
+        facts.insert(1, counted(len(rows), "patch", "patches"))
+    return page.render(
+        page.Page(
+            title=f"Predictions of {card['target'] if card['classes'] else card['task']}",
+            facts=[*facts, f"encoder {card['features']['encoder'] or 'not recorded'}"],
+            inferred=[],
+            models={card["scores"][key]["name"]: card["scores"][key]["metrics"] for key in applied},
+            confidence=card["confidence"],
+            folds=len(folds),
+            warnings=warnings,
+            methods=[
+                "The scores above are those of the evaluation, on its own slides. Below: the mean over the folds' models and its "
+                "standard deviation over folds; where some folds were fitted on a slide, the others count alone."
+            ],
+            command=config.command_line(),
+            provenance=[*((name, value) for name, value in {**ids, **versions()}.items())],
+            sections=[*_tables(card, rows, applied), *sections],
+            kicker="sgcl predict",
+        )
+    )
+
+
+def _tables(card: Mapping[str, Any], rows: Rows, applied: Mapping[str, Applied]) -> list[Section]:
+    if rows.row is not None:
+        return []
+    tables = []
+    for one in applied.values():
+        mean, spread, count = one.mean, one.spread, one.used.sum(0)
+        columns = ["slide", *(["predicted", "probability"] if card["classes"] else ["value"]), "sd over folds", "folds"]
+        body = []
+        for i, file in enumerate(rows.files[:_MOST_ROWS]):
+            place = int(mean[i].argmax()) if card["classes"] else 0
+            sd = float(spread[i, place]) if count[i] > 1 else None
+            named = [card["classes"][place]] if card["classes"] else []
+            body.append([file.slide_id, *named, float(mean[i, place]), sd, int(count[i])])
+        left = f"The first {_MOST_ROWS} of {len(rows)}; predictions.csv has all." if len(rows) > _MOST_ROWS else ""
+        tables.append(Table(one.name, columns, body, left))
+    return [Section("Slide by slide", tables=tables)]

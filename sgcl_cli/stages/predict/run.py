@@ -1,0 +1,230 @@
+"""``sgcl predict``: the models that an evaluation fitted, applied to the features of other slides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcl_cli.artefacts import models, store
+from sgcl_cli.artefacts.features import FeatureFile, FeatureSet, open_features
+from sgcl_cli.artefacts.labels import plain_id
+from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
+from sgcl_cli.config import PredictConfig, differences
+from sgcl_cli.engine import runtime
+from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.progress import Reporter, Silent
+from sgcl_cli.stages.evaluate.keep import REFIT, identity_of, made_by
+from sgcl_cli.stages.evaluate.stored import stored_result
+from sgcl_cli.stages.predict import page, pictures, tables
+from sgcl_cli.stages.predict.applied import Applied, Rows, apply
+
+FORMAT = "sgcl.predictions/1"
+_RESOLUTION = 0.1
+_NAMED = 3
+
+
+def predict(config: PredictConfig, reporter: Reporter | None = None) -> Outcome:
+    """Predict for every slide (or patch) of a folder of features.
+
+    Writes predictions.csv (the mean over folds, with its spread), folds.csv (each fold), attention/ where the model has it
+    (maps/ of patches), predictions.html and run.json under ``config.out``. For a slide that some folds were fitted on, the
+    others count alone.
+
+    :raises ConfigError: features of another encoder, width or resolution, or settings that contradict the result.
+    :raises ArtefactError: the result keeps no models, or files cannot be read or written.
+    """
+    reporter = reporter or Silent()
+    record, out, result = RunRecord("predict", config), Path(config.out), Path(config.result)
+    check_free(out, "predict")
+    card = models.read_card(result)
+    features = open_features(config.features)
+    warnings = _same_encoder(card, features, config)
+    ids = {"result": str(card["result"]), "features": features.id}
+    stored = stored_result(out, config, ids)
+    if stored is not None:
+        reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
+        data, told = stored
+        return Outcome("predict", out, _closing(data), total=data["counts"]["slides"], warnings=told, data=data)
+    keys, folds = _chosen_models(card, config), _chosen_folds(card, config)
+    files, empty = _with_patches(features)
+    if empty:
+        warnings.append(f"{len(empty)} slides have no patches and are left out: {_listed(empty)}")
+    rows = Rows.of(files, card["level"])
+    fitted = np.array([[_fitted_on(card["folds"][fold], file) for file in files] for fold in folds])
+    warnings += _seen(fitted, files)
+    unseen = ~fitted | fitted.all(axis=0)
+    if config.dry_run:
+        return Outcome(
+            "predict", out, [("models", ", ".join(keys)), ("rows", str(len(rows)))], len(files), warnings=warnings
+        )
+    for warning in warnings:
+        reporter.warn(warning)
+    device = runtime.start(config.device, "fp32", config.threads).device
+    applied: dict[str, Applied] = {}
+    with reporter.task("predicting", len(keys), "model") as bar:
+        for key in keys:
+            kept = models.read(result, card, key)
+            kept = models.Kept(kept.name, kept.view, {fold: kept.folds[fold] for fold in folds})
+            applied[key] = apply(kept, rows, unseen[:, rows.file_of], device)
+            bar.advance()
+    return _write(config, card, rows, fitted, applied, warnings, ids, record)
+
+
+def _write(
+    config: PredictConfig,
+    card: Mapping[str, Any],
+    rows: Rows,
+    fitted: NDArray[np.bool_],
+    applied: Mapping[str, Applied],
+    warnings: list[str],
+    ids: Mapping[str, str],
+    record: RunRecord,
+) -> Outcome:
+    out = Path(config.out)
+    store.sweep(out)
+    with store.writing(out):
+        (out / "run.json").unlink(missing_ok=True)
+    place, told = tables.places(rows), tables.columns(card)
+    columns = [*place, "model", *told, *tables.spreads(card), "folds"]
+    store.write_csv(out / "predictions.csv", columns, list(tables.ensemble(card, rows, applied)))
+    columns = [*place, "model", "fold", "fitted_on", *told]
+    store.write_csv(out / "folds.csv", columns, list(tables.each(card, rows, fitted, applied)))
+    drawn = pictures.draw(config, card, rows, applied)
+    store.write_text(out / "predictions.html", page.render(config, card, rows, applied, drawn.sections, warnings, ids))
+    files = ["predictions.csv", "folds.csv", "predictions.html", *drawn.files]
+    identity = store.artefact_id(FORMAT, config.affecting(), [f"{k}={v}" for k, v in sorted(ids.items())])
+    data = {
+        "format": FORMAT,
+        "id": identity,
+        "level": card["level"],
+        "task": card["task"],
+        "classes": card["classes"],
+        "counts": {"rows": len(rows), "slides": len(rows.files)},
+        "models": {key: one.name for key, one in applied.items()},
+        "folds": [*next(iter(applied.values())).folds],
+        "predicted": tables.summary(card, applied),
+        "files": files,
+    }
+    kept = {name: value for name, value in data.items() if name != "format"}
+    outcome = Outcome("predict", out, _closing(kept), total=len(rows.files), warnings=warnings, data=kept)
+    record.write(out, artefact=identity, inputs=ids, outcome=outcome)
+    return outcome
+
+
+def _same_encoder(card: Mapping[str, Any], features: FeatureSet, config: PredictConfig) -> list[str]:
+    """Compare the features with those that were fitted on; gives warnings.
+
+    :raises ConfigError: another width, encoder, way of embedding, or resolution.
+    """
+    known, found = card["features"], made_by(features.files[0])
+    if found["dim"] != known["dim"]:
+        raise ConfigError(
+            f"{config.features} has features of {found['dim']} dimensions, the models were fitted on {known['dim']}",
+            f"embed with the encoder of the evaluation ({known['encoder'] or 'not recorded'})",
+        )
+    if (
+        None not in (found["encoder_sha256"], known["encoder_sha256"])
+        and found["encoder_sha256"] != known["encoder_sha256"]
+    ):
+        raise ConfigError(
+            f"{config.features} comes from another encoder ({found['encoder']}), the models were fitted on {known['encoder']}",
+            "embed with the encoder of the evaluation: equal names may have other weights",
+        )
+    if None not in (found["encoder_feed"], known["encoder_feed"]) and found["encoder_feed"] != known["encoder_feed"]:
+        changed = differences(json.loads(known["encoder_feed"]), json.loads(found["encoder_feed"]))
+        raise ConfigError(
+            f"{config.features} was embedded in another way: {'; '.join(changed)}",
+            "embed with the settings of the evaluation",
+        )
+    unknown = [name for name in ("encoder_sha256", "mpp") if found[name] is None or known[name] is None]
+    said = {"encoder_sha256": "the encoder", "mpp": "the resolution"}
+    warnings = [f"{said[name]} cannot be compared: one side does not record it" for name in unknown]
+    if "mpp" not in unknown and abs(found["mpp"] / known["mpp"] - 1) > _RESOLUTION:
+        message = f"the features are at {found['mpp']:g} um/px, the models were fitted on {known['mpp']:g}"
+        if not config.allow_mpp:
+            raise ConfigError(message, f"tile with --mpp {known['mpp']:g}, or go on with --allow-mpp")
+        warnings.append(message)
+    return warnings
+
+
+def _chosen_models(card: Mapping[str, Any], config: PredictConfig) -> list[str]:
+    known = [*card["models"]]
+    if config.models is None:
+        return known
+    asked = [name.strip() for name in config.models.split(",") if name.strip()]
+    unknown = [name for name in asked if name not in known]
+    if unknown or not asked:
+        raise ConfigError(
+            f"--models {config.models}: no model '{(unknown or [''])[0]}'", f"there are {', '.join(known)}"
+        )
+    return asked
+
+
+def _chosen_folds(card: Mapping[str, Any], config: PredictConfig) -> list[str]:
+    """The folds whose models are averaged, or the one of all patients.
+
+    :raises ConfigError: --use all, and the evaluation was made without --refit.
+    """
+    folds = [*card["folds"]]
+    refitted = REFIT in folds
+    if config.use == "all" and not refitted:
+        raise ConfigError(
+            f"{config.result} has no models of all patients", "evaluate again with --refit, or --use folds"
+        )
+    if refitted and config.use != "folds":
+        return [REFIT]
+    return [fold for fold in folds if fold != REFIT]
+
+
+def _with_patches(features: FeatureSet) -> tuple[tuple[FeatureFile, ...], list[str]]:
+    """Files with patches, and the names of those without.
+
+    :raises LabelError: none has patches.
+    """
+    files = tuple(file for file in features.files if len(file))
+    if not files:
+        raise LabelError(f"no slide of {features.folder} has patches", "tile and embed slides with tissue")
+    return files, [file.slide_id for file in features.files if not len(file)]
+
+
+def _fitted_on(fold: Mapping[str, Any], file: FeatureFile) -> bool:
+    return identity_of(file) in fold["identities"] or plain_id(file.slide_id) in fold["slides"]
+
+
+def _seen(fitted: NDArray[np.bool_], files: Sequence[FeatureFile]) -> list[str]:
+    """What to warn of where models were fitted on slides that are predicted."""
+    count = fitted.sum(axis=0).tolist()
+    by_all = [file.slide_id for file, folds in zip(files, count, strict=True) if folds == len(fitted)]
+    by_some = [file.slide_id for file, folds in zip(files, count, strict=True) if 0 < folds < len(fitted)]
+    found = []
+    if by_all:
+        what = f"every model was fitted on {len(by_all)} of these {len(files)} slides, where predictions say nothing of accuracy"
+        found.append(f"{what}: {_listed(by_all)}")
+    if by_some:
+        what = (
+            f"some folds were fitted on {len(by_some)} of these {len(files)} slides, where the other folds count alone"
+        )
+        found.append(f"{what}: {_listed(by_some)}")
+    return found
+
+
+def _closing(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [("slides", str(data["counts"]["slides"]))]
+    if data["level"] == "patch":
+        rows.append(("patches", str(data["counts"]["rows"])))
+    for key, summary in data["predicted"].items():
+        said = ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in summary.items()
+        )
+        rows.append((data["models"][key], said))
+    return [*rows, ("folds", ", ".join(data["folds"]))]
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:_NAMED])
+    return shown + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
