@@ -2,6 +2,7 @@
 
     python benchmarks/huge.py                                  # 150,000 x 100,000 pixels, one level
     python benchmarks/huge.py --levels 3 --missing             # a pyramid; glass has no tiles at all
+    python benchmarks/huge.py --size 160000 128000 --tissue 0.8 --coords-only   # 1,000 mm2 of tissue
     python benchmarks/huge.py --size 20000 15000 --json
 
 The slide is made up: a JPEG TIFF whose tiles are one of tissue and one of glass, used again and again, so that its file is small
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--tissue", type=float, default=0.15, help="share of the slide that is tissue")
     parser.add_argument("--missing", action="store_true", help="glass has no tiles in the file")
     parser.add_argument("--mpp", type=float, default=0.5)
+    parser.add_argument("--coords-only", action="store_true")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -131,7 +133,11 @@ def main() -> None:
         path = Path(folder) / "huge.tif"
         write(path, tuple(arguments.size), arguments.levels, arguments.tissue, arguments.missing)
         config = TileConfig(
-            slides=(str(path),), out=str(Path(folder) / "out"), mpp=arguments.mpp, workers=arguments.workers
+            slides=(str(path),),
+            out=str(Path(folder) / "out"),
+            mpp=arguments.mpp,
+            coords_only=arguments.coords_only,
+            workers=arguments.workers,
         )
         start = time.perf_counter()
         outcome = tile(config, Silent())
@@ -140,6 +146,7 @@ def main() -> None:
     said = {
         "size": list(arguments.size),
         "levels": arguments.levels,
+        "tissue_mm2": outcome.data["slides"][0]["tissue_mm2"],
         "patches": outcome.data["patches"],
         "peak_mib": outcome.data["slides"][0]["peak_mib"],
         "seconds": round(seconds, 1),

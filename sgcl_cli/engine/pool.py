@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from sgcl_cli.engine.processes import ending
+from sgcl_cli.engine.processes import ending, return_freed_memory
 
 R = TypeVar("R")
 
@@ -151,9 +151,10 @@ def _pool(workers: int, context: Any, counters: Any) -> Iterator[Any]:
 
 
 def _start(counters: Any) -> None:
-    """Prepare a worker: shared counters, and a thread that ends it when the parent is gone."""
+    """Prepare a worker: shared counters, memory that is given back, and a thread that ends it when the parent is gone."""
     global _counters
     _counters = counters
+    return_freed_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()

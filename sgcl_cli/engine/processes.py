@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
+_LARGE = 4 * 2**20  # bytes
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _MEANING = {
     4: "illegal instruction",
@@ -50,6 +53,15 @@ def _held_back() -> Iterator[set[int]]:
         yield before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def return_freed_memory() -> None:
+    """Have large arrays go back to the system when they are freed, where the C library is glibc.
+
+    By itself it comes to keep those of up to 32 MiB for later ones, which other sizes then leave in pieces.
+    """
+    with suppress(OSError, AttributeError, ValueError):
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 def ending(code: int | None) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Sides = tuple[float, float]  # (width, height)
+Summed = NDArray[np.int32] | NDArray[np.float64]
 
 _ROUNDING = 1e-6  # level-0 pixels forgiven at the slide's far edge
 
@@ -158,17 +159,17 @@ def shares_at(
     return share
 
 
-def _summed(
-    mask: NDArray[np.bool_] | NDArray[np.float32], size: tuple[float, float]
-) -> tuple[NDArray[np.float64], float, float]:
+def _summed(mask: NDArray[np.bool_] | NDArray[np.float32], size: tuple[float, float]) -> tuple[Summed, float, float]:
     """The summed-area table (H + 1, W + 1), and its cells per pixel of ``size`` across and down."""
     height, width = mask.shape
-    table = np.zeros((height + 1, width + 1))
-    np.cumsum(np.cumsum(mask, axis=0, dtype=np.float64), axis=1, out=table[1:, 1:])
+    table = np.zeros((height + 1, width + 1), np.int32 if mask.dtype == np.bool_ else np.float64)
+    np.cumsum(mask, axis=0, dtype=table.dtype, out=table[1:, 1:])
+    for row in table[1:]:
+        np.cumsum(row, out=row)
     return table, width / size[0], height / size[1]
 
 
-def _mixed(table: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
+def _mixed(table: Summed, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
     """The table at fractional places, bilinearly."""
     (above, down), (before, across) = (
         _between(places, n) for places, n in zip((rows, columns), table.shape, strict=True)
@@ -179,7 +180,7 @@ def _mixed(table: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArr
     return mixed
 
 
-def _at(table: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.float64]:
+def _at(table: Summed, positions: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rows of ``table`` at fractional positions, linearly between two rows."""
     below, share = _between(positions, len(table))
     mixed: NDArray[np.float64] = table[below] * (1 - share[:, None]) + table[below + 1] * share[:, None]

@@ -6,6 +6,9 @@ Optical density is -ln(I / 255) (Beer-Lambert law, natural logarithm). Images ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -16,10 +19,66 @@ Image = NDArray[np.float32]
 RED, GREEN, BLUE = 0, 1, 2
 
 
+_TABLE: Image = np.abs(-np.log((np.arange(256) + 1) / 256).astype(np.float32))
+
+
 def optical_density(rgb: NDArray[np.uint8]) -> Image:
     """-ln((I + 1) / 256) of each channel; float32 (H, W, 3), 0 for white."""
-    table = -np.log((np.arange(256) + 1) / 256)
-    return np.abs(table.astype(np.float32)[rgb])
+    return Density(rgb)[:]
+
+
+@dataclass(frozen=True)
+class Density:
+    """-ln((I + 1) / 256) of each channel of an image, less that of glass; made strip by strip, since in 32 bits it would be four
+    times as large as the image.
+
+    :ivar rgb: uint8 (H, W, 3).
+    :ivar glass: float32 (3,), of glass.
+    :ivar clear: bool (H, W), where the density is taken for 0; None for nowhere.
+    """
+
+    rgb: NDArray[np.uint8]
+    glass: Image | None = None
+    clear: NDArray[np.bool_] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, 3)."""
+        return self.rgb.shape
+
+    def __len__(self) -> int:
+        return len(self.rgb)
+
+    def __getitem__(self, rows: slice) -> Image:
+        """Some rows, float32 (rows, W, 3)."""
+        strip: Image = np.asarray(cv2.LUT(np.ascontiguousarray(self.rgb[rows]), self._tables), np.float32)
+        if self.clear is not None:
+            strip[self.clear[rows]] = 0
+        return strip
+
+    def above(self, glass: Image, clear: NDArray[np.bool_]) -> Self:
+        """The same above glass, and 0 where ``clear``."""
+        return replace(self, glass=glass, clear=clear)
+
+    def median(self, where: NDArray[np.bool_]) -> Image | None:
+        """The median over ``where`` of each channel, float32 (3,), without regard to glass; None for nowhere."""
+        count = int(np.count_nonzero(where))
+        if count == 0:
+            return None
+        found = []
+        for channel in (RED, GREEN, BLUE):
+            grey = np.ascontiguousarray(self.rgb[..., channel])
+            values = cv2.calcHist([grey], [0], where.astype(np.uint8), [256], [0, 256]).ravel()[::-1]
+            reached = np.cumsum(values.astype(np.int64))
+            middle = [255 - int(np.searchsorted(reached, rank, "right")) for rank in ((count - 1) // 2, count // 2)]
+            found.append(np.mean(_TABLE[middle]))
+        return np.array(found, np.float32)
+
+    @cached_property
+    def _tables(self) -> Image:
+        """Of each channel the density by grey level, float32 (256, 1, 3)."""
+        glass = np.zeros(3, np.float32) if self.glass is None else self.glass
+        return np.ascontiguousarray((_TABLE[:, None] - glass[None])[:, None])
 
 
 def strongest(density: Image) -> Image:
@@ -65,13 +124,18 @@ def coherence(density: Image, sigma: float) -> Image:
 
 
 def in_strips(
-    local: Callable[[Image], NDArray[np.bool_]], image: Image, halo: float, rows: int = 512
-) -> NDArray[np.bool_]:
+    local: Callable[[Image], NDArray[Any]],
+    image: Image | Density,
+    halo: float,
+    rows: int = 256,
+    kind: type[np.generic] = np.bool_,
+) -> NDArray[Any]:
     """``local(image)``, strip by strip, so that its working memory stays small.
 
-    :param local: makes a mask, bool (H, W), of which every pixel depends on what lies within ``halo`` pixels of it.
+    :param local: makes an image (H, W) of which every pixel depends on what lies within ``halo`` pixels of it.
+    :param kind: its type.
     """
-    halo, mask = int(np.ceil(halo)), np.empty(image.shape[:2], np.bool_)
+    halo, mask = int(np.ceil(halo)), np.empty(image.shape[:2], kind)
     for top in range(0, len(image), rows):
         begin = max(0, top - halo)
         bottom = min(len(image), top + rows)

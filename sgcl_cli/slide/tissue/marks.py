@@ -19,6 +19,7 @@ from sgcl_cli.slide.tissue.density import (
     BLUE,
     GREEN,
     RED,
+    Density,
     Image,
     box_spread,
     coherence,
@@ -55,7 +56,7 @@ _NEUTRAL = 0.25  # between channels, as a share of the strongest
 _LINE_MARGIN = 24.0
 
 
-def black_mask(density: Image, mpp: float, finer: FinerLook | None = None) -> tuple[Mask, Mask]:
+def black_mask(density: Image | Density, mpp: float, finer: FinerLook | None = None) -> tuple[Mask, Mask]:
     """Black borders and padding, which reach the image's edge, and black ink inside; ``density`` may be the plain one.
 
     :param finer: shows the cells of what is so dense for its stain or pigment, which is then no ink.
@@ -70,7 +71,7 @@ def black_mask(density: Image, mpp: float, finer: FinerLook | None = None) -> tu
 
 
 def ink_mask(
-    above: Image,
+    above: Image | Density,
     mpp: float,
     stained: Callable[[Image], Mask],
     densest_stain: float,
@@ -105,16 +106,16 @@ def ink_mask(
     return morphology.dilate(morphology.pieces_holding(strokes | hued, strokes, 0), _STROKE_MARGIN / mpp)
 
 
-def hue_mask(above: Image, mpp: float) -> Mask:
+def hue_mask(above: Image | Density, mpp: float) -> Mask:
     """Ink of a hue that H&E does not have: all that is blue or green, and strokes of red, orange and yellow."""
+    hued = morphology.pieces(in_strips(lambda part: far_blue(_soft(part)), above, _HALO), _HUED_AREA / mpp**2)
     red = in_strips(lambda part: far_red(_soft(part)), above, _HALO)
     strokes = morphology.pieces(morphology.opened(red, _EVEN_WIDTH / mpp), _STROKE_AREA / mpp**2)
-    hued = in_strips(lambda part: far_blue(_soft(part)), above, _HALO)
-    blue = morphology.pieces(hued, _HUED_AREA / mpp**2)
-    return morphology.dilate(blue | morphology.pieces_holding(red, strokes, 0), _MARGIN / mpp)
+    hued |= morphology.pieces_holding(red, strokes, 0)
+    return morphology.dilate(hued, _MARGIN / mpp)
 
 
-def hued_mask(above: Image, mpp: float) -> Mask:
+def hued_mask(above: Image | Density, mpp: float) -> Mask:
     """All of a hue that H&E does not have, strokes or not, without margins: ink that is told by its colour."""
     hued = in_strips(lambda part: far_red(_soft(part)) | far_blue(_soft(part)), above, _HALO)
     return morphology.pieces(hued, _HUED_AREA / mpp**2)
@@ -132,7 +133,7 @@ def far_red(above: Image) -> Mask:
     return np.asarray((blue - above[..., RED] > _FAR_RED[0]) & (blue > _FAR_RED[1] * above[..., GREEN]))
 
 
-def line_mask(above: Image, mpp: float) -> Mask:
+def line_mask(above: Image | Density, mpp: float) -> Mask:
     """Colourless thin lines that go one way, glass on both sides: coverslips, rims of bubbles, scratches, fibres."""
     scale = max(1.0, _LINE_SCALE / mpp)
     side = max(5, round(_LINE_WIDTH / mpp) | 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -29,16 +31,18 @@ def pieces(mask: Mask, area: float) -> Mask:
     _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     keep = statistics[:, cv2.CC_STAT_AREA] >= area
     keep[0] = False
-    return np.asarray(keep[labels])
+    return _of(labels, keep)
 
 
 def pieces_holding(mask: Mask, marked: Mask, share: float) -> Mask:
     """Only the 8-connected pieces of which at least ``share`` is ``marked``, and some is."""
     count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    held = np.bincount(labels[marked], minlength=count)
+    held = np.zeros(count, np.int64)
+    for rows in _strips(labels):
+        held += np.bincount(labels[rows][marked[rows]], minlength=count)
     keep = (held >= share * statistics[:, cv2.CC_STAT_AREA]) & (held > 0)
     keep[0] = False
-    return np.asarray(keep[labels])
+    return _of(labels, keep)
 
 
 def fill_holes(mask: Mask, area: float) -> Mask:
@@ -48,7 +52,19 @@ def fill_holes(mask: Mask, area: float) -> Mask:
     border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     hole[border] = False
     hole[0] = False
-    return mask | hole[labels] if count > 1 else mask
+    return mask | _of(labels, hole) if count > 1 else mask
+
+
+def _of(labels: NDArray[np.int32], kept: Mask) -> Mask:
+    """Whether the piece of each pixel is kept; strip by strip, since numpy turns an index into one of 64 bits."""
+    found = np.empty(labels.shape, np.bool_)
+    for rows in _strips(labels):
+        found[rows] = kept[labels[rows]]
+    return found
+
+
+def _strips(image: NDArray[np.int32], rows: int = 128) -> Iterator[slice]:
+    return (slice(top, top + rows) for top in range(0, len(image), rows))
 
 
 def _morph(mask: Mask, operation: int, diameter: float) -> Mask:

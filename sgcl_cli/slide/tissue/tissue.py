@@ -18,6 +18,7 @@ Arrays are (row, column); lengths in um.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,11 +31,11 @@ from sgcl_cli.slide.tissue.density import (
     BLUE,
     GREEN,
     RED,
+    Density,
     Image,
     box_spread,
     colour,
     in_strips,
-    optical_density,
     spread,
     strongest,
 )
@@ -53,6 +54,8 @@ _GLASS_DENSITY = 0.4  # glass is usually clearer than this
 _LEAST_GLASS = 0.01  # of the image; where less is as clear, a darker background is glass
 _DENSE = 0.35  # above glass: no smear is as dense
 _COLOURED = 0.15  # between the densities of two channels: no scanner's background is as coloured
+_ROUGHEST = (1e-3, 0.5)  # spreads between which texture is told
+_HALO = 8  # pixels
 _FINE_SPREAD = 0.02  # within 3 x 3 pixels; dust out of focus stays below
 _FINE_SHARE = 0.15  # of the density; what is fainter need not vary more
 _IN_FOCUS = 0.25  # least share of a piece
@@ -133,16 +136,16 @@ def segment(
     :param ink: whether pen marks are looked for; black borders and the preset's colours of tissue are so in any case.
     :param finer: the slide's finer pixels, by which packed tissue is told from ink; without them it may be taken for ink.
     """
-    density = optical_density(rgb)
-    border, black_ink = marks.black_mask(density, mpp, finer)
+    plain = Density(rgb)
+    border, black_ink = marks.black_mask(plain, mpp, finer)
     black = border | black_ink if ink == "auto" else border
-    smooth = _smooth(_green(density), mpp, _LIMITS["he"].smooth)
-    density -= _glass(density, smooth & ~(border | black_ink))
-    density[black] = 0
-    rough = spread(_green(density), max(1.0, _TEXTURE_SCALE / mpp))
+    smooth = _smooth(plain, mpp, _LIMITS["he"].smooth)
+    density = plain.above(_glass(plain, smooth & ~(border | black_ink)), black)
+    del border
+    levels = _texture(density, mpp)
     none = np.zeros_like(black)
     as_he = _ink(density, mpp, "he", finer) if preset in ("auto", "he") and ink == "auto" else none
-    chosen = _choose(density, rough, smooth, black | as_he) if preset == "auto" else preset
+    chosen = _choose(density, levels, smooth, black | as_he, mpp) if preset == "auto" else preset
     if ink == "off":
         marked = none
     elif chosen == "he":
@@ -151,8 +154,10 @@ def segment(
         marked = black_ink | _ink(density, mpp, chosen, finer)
     pen = black | marked
     if chosen == "faint":
-        smooth = _smooth(_green(density), mpp, _LIMITS["faint"].smooth)
-    tissue = _tissue(density, mpp, chosen, rough, smooth | pen)
+        smooth = _smooth(density, mpp, _LIMITS["faint"].smooth)
+    del black_ink, as_he, none
+    tissue = _tissue(density, mpp, chosen, levels, smooth | pen)
+    del levels, smooth
     filled = morphology.fill_holes(morphology.close(tissue & ~pen, _CLOSING / mpp), max_hole / mpp**2) & ~pen
     large = morphology.pieces(morphology.opened(filled, _OPENING / mpp), min_area / mpp**2)
     kept = _true_pieces(large, density, chosen)
@@ -161,16 +166,16 @@ def segment(
     return Segmentation(kept, pen, marked, chosen)
 
 
-def _ink(above: Image, mpp: float, preset: Preset, finer: FinerLook | None) -> Mask:
+def _ink(above: Density, mpp: float, preset: Preset, finer: FinerLook | None) -> Mask:
     return marks.ink_mask(above, mpp, lambda part: _stain_like(part, preset), _LIMITS[preset].densest, finer)
 
 
-def _tissue(above: Image, mpp: float, preset: Preset, rough: Image, other: Mask) -> Mask:
+def _tissue(above: Density, mpp: float, preset: Preset, levels: NDArray[np.uint8], other: Mask) -> Mask:
     """What is textured, stained and of a colour that tissue has; not the ``other``, except where it is dense."""
     limits = _LIMITS[preset]
-    textured = (rough > _texture_threshold(rough, limits.texture)) & ~other & ~marks.line_mask(above, mpp)
-    soft = cv2.GaussianBlur(_green(above), (0, 0), 1.0)
-    found = (textured & (soft > _least_density(soft[textured], limits))) | _dense(above)
+    textured = _textured(above, mpp, levels, limits.texture) & ~other & ~marks.line_mask(above, mpp)
+    least = _least_density(_where(_soft_green, above, textured), limits)
+    found = (textured & in_strips(lambda part: _soft_green(part) > least, above, _HALO)) | in_strips(_dense, above, 0)
     if preset != "he":
         return np.asarray(found)
     sigma = max(1.0, _TEXTURE_SCALE / mpp)
@@ -178,12 +183,15 @@ def _tissue(above: Image, mpp: float, preset: Preset, rough: Image, other: Mask)
     return np.asarray(found & coloured)
 
 
-def _true_pieces(mask: Mask, above: Image, preset: Preset) -> Mask:
+def _true_pieces(mask: Mask, above: Density, preset: Preset) -> Mask:
     """Pieces in focus; for immunohistochemistry those of some colour, and where all is faint those without dark dirt."""
-    green = _green(above)
-    sharp = np.minimum(_FINE_SPREAD, _FINE_SHARE * cv2.blur(green, (3, 3))) if preset == "faint" else _FINE_SPREAD
-    in_focus = (box_spread(green) > sharp) | _dense(above)
-    kept = morphology.pieces_holding(mask, in_focus, _IN_FOCUS)
+
+    def sharp(part: Image) -> Mask:
+        green = _green(part)
+        fine = np.minimum(_FINE_SPREAD, _FINE_SHARE * cv2.blur(green, (3, 3))) if preset == "faint" else _FINE_SPREAD
+        return np.asarray((box_spread(green) > fine) | _dense(part))
+
+    kept = morphology.pieces_holding(mask, in_strips(sharp, above, _HALO), _IN_FOCUS)
     if preset == "ihc":
         kept = morphology.pieces_holding(kept, in_strips(_coloured, above, 2), _LEAST_HUE)
     if preset == "faint":
@@ -191,14 +199,15 @@ def _true_pieces(mask: Mask, above: Image, preset: Preset) -> Mask:
     return kept
 
 
-def _choose(above: Image, rough: Image, smooth: Mask, pen: Mask) -> Preset:
+def _choose(above: Density, levels: NDArray[np.uint8], smooth: Mask, pen: Mask, mpp: float) -> Preset:
     """The preset for what is textured and no ink: H&E if some of it is pink, else by its strength."""
     limits = _LIMITS["faint"]
-    textured = (rough > _texture_threshold(rough, limits.texture)) & ~smooth & ~pen
-    textured &= cv2.GaussianBlur(_green(above), (0, 0), 1.0) > limits.density[1]
-    if not textured.any() or float(np.median(above[textured].max(axis=1))) < _FAINT:
+    textured = _textured(above, mpp, levels, limits.texture) & ~smooth & ~pen
+    textured &= in_strips(lambda part: _soft_green(part) > limits.density[1], above, _HALO)
+    strengths = _where(strongest, above, textured)
+    if not strengths.size or float(np.median(strengths, overwrite_input=True)) < _FAINT:
         return "faint"
-    pink = in_strips(_pink, above, 8)[textured].mean()
+    pink = in_strips(_pink, above, _HALO)[textured].mean()
     return "he" if pink >= _LEAST_PINK else "ihc"
 
 
@@ -244,29 +253,59 @@ def _green(density: Image) -> Image:
     return np.ascontiguousarray(density[..., GREEN])
 
 
-def _smooth(density: Image, mpp: float, limit: float) -> Mask:
+def _soft_green(density: Image) -> Image:
+    return np.asarray(cv2.GaussianBlur(_green(density), (0, 0), 1.0))
+
+
+def _where(local: Callable[[Image], Image], above: Density, mask: Mask, rows: int = 256) -> Image:
+    """``local`` at the pixels of ``mask``, float32 (n,); it depends on what lies within a few pixels."""
+    found = [np.zeros(0, np.float32)]
+    for top in range(0, len(above), rows):
+        begin, bottom = max(0, top - _HALO), min(len(above), top + rows)
+        found.append(local(above[begin : bottom + _HALO])[top - begin : bottom - begin][mask[top:bottom]])
+    return np.concatenate(found)
+
+
+def _smooth(density: Density, mpp: float, limit: float) -> Mask:
     """Areas without texture; the lines along which two of them meet count as smooth too."""
-    areas = morphology.opened(box_spread(density) < limit, _SMOOTH_WIDTH / mpp)
-    return morphology.close(areas, _SMOOTH_WIDTH / mpp)
+    even = in_strips(lambda part: box_spread(_green(part)) < limit, density, _HALO)
+    return morphology.close(morphology.opened(even, _SMOOTH_WIDTH / mpp), _SMOOTH_WIDTH / mpp)
 
 
-def _glass(density: Image, smooth: Mask) -> Image:
+def _glass(plain: Density, smooth: Mask) -> Image:
     """The usual density of smooth areas, of clear ones if there are any; 0 where tissue leaves no glass to be seen."""
-    green = density[..., GREEN]
-    clear = smooth & (green < _GLASS_DENSITY)
-    glass = density[clear if clear.mean() >= _LEAST_GLASS else smooth & (green < marks.BLACK)]
-    return np.median(glass, axis=0).astype(np.float32) if glass.size else np.zeros(3, np.float32)
+    clear = smooth & in_strips(lambda part: part[..., GREEN] < _GLASS_DENSITY, plain, 0)
+    if clear.mean() < _LEAST_GLASS:
+        clear = smooth & in_strips(lambda part: part[..., GREEN] < marks.BLACK, plain, 0)
+    glass = plain.median(clear)
+    return np.zeros(3, np.float32) if glass is None else glass
 
 
 def _least_density(textured: Image, limits: _Limits) -> float:
     """How dense stained tissue is at least, in proportion to how strongly this slide is stained."""
-    usual = float(np.median(textured)) if textured.size else 0.0
+    usual = float(np.median(textured, overwrite_input=True)) if textured.size else 0.0
     return float(np.clip(limits.share * usual, *limits.density))
 
 
-def _texture_threshold(rough: Image, bounds: tuple[float, float]) -> float:
-    """Otsu's threshold on the logarithm of the spread, within bounds: an image of tissue alone, or of none, has no two modes."""
-    low, high = 1e-3, 0.5
-    levels = np.clip(np.log(np.maximum(rough, low) / low) / np.log(high / low) * 255, 0, 255).astype(np.uint8)
+def _roughness(part: Image, mpp: float) -> Image:
+    return spread(_green(part), max(1.0, _TEXTURE_SCALE / mpp))
+
+
+def _texture(above: Density, mpp: float) -> NDArray[np.uint8]:
+    """The logarithm of the spread around each pixel, in 256 steps, uint8 (H, W)."""
+    low, high = _ROUGHEST
+
+    def levels(part: Image) -> NDArray[np.uint8]:
+        share = np.log(np.maximum(_roughness(part, mpp), low) / low) / np.log(high / low)
+        return np.asarray(np.clip(share * 255, 0, 255).astype(np.uint8))
+
+    return in_strips(levels, above, 5 * max(1.0, _TEXTURE_SCALE / mpp), kind=np.uint8)
+
+
+def _textured(above: Density, mpp: float, levels: NDArray[np.uint8], bounds: tuple[float, float]) -> Mask:
+    """Where the spread is beyond Otsu's threshold on its logarithm, within bounds: an image of tissue alone, or of none, has
+    no two modes."""
+    low, high = _ROUGHEST
     otsu, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return float(np.clip(low * (high / low) ** (otsu / 255), *bounds))
+    least = float(np.clip(low * (high / low) ** (otsu / 255), *bounds))
+    return in_strips(lambda part: _roughness(part, mpp) > least, above, 5 * max(1.0, _TEXTURE_SCALE / mpp))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from sgcl_cli.slide.tissue.density import (
+    Density,
     box_spread,
     coherence,
     colour,
@@ -53,3 +54,26 @@ def test_strips_give_what_the_whole_gives(rows):
 
     assert np.array_equal(in_strips(local, image, 2, rows), local(image))
     assert not np.array_equal(in_strips(local, image, 0, 7), local(image))
+
+
+def test_strips_are_the_whole_image_above_glass():
+    """In pieces or at once, as the definition says: -ln((I + 1) / 256), less glass, and 0 where it is clear."""
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (700, 40, 3), np.uint8)
+    glass, clear = np.array([0.1, 0.02, 0.3], np.float32), rng.uniform(size=(700, 40)) < 0.2
+    density = Density(rgb).above(glass, clear)
+    expected = -np.log((rgb.astype(np.float64) + 1) / 256) - glass
+    expected[clear] = 0
+    assert density.shape == rgb.shape and len(density) == 700
+    np.testing.assert_allclose(np.concatenate([density[:300], density[300:]]), expected, atol=1e-6)
+    blurred = in_strips(lambda part: cv2.blur(part[..., 1], (5, 5)), density, 2, rows=64, kind=np.float32)
+    np.testing.assert_allclose(blurred, cv2.blur(density[:][..., 1], (5, 5)), atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 1e-3])
+def test_the_median_is_that_of_all_pixels(share):
+    rng = np.random.default_rng(1)
+    rgb, where = rng.integers(0, 256, (61, 50, 3), np.uint8), rng.uniform(size=(61, 50)) < share
+    expected = np.median(optical_density(rgb)[where], axis=0)
+    assert Density(rgb).median(where).tolist() == expected.astype(np.float32).tolist()
+    assert Density(rgb).median(np.zeros_like(where)) is None

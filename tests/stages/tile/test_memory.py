@@ -34,3 +34,12 @@ def test_the_largest_slide_stays_below_a_gibibyte(options):
     said = run("--size", "150000", "100000", *options)
     assert said["patches"] > 8_000
     assert said["peak_mib"] < 1024
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_slide_of_a_thousand_mm2_of_tissue_keeps_the_promise():
+    """What README says of a worker: 400 MiB for the mask and the coordinates."""
+    said = run("--size", "160000", "128000", "--tissue", "0.8", "--coords-only")
+    assert said["tissue_mm2"] > 1000 and said["patches"] > 60_000
+    assert said["peak_mib"] < 400
