@@ -35,7 +35,7 @@ from sgcl_cli.engine.ranks import (
     synchronised,
 )
 from sgcl_cli.engine.runtime import Runtime
-from sgcl_cli.engine.views import Views, make_views, settings_from
+from sgcl_cli.engine.views import Views, ViewSettings, make_views
 from sgcl_cli.errors import ElsewhereError, Interrupted, SgclError, TrainingError
 from sgcl_cli.method.sgcl import SGCL, Losses, Settings, bytes_needed, ramp
 from sgcl_cli.nets.resnet import Projector
@@ -79,7 +79,7 @@ class Run:
         config, index, runtime, reporter, ranks = self.config, self.index, self.runtime, self.reporter, self.ranks
         self.out = Path(config.out)
         self._writes = ranks.first and not config.dry_run
-        self.views = settings_from(config, index.patch_size)
+        self.views = ViewSettings.of(config, index.patch_size)
         self.steps_per_epoch = len(index) // config.batch
         self.total_steps = config.epochs * self.steps_per_epoch
         self.settings, self.warnings = _settings(config).resolve(len(index), config.epochs, config.batch)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.counting import LOOKS
+from sgcl_cli.config import ViewOptions
 from sgcl_cli.engine.networks import KeyNetworks, Networks
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import ViewSettings, make_views
@@ -131,7 +132,7 @@ def test_a_whole_step_depends_on_no_number_of_the_device(case: str) -> None:
         patches = torch.zeros(32, 64, 64, 3, dtype=torch.uint8, device=GPU)
         optimiser = torch.optim.SGD(networks.parameters(), lr=0.1, momentum=0.9)
         watcher.copies.clear()
-        settings = ViewSettings(view=56, corner=24, rotate90=0.5, stain_scale=0.1)
+        settings = ViewSettings.of(ViewOptions(view=56, corner=24, rotate90=0.5, stain_scale=0.1), 32)
         inner = objective.settings.inner
         for step in range(9):  # draws are made for eight steps at a time
             views = make_views(
@@ -195,7 +196,7 @@ def test_an_objective_with_backward_is_at_most_150_operations(case: str, batch: 
 @pytest.mark.parametrize("second", [False, True])
 def test_views_are_at_most_120_operations(batch: int, second: bool) -> None:
     patches = torch.zeros(batch, 64, 64, 3, dtype=torch.uint8)
-    settings = ViewSettings(view=56, corner=24)
+    settings = ViewSettings.of(ViewOptions(view=56, corner=24), 32)
     with Watcher() as watcher:
         make_views(patches, np.arange(batch), settings=settings, seed=0, epoch=0, second=second)
     assert watcher.count <= 120
