@@ -46,10 +46,10 @@ from torch import Tensor, nn
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.images import ImageFolder
 from sgcl_cli.artefacts.patches import PatchIndex
-from sgcl_cli.config import EmbedConfig, PretrainConfig
+from sgcl_cli.config import EmbedConfig, ObjectiveOptions, PretrainConfig
 from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.encode import FrozenEncoder
-from sgcl_cli.method.settings import Settings
+from sgcl_cli.method.resolve import resolve
 from sgcl_cli.nets.resnet import BasicBlock
 from sgcl_cli.probe.models.nearest import balanced_accuracy, leave_groups_out
 from sgcl_cli.stages.encoders import open_encoder
@@ -97,8 +97,8 @@ def small() -> nn.Module:
 
 def settings(base: str, rule: Mapping[str, Any], n: int, epochs: int, batch: int) -> dict[str, Any]:
     """The options of a cell that follow from base and rule."""
-    resolved, _ = Settings(base=base).resolve(n, epochs, batch)  # type: ignore[arg-type]
-    k = resolved.neighbours or 1
+    resolved, _ = resolve(ObjectiveOptions(base=base), n, epochs, batch)  # type: ignore[arg-type]
+    k = resolved.neighbours
     given = dict(rule)
     if given.get("negatives") == "k":
         given["negatives"] = k

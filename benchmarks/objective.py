@@ -28,11 +28,14 @@ from counting import counted
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
+from sgcl_cli.config import ObjectiveOptions
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.method import sets
 from sgcl_cli.method.negatives import Sampler
+from sgcl_cli.method.objective import Embedded
+from sgcl_cli.method.resolve import resolve
 from sgcl_cli.method.settings import share_of
-from sgcl_cli.method.sgcl import SGCL, Settings, bytes_needed
+from sgcl_cli.method.sgcl import SGCL
 
 SIDE = 100
 DIM, HIDDEN = 128, 512
@@ -48,7 +51,7 @@ def objective_over(n: int, cluster_size: int, device: str, spread: float = TIGHT
     """
     place = torch.arange(n)
     cell = torch.stack([place % SIDE, place // SIDE % SIDE], 1).double()
-    settings, _ = Settings(**{"negatives": 4_096, **changes}).resolve(n, 100, 128)
+    settings, _ = resolve(ObjectiveOptions(**{"negatives": 4_096, "negative_law": "beta", **changes}), n, 100, 128)
     objective = SGCL(settings, place // SIDE**2, cell, dim=DIM, hidden_dim=HIDDEN, seed=0, device=device)
     groups = max(1, n // cluster_size)
     draw = torch.Generator().manual_seed(0)
@@ -61,7 +64,7 @@ def objective_over(n: int, cluster_size: int, device: str, spread: float = TIGHT
     return objective
 
 
-def batch_of(objective: SGCL, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def batch_of(objective: SGCL, size: int, seed: int) -> tuple[Tensor, Embedded]:
     draw = torch.Generator().manual_seed(seed)
     index = torch.randperm(objective.n, generator=draw)[:size].to(objective.device)
 
@@ -70,13 +73,13 @@ def batch_of(objective: SGCL, size: int, seed: int) -> tuple[Tensor, Tensor, Ten
         return normalize(rows[index].float() + FRESHNESS * noise)
 
     corners = torch.stack([fresh(rows) for rows in objective.bank_corners])
-    return index, fresh(objective.bank_v).requires_grad_(), fresh(objective.bank_h), corners.requires_grad_()
+    v, h = fresh(objective.bank_v).requires_grad_(), fresh(objective.bank_h)
+    return index, Embedded(v, h, corners.requires_grad_())
 
 
-def dense_losses(
-    objective: SGCL, index: Tensor, v: Tensor, h: Tensor, corners: Tensor, epoch: float, step: int
-) -> Tensor:
+def dense_losses(objective: SGCL, index: Tensor, query: Embedded, epoch: float, step: int) -> Tensor:
     """The total of the same equations over all N at every step."""
+    v, h, corners = query.v, query.h, query.corners
     settings, n, size = objective.settings, objective.n, len(index)
     m, hb = objective.bank_v.float(), objective.bank_h.float()
     draw = torch.Generator().manual_seed(step)
@@ -129,7 +132,7 @@ def dense_sets(
 
 def dense_bytes(n: int, size: int) -> int:
     """The baseline's own estimate: gathered draws kept for backward, and tables of B x N."""
-    settings, _ = Settings(negatives=4_096).resolve(n, 100, size)
+    settings, _ = resolve(ObjectiveOptions(negatives=4_096), n, 100, size)
     gathered = 5 * size * settings.uniform_negatives * DIM * 4
     return gathered + size * n * (4 * 8 + 8 * 6 + 3 * 4)
 
@@ -206,7 +209,7 @@ def compare(options: argparse.Namespace) -> None:
     )
     for n in options.patches:
         objective = objective_over(n, options.cluster_size, options.device, bank_dtype=options.banks)
-        held = bytes_needed(objective.settings, n, dim=DIM, hidden_dim=HIDDEN) / 1e6
+        held = objective.bytes_needed(objective.settings, n, dim=DIM, hidden_dim=HIDDEN) / 1e6
         for size in options.batches:
             ours, our_peak = seconds(fast(objective), objective, size, options.repeats)
             line = f"{n:>10,} {size:>4} {ours:>9.4f} {our_peak / 1e6:>8.0f}"
@@ -233,8 +236,8 @@ def growth(options: argparse.Namespace) -> None:
             for n in (first, second):
                 objective = objective_over(n, size, options.device, bank_dtype=options.banks, **changes)
                 taken, peak = seconds(fast(objective), objective, batch, options.repeats)
-                index, v, h, _ = batch_of(objective, batch, 0)
-                chosen = objective.select(index, v.detach(), h, objective.sampler.at(0))
+                index, query = batch_of(objective, batch, 0)
+                chosen = objective.select(index, query.v.detach(), query.h, objective.sampler.at(0))
                 propagated = sets.sizes(chosen.propagated, index).mean()
                 print(
                     f"{n:>10,} {batch:>4} {taken:>9.4f} s {peak / 1e6:>6.0f} MB   |P_se| = {propagated:,.0f}",
@@ -253,17 +256,18 @@ def bias(options: argparse.Namespace) -> None:
         print(f"\nN = {n:,} fits the pool of {settings.pool:,}: exact, no bias to report")
         return
     print(f"\npool of {settings.pool:,} against N = {n:,}, {options.draws} draws, B = {size}")
-    index, v, h, corners = batch_of(pooled, size, 0)
+    index, query = batch_of(pooled, size, 0)
+    v, h = query.v, query.h
     shares, laws, losses, errors = [], [], {"pool": [], "exact": []}, []
     sums = {"pool": torch.zeros_like(v), "exact": torch.zeros_like(v)}
     for step in range(options.draws):
         gradients = {}
         for name, pool in (("exact", n), ("pool", settings.pool)):
             pooled.settings = replace(settings, pool=pool, weight_self=0.0, weight_inner=0.0)
-            pooled.sampler = Sampler(pooled.settings, n, pooled.seed, pooled.device)
-            got = pooled.losses(index, v, h, corners, epoch=99.0, step=step)
+            pooled.sampler = Sampler(pooled.settings, n, pooled.seed, pooled.device, uniform=0)
+            got = pooled.losses(index, query, epoch=99.0, step=step)
             (gradients[name],) = torch.autograd.grad(got.total, v)
-            losses[name].append(float(got.spatial_term))
+            losses[name].append(float(got.terms["spatial"].value))
             sums[name] += gradients[name]
         errors.append(float((gradients["pool"] - gradients["exact"]).norm() / gradients["exact"].norm()))
         shares.append(true_rank_shares(pooled, index, v.detach(), h, step))

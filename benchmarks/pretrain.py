@@ -26,7 +26,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,11 +41,14 @@ from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.fit import cosine, fit
 from sgcl_cli.engine.loader import Called, Loader, StoredPatches, epoch_order
 from sgcl_cli.engine.ranks import Ranks
+from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import Views
 from sgcl_cli.progress import Silent
 from sgcl_cli.stages.encoders import open_start
-from sgcl_cli.stages.pretrain.dry_run import encoder_step, objective_step
-from sgcl_cli.stages.pretrain.training import Run
+from sgcl_cli.stages.pretrain.experiment import first_state, plan
+from sgcl_cli.stages.pretrain.step import encoder_step, objective_step
+from sgcl_cli.stages.pretrain.training import Training
+from sgcl_cli.stages.pretrain.warnings import Warnings
 
 SIDE = 256
 TURN = 10  # steps of loop, then as many of the ceiling, on CUDA
@@ -86,17 +89,21 @@ def corpus(folder: Path, patches: int, side: int = SIDE) -> Path:
 
 
 @contextmanager
-def run_over(config: PretrainConfig, index: PatchIndex) -> Iterator[Run]:
+def training_over(config: PretrainConfig, index: PatchIndex) -> Iterator[Training]:
     runtime = engine.start(config.device, config.precision, config.threads)
-    run = Run(config, index, open_start(config.encoder, config.init), runtime, "benchmark", Silent(), Ranks())
-    with closing(run):
-        run.connect()
-        yield run
+    start, reporter = open_start(config.encoder, config.init), Silent()
+    warnings = Warnings(reporter)
+    experiment = plan(config, index, start, run_id="benchmark", runtime=runtime, ranks=Ranks(), warnings=warnings)
+    with experiment.loader() as loader:
+        state = first_state(experiment, reporter)
+        training = Training(experiment, state, loader, reporter=reporter, warnings=warnings)
+        training.connect()
+        yield training
 
 
-def clock(run: Run) -> float:
-    run.runtime.wait()
-    return time.perf_counter() if run.runtime.on_cuda else time.process_time()
+def clock(runtime: Runtime) -> float:
+    runtime.wait()
+    return time.perf_counter() if runtime.on_cuda else time.process_time()
 
 
 def random_views(like: Views) -> Views:
@@ -106,14 +113,15 @@ def random_views(like: Views) -> Views:
 
 
 def loop(config: PretrainConfig, index: PatchIndex, steps: int) -> None:
-    with run_over(config, index) as run:
-        looped(run, steps)
+    with training_over(config, index) as training:
+        looped(training, steps)
 
 
-def looped(run: Run, steps: int) -> None:
-    config, index = run.config, run.index
+def looped(training: Training, steps: int) -> None:
+    experiment, runtime = training.experiment, training.experiment.runtime
+    config, index = experiment.config, experiment.index
     loops, ceilings = [], []
-    turn = TURN if run.runtime.on_cuda else 1
+    turn = TURN if runtime.on_cuda else 1
     last, taken = None, 0
 
     def stepped() -> bool:
@@ -121,45 +129,46 @@ def looped(run: Run, steps: int) -> None:
         taken += 1
         if last is not None and taken % turn:
             return False
-        now = clock(run)
+        now = clock(runtime)
         if last is not None:
             loops.append((now - last) / turn)
-            run.batch = replace(run.batch, views=still)
+            found = replace(training.found, fed=replace(training.found.fed, views=still))
             for _ in range(turn):
-                encoder_step(run)
-            ceilings.append((clock(run) - now) / turn)
-        last, taken = clock(run), 0
+                encoder_step(training.step, found)
+            ceilings.append((clock(runtime) - now) / turn)
+        last, taken = clock(runtime), 0
         return len(loops) * turn > steps
 
     def first() -> bool:
         return True
 
-    schedule = cosine(config.peak_lr, run.total_steps)
-    fit(run, run.state.optimiser, epochs=config.epochs, lr=schedule, stop=first)
-    still = random_views(run.batch.views)
-    fit(run, run.state.optimiser, epochs=config.epochs, lr=schedule, stop=stepped)
+    schedule = cosine(config.peak_lr, experiment.total_steps)
+    fit(training, training.state.optimiser, epochs=config.epochs, lr=schedule, stop=first)
+    still = random_views(training.found.fed.views)
+    fit(training, training.state.optimiser, epochs=config.epochs, lr=schedule, stop=stepped)
     loops, ceilings = loops[1:], ceilings[1:]  # the first of each makes what is lazy
     ratio = statistics.median(ceiling / whole for whole, ceiling in zip(loops, ceilings, strict=True))
-    unit = "s" if run.runtime.on_cuda else "CPU s"
+    unit = "s" if runtime.on_cuda else "CPU s"
     print(f"loop      {config.batch / statistics.median(loops):8.2f} images per {unit}")
     print(f"ceiling   {config.batch / statistics.median(ceilings):8.2f} images per {unit}")
     print(
         f"loop / ceiling  {ratio:.3f}   (batch {config.batch}, {config.encoder}, {len(index):,} patches, {len(loops)} steps)"
     )
-    pieces(run)
+    pieces(training)
 
 
-def pieces(run: Run) -> None:
-    fed = run.batch
-    patches = fed.batch.patches.to(run.runtime.device)
+def pieces(training: Training) -> None:
+    experiment, step, found = training.experiment, training.step, training.found
+    runtime, batch = experiment.runtime, found.fed.batch
+    patches = batch.patches.to(runtime.device)
     works = {
-        "views": lambda: run.draw(0, patches, fed.batch.index),
-        "encoder": lambda: encoder_step(run),
-        "objective": lambda: objective_step(run),
+        "views": lambda: experiment.draw(0, patches, batch.index),
+        "encoder": lambda: encoder_step(step, found),
+        "objective": lambda: objective_step(step, found),
     }
     host = 0.0
     for name, work in works.items():
-        spent, counts = run.runtime.spent(work, 5), counted(work)
+        spent, counts = runtime.spent(work, 5), counted(work)
         host += spent.host
         print(
             f"pieces    {name:10} {1e3 * spent.device:8.2f} ms of the device, {1e3 * spent.host:7.2f} ms of the host, "
@@ -222,16 +231,17 @@ def start(config: PretrainConfig, patches: int) -> None:
         )  # fmt: skip
     grey = np.full((SIDE, SIDE, 3), 128, np.uint8)
     before, began = time.process_time(), time.perf_counter()
-    with run_over(config, PatchIndex(Path(), tuple(files))) as run:
+    with training_over(config, PatchIndex(Path(), tuple(files))) as training:
+        runtime, steps = training.experiment.runtime, training.experiment.total_steps
         built, built_wall = time.process_time() - before, time.perf_counter() - began
         source = Called(lambda i: grey, SIDE)
-        with Loader(source, batch=config.batch, workers=0, pin=run.runtime.on_cuda) as run.feed._loader:
-            fit(run, run.state.optimiser, epochs=1, lr=cosine(0.1, run.total_steps), stop=lambda: True)
+        with Loader(source, batch=config.batch, workers=0, pin=runtime.on_cuda) as training.feed._loader:
+            fit(training, training.state.optimiser, epochs=1, lr=cosine(0.1, steps), stop=lambda: True)
         took, wall = time.process_time() - before, time.perf_counter() - began
     print(
         f"start     {built:.1f} CPU s ({built_wall:.1f} s) to build, {took:.1f} CPU s ({wall:.1f} s) to the end of step 1"
     )
-    print(f"          {patches:,} patches, batch {config.batch}, {run.runtime.describe()}")
+    print(f"          {patches:,} patches, batch {config.batch}, {runtime.describe()}")
 
 
 def main() -> None:

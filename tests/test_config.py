@@ -8,11 +8,13 @@ import pytest
 from sgcl_cli.config import (
     EmbedConfig,
     EvaluateConfig,
+    ObjectiveOptions,
     PretrainConfig,
     TileConfig,
     describe,
     differences,
     failures_allowed,
+    flag,
     load_toml,
 )
 from sgcl_cli.errors import ConfigError
@@ -205,3 +207,29 @@ def test_the_command_line_tells_paths_from_the_working_folder(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path / "here")
     config = TileConfig(slides=(str(tmp_path / "here/in"), "plain"), out=str(tmp_path / "out"))
     assert config.command_line() == "sgcl tile in plain --out ../out"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base": "simclr"},
+        {"agreement": "most"},
+        {"negative_law": "normal"},
+        {"ranking": "x"},
+        {"bank_dtype": "float16"},
+        {"temperature": 0.0},
+        {"spatial_temperature": float("nan")},
+        {"radius": -1.0},
+        {"top_share": 1.5},
+        {"top_share": 0.0},
+        {"bank_momentum": 0.0},
+        {"key_momentum": 2.0},
+        {"weight_spatial": -1.0},
+        {"ramp_epochs": -1.0},
+        {"neighbours": 0},
+        {"auxiliary": -1},
+    ],
+)
+def test_a_value_of_the_objective_without_meaning_is_refused_by_flag(change: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=flag(next(iter(change)))):
+        ObjectiveOptions(**change)

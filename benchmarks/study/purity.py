@@ -24,7 +24,8 @@ from sgcl_cli.artefacts.checkpoint import load_checkpoint
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.method import sets
 from sgcl_cli.method.positives import Neighbourhood
-from sgcl_cli.method.sgcl import SGCL, Settings
+from sgcl_cli.method.settings import Settings
+from sgcl_cli.method.sgcl import SGCL
 from sgcl_cli.stages.pretrain.state import epochs_kept
 
 RADII = (1.1, 2, 3, 5, 7, 10, 20)

@@ -28,12 +28,13 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.config import ObjectiveOptions
 from sgcl_cli.engine.loader import decode_jpeg
 from sgcl_cli.method import sets
+from sgcl_cli.method.losses import ramp
 from sgcl_cli.method.negatives import Sampler
 from sgcl_cli.method.positives import Neighbourhood
-from sgcl_cli.method.settings import Settings
-from sgcl_cli.method.sgcl import ramp
+from sgcl_cli.method.resolve import resolve
 from sgcl_cli.slide import jpeg
 from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.slide.tissue.tissue import segment
@@ -64,8 +65,8 @@ def neighbours() -> None:
 
 
 def laws() -> None:
-    settings, _ = Settings(negatives=4_096).resolve(681_486, 100, 128)
-    sampler = Sampler(settings, 681_486, seed=0)
+    settings, _ = resolve(ObjectiveOptions(negatives=4_096), 681_486, 100, 128)
+    sampler = Sampler(settings, 681_486, seed=0, uniform=settings.uniform_negatives)
     drawn = np.concatenate([sampler.at(step).quantile.numpy() for step in range(50)])
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
     left.hist(100 * settings.top_share * drawn, bins=80, density=True, color="#7b5ea7")

@@ -15,9 +15,11 @@ from sgcl_cli.config.base import REQUIRED, Config, Meta, describe, differences, 
 from sgcl_cli.config.embed import EmbedConfig
 from sgcl_cli.config.encoders import ARCHITECTURES, colours
 from sgcl_cli.config.evaluate import EvaluateConfig
+from sgcl_cli.config.objective import ObjectiveOptions
 from sgcl_cli.config.predict import PredictConfig
 from sgcl_cli.config.pretrain import PretrainConfig
 from sgcl_cli.config.tile import TileConfig
+from sgcl_cli.config.views import ViewOptions
 from sgcl_cli.errors import ConfigError
 
 __all__ = [
@@ -28,9 +30,11 @@ __all__ = [
     "EmbedConfig",
     "EvaluateConfig",
     "Meta",
+    "ObjectiveOptions",
     "PredictConfig",
     "PretrainConfig",
     "TileConfig",
+    "ViewOptions",
     "colours",
     "describe",
     "differences",

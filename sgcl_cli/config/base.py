@@ -58,7 +58,19 @@ def flag(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Options:
+    """Settings that are checked against their ranges and choices.
+
+    :raises ConfigError: one is out of its range, or none of its choices.
+    """
+
+    def __post_init__(self) -> None:
+        for name, meta, kind in describe(type(self)):
+            _check(name, getattr(self, name), meta, kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
     """What every command takes."""
 
     table: ClassVar[str] = ""
@@ -77,10 +89,6 @@ class Config:
     overwrite: bool = option(
         False, "Start again: replace outputs, also those made under other settings.", affects=False, panel="Run"
     )
-
-    def __post_init__(self) -> None:
-        for name, meta, kind in describe(type(self)):
-            _check(name, getattr(self, name), meta, kind)
 
     @classmethod
     def resolve(cls, *layers: Mapping[str, Any]) -> Self:
@@ -139,8 +147,8 @@ class Config:
         return {name: _plain(getattr(self, name)) for name, meta, _ in describe(type(self)) if meta.affects}
 
 
-def describe(kind: type[Config]) -> list[tuple[str, Meta, Any]]:
-    """Each field of a config class with its description and resolved type."""
+def describe(kind: type[Options]) -> list[tuple[str, Meta, Any]]:
+    """Each field of a class of settings with its description and resolved type."""
     hints = get_type_hints(kind)
     return [(spec.name, spec.metadata["meta"], hints[spec.name]) for spec in dataclasses.fields(kind)]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sgcl_cli.artefacts.checkpoint import EncoderCard
+from sgcl_cli.config import ViewOptions
 from sgcl_cli.engine.decoders import PixelSource
 from sgcl_cli.engine.encode import FrozenEncoder
 from sgcl_cli.engine.feed import Fed, Feed
@@ -25,7 +26,9 @@ from sgcl_cli.probe.models.targets import Classes
 
 STEPS_OF_A_SMALL_EPOCH = 16
 FEWEST_PATCHES = 8  # of a batch, whose statistics normalise it
-_UNCOLOURED = ViewSettings(grayscale=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+_UNCOLOURED = ViewSettings.of(
+    ViewOptions(grayscale=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0), patch_size=256
+)
 
 
 class Patches:

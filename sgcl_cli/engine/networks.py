@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import shutil
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +12,11 @@ from torch.nn.functional import normalize
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import Views
 from sgcl_cli.errors import ConfigError
-
-
-class Embedded(NamedTuple):
-    """Unit rows in float32: v (B, D) and h (B, H) of the global views, ``corners`` (4, B, D) of the quarters or None."""
-
-    v: Tensor
-    h: Tensor
-    corners: Tensor | None
-
-    def detached(self) -> Embedded:
-        """The same numbers without their gradient."""
-        return Embedded(self.v.detach(), self.h.detach(), None if self.corners is None else self.corners.detach())
+from sgcl_cli.method.objective import Embedded
 
 
 class Networks(nn.Module):
-    """f and g on a runtime's device. One call embeds the global and the corner views, so that a step has one forward."""
+    """f and g on a runtime's device. One call embeds all views of a batch, so that a step has one forward."""
 
     def __init__(self, encoder: nn.Module, projector: nn.Module, runtime: Runtime) -> None:
         super().__init__()
@@ -36,13 +24,11 @@ class Networks(nn.Module):
         self.encoder = encoder.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.projector = projector.to(runtime.device)
 
-    def forward(self, whole: Tensor, corners: Tensor | None) -> Embedded:
-        """Images (B, 3, view, view) and (4, B, 3, corner, corner) or None, normalised."""
+    def forward(self, whole: Tensor, corners: Tensor | None, second: Tensor | None = None) -> Embedded:
+        """Images, normalised: ``whole`` and ``second`` (B, 3, view, view), ``corners`` (4, B, 3, corner, corner)."""
         v, h = self._embed(whole)
-        if corners is None:
-            return Embedded(v, h, None)
-        small, _ = self._embed(corners.flatten(0, 1))
-        return Embedded(v, h, small.view(4, corners.shape[1], -1))
+        small = None if corners is None else self._embed(corners.flatten(0, 1))[0].view(4, corners.shape[1], -1)
+        return Embedded(v, h, small, None if second is None else self._embed(second)[0])
 
     def _embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         images = images.contiguous(memory_format=torch.channels_last)
@@ -60,9 +46,9 @@ class KeyNetworks(Networks):
         self.requires_grad_(False)
 
     @torch.no_grad()
-    def forward(self, whole: Tensor, corners: Tensor | None) -> Embedded:
+    def forward(self, whole: Tensor, corners: Tensor | None, second: Tensor | None = None) -> Embedded:
         """As ``Networks``, without gradient."""
-        return super().forward(whole, corners)
+        return super().forward(whole, corners, second)
 
     def keys_of(self, views: Views) -> Embedded:
         """The keys of a batch: of its second global views, and of its quarters."""

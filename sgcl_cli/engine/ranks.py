@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.errors import ConfigError, ElsewhereError, Interrupted, SgclError, TrainingError
-from sgcl_cli.method.sgcl import SGCL, Losses
+from sgcl_cli.method.objective import Embedded, Losses, Objective
 
 _PATIENCE = timedelta(hours=2)  # rank 0 fits the clusters while the others wait
 
@@ -194,13 +194,19 @@ def synchronised(networks: nn.Module, ranks: Ranks, runtime: Runtime) -> None:
 
 
 def joint_terms(losses: Losses, ranks: Ranks) -> dict[str, Tensor]:
-    """The total and the terms over the batch of all ranks, as scalars on the device."""
-    spatial = torch.stack([losses.spatial_sum.detach(), losses.spatial_count])
-    parts = torch.stack([losses.rest.detach(), losses.self_term, losses.inner_term]) / ranks.count
-    rest, self_term, inner, spatial_sum, count = ranks.sum(torch.cat([parts, spatial])).unbind()
-    spatial_term = spatial_sum / count.clamp_min(1)
-    total = rest + losses.spatial_weight * spatial_term
-    return {"total": total, "self": self_term, "spatial": spatial_term, "inner": inner}
+    """The total and the terms over the batch of all ranks, in their order, as scalars on the device."""
+    terms = losses.terms
+    means = [losses.means.detach(), *(term.sum for term in terms.values() if term.count is None)]
+    counted = [part for term in terms.values() if term.count is not None for part in (term.sum.detach(), term.count)]
+    parts = torch.stack(means) / ranks.count
+    joined = iter(ranks.sum(torch.cat([parts, torch.stack(counted)]) if counted else parts).unbind())
+    total = next(joined)
+    found = {name: next(joined) for name, term in terms.items() if term.count is None}
+    for name, term in terms.items():
+        if term.count is not None:
+            found[name] = next(joined) / next(joined).clamp_min(1)
+            total = total + term.weight * found[name]
+    return {"total": total, **{name: found[name] for name in terms}}
 
 
 def joint_means(values: Tensor, ranks: Ranks) -> Tensor:
@@ -212,40 +218,35 @@ def joint_means(values: Tensor, ranks: Ranks) -> Tensor:
 
 
 def joint_total(losses: Losses, ranks: Ranks) -> Tensor:
-    """This rank's L such that the mean over ranks, and of their gradients, is that of the joined batch.
+    """This rank's total such that the mean over ranks, and of their gradients, is that of the joined batch.
 
-    L_sp is divided by the number of anchors with positives over all ranks; the other terms are means over equal shares.
+    A term that has a count is divided by the count over all ranks; the other terms are means over equal shares.
     """
-    return losses.total_for(ranks.sum(losses.spatial_count) / ranks.count)
+    return losses.total_for(lambda count: ranks.sum(count) / ranks.count)
 
 
 def joint_commit(
-    objective: SGCL,
-    ranks: Ranks,
-    index_B: Tensor,
-    v_BD: Tensor,
-    h_BH: Tensor,
-    corners_4BD: Tensor | None,
-    *,
-    momentum: float | None = None,
+    objective: Objective, ranks: Ranks, index_B: Tensor, new: Embedded, *, momentum: float | None = None
 ) -> None:
-    """Move every rank's banks by the batch of all ranks."""
-    index, v, h = ranks.gather(index_B), ranks.gather(v_BD.detach()), ranks.gather(h_BH.detach())
-    corners = None if corners_4BD is None else ranks.gather(corners_4BD.detach(), dim=1)
-    objective.commit(index, v, h, corners, momentum=momentum)
+    """Let every rank's objective remember the batch of all ranks."""
+    corners, second = (None if part is None else part.detach() for part in (new.corners, new.second))
+    joined = Embedded(
+        ranks.gather(new.v.detach()),
+        ranks.gather(new.h.detach()),
+        None if corners is None else ranks.gather(corners, dim=1),
+        None if second is None else ranks.gather(second),
+    )
+    objective.commit(ranks.gather(index_B), joined, momentum=momentum)
 
 
-def joint_refit(objective: SGCL, ranks: Ranks, epoch: int) -> dict[str, Any]:
-    """Fit the clusters on rank 0, give everyone its labels, and check that all have the same.
+def joint_refit(objective: Objective, ranks: Ranks, epoch: int) -> dict[str, Any]:
+    """Fit on rank 0, give everyone what was found, and check that all have the same.
 
-    :raises TrainingError: the labels differ between ranks.
+    :raises TrainingError: it differs between ranks.
     """
     report = objective.refit(epoch) if ranks.rank == 0 else {}
-    if ranks.count > 1 and objective.settings.clustered:
-        shape = (objective.n, objective.settings.clusterings)
-        mine = objective.clusters.labels if ranks.rank == 0 and objective.clusters is not None else None
-        labels = mine if mine is not None else torch.zeros(shape, dtype=torch.int32, device=objective.device)
-        objective.adopt(ranks.broadcast(labels.clone()))
+    if ranks.count > 1 and objective.refits:
+        objective.adopt(ranks.broadcast(objective.fitted().clone()))
         seen = ranks.gather(torch.tensor([objective.checksum() or 0], dtype=torch.int64, device=objective.device))
         if len(set(seen.tolist())) > 1:
             raise TrainingError(

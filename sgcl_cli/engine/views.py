@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sgcl_cli.config import ViewOptions
 from sgcl_cli.engine import colour
 from sgcl_cli.engine.runtime import to_device
 from sgcl_cli.engine.stain import change_stains, stain_change
@@ -33,25 +34,45 @@ _STAINS = 3  # haematoxylin, eosin, residual
 RECOLOUR = colour.Recolour()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ViewSettings:
-    """Strengths of the augmentation; sizes in pixels, crops as shares of the area, hue in turns, stain shift in optical
-    density; grayscale, flip, vertical_flip and rotate90 are probabilities."""
+    """Strengths of the augmentation, from the options by :meth:`of`; sizes in pixels, crops as shares of the area, hue in
+    turns, stain shift in optical density; grayscale, flip, vertical_flip and rotate90 are probabilities."""
 
-    view: int = 224
-    corner: int = 96
-    crop: tuple[float, float] = (0.2, 1.0)
-    corner_crop: tuple[float, float] = (0.2, 0.56)
-    grayscale: float = 0.2
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.4
-    flip: float = 0.5
-    vertical_flip: float = 0.0
-    rotate90: float = 0.0
-    stain_scale: float = 0.0
-    stain_shift: float = 0.0
+    view: int
+    corner: int
+    crop: tuple[float, float]
+    corner_crop: tuple[float, float]
+    grayscale: float
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    flip: float
+    vertical_flip: float
+    rotate90: float
+    stain_scale: float
+    stain_shift: float
+
+    @classmethod
+    def of(cls, options: ViewOptions, patch_size: int) -> ViewSettings:
+        """The options for patches of a size; sizes that are not set are 7/8 and 3/8 of the patch (224 and 96 of 256)."""
+        return cls(
+            view=round(patch_size * 7 / 8) if options.view is None else options.view,
+            corner=round(patch_size * 3 / 8) if options.corner is None else options.corner,
+            crop=(options.crop_low, options.crop_high),
+            corner_crop=(options.corner_crop_low, options.corner_crop_high),
+            grayscale=options.grayscale,
+            brightness=options.brightness,
+            contrast=options.contrast,
+            saturation=options.saturation,
+            hue=options.hue,
+            flip=options.flip,
+            vertical_flip=options.vertical_flip,
+            rotate90=options.rotate90,
+            stain_scale=options.stain_scale,
+            stain_shift=options.stain_shift,
+        )
 
 
 @dataclass(frozen=True)
@@ -274,23 +295,3 @@ def cut_weights(cut: Tensor, place: Tensor, pixel: Tensor) -> Tensor:
     weight = (pixel - centre).abs_().mul_(slope).add_(1).clamp_(min=0)
     weight = weight.mul_((pixel > begin) & (pixel < end))
     return weight.div_(weight.sum(dim=2, keepdim=True))
-
-
-def settings_from(config: Any, patch_size: int) -> ViewSettings:
-    """View settings from the options; sizes that are not set are 7/8 and 3/8 of the patch (224 and 96 of 256)."""
-    return ViewSettings(
-        view=config.view or round(patch_size * 7 / 8),
-        corner=config.corner or round(patch_size * 3 / 8),
-        crop=(config.crop_low, config.crop_high),
-        corner_crop=(config.corner_crop_low, config.corner_crop_high),
-        grayscale=config.grayscale,
-        brightness=config.brightness,
-        contrast=config.contrast,
-        saturation=config.saturation,
-        hue=config.hue,
-        flip=config.flip,
-        vertical_flip=config.vertical_flip,
-        rotate90=config.rotate90,
-        stain_scale=config.stain_scale,
-        stain_shift=config.stain_shift,
-    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sgcl_cli.method.settings import Agreement
+from sgcl_cli.config.objective import Agreement
 from sgcl_cli.method.similarity import rows_of
 from sgcl_cli.method.streams import generator, strips
 

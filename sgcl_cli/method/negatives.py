@@ -44,14 +44,14 @@ class Draws(NamedTuple):
 class Sampler:
     """Makes the draws of any step, on the device, those of eight steps at a time.
 
-    :param settings: resolved.
     :param n: N.
+    :param uniform: K, where uniform draws are needed, else 0.
     """
 
-    def __init__(self, settings: Settings, n: int, seed: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, settings: Settings, n: int, seed: int, device: torch.device | str = "cpu", *, uniform: int
+    ) -> None:
         self._n, self._seed = n, seed
-        from_bank = settings.base == "npid" and settings.weight_self > 0
-        uniform = (settings.uniform_negatives or 1) if from_bank else 0
         corners = CORNERS * settings.corner_negatives if settings.inner else 0
         pool = min(settings.pool, n) if settings.spatial else 0
         self._all = torch.arange(pool if pool == n else 0, device=device)
@@ -96,8 +96,8 @@ class RankLaw:
     """
 
     def __init__(self, settings: Settings, n: int, device: torch.device | str = "cpu") -> None:
-        self._law, self._draws = settings.negative_law, settings.negatives or 1
-        self._top = share_of(settings.top_share or 1.0, n)
+        self._law, self._draws = settings.negative_law, settings.negatives
+        self._top = share_of(settings.top_share, n)
         self._released = settings.as_released and self._law != "hardest"
         self.below = torch.full((0 if self._law == "hardest" or self._released else self._draws,), _QUANTILES)
         middle = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES

@@ -1,9 +1,8 @@
-"""SGCL: the banks, what is read from them, and how they move.
+"""SGCL: the spatial and the inner term over a base, their banks, what is read from them, and how they move.
 
 Reading (:meth:`SGCL.select`, :meth:`SGCL.losses`) and changing (:meth:`SGCL.commit`, :meth:`SGCL.refit`,
-:meth:`SGCL.adopt`) are apart. Order in a step: losses from the banks as they are; backward; optimiser step; commit of the
-forward pass's v and h. Losses and commit wait for no device: what their shapes depend on is known since the neighbours were
-listed or the clusters were fitted.
+:meth:`SGCL.adopt`) are apart. What the shapes of a step depend on is known since the neighbours were listed or the clusters were
+fitted.
 
 Letters: N patches, B anchors, D size of v, H size of h, 4 quarters, C clusterings, P rows of the pool, Z drawn ranks, X places
 of a table of sets (``sets``), A an anchor and its auxiliary anchors.
@@ -11,7 +10,7 @@ of a table of sets (``sets``), A an anchor and its auxiliary anchors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,14 +20,14 @@ from torch import Tensor
 
 from sgcl_cli.errors import ArtefactError
 from sgcl_cli.method import bank, clusters, negatives, positives, sets, similarity
-from sgcl_cli.method.bank import Queue
+from sgcl_cli.method.bases import BASES, Slopes
 from sgcl_cli.method.clusters import Clusters
-from sgcl_cli.method.losses import Diagnostics, Losses, contrast, ramp, released_contrast
+from sgcl_cli.method.instance import instance_loss
+from sgcl_cli.method.losses import contrast, ramp, released_contrast
 from sgcl_cli.method.negatives import CORNERS, Draws, Sampler
+from sgcl_cli.method.objective import Embedded, Inputs, Losses, Objective, Term
 from sgcl_cli.method.positives import Neighbourhood
-from sgcl_cli.method.settings import Settings, require_resolved
-
-__all__ = ["SGCL", "Diagnostics", "Losses", "Selection", "Settings", "bytes_needed", "ramp"]
+from sgcl_cli.method.settings import Settings
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -60,17 +59,13 @@ class Selection:
         return sets.empty(self.index) if self.near is None else sets.distinct(self.near.flatten(1), self.index)
 
 
-class SGCL:
-    """The objective over a corpus of N patches.
+class SGCL(Objective):
+    """L = w_self L_self + w(e) w_sp L_sp + w_in L_in over a corpus of N patches; the base makes L_self.
 
-    :param settings: resolved (:meth:`Settings.resolve`).
-    :param slide: int64 (N,), the slide of each patch.
-    :param cell: float64 (N, 2), (x, y) in patch widths; lattice cells times the stride's share of the patch.
-    :param dim: D.
-    :param hidden_dim: H.
-    :param seed: of the banks' first rows, of every draw and of the clusterings.
-    :param device: where banks and lists live.
+    ``banks``: "v" and "h", where they are needed.
     """
+
+    remembers = True
 
     def __init__(
         self,
@@ -83,91 +78,93 @@ class SGCL:
         seed: int,
         device: torch.device | str,
     ) -> None:
-        require_resolved(settings)
-        self.settings = settings
-        self.seed = seed
-        self.device = torch.device(device)
-        self.n = slide.numel()
+        super().__init__(settings, slide, cell, dim=dim, hidden_dim=hidden_dim, seed=seed, device=device)
+        self.base = BASES[settings.base](settings, dim=dim, seed=seed, device=self.device)
+        self.candidates = {"self": self.base.candidates} if settings.weight_self > 0 else {}
+        self.refits = settings.clustered
         dtype = _DTYPES[settings.bank_dtype]
 
         def rows(stream: str, size: int) -> Tensor:
             return bank.random_rows(self.n, size, seed, stream, dtype, self.device)
 
-        self.bank_v: Tensor | None = rows("v", dim) if settings.base == "npid" or settings.spatial else None
+        self.bank_v: Tensor | None = rows("v", dim) if self.base.banked or settings.spatial else None
         self.bank_h: Tensor | None = rows("h", hidden_dim) if settings.spatial and settings.ranking == "h" else None
         self.bank_corners: Tensor | None = None
         if settings.inner:
             self.bank_corners = torch.empty(CORNERS, self.n, dim, dtype=dtype, device=self.device)
             for corner, rows_ND in enumerate(self.bank_corners):
                 rows_ND.copy_(rows(f"corner{corner}", dim))
-        self.queue: Queue | None = None
-        if settings.base == "moco" and settings.queue is not None:
-            self.queue = Queue(settings.queue, dim, seed, self.device)
         self.clusters: Clusters | None = None
         self._slide_N = slide.to(self.device)
         self._neighbourhood: Neighbourhood | None = None
         if settings.spatial and settings.expansion:
             self._neighbourhood = Neighbourhood(self._slide_N, cell.to(self.device), settings.radius)
-        self.sampler = Sampler(settings, self.n, seed, self.device)
+        self.sampler = Sampler(settings, self.n, seed, self.device, uniform=self.base.uniform_draws)
         self._zero = torch.zeros((), device=self.device)
         start_4 = torch.arange(0, CORNERS * self.n, self.n, device=self.device)
         self._corner_start_4K = start_4[:, None].expand(-1, settings.corner_negatives).reshape(-1)
 
+    @classmethod
+    def inputs(cls, settings: Settings) -> Inputs:
+        """The quarters for the inner term, and what the base needs."""
+        base = BASES[settings.base]
+        return Inputs(settings.inner, base.second, settings.key_momentum if base.followed else None)
+
+    @classmethod
+    def bytes_needed(cls, settings: Settings, n: int, *, dim: int = 128, hidden_dim: int = 512) -> int:
+        """Bytes of banks, labels, inverted lists and neighbour lists for n patches on full tissue; a step's own is apart."""
+        base = BASES[settings.base]
+        width = torch.empty(0, dtype=_DTYPES[settings.bank_dtype]).element_size()
+        numbers = dim if base.banked or settings.spatial else 0
+        numbers += hidden_dim if settings.spatial and settings.ranking == "h" else 0
+        numbers += CORNERS * dim if settings.inner else 0
+        per_patch = float(numbers * width)
+        per_patch += settings.clusterings * 4 + 12 if settings.clustered else 0
+        if settings.spatial and settings.expansion:
+            per_patch += positives.stored_bytes(settings.radius)
+        return int(n * per_patch) + base.bytes_needed(settings, dim=dim)
+
+    @property
+    def banks(self) -> dict[str, Tensor]:
+        """The banks of v and h that there are."""
+        return {name: rows for name, rows in (("v", self.bank_v), ("h", self.bank_h)) if rows is not None}
+
+    def schedule(self, epoch: float) -> dict[str, float]:
+        """w(e)."""
+        return {"ramp": ramp(epoch, self.settings.ramp_epochs)}
+
     @torch.no_grad()
     def losses(
-        self,
-        index_B: Tensor,
-        v_BD: Tensor,
-        h_BH: Tensor,
-        corners_4BD: Tensor | None = None,
-        *,
-        epoch: float,
-        step: int,
-        key_BD: Tensor | None = None,
+        self, index_B: Tensor, query: Embedded, key: Embedded | None = None, *, epoch: float, step: int
     ) -> Losses:
-        """L = w_self L_self + w(e) w_sp L_sp + w_in L_in from the banks as they are; changes nothing.
+        """The terms "self", "spatial" and "inner" from the banks as they are; a term left out is 0.
 
-        :param index_B: int64, the anchors' patches.
-        :param v_BD: unit rows; the gradient goes here.
-        :param h_BH: unit rows, used only to rank.
-        :param corners_4BD: unit rows of the four quarters, with gradient; needed when the inner weight is above 0.
-        :param epoch: real, counted from 0; moves the ramp.
-        :param step: global; with the seed it decides all draws.
-        :param key_BD: moco: unit keys of the second view; no gradient.
+        h of the query is used only to rank. The other arguments are ``Objective``'s.
         """
-        settings, draws, slopes, watch = self.settings, self.sampler.at(step), [], None
+        settings, draws = self.settings, self.sampler.at(step)
+        slopes: Slopes = []
         self_term = inner_term = spatial_sum = spatial_count = self._zero
-        with torch.autocast(v_BD.device.type, enabled=False):
+        watch: Callable[[], dict[str, Tensor]] = dict
+        with torch.autocast(query.v.device.type, enabled=False):
             if settings.weight_self > 0:
-                self_term, slope_BD = self._self_loss(index_B, v_BD.float(), key_BD, draws)
-                slopes.append((v_BD, slope_BD))
+                self_term, slopes = self.base.loss(index_B, query, key, draws, self.bank_v)
             if settings.inner:
-                assert corners_4BD is not None, "the inner term needs the four quarters"
-                inner_term, slope_4BD = self._inner_loss(index_B, corners_4BD.float(), draws)
-                slopes.append((corners_4BD, slope_4BD))
+                assert query.corners is not None, "the inner term needs the four quarters"
+                inner_term, slope_4BD = self._inner_loss(index_B, query.corners.float(), draws)
+                slopes.append((query.corners, slope_4BD))
             if settings.spatial:
-                spatial_sum, spatial_count, watch = self._spatial_loss(index_B, v_BD, h_BH.float(), draws)
-            rest = torch.add(self_term * settings.weight_self, inner_term, alpha=settings.weight_inner)
+                spatial_sum, spatial_count, watch = self._spatial_loss(index_B, query.v, query.h.float(), draws)
+            means = torch.add(self_term * settings.weight_self, inner_term, alpha=settings.weight_inner)
+        weight = ramp(epoch, settings.ramp_epochs) * settings.weight_spatial
         return Losses(
-            rest=similarity.with_slopes(rest, *slopes),
-            self_term=self_term,
-            inner_term=inner_term,
-            spatial_sum=spatial_sum,
-            spatial_count=spatial_count,
-            spatial_weight=ramp(epoch, settings.ramp_epochs or 0.0) * settings.weight_spatial,
+            means=similarity.with_slopes(means, *slopes),
+            terms={
+                "self": Term(self_term),
+                "spatial": Term(spatial_sum, spatial_count, weight),
+                "inner": Term(inner_term),
+            },
             watch=watch,
         )
-
-    def _self_loss(self, index_B: Tensor, v_BD: Tensor, key_BD: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
-        """L_self over the batch, and the slope of w_self L_self in v (B, D)."""
-        if self.queue is not None:
-            assert key_BD is not None, "the moco base needs the keys of the second view"
-            own_BD, row_KD, index_K = key_BD.float(), self.queue.row_QD, self.queue.index_Q
-        else:
-            assert self.bank_v is not None
-            own_BD, index_K = similarity.rows_of(self.bank_v, index_B), draws.uniform
-            row_KD = similarity.rows_of(self.bank_v, index_K)
-        return self._instance(v_BD, own_BD, index_B, row_KD, index_K, self.settings.weight_self)
 
     def _inner_loss(self, index_B: Tensor, corners_4BD: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """L_in over the batch, and the slope of w_in L_in in the quarters (4, B, D)."""
@@ -175,22 +172,19 @@ class SGCL:
         own_4BD = self.bank_corners.index_select(1, index_B).float()
         index_K = draws.corners.view(-1)
         row_KD = similarity.rows_of(self.bank_corners.flatten(0, 1), index_K + self._corner_start_4K)
-        return self._instance(corners_4BD, own_4BD, index_B, row_KD, index_K, self.settings.weight_inner)
-
-    def _instance(
-        self, v_YBD: Tensor, own_YBD: Tensor, index_B: Tensor, row_KD: Tensor, index_K: Tensor, weight: float
-    ) -> tuple[Tensor, Tensor]:
-        """The mean instance loss of rows v against their own rows, and the slope of ``weight`` times it."""
-        query_YBD = v_YBD / self.settings.temperature
-        log_others_YB, slope_YBD = similarity.log_sum_shared(query_YBD, index_B, row_KD, index_K)
-        log_own_YB = (query_YBD * own_YBD).sum(-1)
-        loss_YB, share_YB = contrast(log_own_YB, log_others_YB)
-        share_YB = share_YB.mul_(weight / (self.settings.temperature * share_YB.numel()))
-        return loss_YB.mean(), slope_YBD.sub_(own_YBD).mul_(share_YB[..., None])
+        return instance_loss(
+            corners_4BD,
+            own_4BD,
+            index_B,
+            row_KD,
+            index_K,
+            temperature=self.settings.temperature,
+            weight=self.settings.weight_inner,
+        )
 
     def _spatial_loss(
         self, index_B: Tensor, v_BD: Tensor, h_BH: Tensor, draws: Draws
-    ) -> tuple[Tensor, Tensor, Callable[[], Diagnostics]]:
+    ) -> tuple[Tensor, Tensor, Callable[[], dict[str, Tensor]]]:
         """The sum of L_sp over the anchors that count, with gradient; how many count; and what to watch."""
         assert self.bank_v is not None
         temperature, rows_BD = self.settings.spatial_temperature, v_BD.float()
@@ -213,14 +207,20 @@ class SGCL:
             slope_BD = slope_q_BD.sub_(slope_p_BD)
         slope_BD = slope_BD.mul_(share_B.mul_(counted_B / temperature)[:, None])
         spatial_sum = similarity.with_slopes(torch.dot(loss_B, counted_B), (v_BD, slope_BD))
-        watch = partial(self._diagnostics, chosen, length_B, positive_BX, negative_BZ)
+        watch = partial(self._watched, chosen, length_B, positive_BX, negative_BZ)
         return spatial_sum, counted_B.sum(), watch
 
     @torch.no_grad()
-    def _diagnostics(
+    def _watched(
         self, chosen: Selection, length_B: Tensor, positive_BX: Tensor, negative_BZ: Tensor
-    ) -> Diagnostics:
-        """What to watch; the similarities come as v . m / T."""
+    ) -> dict[str, Tensor]:
+        """What to watch of the spatial term; NaN where there is nothing to average.
+
+        spatial_positives, propagated_positives: of each anchor (B,).    positive_similarity, negative_similarity: mean of
+        v . m over all of the batch.    propagated_same_slide: share of the propagated positives on the anchor's own slide.
+
+        :param positive_BX, negative_BZ: v . m / T.
+        """
         temperature, index_B = self.settings.spatial_temperature, chosen.index
         similar = positive_BX.masked_fill(positive_BX < similarity.NOTHING / 2, 0).sum() * temperature
         dissimilar = torch.dot(negative_BZ.mean(1), chosen.drawn) * temperature
@@ -228,13 +228,13 @@ class SGCL:
         far_BX = sets.taken(propagated_BX, index_B)
         mates_BX = (self._slide_N[propagated_BX] == self._slide_N[index_B][:, None]) & far_BX
         propagated_B = far_BX.sum(1, dtype=torch.float32)
-        return Diagnostics(
-            spatial=sets.sizes(chosen.spatial, index_B),
-            propagated=propagated_B,
-            positive_similarity=similar / length_B.sum(),
-            negative_similarity=dissimilar / chosen.drawn.sum(),
-            same_slide=mates_BX.sum() / propagated_B.sum(),
-        )
+        return {
+            "spatial_positives": sets.sizes(chosen.spatial, index_B),
+            "propagated_positives": propagated_B,
+            "positive_similarity": similar / length_B.sum(),
+            "negative_similarity": dissimilar / chosen.drawn.sum(),
+            "propagated_same_slide": mates_BX.sum() / propagated_B.sum(),
+        }
 
     @torch.no_grad()
     def select(self, index_B: Tensor, v_BD: Tensor, h_BH: Tensor, draws: Draws) -> Selection:
@@ -251,7 +251,7 @@ class SGCL:
         if settings.propagation and self.clusters is not None:
             query = positives.queries(index_B, v_BD, self.bank_v, spatial_BX, settings.auxiliary)
             similarity_BAP = query.row @ row_PD.T
-            similarity_BP, k = similarity_BAP[:, 0], settings.neighbours or 1
+            similarity_BP, k = similarity_BAP[:, 0], settings.neighbours
             if whole:
                 near_BAX = positives.near_exactly(query, index_B, similarity_BAP, self.clusters, k)
             else:
@@ -265,7 +265,7 @@ class SGCL:
         if self.bank_h is not None:
             ranking_BP = h_BH @ (self.bank_h.float() if whole else similarity.rows_of(self.bank_h, pool_P)).T
         position_BZ, drawn_B = negatives.semi_hard(
-            ranking_BP, pool_P, positive_BX, draws.quantile, settings.top_share or 1.0, whole=whole
+            ranking_BP, pool_P, positive_BX, draws.quantile, settings.top_share, whole=whole
         )
         return Selection(
             index=index_B,
@@ -284,29 +284,18 @@ class SGCL:
         return sets.empty(index_B) if self._neighbourhood is None else self._neighbourhood.of(index_B)
 
     @torch.no_grad()
-    def commit(
-        self,
-        index_B: Tensor,
-        v_BD: Tensor,
-        h_BH: Tensor,
-        corners_4BD: Tensor | None = None,
-        *,
-        momentum: float | None = None,
-    ) -> None:
-        """row <- normalise((1 - m) row + m new) in every bank; moco: give the keys, which also enter the queue.
-
-        The batch of all ranks, the same on each. An index that comes twice counts where it comes first.
+    def commit(self, index_B: Tensor, new: Embedded, *, momentum: float | None = None) -> None:
+        """row <- normalise((1 - m) row + m new) in every bank; see ``Objective``.
 
         :param momentum: another m than the settings' bank_momentum; 1 replaces the rows.
         """
-        momentum = momentum or self.settings.bank_momentum or 1.0
+        momentum = self.settings.bank_momentum if momentum is None else momentum
         first_B = bank.first_of_each(index_B)
-        for rows, new in ((self.bank_v, v_BD), (self.bank_h, h_BH), (self.bank_corners, corners_4BD)):
+        for rows, fresh in ((self.bank_v, new.v), (self.bank_h, new.h), (self.bank_corners, new.corners)):
             if rows is not None:
-                assert new is not None, "the inner term needs the four quarters"
-                bank.commit(rows, index_B, first_B, new, momentum)
-        if self.queue is not None:
-            self.queue.push(index_B, v_BD)
+                assert fresh is not None, "the inner term needs the four quarters"
+                bank.commit(rows, index_B, first_B, fresh, momentum)
+        self.base.commit(index_B, new)
 
     @torch.no_grad()
     def refit(self, epoch: int) -> dict[str, Any]:
@@ -318,7 +307,7 @@ class SGCL:
         if not self.settings.clustered:
             return {}
         assert self.bank_v is not None
-        count = self.settings.clusters or 1
+        count = self.settings.clusters
         runs = [clusters.fit(self.bank_v, count, self.seed, epoch, run) for run in range(self.settings.clusterings)]
         self.adopt(torch.stack([run.labels for run in runs], 1))
         sizes = [torch.bincount(run.labels, minlength=count) for run in runs]
@@ -330,70 +319,56 @@ class SGCL:
             "checksum": self.checksum(),
         }
 
-    def adopt(self, label_NC: Tensor) -> None:
+    def fitted(self) -> Tensor:
+        """The labels, int32 (N, C); zeros before the first fit."""
+        if self.clusters is not None:
+            return self.clusters.labels
+        return torch.zeros(self.n, self.settings.clusterings, dtype=torch.int32, device=self.device)
+
+    def adopt(self, found: Tensor) -> None:
         """Take labels that were fitted elsewhere: int (N, C)."""
-        assert label_NC.shape == (self.n, self.settings.clusterings)
-        self.clusters = Clusters(label_NC.to(self.device, torch.int32).contiguous(), self.settings.agreement)
+        assert found.shape == (self.n, self.settings.clusterings)
+        self.clusters = Clusters(found.to(self.device, torch.int32).contiguous(), self.settings.agreement)
 
     def checksum(self) -> int | None:
         """Of the labels, the same on every device and rank; None before the first fit."""
         return None if self.clusters is None else self.clusters.checksum()
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors (the banks themselves, not copies) and plain values."""
+        """The banks themselves, not copies, the labels, and what the base remembers."""
         return {
             "bank_v": self.bank_v,
             "bank_h": self.bank_h,
             "bank_corners": [] if self.bank_corners is None else list(self.bank_corners),
             "labels": None if self.clusters is None else self.clusters.labels,
-            "queue_rows": None if self.queue is None else self.queue.row_QD,
-            "queue_index": None if self.queue is None else self.queue.index_Q,
-            "queue_head": None if self.queue is None else self.queue.head,
+            **self.base.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Copy a state into the banks; on any device, of any dtype.
-
-        :raises ArtefactError: when it is of another corpus or other settings.
-        """
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy a state into the banks; see ``Objective``."""
         mine = self.state_dict()
-        for name, value in mine.items():
-            if name != "labels" and _shape(value) != _shape(state.get(name)):
-                raise ArtefactError(
-                    f"the saved objective does not fit: {name} is {_shape(state.get(name))}, not {_shape(value)}",
-                    "it was made from other patches or under other settings",
-                )
+        for name in {**mine, **state}:
+            if name != "labels" and _shape(mine.get(name)) != _shape(state.get(name)):
+                raise _misfit(f"{name} is {_shape(state.get(name))}, not {_shape(mine.get(name))}")
         labels = state.get("labels")
         if labels is not None and tuple(labels.shape) != (self.n, self.settings.clusterings):
-            raise ArtefactError(
-                f"the saved objective does not fit: labels are {tuple(labels.shape)}",
-                "it was made from other patches or under other settings",
-            )
-        for name, value in mine.items():
-            if isinstance(value, Tensor) and name != "labels":
-                value.copy_(state[name])
+            raise _misfit(f"labels are {tuple(labels.shape)}")
+        for name in ("bank_v", "bank_h"):
+            if mine[name] is not None:
+                mine[name].copy_(state[name])
         if self.bank_corners is not None:
             for rows, saved in zip(self.bank_corners, state["bank_corners"], strict=True):
                 rows.copy_(saved)
-        if self.queue is not None:
-            self.queue.head = int(state["queue_head"])
+        self.base.load_state_dict(state)
         self.clusters = None
         if labels is not None:
             self.adopt(labels)
 
 
-def bytes_needed(settings: Settings, n: int, *, dim: int = 128, hidden_dim: int = 512) -> int:
-    """Bytes of banks, labels, inverted lists and neighbour lists for n patches on full tissue; a step's own is apart."""
-    width = torch.empty(0, dtype=_DTYPES[settings.bank_dtype]).element_size()
-    numbers = dim if settings.base == "npid" or settings.spatial else 0
-    numbers += hidden_dim if settings.spatial and settings.ranking == "h" else 0
-    numbers += CORNERS * dim if settings.inner else 0
-    per_patch = float(numbers * width)
-    per_patch += settings.clusterings * 4 + 12 if settings.clustered else 0
-    if settings.spatial and settings.expansion:
-        per_patch += positives.stored_bytes(settings.radius)
-    queue = 4 * dim * (settings.queue or 0) if settings.base == "moco" else 0
-    return int(n * per_patch) + queue
+def _misfit(what: str) -> ArtefactError:
+    return ArtefactError(
+        f"the saved objective does not fit: {what}", "it was made from other patches or under other settings"
+    )
 
 
 def _shape(value: Any) -> object:

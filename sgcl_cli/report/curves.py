@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.report.drawing import INK, MUTED, PALETTE
+from sgcl_cli.report.drawing import INK, MUTED, colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,8 @@ def draw_curves(records: Sequence[Record], path: str | Path) -> None:
 
     steps = [record for record in records if "loss" in record]
     epochs = [record["summary"] for record in records if "summary" in record]
-    panels = [panel for panel in _PANELS if any(_known(steps, epochs, key, source) for key, _, source in panel[2])]
+    panels = [_terms(steps), *_PANELS]
+    panels = [panel for panel in panels if any(_known(steps, epochs, key, source) for key, _, source in panel[2])]
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(4.4 * columns, 2.9 * lines), layout="constrained", facecolor="white")
@@ -50,7 +51,7 @@ def draw_curves(records: Sequence[Record], path: str | Path) -> None:
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis, (title, unit, curves, style) in zip(axes.flat, panels, strict=False):
         for number, (key, name, source) in enumerate(curves):
-            _plot(axis, steps if source == "step" else epochs, key, name, source, PALETTE[number])
+            _plot(axis, steps if source == "step" else epochs, key, name, source, colour(number))
         axis.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
         axis.set_ylabel(unit, color=MUTED)
         axis.set(**style)
@@ -68,13 +69,16 @@ def draw_curves(records: Sequence[Record], path: str | Path) -> None:
 
 
 _Curve = tuple[str, str, str]
-_PANELS: tuple[tuple[str, str, tuple[_Curve, ...], dict[str, Any]], ...] = (
-    (
-        "Loss, by term",
-        "nats",
-        tuple((f"loss.{name}", name, "step") for name in ("self", "spatial", "inner", "total")),
-        {},
-    ),
+_Panel = tuple[str, str, tuple[_Curve, ...], dict[str, Any]]
+
+
+def _terms(steps: Sequence[Record]) -> _Panel:
+    """The terms that the steps have, the total last."""
+    terms = [name for name in dict.fromkeys(name for step in steps for name in step["loss"]) if name != "total"]
+    return "Loss, by term", "nats", tuple((f"loss.{name}", name, "step") for name in (*terms, "total")), {}
+
+
+_PANELS: tuple[_Panel, ...] = (
     (
         "Similarity in the spatial term",
         "mean cosine",

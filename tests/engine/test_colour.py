@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
+from sgcl_cli.config import ViewOptions
 from sgcl_cli.engine import colour
 from sgcl_cli.engine.views import ViewSettings, uniforms
 
-SETTINGS = ViewSettings(grayscale=0.3)
+SETTINGS = ViewSettings.of(ViewOptions(grayscale=0.3), 32)
 
 
 def tensors(plan: colour.ColourPlan) -> colour.ColourPlan:
@@ -52,7 +53,8 @@ def test_a_batch_is_what_its_images_are_one_by_one(
 ) -> None:
     count = 24
     brightness, contrast, saturation = strengths
-    settings = ViewSettings(grayscale=0.3, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
+    options = ViewOptions(grayscale=0.3, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
+    settings = ViewSettings.of(options, 32)
     images = np.random.default_rng(seed).random((count, 3, 3, 4))
     images[0, :, 0] = images[1, :, 1, 1] = 0.5
     draw = uniforms(np.arange(count), seed, 0, 0)

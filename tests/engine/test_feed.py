@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.config import ViewOptions
 from sgcl_cli.engine.feed import Fed, Feed
 from sgcl_cli.engine.loader import Failed, Loader, StoredPatches, epoch_order, in_turn
 from sgcl_cli.engine.runtime import Runtime, start
 from sgcl_cli.engine.views import Views, ViewSettings, make_views
 
 Make = Callable[..., Path]
-SETTINGS = ViewSettings(view=28, corner=12)
+SETTINGS = ViewSettings.of(ViewOptions(view=28, corner=12), 32)
 
 
 def _feed(folder: Path, runtime: Runtime, workers: int = 0) -> tuple[Feed, PatchIndex]:

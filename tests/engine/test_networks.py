@@ -16,14 +16,16 @@ def _networks() -> Networks:
 
 def test_rows_are_unit_and_corners_belong_to_their_patch() -> None:
     networks = _networks().eval()
-    whole, corners = torch.rand(2, 3, 32, 32), torch.rand(4, 2, 3, 32, 32)
+    whole, corners, second = torch.rand(2, 3, 32, 32), torch.rand(4, 2, 3, 32, 32), torch.rand(2, 3, 32, 32)
     with torch.no_grad():
-        found = networks(whole, corners)
+        found = networks(whole, corners, second)
+        other = networks(second, None)
         alone = networks(corners[3], None)
     assert found.v.shape == (2, 16) and found.h.shape == (2, 512) and found.corners.shape == (4, 2, 16)
     assert all(torch.allclose(rows.norm(dim=-1), torch.ones(())) for rows in found)
     torch.testing.assert_close(found.corners[3], alone.v)
-    assert alone.corners is None and found.detached().v.equal(found.v)
+    torch.testing.assert_close(found.second, other.v)
+    assert alone.corners is None and alone.second is None and found.detached().v.equal(found.v)
 
 
 def test_key_networks_follow_by_momentum() -> None:

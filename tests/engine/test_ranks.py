@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sgcl_cli.config import ObjectiveOptions
 from sgcl_cli.engine.ranks import (
     Ranks,
     joined,
@@ -25,7 +26,9 @@ from sgcl_cli.engine.ranks import (
 )
 from sgcl_cli.engine.runtime import start
 from sgcl_cli.errors import ConfigError, TrainingError
-from sgcl_cli.method.sgcl import SGCL, Settings
+from sgcl_cli.method.objective import Embedded, Losses, Term
+from sgcl_cli.method.resolve import resolve
+from sgcl_cli.method.sgcl import SGCL
 
 N, BATCH, DIM, HIDDEN, STEPS = 240, 8, 16, 24, 4
 
@@ -35,9 +38,8 @@ def _objective() -> SGCL:
     slide = place // 60
     cell = torch.stack([place % 60 % 8, place % 60 // 8], 1).double()
     cell[slide == 3] *= 50  # a slide without neighbours: the count of anchors with positives differs between ranks
-    settings, _ = Settings(negatives=64, clusters=6, clusterings=2, uniform_negatives=100, neighbours=20).resolve(
-        N, 10, BATCH
-    )
+    counts = {"negatives": 64, "clusters": 6, "clusterings": 2, "uniform_negatives": 100, "neighbours": 20}
+    settings, _ = resolve(ObjectiveOptions(negative_law="beta", **counts), N, 10, BATCH)
     return SGCL(settings, slide, cell, dim=DIM, hidden_dim=HIDDEN, seed=0, device="cpu")
 
 
@@ -58,12 +60,12 @@ def _walk(ranks: Ranks) -> dict[str, Tensor]:
         index, v, h, corners = _batch(step)
         v = v[mine].clone().requires_grad_()
         part = corners[:, mine].clone().requires_grad_()
-        losses = objective.losses(index[mine], v, h[mine], part, epoch=5.0, step=step)
+        losses = objective.losses(index[mine], Embedded(v, h[mine], part), epoch=5.0, step=step)
         total = joint_total(losses, ranks)
         total.backward()
         totals.append(ranks.sum(total.detach()) / ranks.count)
         gradients.append(ranks.gather(v.grad) / ranks.count)
-        joint_commit(objective, ranks, index[mine], v.detach(), h[mine], part.detach())
+        joint_commit(objective, ranks, index[mine], Embedded(v, h[mine], part))
     labels = objective.clusters.labels
     return {
         "totals": torch.stack(totals),
@@ -121,10 +123,20 @@ def test_batch_norm_over_ranks_needs_cuda() -> None:
 
 def test_terms_of_the_whole_batch_are_means_over_ranks() -> None:
     index, v, h, corners = _batch(0)
-    losses = _objective().losses(index, v, h, corners, epoch=5.0, step=0)
+    losses = _objective().losses(index, Embedded(v, h, corners), epoch=5.0, step=0)
     terms = joint_terms(losses, Ranks())
     assert float(terms["total"]) == pytest.approx(float(losses.total)) and terms["spatial"] > 0
+    assert [*terms] == ["total", "self", "spatial", "inner"]
     assert joint_means(torch.tensor([2.0, float("nan")]), Ranks())[0] == 2.0
+
+
+def test_terms_are_those_that_the_losses_name() -> None:
+    alone = Losses(torch.tensor(3.0), {"one": Term(torch.tensor(3.0))})
+    assert {name: float(term) for name, term in joint_terms(alone, Ranks()).items()} == {"total": 3.0, "one": 3.0}
+    counted = {"b": Term(torch.tensor(6.0), torch.tensor(4.0), 2.0), "a": Term(torch.tensor(5.0))}
+    terms = joint_terms(Losses(torch.tensor(5.0), counted), Ranks())
+    assert {name: float(term) for name, term in terms.items()} == {"total": 8.0, "b": 1.5, "a": 5.0}
+    assert [*terms] == ["total", "b", "a"]
 
 
 def test_what_only_a_process_alone_may_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.config import ViewOptions
 from sgcl_cli.engine import ranks as ranking
 from sgcl_cli.engine.feed import Fed, Feed
 from sgcl_cli.engine.loader import Loader, StoredPatches, epoch_order
@@ -224,7 +225,7 @@ def test_views_are_made_on_a_stream_of_the_gpu_and_decoders_wait_for_the_copy(
     index = PatchIndex.open(make_patches())
 
     def draw(patches: torch.Tensor, rows: Any) -> Views:
-        return make_views(patches, rows, settings=ViewSettings(view=28, corner=12), seed=3, epoch=1)
+        return make_views(patches, rows, settings=ViewSettings.of(ViewOptions(view=28, corner=12), 32), seed=3, epoch=1)
 
     with Loader(StoredPatches(index), batch=8, workers=1, pin=False) as loader:
         feed = Feed(loader, runtime)

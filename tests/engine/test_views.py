@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from sgcl_cli.config import ViewOptions
 from sgcl_cli.engine.stain import change_stains, stain_change
 from sgcl_cli.engine.views import (
     MEAN,
@@ -20,12 +21,11 @@ from sgcl_cli.engine.views import (
 )
 from sgcl_cli.method import streams
 
-SETTINGS = ViewSettings(view=28, corner=12)
+SETTINGS = ViewSettings.of(ViewOptions(view=28, corner=12), 32)
 STILL = {
     "view": 32,
     "corner": 16,
-    "crop": (1, 1),
-    "corner_crop": (1, 1),
+    **dict.fromkeys(("crop_low", "crop_high", "corner_crop_low", "corner_crop_high"), 1),
     **dict.fromkeys(("grayscale", "brightness", "contrast", "saturation", "hue", "flip"), 0),
 }
 
@@ -40,7 +40,9 @@ def _pixels(images: torch.Tensor) -> torch.Tensor:
 
 
 def _whole(patches: torch.Tensor, index: np.ndarray, **strengths: float) -> torch.Tensor:
-    views = make_views(patches, index, settings=ViewSettings(**{**STILL, **strengths}), seed=3, epoch=2)
+    views = make_views(
+        patches, index, settings=ViewSettings.of(ViewOptions(**{**STILL, **strengths}), 32), seed=3, epoch=2
+    )
     return _pixels(views.whole)
 
 
@@ -122,7 +124,7 @@ def test_crop_and_resize_is_antialiased_interpolation(start: tuple, length: tupl
 
 
 def test_strength_zero_is_only_crop_and_normalisation() -> None:
-    still = ViewSettings(**STILL)
+    still = ViewSettings.of(ViewOptions(**STILL), 32)
     patches = _patches(40)
     views = make_views(patches, np.arange(40), settings=still, seed=0, epoch=0)
     plain = normalise(patches.permute(0, 3, 1, 2).float() / 255)
@@ -135,11 +137,11 @@ def test_strength_zero_is_only_crop_and_normalisation() -> None:
 
 def test_each_strength_changes_something_and_gray_is_gray() -> None:
     patches = _patches(8)
-    still = make_views(patches, np.arange(8), settings=ViewSettings(**STILL), seed=0, epoch=0).whole
+    still = make_views(patches, np.arange(8), settings=ViewSettings.of(ViewOptions(**STILL), 32), seed=0, epoch=0).whole
     for name in ("brightness", "contrast", "saturation", "hue", "flip", "grayscale"):
         value = 1.0 if name in ("flip", "grayscale") else 0.4
         moved = make_views(
-            patches, np.arange(8), settings=ViewSettings(**{**STILL, name: value}), seed=0, epoch=0
+            patches, np.arange(8), settings=ViewSettings.of(ViewOptions(**{**STILL, name: value}), 32), seed=0, epoch=0
         ).whole
         assert not torch.allclose(moved, still), name
         if name == "flip":
@@ -179,7 +181,7 @@ def test_patches_turn_and_flip_as_numpy_turns_them() -> None:
 
 def test_quarters_turn_in_place_and_each_by_its_own_draw() -> None:
     patches, index = _patches(32), np.arange(32)
-    settings = ViewSettings(**{**STILL, "rotate90": 1.0})
+    settings = ViewSettings.of(ViewOptions(**{**STILL, "rotate90": 1.0}), 32)
     corners = make_views(patches, index, settings=settings, seed=0, epoch=0).corners
     plain = normalise(patches.permute(0, 3, 1, 2).float() / 255)
     differ = False
@@ -197,13 +199,13 @@ def test_quarters_turn_in_place_and_each_by_its_own_draw() -> None:
 )
 def test_the_extras_do_not_depend_on_the_batch_and_move_no_other_draw(extra: dict[str, float]) -> None:
     patches, index = _patches(6), np.array([10, 3, 7, 8, 1, 5])
-    settings = ViewSettings(view=28, corner=12, **extra)
+    settings = ViewSettings.of(ViewOptions(view=28, corner=12, **extra), 32)
     whole = make_views(patches, index, settings=settings, seed=1, epoch=2)
     for rows in ([4], [5, 0, 3]):
         part = make_views(patches[rows], index[rows], settings=settings, seed=1, epoch=2)
         torch.testing.assert_close(part.whole, whole.whole[rows], rtol=0, atol=5e-5)
         torch.testing.assert_close(part.corners, whole.corners[:, rows], rtol=0, atol=5e-5)
-    plain = make_views(patches, index, settings=ViewSettings(view=28, corner=12), seed=1, epoch=2)
+    plain = make_views(patches, index, settings=ViewSettings.of(ViewOptions(view=28, corner=12), 32), seed=1, epoch=2)
     assert not torch.allclose(plain.whole, whole.whole, atol=0.1)
     untouched = [b for b in range(6) if not torch.allclose(plain.whole[b], whole.whole[b], atol=1e-5)]
     if "stain_scale" not in extra:

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from sgcl_cli.method import negatives
-from sgcl_cli.method.sgcl import SGCL, Settings
+from sgcl_cli.method.objective import Embedded
+from sgcl_cli.method.resolve import resolve
+from sgcl_cli.method.sgcl import SGCL
 
 EPSILON = 1e-7
 
@@ -82,10 +84,14 @@ class Case:
     v: torch.Tensor
     h: torch.Tensor
     corners: torch.Tensor
-    key: torch.Tensor
+    key: Embedded
+
+    @property
+    def query(self):
+        return Embedded(self.v, self.h, self.corners)
 
     def losses(self, epoch=0.7, step=3):
-        return self.objective.losses(self.index, self.v, self.h, self.corners, epoch=epoch, step=step, key_BD=self.key)
+        return self.objective.losses(self.index, self.query, self.key, epoch=epoch, step=step)
 
 
 def oracle(case, epoch, step):
@@ -104,7 +110,8 @@ def oracle(case, epoch, step):
     m = None if objective.bank_v is None else numbers(objective.bank_v)
     hb = None if objective.bank_h is None else numbers(objective.bank_h)
     labels = None if objective.clusters is None else objective.clusters.labels.tolist()
-    drawn = negatives.Sampler(settings, n, seed).at(step)
+    uniform_count = settings.uniform_negatives if settings.base == "npid" and settings.weight_self > 0 else 0
+    drawn = negatives.Sampler(settings, n, seed, uniform=uniform_count).at(step)
     uniform, corner_draws, quantiles = drawn.uniform, drawn.corners, drawn.quantile.tolist()
 
     out = SimpleNamespace(self_term=0.0, inner_term=0.0, spatial_sum=0.0, spatial_count=0, sets=[])
@@ -113,9 +120,9 @@ def oracle(case, epoch, step):
         if settings.base == "npid":
             value, v_self[b] = instance(v[b], m[i], tau_rows(m, uniform, i), settings.temperature)
         else:
-            queue = objective.queue
+            queue = objective.base.queue
             kept = [row for row, j in zip(numbers(queue.row_QD), queue.index_Q.tolist(), strict=True) if j != i]
-            value, v_self[b] = instance(v[b], numbers(case.key)[b], kept, settings.temperature)
+            value, v_self[b] = instance(v[b], numbers(case.key.v)[b], kept, settings.temperature)
         out.self_term += value / batch
 
         if objective.bank_corners is not None:
@@ -184,9 +191,9 @@ def unit_rows(*shape, seed):
     return torch.nn.functional.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-def make_case(settings, n, *, rows=unit_rows, slides=3, gaps=0.5, batch=6, dim=16, fitted=True, seed=0, epochs=20):
+def make_case(options, n, *, rows=unit_rows, slides=3, gaps=0.5, batch=6, dim=16, fitted=True, seed=0, epochs=20):
     slide, cell = lattice(n, slides, gaps, seed)
-    settings, _ = settings.resolve(n, epochs, batch)
+    settings, _ = resolve(options, n, epochs, batch)
     objective = SGCL(settings, slide, cell, dim=dim, hidden_dim=dim, seed=seed, device="cpu")
     corners = [] if objective.bank_corners is None else objective.bank_corners
     banks = [objective.bank_v, objective.bank_h, *corners]
@@ -200,9 +207,10 @@ def make_case(settings, n, *, rows=unit_rows, slides=3, gaps=0.5, batch=6, dim=1
     index[0] = (cell[:, 0] >= 50).nonzero()[0, 0]
     index = torch.unique(index)
     batch = len(index)
-    if objective.queue is not None:
-        objective.queue.row_QD.copy_(rows(*objective.queue.row_QD.shape, seed=seed + 5))
-        objective.queue.index_Q[: 2 * batch] = torch.cat([index, order[-batch:]])[: len(objective.queue.index_Q)]
+    if settings.base == "moco":
+        queue = objective.base.queue
+        queue.row_QD.copy_(rows(*queue.row_QD.shape, seed=seed + 5))
+        queue.index_Q[: 2 * batch] = torch.cat([index, order[-batch:]])[: len(queue.index_Q)]
     return Case(
         objective,
         slide,
@@ -211,7 +219,7 @@ def make_case(settings, n, *, rows=unit_rows, slides=3, gaps=0.5, batch=6, dim=1
         rows(batch, dim, seed=seed + 2).requires_grad_(),
         rows(batch, dim, seed=seed + 3),
         rows(4, batch, dim, seed=seed + 4).requires_grad_(),
-        rows(batch, dim, seed=seed + 6),
+        Embedded(rows(batch, dim, seed=seed + 6), rows(batch, dim, seed=seed + 6)),
     )
 
 
@@ -236,5 +244,4 @@ def plain():
         spatial_neighbours=spatial_neighbours,
         instance=instance,
         spatial=spatial,
-        settings=Settings,
     )

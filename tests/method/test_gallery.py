@@ -6,14 +6,15 @@ from torch.nn.functional import normalize
 from sgcl_cli.method import gallery as module
 from sgcl_cli.method import sets
 from sgcl_cli.method.gallery import anchors, gallery
-from sgcl_cli.method.settings import Settings
+from sgcl_cli.method.resolve import resolve
 from sgcl_cli.method.sgcl import SGCL
+from tests.method.made import options
 
 
 def _objective(**changes: object) -> tuple[SGCL, torch.Tensor]:
     slide = torch.arange(3).repeat_interleave(20)
     cell = torch.stack([torch.arange(20) % 5, torch.arange(20) // 5], 1).double().repeat(3, 1)
-    settings, _ = Settings(clusters=4, clusterings=1, negatives=64, **changes).resolve(60, 5, 8)
+    settings, _ = resolve(options(clusters=4, clusterings=1, negatives=64, **changes), 60, 5, 8)
     objective = SGCL(settings, slide, cell, dim=8, hidden_dim=12, seed=4, device="cpu")
     return objective, slide
 

@@ -5,25 +5,30 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sgcl_cli.method.bases import BASES
 from sgcl_cli.method.negatives import RankLaw, Sampler, semi_hard
-from sgcl_cli.method.settings import Settings
+from sgcl_cli.method.resolve import resolve
 from sgcl_cli.method.streams import counters, integers, key
+from tests.method.made import options
 
 N = 681_486
 
 
-def rank_quantiles(seed, step, settings, n):
-    draws = 4_096 if settings.negatives is None else settings.negatives
-    law, stream = RankLaw(replace(settings, negatives=draws, top_share=0.2), n), key(seed, step)
+def rank_quantiles(seed, step, given, n):
+    draws = 4_096 if given.negatives is None else given.negatives
+    settings, _ = resolve(replace(given, negatives=draws, top_share=0.2), n, 10, 8)
+    law, stream = RankLaw(settings, n), key(seed, step)
     return law(integers(stream, counters(torch.arange(len(law.below))), law.below), stream)
 
 
-def quantiles(settings, n=N, steps=50):
-    return torch.cat([rank_quantiles(0, step, settings, n) for step in range(steps)])
+def quantiles(given, n=N, steps=50):
+    return torch.cat([rank_quantiles(0, step, given, n) for step in range(steps)])
 
 
 def sampler(n, seed=0, **changes):
-    return Sampler(Settings(**changes).resolve(n, 10, 8)[0], n, seed)
+    settings, _ = resolve(options(**changes), n, 10, 8)
+    base = BASES[settings.base](settings, dim=8, seed=seed, device=torch.device("cpu"))
+    return Sampler(settings, n, seed, uniform=base.uniform_draws)
 
 
 def test_uniform_draws_cover_the_bank_evenly():
@@ -72,7 +77,7 @@ def test_only_what_is_used_is_drawn(changes, kept):
 
 
 def test_beta_ranks_have_their_mean_at_5_percent_and_their_spread():
-    u = quantiles(Settings())
+    u = quantiles(options())
     assert u.numel() == 50 * 4_096
     assert float(0.2 * u.mean()) == pytest.approx(0.05, abs=2e-4)
     assert float(u.var()) == pytest.approx(5 * 15 / (20**2 * 21), rel=0.02)
@@ -82,7 +87,7 @@ def test_beta_ranks_have_their_mean_at_5_percent_and_their_spread():
 @pytest.mark.parametrize(("a", "b"), [(5.0, 15.0), (15.0, 5.0), (1.0, 1.0), (2.5, 7.25)])
 def test_beta_law_matches_torchs(a, b):
     """Largest distance between two distribution functions: 0.5 % is the 1 % point for samples of this size."""
-    u = quantiles(Settings(beta_a=a, beta_b=b)).sort().values
+    u = quantiles(options(beta_a=a, beta_b=b)).sort().values
     torch.manual_seed(0)
     reference = torch.distributions.Beta(a, b).sample((u.numel(),)).double().sort().values
     below = torch.searchsorted(reference, u) / u.numel()
@@ -90,27 +95,27 @@ def test_beta_law_matches_torchs(a, b):
 
 
 def test_uniform_law():
-    u = quantiles(Settings(negative_law="uniform"))
+    u = quantiles(options(negative_law="uniform"))
     assert float(u.mean()) == pytest.approx(0.5, abs=3e-3)
 
 
 def test_hardest_are_the_first_ranks():
-    u = rank_quantiles(0, 0, Settings(negative_law="hardest", negatives=300), 10_000)
+    u = rank_quantiles(0, 0, options(negative_law="hardest", negatives=300), 10_000)
     assert (u * 2_000).long().tolist() == list(range(300))
-    u = rank_quantiles(0, 0, Settings(negative_law="hardest"), 100)
+    u = rank_quantiles(0, 0, options(negative_law="hardest"), 100)
     assert (u * 20).long().tolist() == list(range(20))
 
 
 def test_as_released_is_stretched_and_never_repeats_a_rank():
-    u = rank_quantiles(0, 0, Settings(as_released=True), N)
+    u = rank_quantiles(0, 0, options(as_released=True), N)
     ranks = (u * (N // 5)).long()
     assert len(ranks.unique()) == len(ranks) == 4_096
-    mean = quantiles(Settings(as_released=True), steps=100).mean()
+    mean = quantiles(options(as_released=True), steps=100).mean()
     assert float(0.2 * mean) == pytest.approx(0.065, abs=1.5e-3)
 
 
 def test_as_released_is_capped_at_the_ranks_there_are():
-    u = rank_quantiles(0, 0, Settings(as_released=True), 200)
+    u = rank_quantiles(0, 0, options(as_released=True), 200)
     ranks = (u * 40).long().tolist()
     assert len(ranks) == len(set(ranks)) <= 40
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,38 +12,37 @@ from hypothesis import strategies as st
 
 from sgcl_cli.errors import ArtefactError
 from sgcl_cli.method import sets
+from sgcl_cli.method.objective import Embedded
 from sgcl_cli.method.positives import Queries, near_by_threshold, near_exactly
-from sgcl_cli.method.sgcl import SGCL, Settings, bytes_needed
+from sgcl_cli.method.resolve import resolve
+from sgcl_cli.method.sgcl import SGCL
+from tests.method.made import options
 
 AXES = {
-    "npid": Settings(),
-    "moco": Settings(base="moco"),
-    "as-released": Settings(as_released=True),
-    "moco-as-released": Settings(base="moco", as_released=True),
-    "any": Settings(agreement="any"),
-    "three-auxiliary": Settings(auxiliary=3),
-    "no-auxiliary": Settings(auxiliary=0),
-    "wide": Settings(radius=10.0),
-    "narrow": Settings(radius=1.1),
-    "ranked-by-v": Settings(ranking="v"),
-    "hardest": Settings(negative_law="hardest", negatives=20),
-    "uniform": Settings(negative_law="uniform", negatives=60),
-    "half": Settings(top_share=0.5),
-    "all-ranks": Settings(top_share=1.0),
-    "spatial-only": Settings(propagation=False),
-    "semantic-only": Settings(expansion=False),
-    "weights": Settings(weight_self=0.5, weight_spatial=2.0, weight_inner=0.25),
-    "plain-npid": Settings(weight_spatial=0.0, weight_inner=0.0),
-    "plain-moco": Settings(base="moco", weight_spatial=0.0, weight_inner=0.0),
-    "no-inner": Settings(weight_inner=0.0, ranking="v"),
-    "no-self": Settings(weight_self=0.0),
-    "temperatures": Settings(temperature=0.1, spatial_temperature=0.2),
-    "no-ramp": Settings(ramp_epochs=0.0),
+    "npid": options(),
+    "moco": options(base="moco"),
+    "as-released": options(as_released=True),
+    "moco-as-released": options(base="moco", as_released=True),
+    "any": options(agreement="any"),
+    "three-auxiliary": options(auxiliary=3),
+    "no-auxiliary": options(auxiliary=0),
+    "wide": options(radius=10.0),
+    "narrow": options(radius=1.1),
+    "ranked-by-v": options(ranking="v"),
+    "hardest": options(negative_law="hardest", negatives=20),
+    "uniform": options(negative_law="uniform", negatives=60),
+    "half": options(top_share=0.5),
+    "all-ranks": options(top_share=1.0),
+    "spatial-only": options(propagation=False),
+    "semantic-only": options(expansion=False),
+    "weights": options(weight_self=0.5, weight_spatial=2.0, weight_inner=0.25),
+    "plain-npid": options(weight_spatial=0.0, weight_inner=0.0),
+    "plain-moco": options(base="moco", weight_spatial=0.0, weight_inner=0.0),
+    "no-inner": options(weight_inner=0.0, ranking="v"),
+    "no-self": options(weight_self=0.0),
+    "temperatures": options(temperature=0.1, spatial_temperature=0.2),
+    "no-ramp": options(ramp_epochs=0.0),
 }
-
-
-def few(settings, **changes):
-    return Settings(**{**settings.__dict__, **changes})
 
 
 def agrees(plain, case, epoch=0.7, step=3, tolerance=2e-5):
@@ -50,10 +50,10 @@ def agrees(plain, case, epoch=0.7, step=3, tolerance=2e-5):
     got.total.backward()
     settings = case.objective.settings
     if settings.weight_self:
-        assert float(got.self_term) == pytest.approx(want.self_term, rel=tolerance, abs=1e-6)
-    assert float(got.inner_term) == pytest.approx(want.inner_term, rel=tolerance, abs=1e-6)
-    assert got.spatial_sum.item() == pytest.approx(want.spatial_sum, rel=tolerance, abs=1e-6)
-    assert int(got.spatial_count) == want.spatial_count
+        assert float(got.terms["self"].value) == pytest.approx(want.self_term, rel=tolerance, abs=1e-6)
+    assert float(got.terms["inner"].value) == pytest.approx(want.inner_term, rel=tolerance, abs=1e-6)
+    assert got.terms["spatial"].sum.item() == pytest.approx(want.spatial_sum, rel=tolerance, abs=1e-6)
+    assert int(got.terms["spatial"].count) == want.spatial_count
     assert got.total.item() == pytest.approx(want.total, rel=tolerance, abs=1e-6)
     np.testing.assert_allclose(case.v.grad.numpy(), want.v_gradient, rtol=tolerance, atol=tolerance * 0.1)
     if settings.inner:
@@ -77,14 +77,14 @@ def drawn(chosen, row):
 @pytest.mark.parametrize("axis", AXES)
 @pytest.mark.parametrize("rows", ["unit_rows", "coarse_rows"])
 def test_terms_and_gradients_equal_the_plain_equations(plain, axis, rows):
-    agrees(plain, plain.case(few(AXES[axis], neighbours=12), 50, rows=getattr(plain, rows)))
+    agrees(plain, plain.case(replace(AXES[axis], neighbours=12), 50, rows=getattr(plain, rows)))
 
 
 @pytest.mark.parametrize("axis", ["npid", "moco", "as-released", "moco-as-released", "any"])
 def test_terms_and_gradients_equal_the_plain_equations_at_2000(plain, axis):
-    got, want = agrees(plain, plain.case(few(AXES[axis], neighbours=60), 2_000, rows=plain.coarse_rows))
+    got, want = agrees(plain, plain.case(replace(AXES[axis], neighbours=60), 2_000, rows=plain.coarse_rows))
     assert any(p_se - p_sp for p_sp, p_se, _, _ in want.sets)
-    assert float(got.diagnostics.propagated.mean()) > 0
+    assert float(got.watched["propagated_positives"].mean()) > 0
 
 
 def test_the_oracles_own_gradients_are_right(plain):
@@ -120,17 +120,17 @@ def test_the_oracles_own_gradients_are_right(plain):
     released=st.booleans(),
 )
 def test_fast_equals_dense_on_any_slides(plain, n, slides, gaps, seed, radius, auxiliary, neighbours, released):
-    settings = Settings(
+    given = options(
         radius=radius, auxiliary=auxiliary, neighbours=neighbours, as_released=released, negatives=50, pool=64
     )
-    case = plain.case(settings, n, rows=plain.coarse_rows, slides=slides, gaps=gaps, seed=seed, batch=4)
+    case = plain.case(given, n, rows=plain.coarse_rows, slides=slides, gaps=gaps, seed=seed, batch=4)
     assume(len(case.index) > 1)
     agrees(plain, case, tolerance=1e-5)
 
 
 @pytest.mark.parametrize("pool", [4_096, 300])
 def test_the_anchor_is_never_its_own_positive_or_negative(plain, pool):
-    case = plain.case(Settings(neighbours=100, pool=pool, auxiliary=2), 600, rows=plain.coarse_rows, batch=32)
+    case = plain.case(options(neighbours=100, pool=pool, auxiliary=2), 600, rows=plain.coarse_rows, batch=32)
     chosen = case.objective.select(case.index, case.v.detach(), case.h, case.objective.sampler.at(0))
     assert int(sets.sizes(chosen.propagated, case.index).sum()) > 0
     for b, i in enumerate(case.index.tolist()):
@@ -145,27 +145,27 @@ def test_the_anchor_is_never_its_own_positive_or_negative(plain, pool):
 
 
 def test_before_the_first_fit_nothing_is_propagated(plain):
-    case = plain.case(Settings(), 200, fitted=False)
+    case = plain.case(options(), 200, fitted=False)
     got, _ = agrees(plain, case)
-    assert int(got.diagnostics.propagated.sum()) == 0
+    assert int(got.watched["propagated_positives"].sum()) == 0
     case.objective.refit(1)
-    assert int(case.losses().diagnostics.propagated.sum()) > 0
+    assert int(case.losses().watched["propagated_positives"].sum()) > 0
 
 
 def test_isolated_patch_has_no_auxiliary_anchor_and_does_not_count(plain):
-    case = plain.case(Settings(), 60, slides=1, fitted=False)
+    case = plain.case(options(), 60, slides=1, fitted=False)
     lonely = (case.cell[:, 0] >= 50).nonzero()[:, 0]
     case.index, case.v, case.h = lonely[:1], case.v.detach()[:1].requires_grad_(), case.h[:1]
     case.corners = case.corners.detach()[:, :1]
     got = case.losses()
-    assert int(got.spatial_count) == 0
-    assert got.spatial_sum.item() == float(got.spatial_term) == 0
+    assert int(got.terms["spatial"].count) == 0
+    assert got.terms["spatial"].sum.item() == float(got.terms["spatial"].value) == 0
     got.total.backward()
     assert torch.isfinite(case.v.grad).all()
 
 
 def test_gradients_reach_v_and_quarters_but_no_bank(plain):
-    case = plain.case(Settings(), 80)
+    case = plain.case(options(), 80)
     before = copy.deepcopy(case.objective.state_dict())
     got = case.losses()
     got.total.backward()
@@ -180,7 +180,7 @@ def test_gradients_reach_v_and_quarters_but_no_bank(plain):
 
 
 def test_gradient_reaches_the_encoder_that_made_v(plain):
-    case = plain.case(Settings(), 80)
+    case = plain.case(options(), 80)
     weight = torch.eye(16, requires_grad=True)
     case.v = torch.nn.functional.normalize(case.v.detach() @ weight, dim=1)
     case.losses().total.backward()
@@ -188,7 +188,7 @@ def test_gradient_reaches_the_encoder_that_made_v(plain):
 
 
 def test_no_autocast_inside(plain):
-    case = plain.case(Settings(), 80)
+    case = plain.case(options(), 80)
     outside = case.losses().total.item()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert case.losses().total.item() == outside
@@ -196,8 +196,8 @@ def test_no_autocast_inside(plain):
 
 def test_adaptivity_is_the_gradient_that_the_method_states(plain):
     """dL/d(v.m_j) = -(1/T) p_j S_Q/(S_P+S_Q): the most similar positive is pulled most, none is pushed."""
-    settings = Settings(weight_self=0, weight_inner=0, ramp_epochs=0, propagation=False, radius=5)
-    case = plain.case(settings, 90, batch=2, slides=1)
+    given = options(weight_self=0, weight_inner=0, ramp_epochs=0, propagation=False, radius=5)
+    case = plain.case(given, 90, batch=2, slides=1)
     chosen = case.objective.select(case.index, case.v.detach(), case.h, case.objective.sampler.at(3))
     b = int(sets.sizes(chosen.positives, case.index).argmax())
     positives, negatives = sets.members(chosen.positives, case.index, b).tolist(), drawn(chosen, b)
@@ -214,7 +214,7 @@ def test_adaptivity_is_the_gradient_that_the_method_states(plain):
 
 def test_two_halves_of_a_batch_make_the_whole(plain):
     """What two ranks add up to, given equal draws: means of halves, and the spatial sum over the joint count."""
-    case = plain.case(Settings(pool=64), 200, batch=12)
+    case = plain.case(options(pool=64), 200, batch=12)
     whole = case.losses()
     whole.total.backward()
     gradient, half = case.v.grad.clone(), len(case.index) // 2
@@ -222,25 +222,26 @@ def test_two_halves_of_a_batch_make_the_whole(plain):
     parts = [slice(0, half), slice(half, 2 * half)]
     assert 2 * half == len(case.index)
     halves = [
-        case.objective.losses(case.index[p], case.v[p], case.h[p], case.corners[:, p], epoch=0.7, step=3) for p in parts
+        case.objective.losses(case.index[p], Embedded(case.v[p], case.h[p], case.corners[:, p]), epoch=0.7, step=3)
+        for p in parts
     ]
-    count = sum(part.spatial_count for part in halves)
-    total = sum(part.total_for(count / 2) for part in halves) / 2
+    count = sum(part.terms["spatial"].count for part in halves)
+    total = sum(part.total_for(lambda own: count / 2) for part in halves) / 2
     total.backward()
-    assert float(count) == float(whole.spatial_count)
+    assert float(count) == float(whole.terms["spatial"].count)
     torch.testing.assert_close(total, whole.total, rtol=1e-5, atol=0)
     torch.testing.assert_close(case.v.grad, gradient, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("base", ["npid", "moco"])
 def test_commit_moves_each_bank_by_its_momentum(plain, base):
-    case = plain.case(Settings(base=base), 60)
+    case = plain.case(options(base=base), 60)
     objective, m = case.objective, 1.0 if base == "moco" else 0.5
     index = torch.tensor([4, 9, 4])
     news = [plain.unit_rows(3, 16, seed=seed) for seed in (1, 2)]
     corners = plain.unit_rows(4, 3, 16, seed=3)
     before = copy.deepcopy(objective.state_dict())
-    objective.commit(index, news[0], news[1], corners)
+    objective.commit(index, Embedded(news[0], news[1], corners))
     pairs = [(before["bank_v"], objective.bank_v, news[0]), (before["bank_h"], objective.bank_h, news[1])]
     pairs += [(before["bank_corners"][c], objective.bank_corners[c], corners[c]) for c in range(4)]
     for old, now, new in pairs:
@@ -252,17 +253,17 @@ def test_commit_moves_each_bank_by_its_momentum(plain, base):
 
 
 def test_queue_takes_the_keys(plain):
-    case = plain.case(Settings(base="moco", weight_spatial=0, weight_inner=0, queue=12), 60, batch=6)
+    case = plain.case(options(base="moco", weight_spatial=0, weight_inner=0, queue=12), 60, batch=6)
     keys = plain.unit_rows(6, 16, seed=9)
-    case.objective.commit(torch.arange(6), keys, keys, None)
-    torch.testing.assert_close(case.objective.queue.row_QD[:6], keys)
-    assert case.objective.queue.index_Q[:6].tolist() == list(range(6))
-    assert case.objective.queue.head == 6
+    case.objective.commit(torch.arange(6), Embedded(keys, keys))
+    torch.testing.assert_close(case.objective.base.queue.row_QD[:6], keys)
+    assert case.objective.base.queue.index_Q[:6].tolist() == list(range(6))
+    assert case.objective.base.queue.head == 6
 
 
 @pytest.mark.parametrize("axis", ["npid", "moco", "no-inner", "plain-moco"])
 def test_a_saved_state_goes_on_identically(plain, axis, tmp_path):
-    case, other = (plain.case(few(AXES[axis], neighbours=9), 120, seed=seed) for seed in (0, 1))
+    case, other = (plain.case(replace(AXES[axis], neighbours=9), 120, seed=seed) for seed in (0, 1))
     other.objective.seed, other.objective.sampler = case.objective.seed, case.objective.sampler
     other.objective._slide_N = case.objective._slide_N
     other.objective._neighbourhood = case.objective._neighbourhood
@@ -270,30 +271,30 @@ def test_a_saved_state_goes_on_identically(plain, axis, tmp_path):
     other.objective.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     for step in range(3):
         mine, theirs = (
-            one.losses(case.index, case.v, case.h, case.corners, epoch=0.5, step=step, key_BD=case.key)
+            one.losses(case.index, case.query, case.key, epoch=0.5, step=step)
             for one in (case.objective, other.objective)
         )
         assert mine.total.item() == theirs.total.item()
         for one in (case.objective, other.objective):
-            one.commit(case.index, case.v, case.h, case.corners)
+            one.commit(case.index, case.query)
             assert one.refit(step) == case.objective.refit(step)
 
 
-@pytest.mark.parametrize("other", [Settings(base="moco"), Settings(ranking="v"), Settings(clusterings=2)])
+@pytest.mark.parametrize("other", [options(base="moco"), options(ranking="v"), options(clusterings=2)])
 def test_a_state_of_other_settings_is_refused(plain, other):
-    state = plain.case(Settings(), 60).objective.state_dict()
+    state = plain.case(options(), 60).objective.state_dict()
     with pytest.raises(ArtefactError, match="does not fit"):
         plain.case(other, 60).objective.load_state_dict(state)
 
 
 def test_a_state_of_another_corpus_is_refused(plain):
-    state = plain.case(Settings(), 61).objective.state_dict()
+    state = plain.case(options(), 61).objective.state_dict()
     with pytest.raises(ArtefactError, match="bank_v"):
-        plain.case(Settings(), 60).objective.load_state_dict(state)
+        plain.case(options(), 60).objective.load_state_dict(state)
 
 
 def test_losses_do_not_depend_on_what_was_drawn_elsewhere(plain):
-    case = plain.case(Settings(pool=64), 300)
+    case = plain.case(options(pool=64), 300)
     first = case.losses(step=5).total.item()
     torch.rand(17)
     assert case.losses(step=5).total.item() == first
@@ -301,15 +302,16 @@ def test_losses_do_not_depend_on_what_was_drawn_elsewhere(plain):
 
 
 def test_bfloat16_banks_stay_close(plain):
-    wide, narrow = (plain.case(Settings(bank_dtype=dtype, pool=128), 400) for dtype in ("float32", "bfloat16"))
+    wide, narrow = (plain.case(options(bank_dtype=dtype, pool=128), 400) for dtype in ("float32", "bfloat16"))
     assert narrow.objective.bank_v.dtype == torch.bfloat16
-    assert float(narrow.losses().self_term) == pytest.approx(float(wide.losses().self_term), rel=1e-2)
-    narrow.objective.commit(narrow.index, narrow.v, narrow.h, narrow.corners)
+    terms = [case.losses().terms for case in (wide, narrow)]
+    assert float(terms[1]["self"].value) == pytest.approx(float(terms[0]["self"].value), rel=1e-2)
+    narrow.objective.commit(narrow.index, narrow.query)
     assert narrow.objective.refit(0)["checksum"] == narrow.objective.checksum()
 
 
 def test_refit_reports_and_is_repeatable(plain):
-    case = plain.case(Settings(), 300, fitted=False)
+    case = plain.case(options(), 300, fitted=False)
     assert case.objective.checksum() is None
     report = case.objective.refit(1)
     assert report == case.objective.refit(1)
@@ -346,24 +348,24 @@ def test_only_the_banks_in_use_are_kept(plain, axis, v, h, corners):
 def test_bytes_needed_covers_what_is_held(dtype):
     n, side = 4_900, 70
     cell = torch.stack([torch.arange(n) % side, torch.arange(n) // side], 1).double()
-    settings, _ = Settings(bank_dtype=dtype).resolve(n, 10, 32)
+    settings, _ = resolve(options(bank_dtype=dtype), n, 10, 32)
     objective = SGCL(settings, torch.zeros(n, dtype=torch.int64), cell, seed=0, device="cpu")
     objective.refit(0)
     (group,) = objective.clusters.groups
     held = [objective.bank_v, objective.bank_h, objective.bank_corners, objective.clusters.labels]
     held += [group.member, group.start, group.last, *objective._neighbourhood.stored()]
     held = sum(tensor.numel() * tensor.element_size() for tensor in held)
-    assert held <= bytes_needed(settings, n) <= 1.1 * held
+    assert held <= SGCL.bytes_needed(settings, n) <= 1.1 * held
 
 
 @torch.no_grad()
 def test_diagnostics_count_and_average(plain):
-    case = plain.case(Settings(neighbours=20), 300, batch=16)
+    case = plain.case(options(neighbours=20), 300, batch=16)
     got = case.losses()
     chosen = case.objective.select(case.index, case.v.detach(), case.h, case.objective.sampler.at(3))
-    watched = got.diagnostics
-    assert watched.spatial.tolist() == sets.sizes(chosen.spatial, case.index).tolist()
-    assert watched.propagated.tolist() == sets.sizes(chosen.propagated, case.index).tolist()
+    watched = got.watched
+    assert watched["spatial_positives"].tolist() == sets.sizes(chosen.spatial, case.index).tolist()
+    assert watched["propagated_positives"].tolist() == sets.sizes(chosen.propagated, case.index).tolist()
     v, m = case.v.detach(), case.objective.bank_v
     similar = [
         float(v[b] @ m[j]) for b in range(len(v)) for j in sets.members(chosen.positives, case.index, b).tolist()
@@ -374,18 +376,18 @@ def test_diagnostics_count_and_average(plain):
         for b, i in enumerate(case.index)
         for j in sets.members(chosen.propagated, case.index, b).tolist()
     ]
-    assert float(watched.positive_similarity) == pytest.approx(np.mean(similar), abs=1e-6)
-    assert float(watched.negative_similarity) == pytest.approx(np.mean(others), abs=1e-6)
-    assert float(watched.same_slide) == pytest.approx(np.mean(mates))
-    assert not watched.positive_similarity.requires_grad
+    assert float(watched["positive_similarity"]) == pytest.approx(np.mean(similar), abs=1e-6)
+    assert float(watched["negative_similarity"]) == pytest.approx(np.mean(others), abs=1e-6)
+    assert float(watched["propagated_same_slide"]) == pytest.approx(np.mean(mates))
+    assert not watched["positive_similarity"].requires_grad
 
 
 def test_pool_estimates_the_exact_loss(plain):
     """A pool of half the bank: over 40 steps the loss averages to the exact one within 1 %."""
     found = {}
     for pool in (3_000, 1_500):
-        case = plain.case(Settings(pool=pool, neighbours=80, negatives=4_096), 3_000, batch=24, dim=64)
-        found[pool] = [float(case.losses(step=step).spatial_term) for step in range(40)]
+        case = plain.case(options(pool=pool, neighbours=80, negatives=4_096), 3_000, batch=24, dim=64)
+        found[pool] = [float(case.losses(step=step).terms["spatial"].value) for step in range(40)]
     assert found[3_000] != found[1_500]
     assert np.mean(found[1_500]) == pytest.approx(np.mean(found[3_000]), rel=0.01)
 
@@ -397,7 +399,7 @@ def test_threshold_finds_what_the_whole_bank_would(plain):
         return torch.randint(-512, 513, shape, generator=torch.Generator().manual_seed(seed)).float() / 1_024
 
     for agreement in ("all", "any"):
-        case = plain.case(Settings(neighbours=60, agreement=agreement), 500, rows=fine_rows, batch=16)
+        case = plain.case(options(neighbours=60, agreement=agreement), 500, rows=fine_rows, batch=16)
         objective, v, index = case.objective, case.v.detach(), case.index
         m, auxiliary = objective.bank_v, index.roll(1)
         query = Queries(torch.stack([index, auxiliary], 1), torch.stack([v, m[auxiliary]], 1))
@@ -416,7 +418,7 @@ def test_threshold_finds_what_the_whole_bank_would(plain):
 
 @pytest.mark.parametrize("agreement", ["all", "any"])
 def test_near_never_exceeds_k_and_takes_the_most_similar(plain, agreement):
-    case = plain.case(Settings(agreement=agreement), 500, batch=16)
+    case = plain.case(options(agreement=agreement), 500, batch=16)
     objective, v, index, k = case.objective, case.v.detach(), case.index, 10
     pool, query = torch.arange(0, 500, 4), Queries(index[:, None], v[:, None])
     similarity = (v @ objective.bank_v[pool].T)[:, None]
@@ -438,26 +440,27 @@ def test_near_never_exceeds_k_and_takes_the_most_similar(plain, agreement):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("agreement", ["all", "any"])
 def test_pool_path_runs_for_every_axis(plain, dtype, agreement):
-    settings = Settings(pool=100, neighbours=40, bank_dtype=dtype, agreement=agreement, auxiliary=2, radius=9.0)
-    case = plain.case(settings, 400, batch=8)
+    given = options(pool=100, neighbours=40, bank_dtype=dtype, agreement=agreement, auxiliary=2, radius=9.0)
+    case = plain.case(given, 400, batch=8)
     got = case.losses()
     got.total.backward()
     assert torch.isfinite(got.total)
     assert torch.isfinite(case.v.grad).all()
-    assert float(got.diagnostics.propagated.max()) <= 3 * 40
+    assert float(got.watched["propagated_positives"].max()) <= 3 * 40
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("pool", [100, 400])
 def test_a_cuda_device_gives_what_the_cpu_gives(plain, pool):
-    case = plain.case(Settings(pool=pool, neighbours=30), 400, rows=plain.coarse_rows, batch=16)
+    case = plain.case(options(pool=pool, neighbours=30), 400, rows=plain.coarse_rows, batch=16)
     objective = SGCL(case.objective.settings, case.slide, case.cell, dim=16, hidden_dim=16, seed=0, device="cuda")
     objective.load_state_dict(case.objective.state_dict())
     wanted = case.losses()
     wanted.total.backward()
     v = case.v.detach().cuda().requires_grad_()
-    got = objective.losses(case.index.cuda(), v, case.h.cuda(), case.corners.detach().cuda(), epoch=0.7, step=3)
+    query = Embedded(v, case.h.cuda(), case.corners.detach().cuda())
+    got = objective.losses(case.index.cuda(), query, epoch=0.7, step=3)
     got.total.backward()
     torch.testing.assert_close(got.total.cpu(), wanted.total, rtol=1e-5, atol=0)
     torch.testing.assert_close(v.grad.cpu(), case.v.grad, rtol=1e-4, atol=1e-5)

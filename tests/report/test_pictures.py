@@ -84,7 +84,23 @@ def test_curves_leave_out_what_was_not_recorded(tmp_path: Path, monkeypatch: pyt
         "Probe: kNN on labels",
         "Schedule",
     ]
-    assert len(_PANELS) == 10 and (tmp_path / "curves.png").stat().st_size > 10_000
+    assert len(_PANELS) == 9 and (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_curves_are_of_the_terms_that_were_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib.axes
+
+    drawn: list[str] = []
+    whole = matplotlib.axes.Axes.plot
+    monkeypatch.setattr(
+        matplotlib.axes.Axes, "plot", lambda s, *a, **k: (drawn.append(k["label"]), whole(s, *a, **k))[1]
+    )
+    draw_curves(_records(), tmp_path / "sgcl.png")
+    assert drawn[:4] == ["self", "spatial", "inner", "total"]
+    drawn.clear()
+    steps = [{"epoch": n / 10, "loss": {"total": 3.0, "one": 1.0, "two": 2.0}} for n in range(1, 4)]
+    draw_curves(steps, tmp_path / "other.png")
+    assert drawn == ["one", "two", "total"]
 
 
 def test_numbers_are_found_by_their_dotted_names() -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from sgcl_cli.artefacts.results import Outcome, peak_memory_mib
 from sgcl_cli.engine.fit import cosine, fit
-from sgcl_cli.engine.loader import Failed
+from sgcl_cli.engine.loader import Failed, Loader
 from sgcl_cli.engine.ranks import joint_refit
-from sgcl_cli.stages.pretrain.training import Run, plain
+from sgcl_cli.engine.runtime import Runtime
+from sgcl_cli.stages.pretrain.step import encoder_step, objective_step
+from sgcl_cli.stages.pretrain.training import Training
 
 _STEPS = 2
 _MORE = 5  # steps, where they are cheap
@@ -56,65 +60,67 @@ class Cost:
         return max(("data", "host"), key=pieces.__getitem__)
 
 
-def try_out(run: Run) -> Outcome:
-    """Two steps of a run that was just built, and five more where they are cheap; then its pieces one by one."""
+def try_out(training: Training) -> Outcome:
+    """Two steps of a training that was just built, and five more where they are cheap; then its pieces one by one."""
+    experiment, objective = training.experiment, training.state.objective
     clustering = 0.0
-    if run.settings.clustered:
-        clustering = run.runtime.seconds_of(lambda: joint_refit(run.state.objective, run.ranks, 0))
-    cost = measure(run)
-    seconds = cost.step * run.total_steps + clustering * (run.config.epochs - 1)
+    if objective.refits:
+        clustering = experiment.runtime.seconds_of(lambda: joint_refit(objective, experiment.ranks, 0))
+    cost, memory = measure(training), partial(_memory, experiment.runtime)
+    seconds = cost.step * experiment.total_steps + clustering * (experiment.config.epochs - 1)
     data = {
-        "patches": len(run.index),
-        "slides": len(run.index.files),
-        "steps": run.total_steps,
+        "patches": len(experiment.index),
+        "slides": len(experiment.index.files),
+        "steps": experiment.total_steps,
         "seconds_first_step": cost.first,
         "seconds_per_step": cost.step,
         "seconds_of": {**cost.pieces, "clusters": clustering},
         "bound": cost.bound,
-        "images_per_second": run.config.batch / cost.step,
+        "images_per_second": experiment.config.batch / cost.step,
         "expected_hours": seconds / 3600,
-        "memory": _memory(run),
-        "objective": plain(run.settings),
+        "memory": memory(),
+        "objective": asdict(experiment.settings),
     }
     pieces = ", ".join(f"{name} {took:.3f}" for name, took in cost.pieces.items())
     headline = [
-        ("patches", f"{len(run.index):,} of {len(run.index.files)} slides"),
-        ("steps", f"{run.total_steps:,}"),
+        ("patches", f"{len(experiment.index):,} of {len(experiment.index.files)} slides"),
+        ("steps", f"{experiment.total_steps:,}"),
         ("seconds per step", f"{cost.step:.3f}; alone: {pieces}"),
         ("bound by", cost.bound),
         ("clusters", f"{clustering:.1f} s an epoch"),
         ("images per second", f"{data['images_per_second']:.1f}"),
-        ("memory", ", ".join(f"{name} {taken / 2**30:.2f} GiB" for name, taken in _memory(run).items())),
+        ("memory", ", ".join(f"{name} {taken / 2**30:.2f} GiB" for name, taken in memory().items())),
         ("expected hours", f"{data['expected_hours']:.2f}"),
     ]
-    return Outcome("pretrain", run.out, headline, warnings=run.warnings, data=data)
+    return Outcome("pretrain", experiment.out, headline, warnings=training.warnings.said, data=data)
 
 
-def measure(run: Run) -> Cost:
-    """What a step costs. The weights and banks of the run change; all ranks do the same."""
+def measure(training: Training) -> Cost:
+    """What a step costs. The weights and banks of the training change; all ranks do the same."""
+    experiment, runtime = training.experiment, training.experiment.runtime
     marks = [time.perf_counter()]
 
     def enough() -> bool:
-        run.runtime.wait()
+        runtime.wait()
         marks.append(time.perf_counter())
         if len(marks) <= _STEPS:
             return False
-        cheap = run.ranks.of_first(marks[2] - marks[1] < _CHEAP)
+        cheap = experiment.ranks.of_first(marks[2] - marks[1] < _CHEAP)
         return not cheap or len(marks) > _STEPS + _MORE
 
-    schedule = cosine(run.config.peak_lr, run.total_steps)
-    fit(run, run.state.optimiser, epochs=run.config.epochs, lr=schedule, stop=enough, joint=run.ranks.mean)
+    epochs, schedule = experiment.config.epochs, cosine(experiment.config.peak_lr, experiment.total_steps)
+    fit(training, training.state.optimiser, epochs=epochs, lr=schedule, stop=enough, joint=experiment.ranks.mean)
     first, *steps = [later - earlier for earlier, later in itertools.pairwise(marks)]
     repeats = 3 if len(steps) > _STEPS else 1
-    spent, fed = run.runtime.spent, run.batch
-    patches = fed.batch.patches.to(run.runtime.device)
-    views = spent(lambda: run.draw(0, patches, fed.batch.index), repeats)
-    encoder = spent(lambda: encoder_step(run), repeats)
-    objective = spent(lambda: objective_step(run), repeats)
+    step, found, batch = training.step, training.found, training.found.fed.batch
+    patches = batch.patches.to(runtime.device)
+    views = runtime.spent(lambda: experiment.draw(0, patches, batch.index), repeats)
+    encoder = runtime.spent(lambda: encoder_step(step, found), repeats)
+    objective = runtime.spent(lambda: objective_step(step, found), repeats)
     return Cost(
         first=first,
         step=statistics.median(steps) if steps else first,
-        data=_loading(run),
+        data=_loading(training.loader, experiment.order(0)),
         views=views.device,
         encoder=encoder.device,
         objective=objective.device,
@@ -122,45 +128,20 @@ def measure(run: Run) -> Cost:
     )
 
 
-def encoder_step(run: Run) -> None:
-    """Forward, backward and the optimiser's step on the views of the last batch; the learning rate is 0."""
-    views = run.batch.views
-    embedded = run.model(views.whole, views.corners)
-    if run.state.keys is not None:
-        run.state.keys.keys_of(views)
-    for group in run.state.optimiser.param_groups:
-        group["lr"] = 0.0
-    run.state.optimiser.zero_grad(set_to_none=True)
-    total: Tensor = embedded.v.mean() + (0.0 if embedded.corners is None else embedded.corners.mean())
-    total.backward()  # type: ignore[no-untyped-call]
-    run.state.optimiser.step()
-
-
-def objective_step(run: Run) -> None:
-    """The losses of the last batch's embedding, their gradient, and the banks' move."""
-    objective, new = run.state.objective, run.embedded
-    v, corners = new.v.clone().requires_grad_(), None if new.corners is None else new.corners.clone().requires_grad_()
-    keys = None if run.state.keys is None else new.v
-    losses = objective.losses(run.batch.index, v, new.h, corners, epoch=float(run.config.epochs), step=0, key_BD=keys)
-    losses.total.backward()  # type: ignore[no-untyped-call]
-    objective.commit(run.batch.index, new.v, new.h, new.corners)
-
-
-def _loading(run: Run) -> float:
+def _loading(loader: Loader, order: list[NDArray[np.int64]]) -> float:
     """Seconds a batch that decoding takes when nobody else asks for the cores."""
-    order = run.order(0)
     marks = []
-    for batch in run.loader.batches([order[number % len(order)] for number in range(_STEPS + _MORE)]):
+    for batch in loader.batches([order[number % len(order)] for number in range(_STEPS + _MORE)]):
         if isinstance(batch, Failed):
             raise batch.error
         marks.append(time.perf_counter())
     return (marks[-1] - marks[1]) / (len(marks) - 2)
 
 
-def _memory(run: Run) -> dict[str, Any]:
+def _memory(runtime: Runtime) -> dict[str, Any]:
     """Bytes at the most: of this process, and of tensors on the GPU."""
     taken = {"process": int(peak_memory_mib()["process"] * 2**20)}
-    on_gpu = run.runtime.most_memory()
+    on_gpu = runtime.most_memory()
     if on_gpu is not None:
         taken.update({"GPU": on_gpu[0], "GPU in all": on_gpu[1]})
     return taken

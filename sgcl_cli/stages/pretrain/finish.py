@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.checkpoint import save_encoder
+from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.artefacts.results import Outcome, RunRecord
 from sgcl_cli.stages.pretrain.pictures import picture_curves, picture_neighbours
-from sgcl_cli.stages.pretrain.training import Run, plain
+from sgcl_cli.stages.pretrain.probe import Probe
+from sgcl_cli.stages.pretrain.training import Training
 
 
-def close(run: Run, record: RunRecord) -> Outcome:
-    """Export the encoder, draw how it went, list the slides, write run.json."""
-    state, out = run.state, run.out
-    card = save_encoder(out, run.checkpoints.card(state), state.networks.encoder.state_dict())
-    run.warn(picture_curves(run.log.path, out))
-    run.warn(picture_neighbours(run.index, state.objective, out, step=state.position.step))
-    _list_slides(run)
+def close(training: Training, record: RunRecord, *, seconds: float) -> Outcome:
+    """Export the encoder, draw how it went, list the slides, write run.json.
+
+    :param seconds: of training.
+    """
+    experiment, state, warnings = training.experiment, training.state, training.warnings
+    out, index = experiment.out, experiment.index
+    card = save_encoder(out, training.checkpoints.card(state), state.networks.encoder.state_dict())
+    warnings.say(picture_curves(training.log.path, out))
+    warnings.say(picture_neighbours(index, state.objective, out, step=state.position.step))
+    _list_slides(out, index, training.probe)
     data = {
-        "id": run.run_id,
-        "patches": len(run.index),
-        "slides": len(run.index.files),
+        "id": experiment.run_id,
+        "patches": len(index),
+        "slides": len(index.files),
         "epochs": state.position.epoch,
         "steps": state.position.step,
         "last_epoch": {"loss": state.epoch_means},
-        "images_per_second": state.position.step * run.config.batch / run.trained_seconds,
+        "images_per_second": state.position.step * experiment.config.batch / seconds,
         "encoder_sha256": card.sha256,
-        "probe": _probe(run),
-        "objective": plain(run.settings),
+        "probe": None if training.probe is None else _probe(training.probe, state.best),
+        "objective": asdict(experiment.settings),
     }
-    outcome = Outcome("pretrain", out, headline(out, data), warnings=run.warnings, data=data)
-    record.write(out, artefact=run.run_id, inputs={"patches": run.index.id, **run.start.settings}, outcome=outcome)
+    outcome = Outcome("pretrain", out, headline(out, data), warnings=warnings.said, data=data)
+    inputs = {"patches": index.id, **experiment.start.settings}
+    record.write(out, artefact=experiment.run_id, inputs=inputs, outcome=outcome)
     return outcome
 
 
@@ -49,11 +57,11 @@ def headline(out: Path, data: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _list_slides(run: Run) -> None:
+def _list_slides(out: Path, index: PatchIndex, probe: Probe | None) -> None:
     """slides.csv: what the encoder has seen, and of which slides a probe used the labels."""
-    probed = set() if run.probe is None else set(run.probe.labelled.slide_ids)
+    probed = set() if probe is None else set(probe.labelled.slide_ids)
     store.write_csv(
-        run.out / "slides.csv",
+        out / "slides.csv",
         ("slide_id", "patches", "identity", "patches_id", "probe"),
         [
             {
@@ -63,18 +71,16 @@ def _list_slides(run: Run) -> None:
                 "patches_id": f.id,
                 "probe": int(f.slide_id in probed),
             }
-            for f in run.index.files
+            for f in index.files
         ],
     )
 
 
-def _probe(run: Run) -> dict[str, Any] | None:
+def _probe(probe: Probe, best: float | None) -> dict[str, Any]:
     """What run.json says of the probe: its best score, and the slides or folders whose labels it used."""
-    if run.probe is None:
-        return None
-    asked = run.probe.labelled
+    asked = probe.labelled
     return {
-        "best": run.state.best,
+        "best": best,
         "patches": len(asked.rows),
         "classes": list(asked.names),
         "slides": list(asked.slides),

@@ -14,13 +14,13 @@ from sgcl_cli.engine.meter import Meter
 from sgcl_cli.engine.ranks import Ranks, joint_means, joint_terms
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.method.diagnostics import bank_sample, effective_rank, pair_similarity, spread
-from sgcl_cli.method.sgcl import SGCL, Losses
+from sgcl_cli.method.objective import Losses, Objective
 from sgcl_cli.stages.pretrain.log import MetricsLog, Tally
 
 if TYPE_CHECKING:
     from sgcl_cli.report.board import Board
 
-_TERMS = ("total", "self", "spatial", "inner")
+_TERM = "loss."  # before the name of a term, among the numbers of a step
 
 
 class Watch:
@@ -48,16 +48,9 @@ class Watch:
     def step(self, known: dict[str, Any], losses: Losses, v: Tensor) -> None:
         """Take a step: what the host knows of it, the losses, and this rank's v (B, D); numbers are those of all ranks."""
         seen: dict[str, Tensor] = {"spread": spread(v), "pair_similarity": pair_similarity(v)}
-        if losses.diagnostics is not None:
-            seen |= {
-                "spatial_positives": losses.diagnostics.spatial.mean(),
-                "propagated_positives": losses.diagnostics.propagated.mean(),
-                "positive_similarity": losses.diagnostics.positive_similarity,
-                "negative_similarity": losses.diagnostics.negative_similarity,
-                "propagated_same_slide": losses.diagnostics.same_slide,
-            }
+        seen |= {name: value if value.ndim == 0 else value.mean() for name, value in losses.watched.items()}
         means = joint_means(torch.stack([value.float() for value in seen.values()]), self._ranks)
-        terms = {f"loss.{name}": term for name, term in joint_terms(losses, self._ranks).items()}
+        terms = {_TERM + name: term for name, term in joint_terms(losses, self._ranks).items()}
         self._meter.add(known, {**terms, **dict(zip(seen, means.unbind(), strict=True))})
 
     @property
@@ -74,7 +67,7 @@ class Watch:
         line: dict[str, Any] | None = None
         for known, measured in self._meter.read(wait=wait):
             seconds = measured.pop("seconds") or 0.0
-            terms = {name: measured.pop(f"loss.{name}") for name in _TERMS}
+            terms = {name[len(_TERM) :]: measured.pop(name) for name in [*measured] if name.startswith(_TERM)}
             measured |= {"images_per_second": self._images / max(seconds, 1e-9), "memory_mib": self._memory()}
             if terms["total"] is None and self.not_finite is None:
                 self.not_finite = int(known["step"])
@@ -105,11 +98,9 @@ class Watch:
         return peak_memory_mib()["process"]
 
 
-def bank_health(objective: SGCL, epoch: int) -> dict[str, float]:
+def bank_health(objective: Objective, epoch: int) -> dict[str, float]:
     """Effective rank of a sample of each bank, drawn from (seed, epoch)."""
-    banks = {"v": objective.bank_v, "h": objective.bank_h}
     return {
         f"effective_rank_{name}": float(effective_rank(bank_sample(bank, objective.seed, epoch)))
-        for name, bank in banks.items()
-        if bank is not None
+        for name, bank in objective.banks.items()
     }

@@ -18,6 +18,7 @@ from sgcl_cli.engine.loader import StoredPatches, decode_jpeg
 from sgcl_cli.engine.views import ViewSettings, denormalise, make_views
 from sgcl_cli.errors import ArtefactError
 from sgcl_cli.method.gallery import AnchorExamples, Shown, anchors, gallery
+from sgcl_cli.method.objective import Objective
 from sgcl_cli.method.sgcl import SGCL
 
 _PATCHES = 6
@@ -77,9 +78,12 @@ def picture_curves(metrics: Path, out: Path) -> list[str]:
     return _drawn(draw)
 
 
-def picture_neighbours(index: PatchIndex, objective: SGCL, out: Path, *, step: int) -> list[str]:
-    """neighbours.png: a few anchors with their positives and negatives, from the banks and clusters after ``step`` steps."""
-    if objective.bank_v is None:
+def picture_neighbours(index: PatchIndex, objective: Objective, out: Path, *, step: int) -> list[str]:
+    """neighbours.png: a few anchors with their positives and negatives, from the banks and clusters after ``step`` steps.
+
+    Only SGCL with a bank of v has any.
+    """
+    if not isinstance(objective, SGCL) or objective.bank_v is None:
         return []
 
     def draw() -> None:

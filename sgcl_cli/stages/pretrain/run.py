@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from sgcl_cli.errors import ArtefactError, TrainingError
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.encoders import open_start
 from sgcl_cli.stages.pretrain.dry_run import try_out
+from sgcl_cli.stages.pretrain.experiment import first_state, plan
 from sgcl_cli.stages.pretrain.finish import close, headline
 from sgcl_cli.stages.pretrain.pictures import picture_views
 from sgcl_cli.stages.pretrain.state import epochs_kept
-from sgcl_cli.stages.pretrain.training import Run
+from sgcl_cli.stages.pretrain.training import Training
+from sgcl_cli.stages.pretrain.warnings import Warnings
 
 FORMAT = "sgcl.pretrain/1"
 _OWN_FILES = (
@@ -72,18 +74,23 @@ def _pretrain(config: PretrainConfig, reporter: Reporter, ranks: Ranks) -> Outco
         with ranks.together():
             runtime = engine.start(config.device, config.precision, config.threads, ranks.own_device)
             reporter.note(f"device: {runtime.describe()}{ranks.describe(config.batch)}")
-            run = opened.enter_context(closing(Run(config, index, start, runtime, run_id, reporter, ranks)))
+            warnings = Warnings(reporter)
+            experiment = plan(config, index, start, run_id=run_id, runtime=runtime, ranks=ranks, warnings=warnings)
+            loader = opened.enter_context(experiment.loader())
+            state = first_state(experiment, reporter)
+            training = Training(experiment, state, loader, reporter=reporter, warnings=warnings)
             if not config.dry_run:
-                run.resume()
-        _same_everywhere(ranks, run.state.position, f"the processes do not see the same checkpoint in {out}")
-        run.connect()
+                training.resume()
+        _same_everywhere(ranks, state.position, f"the processes do not see the same checkpoint in {out}")
+        training.connect()
         if config.dry_run:
-            return replace(try_out(run), told=not ranks.first)
+            return replace(try_out(training), told=not ranks.first)
         if ranks.first:
-            run.warn(picture_views(index, run.views, out, seed=config.seed, corners=run.settings.inner))
-        run.train()
+            corners = experiment.inputs.corners
+            warnings.say(picture_views(index, experiment.views, out, seed=config.seed, corners=corners))
+        seconds = training.train()
     with ranks.together():
-        return close(run, record) if ranks.first else Outcome("pretrain", out, [], told=True)
+        return close(training, record, seconds=seconds) if ranks.first else Outcome("pretrain", out, [], told=True)
 
 
 def _same_everywhere(ranks: Ranks, value: object, otherwise: str) -> None:

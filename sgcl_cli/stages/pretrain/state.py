@@ -19,7 +19,7 @@ from sgcl_cli.engine.fit import Position
 from sgcl_cli.engine.networks import KeyNetworks, Networks
 from sgcl_cli.engine.views import MEAN, STD
 from sgcl_cli.errors import ConfigError
-from sgcl_cli.method.sgcl import SGCL
+from sgcl_cli.method.objective import Objective
 from sgcl_cli.stages.encoders import Start, input_side
 from sgcl_cli.stages.pretrain.log import Tally
 
@@ -33,7 +33,7 @@ class State:
 
     networks: Networks
     keys: KeyNetworks | None
-    objective: SGCL
+    objective: Objective
     optimiser: torch.optim.Optimizer
     position: Position = field(default_factory=Position)
     tally: Tally = field(default_factory=Tally)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from sgcl_cli.method import sets
+from sgcl_cli.method.objective import Objective
 from sgcl_cli.method.settings import Settings
 from sgcl_cli.method.sgcl import SGCL
 from sgcl_cli.method.streams import generator, strips
+from sgcl_cli.progress import Reporter
 
 _SAMPLE = 65_536
 _MOST_ALONE = 0.5
@@ -22,10 +24,27 @@ _COLLAPSED_RANK = 2.0
 _FEW_DIMENSIONS = 0.1  # of D
 
 
-def about_corpus(objective: SGCL) -> list[str]:
-    """Before the first step: patches without neighbours, and clusters with too few patches."""
+class Warnings:
+    """The warnings of a run: said when they come, and kept in ``said`` for run.json."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.said: list[str] = []
+        self._reporter = reporter
+
+    def say(self, messages: Iterable[str]) -> None:
+        """Say what was not said before; what differs only after the colon is said once."""
+        for message in messages:
+            if message.partition(":")[0] not in {said.partition(":")[0] for said in self.said}:
+                self.said.append(message)
+                self._reporter.warn(message)
+
+
+def about_corpus(objective: Objective) -> list[str]:
+    """Before the first step: patches without neighbours, and clusters with too few patches, where SGCL needs them."""
     settings, n = objective.settings, objective.n
-    found = []
+    found: list[str] = []
+    if not isinstance(objective, SGCL):
+        return found
     if settings.spatial and settings.expansion:
         alone = _share_alone(objective)
         if alone > _MOST_ALONE:
@@ -33,7 +52,7 @@ def about_corpus(objective: SGCL) -> list[str]:
                 f"{100 * alone:.0f} % of the patches have no neighbour within {settings.radius:g} patches on their slide: is the "
                 "grid wrong? The spatial term learns nothing from them: tile without gaps, or use a larger --radius"
             )
-    clusters = settings.clusters or 1
+    clusters = settings.clusters
     if settings.clustered and n < _FEWEST_IN_A_CLUSTER * clusters:
         found.append(
             f"{n:,} patches are too few for {clusters:,} clusters, {n / clusters:.1f} patches each: few look-alikes will "
@@ -50,10 +69,10 @@ def _share_alone(objective: SGCL) -> float:
     return float((counts == 0).double().mean())
 
 
-def about_epoch(summary: Mapping[str, Any], settings: Settings, *, dim: int, epochs: int) -> list[str]:
+def about_epoch(summary: Mapping[str, Any], objective: Objective, *, dim: int, epochs: int) -> list[str]:
     """After an epoch, by its means: embeddings that are one; once the spatial term has its full weight, or training ends, few
-    dimensions used and a spatial term that teaches nothing; and from half-way on a self term that teaches nothing, which is
-    slow to fall on few patches.
+    dimensions used and a spatial term that teaches nothing; and from half-way on a term at chance, which is slow to fall on
+    few patches.
 
     What differs from epoch to epoch stands after the colon, so that a run says each once.
 
@@ -62,11 +81,16 @@ def about_epoch(summary: Mapping[str, Any], settings: Settings, *, dim: int, epo
     :param epochs: of the whole training.
     """
     collapsed, epoch = _collapsed(summary), int(summary["epoch"])
-    if epoch - 1 < (settings.ramp_epochs or 0.0) and epoch < epochs:
+    if epoch - 1 < objective.settings.ramp_epochs and epoch < epochs:
         return collapsed
-    few = [] if collapsed else _few_dimensions(summary, settings, dim)
-    alone = _self_at_chance(summary, settings) if 2 * epoch >= epochs else []
-    return [*collapsed, *few, *alone, *_spatial(summary, settings)]
+    few = [] if collapsed else _few_dimensions(summary, objective, dim)
+    alone = _at_chance(summary, objective) if 2 * epoch >= epochs else []
+    spatial = _spatial(summary, objective.settings) if _is_spatial(objective) else []
+    return [*collapsed, *few, *alone, *spatial]
+
+
+def _is_spatial(objective: Objective) -> bool:
+    return isinstance(objective, SGCL) and objective.settings.spatial
 
 
 def _remedy(settings: Settings) -> str:
@@ -89,32 +113,32 @@ def _collapsed(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _few_dimensions(summary: Mapping[str, Any], settings: Settings, dim: int) -> list[str]:
+def _few_dimensions(summary: Mapping[str, Any], objective: Objective, dim: int) -> list[str]:
     rank, epoch = summary.get("effective_rank_v"), summary["epoch"]
     if rank is None or rank >= _FEW_DIMENSIONS * dim:
         return []
+    remedy = f"{_remedy(objective.settings)}, and" if isinstance(objective, SGCL) else "Try"
     return [
         f"the embeddings use few of their dimensions: after epoch {epoch} the effective rank of v is {rank:.1f}, under a "
-        f"tenth of {dim}. {_remedy(settings)}, and gentler colours and wider crops where patches are few"
+        f"tenth of {dim}. {remedy} gentler colours and wider crops where patches are few"
     ]
 
 
-def _self_at_chance(summary: Mapping[str, Any], settings: Settings) -> list[str]:
-    moco = settings.base == "moco"
-    compared = 1 + int((settings.queue if moco else settings.uniform_negatives) or 0)
-    reached, chance, epoch = summary["loss"]["self"], math.log(compared), summary["epoch"]
-    if settings.weight_self == 0 or reached is None or reached < chance - _NOTHING_LEARNED:
-        return []
-    easier = f". {_remedy(settings)}" if settings.spatial else ""
-    return [
-        f"the self term is at chance or above it: {reached:.2f} in epoch {epoch}, where ln({compared}) = {chance:.2f} means "
-        f"that no patch is told from another. Use a lower --lr for small batches, weaker views, or more epochs{easier}"
-    ]
+def _at_chance(summary: Mapping[str, Any], objective: Objective) -> list[str]:
+    found, epoch = [], summary["epoch"]
+    easier = f". {_remedy(objective.settings)}" if _is_spatial(objective) else ""
+    for term, candidates in objective.candidates.items():
+        reached, chance = summary["loss"][term], math.log(candidates)
+        if reached is not None and reached >= chance - _NOTHING_LEARNED:
+            found.append(
+                f"the {term} term is at chance or above it: {reached:.2f} in epoch {epoch}, where ln({candidates}) = "
+                f"{chance:.2f} means that no patch is told from another. Use a lower --lr for small batches, weaker views, "
+                f"or more epochs{easier}"
+            )
+    return found
 
 
 def _spatial(summary: Mapping[str, Any], settings: Settings) -> list[str]:
-    if not settings.spatial:
-        return []
     found, epoch = [], summary["epoch"]
     near, far = summary.get("positive_similarity"), summary.get("negative_similarity")
     if near is not None and far is not None and near < far:
@@ -124,7 +148,7 @@ def _spatial(summary: Mapping[str, Any], settings: Settings) -> list[str]:
             "a smaller --radius"
         )
     positives = (summary.get("spatial_positives") or 0.0) + (summary.get("propagated_positives") or 0.0)
-    reached, negatives = summary["loss"]["spatial"], settings.negatives or 0
+    reached, negatives = summary["loss"]["spatial"], settings.negatives
     if settings.as_released or not positives or reached is None:
         return found
     equal = math.log1p(negatives / positives)

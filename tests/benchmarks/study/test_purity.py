@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from benchmarks.study import purity, table
-from sgcl_cli.method.sgcl import SGCL, Settings
+from sgcl_cli.config import ObjectiveOptions
+from sgcl_cli.method.resolve import resolve
+from sgcl_cli.method.sgcl import SGCL
 
 
 class TestPurity:
@@ -16,7 +18,7 @@ class TestPurity:
         cell = torch.tensor([(x, y) for y in range(4) for x in range(6)], dtype=torch.float64)
         label = torch.tensor([int(x >= 3) for y in range(4) for x in range(6)])
         label[[0, 9]] = -1
-        settings, _ = Settings(radius=1.5, negatives=8).resolve(24, 2, 4)
+        settings, _ = resolve(ObjectiveOptions(negative_law="beta", radius=1.5, negatives=8), 24, 2, 4)
         objective = SGCL(settings, torch.zeros(24, dtype=torch.int64), cell, dim=8, hidden_dim=8, seed=1, device="cpu")
         found = purity.shares_of_kind(objective, purity.Kinds(label, torch.zeros(24, dtype=torch.int64)), step=3)[0]
         same = pairs = 0
@@ -48,7 +50,7 @@ class TestPurity:
     def test_schemes_are_apart(self) -> None:
         cell = torch.tensor([(x, 0) for x in range(4)] * 2, dtype=torch.float64)
         slide = torch.tensor([0] * 4 + [1] * 4)
-        settings, _ = Settings(radius=1.5, negatives=64, top_share=1.0).resolve(8, 2, 4)
+        settings, _ = resolve(ObjectiveOptions(negative_law="beta", radius=1.5, negatives=64, top_share=1.0), 8, 2, 4)
         objective = SGCL(settings, slide, cell, dim=8, hidden_dim=8, seed=1, device="cpu")
         kinds = purity.Kinds(torch.tensor([0, 0, 0, 0, 2, 2, 2, 2]), slide)
         found = purity.shares_of_kind(objective, kinds, step=3)

@@ -18,13 +18,13 @@ from sgcl_cli.engine.fit import Position
 from sgcl_cli.engine.ranks import Ranks
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.errors import ConfigError, Interrupted
-from sgcl_cli.method.losses import Diagnostics, Losses
+from sgcl_cli.method.objective import Losses, Term
 from sgcl_cli.progress import Silent
 from sgcl_cli.report.board import scalars
 from sgcl_cli.stages.pretrain import pretrain
 from sgcl_cli.stages.pretrain.log import MetricsLog, Tally
 from sgcl_cli.stages.pretrain.monitor import Watch
-from sgcl_cli.stages.pretrain.training import Run
+from sgcl_cli.stages.pretrain.training import Training
 
 Make = Callable[..., Path]
 
@@ -38,9 +38,9 @@ def config(make_patches: Make, tmp_path: Path) -> PretrainConfig:
 
 def _losses(total: float, same_slide: float) -> Losses:
     one = torch.tensor(total)
-    seen = Diagnostics(torch.tensor([2.0, 4.0]), torch.tensor([0.0, 1.0]), one, -one, torch.tensor(same_slide))
-    spatial, count = one / 4, torch.tensor(2.0)
-    return Losses(one - spatial, one / 2, one / 4, count * spatial, count, 1.0, lambda: seen)
+    seen = {"positives": torch.tensor([2.0, 4.0]), "similarity": -one, "same_slide": torch.tensor(same_slide)}
+    near, count = one / 4, torch.tensor(2.0)
+    return Losses(one - near, {"far": Term(one / 2), "near": Term(count * near, count)}, lambda: seen)
 
 
 def test_steps_wait_on_a_gpu_and_are_logged_together(config: PretrainConfig, tmp_path: Path) -> None:
@@ -58,15 +58,13 @@ def test_steps_wait_on_a_gpu_and_are_logged_together(config: PretrainConfig, tmp
     log.flush()
     lines = [json.loads(line) for line in log.path.read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
-    assert lines[1]["loss"] == {"total": 2, "self": 1, "spatial": 0.5, "inner": 0.5}
-    assert [line["propagated_same_slide"] for line in lines] == [None, 0.5, None]
-    assert (
-        lines[0]["spatial_positives"] == 3 and lines[0]["propagated_positives"] == 0.5 and lines[0]["memory_mib"] == 7
-    )
+    assert lines[1]["loss"] == {"total": 2, "far": 1, "near": 0.5}
+    assert [line["same_slide"] for line in lines] == [None, 0.5, None]
+    assert lines[0]["positives"] == 3 and lines[0]["similarity"] == -1 and lines[0]["memory_mib"] == 7
     assert lines[0]["pair_similarity"] == 0 and lines[0]["spread"] == pytest.approx(2 * (3 / 16) ** 0.5)
     assert lines[0]["images_per_second"] > 0 and seen.means()["data_wait"] == lines[0]["data_wait"] == 0.25
     assert seen.means()["host_seconds"] == lines[0]["host_seconds"] == 0.5
-    assert tally.means()["total"] == 2 and seen.means()["propagated_same_slide"] == 0.5
+    assert tally.means()["total"] == 2 and seen.means()["same_slide"] == 0.5
     assert watch.read(tally, seen, wait=True) is None
 
 
@@ -129,15 +127,15 @@ def test_what_an_interrupted_part_of_a_run_said_is_in_run_json(
     config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A self term that never moves is said once, of the first epoch, though the process that saw it is gone."""
-    config = replace(config, epochs=3, ramp_epochs=0.0, lr=1e-9, bank_start="random")
-    stepped = Run.stepped
+    config = replace(config, ramp_epochs=0.0, lr=1e-9, bank_start="random")
+    stepped = Training.stepped
 
-    def interrupted(self: Run, batch: object, position: Position) -> None:
+    def interrupted(self: Training, batch: object, position: Position) -> None:
         stepped(self, batch, position)  # type: ignore[arg-type]
         if position.step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Run, "stepped", interrupted)
+    monkeypatch.setattr(Training, "stepped", interrupted)
     first = Silent()
     with pytest.raises(Interrupted):
         pretrain(config, first)

@@ -23,10 +23,12 @@ from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine.fit import Position
 from sgcl_cli.engine.loader import StoredPatches, epoch_order
 from sgcl_cli.errors import ArtefactError, ConfigError, Interrupted, TrainingError
+from sgcl_cli.method.objective import Embedded
+from sgcl_cli.method.sgcl import SGCL
 from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.nets.resnet import RESNETS, ResNet
 from sgcl_cli.progress import Silent
-from sgcl_cli.stages.pretrain import pretrain
+from sgcl_cli.stages.pretrain import experiment, pretrain
 from sgcl_cli.stages.pretrain import training as stage
 from sgcl_cli.stages.pretrain.dry_run import Cost
 
@@ -110,14 +112,14 @@ def test_stopped_after_any_step_and_resumed_equals_uninterrupted_to_the_bit(
     config = replace(config, base=base, bank_start=start)
     pretrain(config)
     broken = replace(config, out=str(tmp_path / "broken"))
-    stepped = stage.Run.stepped
+    stepped = stage.Training.stepped
 
-    def interrupted(self: stage.Run, batch: object, position: Position) -> None:
+    def interrupted(self: stage.Training, batch: object, position: Position) -> None:
         stepped(self, batch, position)  # type: ignore[arg-type]
         if position.step in (2, 3, 5, 7):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(stage.Run, "stepped", interrupted)
+    monkeypatch.setattr(stage.Training, "stepped", interrupted)
     for _ in range(4):
         with pytest.raises(Interrupted) as stop:
             pretrain(broken)
@@ -199,8 +201,10 @@ def test_coordinates_without_pixels(config: PretrainConfig, make_patches: Make) 
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
     config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = stage.Run.loss
-    monkeypatch.setattr(stage.Run, "loss", lambda self, b, p: whole(self, b, p) * (float("nan") if p.step == 4 else 1))
+    whole = stage.Training.loss
+    monkeypatch.setattr(
+        stage.Training, "loss", lambda self, b, p: whole(self, b, p) * (float("nan") if p.step == 4 else 1)
+    )
     with pytest.raises(TrainingError, match=r"the loss is nan at step 4 .*last good checkpoint is .*last.pt"):
         pretrain(config)
     assert load_checkpoint(Path(config.out) / "last.pt")["position"] == [1, 0, 3]
@@ -303,14 +307,14 @@ def test_terms_can_be_left_out(config: PretrainConfig, tmp_path: Path) -> None:
 
 def test_moco_takes_keys_from_the_network_that_follows(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    commit = stage.SGCL.commit
+    commit = SGCL.commit
 
-    def watched(self: stage.SGCL, index: torch.Tensor, v: torch.Tensor, *rest: torch.Tensor, **how: float) -> None:
-        commit(self, index, v, *rest, **how)
-        queued = bool(torch.isin(index, self.queue.index_Q).all())
-        seen.append((queued, torch.allclose(self.bank_v[index], v, atol=1e-6), v.requires_grad))
+    def watched(self: SGCL, index: torch.Tensor, new: Embedded, **how: float) -> None:
+        commit(self, index, new, **how)
+        queued = bool(torch.isin(index, self.base.queue.index_Q).all())
+        seen.append((queued, torch.allclose(self.bank_v[index], new.v, atol=1e-6), new.v.requires_grad))
 
-    monkeypatch.setattr(stage.SGCL, "commit", watched)
+    monkeypatch.setattr(SGCL, "commit", watched)
     pretrain(replace(config, base="moco", epochs=1, queue=16))
     assert seen and all(queued and same and not gradient for queued, same, gradient in seen)
     checkpoint = load_checkpoint(Path(config.out) / "last.pt")
@@ -331,8 +335,8 @@ def test_a_run_that_learned_nothing_says_so(config: PretrainConfig) -> None:
 def test_banks_that_do_not_fit_are_refused_before_they_are_made(
     config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage.engine, "free_bytes", lambda runtime: 1000)
-    monkeypatch.setattr(stage, "SGCL", lambda *_, **__: pytest.fail("allocated"))
+    monkeypatch.setattr(experiment.engine, "free_bytes", lambda runtime: 1000)
+    monkeypatch.setattr(SGCL, "__init__", lambda *_, **__: pytest.fail("allocated"))
     with pytest.raises(TrainingError, match="need 0.0 GiB, cpu has 0.0 GiB free .*--bank-dtype bfloat16, --ranking v"):
         pretrain(config)
 

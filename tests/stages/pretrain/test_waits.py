@@ -18,10 +18,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.counting import LOOKS
+from sgcl_cli.config import ObjectiveOptions, ViewOptions
 from sgcl_cli.engine.networks import KeyNetworks, Networks
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import ViewSettings, make_views
-from sgcl_cli.method.settings import Settings
+from sgcl_cli.method.objective import Embedded
+from sgcl_cli.method.resolve import resolve
 from sgcl_cli.method.sgcl import SGCL
 from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.nets.resnet import Projector
@@ -95,7 +97,7 @@ def moved(network: Net) -> Net:
 def objective_of(changes: dict[str, Any], n: int, batch: int = 32) -> SGCL:
     place = torch.arange(n)
     cell = torch.stack([place % 100, place // 100 % 50], 1).double()
-    settings, _ = Settings(**changes).resolve(n, 10, batch)
+    settings, _ = resolve(ObjectiveOptions(**{"negative_law": "beta", **changes}), n, 10, batch)
     objective = SGCL(settings, place // 5_000, cell, dim=128, hidden_dim=512, seed=0, device="cpu")
     if settings.clustered:
         objective.adopt(
@@ -111,9 +113,8 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
 
 
-def embedded(batch: int) -> tuple[torch.Tensor, ...]:
-    return (
-        torch.empty(batch, dtype=torch.int64, device=GPU),
+def embedded(batch: int) -> Embedded:
+    return Embedded(
         torch.empty(batch, 128, device=GPU, requires_grad=True),
         torch.empty(batch, 512, device=GPU),
         torch.empty(4, batch, 128, device=GPU, requires_grad=True),
@@ -131,29 +132,21 @@ def test_a_whole_step_depends_on_no_number_of_the_device(case: str) -> None:
         patches = torch.zeros(32, 64, 64, 3, dtype=torch.uint8, device=GPU)
         optimiser = torch.optim.SGD(networks.parameters(), lr=0.1, momentum=0.9)
         watcher.copies.clear()
-        settings = ViewSettings(view=56, corner=24, rotate90=0.5, stain_scale=0.1)
-        inner = objective.settings.inner
+        settings = ViewSettings.of(ViewOptions(view=56, corner=24, rotate90=0.5, stain_scale=0.1), 32)
+        inputs = objective.inputs(objective.settings)
         for step in range(9):  # draws are made for eight steps at a time
             views = make_views(
-                patches, np.arange(32), settings=settings, seed=0, epoch=0, corners=inner, second=keys is not None
+                patches, np.arange(32), settings=settings, seed=0, epoch=0, corners=inputs.corners, second=inputs.second
             )
-            query = networks(views.whole, views.corners)
-            new = (query if keys is None else keys.keys_of(views)).detached()
+            query, key = networks(views.whole, views.corners), None if keys is None else keys.keys_of(views)
+            new = (query if key is None else key).detached()
             index = torch.zeros(32, dtype=torch.int64, device=GPU)
-            losses = objective.losses(
-                index,
-                query.v,
-                query.h.detach(),
-                query.corners,
-                epoch=0.5,
-                step=step,
-                key_BD=None if keys is None else new.v,
-            )
+            losses = objective.losses(index, query._replace(h=query.h.detach()), key, epoch=0.5, step=step)
             optimiser.zero_grad()
-            losses.total_for(losses.spatial_count).backward()
+            losses.total.backward()
             optimiser.step()
-            assert (losses.diagnostics is not None) == objective.settings.spatial
-            objective.commit(index, new.v, new.h, new.corners)
+            assert bool(losses.watched) == objective.settings.spatial
+            objective.commit(index, new)
             if keys is not None:
                 keys.follow(networks, 0.999)
     assert dict(watcher.copies) == {"cpu to meta": 9}  # the parameters of the views
@@ -179,15 +172,15 @@ def test_what_waits_would_be_seen() -> None:
 @pytest.mark.parametrize("n", [20_000, 40_000])
 def test_an_objective_with_backward_is_at_most_150_operations(case: str, batch: int, n: int) -> None:
     objective = on_gpu(objective_of(CASES[case][0], n, batch))
-    index, v, h, corners = embedded(batch)
+    index, query = torch.empty(batch, dtype=torch.int64, device=GPU), embedded(batch)
     seed = torch.ones((), device=GPU)
     with Watcher() as watcher:
         for step in range(8):
-            losses = objective.losses(index, v, h, corners, epoch=0.5, step=step, key_BD=v.detach())
+            losses = objective.losses(index, query, query.detached(), epoch=0.5, step=step)
             losses.total.backward(seed)
     assert watcher.count / 8 <= 150
     with Watcher() as watcher:
-        objective.commit(index, v, h, corners)
+        objective.commit(index, query)
     assert watcher.count <= 32
 
 
@@ -195,7 +188,7 @@ def test_an_objective_with_backward_is_at_most_150_operations(case: str, batch: 
 @pytest.mark.parametrize("second", [False, True])
 def test_views_are_at_most_120_operations(batch: int, second: bool) -> None:
     patches = torch.zeros(batch, 64, 64, 3, dtype=torch.uint8)
-    settings = ViewSettings(view=56, corner=24)
+    settings = ViewSettings.of(ViewOptions(view=56, corner=24), 32)
     with Watcher() as watcher:
         make_views(patches, np.arange(batch), settings=settings, seed=0, epoch=0, second=second)
     assert watcher.count <= 120

@@ -5,15 +5,21 @@ from typing import Any
 
 import torch
 
+from sgcl_cli.config import ObjectiveOptions
+from sgcl_cli.method.objective import Inputs, Losses, Objective
+from sgcl_cli.method.resolve import resolve
 from sgcl_cli.method.settings import Settings
 from sgcl_cli.method.sgcl import SGCL
 from sgcl_cli.stages.pretrain.warnings import about_corpus, about_epoch
 
 
-def _objective(step: float = 1.0, n: int = 400, **changes: object) -> SGCL:
+def _over(settings: Settings, n: int, step: float = 1.0) -> SGCL:
     cell = torch.stack([torch.arange(n) % 20, torch.arange(n) // 20], 1).double() * step
-    settings, _ = Settings(**changes).resolve(n, 10, 8)
     return SGCL(settings, torch.zeros(n, dtype=torch.int64), cell, dim=8, hidden_dim=8, seed=0, device="cpu")
+
+
+def _objective(step: float = 1.0, n: int = 400, **changes: Any) -> SGCL:
+    return _over(resolve(ObjectiveOptions(**changes), n, 10, 8)[0], n, step)
 
 
 def test_a_sound_corpus_gives_no_warning() -> None:
@@ -50,8 +56,8 @@ def _said(changes: dict[str, Any] | None = None, epochs: int = 10, **settings: A
             loss[name] = value
         else:
             sound[name] = value
-    resolved, _ = Settings(**{"negatives": 96, **settings}).resolve(400, epochs, 8)
-    return about_epoch(sound, resolved, dim=128, epochs=epochs)
+    resolved, _ = resolve(ObjectiveOptions(**{"negatives": 96, "negative_law": "beta", **settings}), 400, epochs, 8)
+    return about_epoch(sound, _over(resolved, 400), dim=128, epochs=epochs)
 
 
 def test_a_sound_epoch_gives_no_warning() -> None:
@@ -123,3 +129,31 @@ def test_terms_are_judged_when_the_ramp_is_over_or_training_is() -> None:
 
 def test_a_self_term_is_judged_from_half_way_on() -> None:
     assert [len(_said({"self": 9.0}, epochs=epochs)) for epochs in (10, 11)] == [1, 0]
+
+
+class Other(Objective):
+    """An objective of another kind, which tells each of eight patches from the others."""
+
+    candidates = {"apart": 8}
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.n = settings, 400
+
+    @classmethod
+    def inputs(cls, settings: Settings) -> Inputs:
+        return Inputs()
+
+    def losses(self, *batch: Any, **when: Any) -> Losses:
+        raise NotImplementedError
+
+
+def test_what_is_said_of_an_objective_of_another_kind() -> None:
+    other = Other(resolve(ObjectiveOptions(ramp_epochs=0.0), 400, 10, 8)[0])
+    assert about_corpus(other) == []
+    summary = {"epoch": 5, "loss": {"total": 2.1, "apart": 2.1}, "spread": 0.6}
+    (warning,) = about_epoch(summary, other, dim=128, epochs=10)
+    assert warning.startswith("the apart term is at chance or above it: 2.10 in epoch 5, where ln(8) = 2.08")
+    assert "--weight-spatial" not in warning
+    assert about_epoch({**summary, "loss": {"total": 1.0, "apart": 1.0}}, other, dim=128, epochs=10) == []
+    (few,) = about_epoch({**summary, "loss": {"apart": 1.0}, "effective_rank_v": 5.0}, other, dim=128, epochs=10)
+    assert "under a tenth of 128. Try gentler colours" in few

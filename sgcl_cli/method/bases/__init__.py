@@ -1,0 +1,12 @@
+"""The bases that SGCL's terms can be added to: where L_self takes its keys from.
+
+A further base is a file beside these, a row in ``BASES`` and its name among the choices of ``--base``.
+"""
+
+from sgcl_cli.method.bases.base import Base, Slopes
+from sgcl_cli.method.bases.moco import Moco
+from sgcl_cli.method.bases.npid import Npid
+
+__all__ = ["BASES", "Base", "Moco", "Npid", "Slopes"]
+
+BASES: dict[str, type[Base]] = {"npid": Npid, "moco": Moco}
