@@ -29,9 +29,10 @@ from PIL import Image, UnidentifiedImageError
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.errors import ConfigError, LabelError, SlideError
+from sgcl_cli.slide.annotations.frames import OF_QUPATH, Frame
 from sgcl_cli.slide.annotations.outlines import Annotation, Areas, Points, Raster, Region, Ring
 
-OUTLINES = (".geojson", ".json")
+OUTLINES = OF_QUPATH
 MASKS = (".png", ".tif", ".tiff")
 EXTENSIONS = (*OUTLINES, ".xml", ".csv", *MASKS)
 
@@ -66,7 +67,7 @@ class Content:
     """
 
     sha256: str
-    annotation: Annotation | None
+    annotation: Areas | Points | None
     names: frozenset[str]
     values: NDArray[np.integer[Any]] | None = None
     passed_over: int = 0
@@ -132,34 +133,40 @@ def read(path: Path, reading: MaskReading) -> Content:
         values = _mask_values(path, data)
         classes = _mask_classes(values, reading)
         return _limited(path, Content(sha256, None, frozenset(classes.values()), values))
-    parsers: dict[str, Callable[[Path, bytes], tuple[Annotation, int]]] = {".xml": _asap, ".csv": _table}
+    parsers: dict[str, Callable[[Path, bytes], tuple[Areas | Points, int]]] = {".xml": _asap, ".csv": _table}
     annotation, passed_over = parsers.get(suffix, _geojson)(path, data)
     return _limited(path, Content(sha256, annotation, annotation.names, passed_over=passed_over))
 
 
 def placed(
-    content: Content, path: Path, reading: MaskReading, size: tuple[int, int], mpp: tuple[float, float]
-) -> Annotation:
-    """The annotation on its slide; only masks have to be fitted.
+    content: Content, path: Path, reading: MaskReading, frame: Frame, mpp: tuple[float, float]
+) -> tuple[Annotation, int]:
+    """The annotation on its slide, and how many of its objects lie off it and do not count.
 
-    :param size: (width, height) of the slide's level 0.
     :param mpp: (across, down) um per level-0 pixel.
-    :raises SlideError: a mask without resolution is not as large as its slide, in proportion.
+    :raises SlideError: a mask without resolution is not as large as what its frame covers.
     """
     if content.annotation is not None:
-        return content.annotation
+        return frame.placed(content.annotation)
     assert content.values is not None
     height, width = content.values.shape
-    if reading.mpp is not None:
-        scale = reading.mpp / mpp[0], reading.mpp / mpp[1]
-    else:
-        scale = size[0] / width, size[1] / height
-        if (width, height) != size:
-            raise SlideError(
-                f"{path.name} is {width} x {height} pixels, its slide {size[0]} x {size[1]}",
-                "give the resolution of the masks with --mask-mpp, or masks of the slides' full size",
-            )
-    return Raster(content.values, scale, _mask_classes(content.values, reading))
+    scale = (1.0, 1.0) if reading.mpp is None else (reading.mpp / mpp[0], reading.mpp / mpp[1])
+    if reading.mpp is None and (width, height) != frame.size:
+        raise SlideError(
+            f"{path.name} is {width} x {height} pixels, {_whole(frame)} {frame.size[0]} x {frame.size[1]}",
+            _remedy_of_size((width, height), frame),
+        )
+    return Raster(content.values, scale, _mask_classes(content.values, reading), frame.corner), 0
+
+
+def _whole(frame: Frame) -> str:
+    return "its slide" if frame.size == frame.slide else "the scanned part of its slide"
+
+
+def _remedy_of_size(size: tuple[int, int], frame: Frame) -> str:
+    if frame.bounds is not None and size == frame.bounds.size:
+        return "it is as large as the scanned part of the slide: use --annotations-origin bounds"
+    return "give the resolution of the masks with --mask-mpp, or masks of the slides' full size"
 
 
 def read_regions(path: Path) -> tuple[tuple[Region, ...], str]:

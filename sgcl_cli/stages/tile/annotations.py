@@ -16,12 +16,15 @@ from sgcl_cli.engine.pool import Lost, Progress, run_tasks
 from sgcl_cli.errors import ConfigError, LabelError, SlideError
 from sgcl_cli.slide.annotations import files as annotation_files
 from sgcl_cli.slide.annotations.files import MaskReading
-from sgcl_cli.slide.annotations.outlines import Annotation, Region
+from sgcl_cli.slide.annotations.frames import Frame, origin_of
+from sgcl_cli.slide.annotations.outlines import Annotation, Areas, Region
 from sgcl_cli.slide.open.discover import Entry
+from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.stages.tile import coordinates
 
 _READING_TIMEOUT = 600.0  # seconds
 _SHOWN = 3
+_CORNERS = {"bounds": "the corner of the scanned part, as in QuPath", "slide": "the slide's own corner, as in ASAP"}
 
 
 @dataclass(frozen=True)
@@ -136,39 +139,77 @@ def settle(config: TileConfig, entries: Sequence[Entry], workers: int) -> Drawin
     return Drawings(names, of, (*notes, *supplied.notes), supplied.refused)
 
 
-def annotation_of(
-    drawn: Drawn, config: TileConfig, size: tuple[int, int], mpp: tuple[float, float]
-) -> Annotation | None:
-    """Read a slide's annotation.
+@dataclass(frozen=True)
+class OnSlide:
+    """What was drawn, as it lies on its slide: level-0 pixels of the slide.
 
-    :param size: (width, height) of the slide's level 0.
-    :param mpp: (across, down) um per level-0 pixel.
-    :raises SlideError: it does not fit the slide, or has changed since it was checked.
+    :ivar annotation: None where the slide has none.
+    :ivar roi: the region of interest; None where the slide has none.
+    :ivar remarks: what of both does not count, or is doubtful.
     """
-    if drawn.annotation is None:
-        return None
-    reading = mask_reading(config)
+
+    annotation: Annotation | None = None
+    roi: tuple[Region, ...] | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def on_slide(drawn: Drawn, config: TileConfig, slide: Slide) -> OnSlide:
+    """Read what was drawn on a slide.
+
+    :raises SlideError: it does not fit the slide, cannot be read any more, or has changed since it was checked.
+    """
     try:
-        content = annotation_files.read(drawn.annotation.path, reading)
+        annotation, of_annotation = _annotation(drawn.annotation, config, slide)
+        roi, of_roi = _roi(drawn.roi, config, slide)
     except LabelError as error:
         raise SlideError(error.message, error.hint) from error
-    _check_unchanged(drawn.annotation, content.sha256)
-    return annotation_files.placed(content, drawn.annotation.path, reading, size, mpp)
+    return OnSlide(annotation, roi, tuple(filter(None, [*of_annotation, *of_roi])))
 
 
-def roi_of(drawn: Drawn) -> tuple[Region, ...] | None:
-    """Read a slide's region of interest; None where there is none.
+def _annotation(drawing: Drawing | None, config: TileConfig, slide: Slide) -> tuple[Annotation | None, list[str]]:
+    if drawing is None:
+        return None, []
+    reading, path = mask_reading(config), drawing.path
+    content = annotation_files.read(path, reading)
+    _check_unchanged(drawing, content.sha256)
+    frame = Frame.of(path, slide.size, slide.bounds, config.annotations_origin)
+    annotation, off = annotation_files.placed(content, path, reading, frame, slide.mpps)
+    areas = annotation.regions if isinstance(annotation, Areas) else ()
+    return annotation, [_said_off(path, off), frame.doubt(path, areas, "--annotations-origin")]
 
-    :raises SlideError: it cannot be read any more, or has changed since it was checked.
+
+def _roi(drawing: Drawing | None, config: TileConfig, slide: Slide) -> tuple[tuple[Region, ...] | None, list[str]]:
+    if drawing is None:
+        return None, []
+    regions, sha256 = annotation_files.read_regions(drawing.path)
+    _check_unchanged(drawing, sha256)
+    frame = Frame.of(drawing.path, slide.size, slide.bounds, config.roi_origin)
+    kept, off = frame.regions(regions)
+    return kept, [_said_off(drawing.path, off), frame.doubt(drawing.path, kept, "--roi-origin")]
+
+
+def _said_off(path: Path, count: int) -> str:
+    return f"{count} objects of {path.name} lie off the slide and do not count" if count else ""
+
+
+def said_origins(drawings: Drawings, config: TileConfig, cropped: Sequence[str]) -> list[str]:
+    """From where coordinates were counted on slides of which a part was scanned, a line for each kind of file.
+
+    :param cropped: the ids of those slides.
     """
-    if drawn.roi is None:
-        return None
-    try:
-        regions, sha256 = annotation_files.read_regions(drawn.roi.path)
-    except LabelError as error:
-        raise SlideError(error.message, error.hint) from error
-    _check_unchanged(drawn.roi, sha256)
-    return regions
+    said = []
+    for what, asked in (("annotation", config.annotations_origin), ("roi", config.roi_origin)):
+        slides: dict[str, list[str]] = {}
+        for slide_id in cropped:
+            drawing: Drawing | None = getattr(drawings.drawn(slide_id), what)
+            if drawing is not None:
+                slides.setdefault(origin_of(drawing.path, asked), []).append(slide_id)
+        said += [
+            f"--{_option(what)}: on {len(names)} slides with openslide.bounds-* coordinates count from {_CORNERS[origin]}: "
+            f"{_listed(names)}"
+            for origin, names in sorted(slides.items())
+        ]
+    return said
 
 
 def mask_reading(config: TileConfig) -> MaskReading:

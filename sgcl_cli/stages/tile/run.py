@@ -30,10 +30,20 @@ from sgcl_cli.slide.open.backends.openslide import dicom_series
 from sgcl_cli.slide.open.discover import Entry, discover
 from sgcl_cli.slide.open.files import companions, identity
 from sgcl_cli.slide.open.reader import LEVEL_0_UPSAMPLING
-from sgcl_cli.stages.tile.annotations import Drawings, renamed, settle
+from sgcl_cli.stages.tile.annotations import Drawings, renamed, said_origins, settle
 from sgcl_cli.stages.tile.claims import Elsewhere, Work, claimed, exclusively, shard_of
 from sgcl_cli.stages.tile.page import write_page
-from sgcl_cli.stages.tile.slide import TRIED, Job, Row, Survey, class_counts, patches_path, survey_slide, tile_slide
+from sgcl_cli.stages.tile.slide import (
+    TRIED,
+    Job,
+    Row,
+    Survey,
+    class_counts,
+    patches_path,
+    spoken_bounds,
+    survey_slide,
+    tile_slide,
+)
 
 _SERIES_TIMEOUT = 60.0  # seconds
 _MUCH_INK = 0.01  # of the tissue
@@ -103,6 +113,8 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
     mixture = _mixture(tally.rows)
     if mixture:
         reporter.warn(mixture)
+    for note in said_origins(drawings, config, [row.slide_id for row in tally.rows if row.bounds]):
+        reporter.note(note)
     outcome = _outcome(config, tally, len(entries), record)
     if not config.dry_run:
         _close(out, config, drawings, tally, {entry.slide_id for entry in entries}, outcome, record)
@@ -231,6 +243,7 @@ def _row_of(made: PatchFile) -> Row:
         id=made.id,
         tissue_preset=made.source.get("tissue_preset", ""),
         ink_mm2=made.source.get("ink_mm2"),
+        bounds=spoken_bounds(made.source.get("bounds")),
         remarks=made.source.get("remarks", ""),
         labels=None if made.label is None else class_counts(made.label, made.label_names),
     )

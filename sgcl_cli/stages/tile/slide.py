@@ -25,7 +25,7 @@ from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import jpeg, overlay
-from sgcl_cli.slide.annotations.outlines import Labels, label_patches, region_mask
+from sgcl_cli.slide.annotations.outlines import Annotation, Labels, Region, label_patches, region_mask
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
 from sgcl_cli.slide.lattice import shares as lattice_shares
 from sgcl_cli.slide.open.discover import Entry
@@ -37,7 +37,7 @@ from sgcl_cli.slide.read.threads import Threads
 from sgcl_cli.slide.tissue import focus, nuclei
 from sgcl_cli.slide.tissue.tissue import Ink, Segmentation, segment
 from sgcl_cli.stages.tile import coordinates
-from sgcl_cli.stages.tile.annotations import Drawn, annotation_of, roi_of
+from sgcl_cli.stages.tile.annotations import Drawn, on_slide
 
 _PICTURE_QUALITY = 85
 TRIED = 5  # patches of each slide in a dry run
@@ -62,6 +62,7 @@ class Row:
     coordinate file; ``path`` in the source of the patches file says how it was read.
     ``ink_mm2`` is the area of pen marks, which is no tissue; None where they are not looked for.
     ``tissue_preset`` is what tissue was told by, "" where a region of interest stands for it or nothing was looked for.
+    ``bounds`` is the part that was scanned, as x y width height in level-0 pixels, where the slide records one.
     ``remarks`` is what the slide's file says of itself that does not count, or what makes it doubtful.
     ``labels`` counts the patches of each class that occurs. ``seconds`` and ``peak_mib`` (of the worker so far) belong to the
     run that made the file.
@@ -85,6 +86,7 @@ class Row:
     id: str = ""
     tissue_preset: str = ""
     ink_mm2: float | None = None
+    bounds: str = ""
     remarks: str = ""
     labels: dict[str, int] | None = None
     seconds: float | None = None
@@ -107,7 +109,7 @@ def tile_slide(progress: Progress, job: Job) -> Row:
             reading = _read(writer, slide, lattice, geometry, config, progress, threads)
             if reading.unreadable:
                 lattice = lattice.where(reading.readable)
-                labels = _labels(slide, job, lattice, geometry)
+                labels = None if labels is None else labels.where(reading.readable)
             row = replace(
                 _counted(row, job, found.tissue, lattice, labels),
                 unreadable=len(reading.unreadable),
@@ -115,13 +117,17 @@ def tile_slide(progress: Progress, job: Job) -> Row:
             )
             label = None if labels is None else labels.label
             picture = overlay.draw(thumbnail.pixels, found.tissue, lattice, geometry.sides, thumbnail.scale, label)
-            contours = json.dumps(overlay.outlines(found.tissue, thumbnail.scale), separators=(",", ":"))
+            outlines = overlay.outlines(
+                found.tissue, thumbnail.scale, (0, 0) if slide.bounds is None else slide.bounds.corner
+            )
             store.write_bytes(
                 out / "thumbnails" / f"{row.slide_id}.jpg", jpeg.encode(thumbnail.pixels, _PICTURE_QUALITY)
             )
             store.write_bytes(out / "overlays" / f"{row.slide_id}.jpg", jpeg.encode(picture, _PICTURE_QUALITY))
             if job.drawn.coords is None and not _is_given(out / "contours", config):
-                store.write_text(out / "contours" / f"{row.slide_id}.geojson", contours)
+                store.write_text(
+                    out / "contours" / f"{row.slide_id}.geojson", json.dumps(outlines, separators=(",", ":"))
+                )
             shares = _shares(found, slide.size, geometry, lattice, labels, reading)
             _finish(writer, slide, job, row, geometry, lattice, reading, label, shares)
     return replace(row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
@@ -218,8 +224,10 @@ def _lay(
     else:
         geometry = foreign.geometry
     row = _plan(slide, job, geometry)
+    drawn = on_slide(job.drawn, job.config, slide)
+    row = replace(row, remarks="; ".join(filter(None, [row.remarks, *drawn.remarks])))
     thumbnail = overview.thumbnail(slide, threads)
-    found = _where(slide, thumbnail, job)
+    found = _where(slide, thumbnail, job, drawn.roi)
     if _ink_of(job) == "auto":
         row = replace(row, ink_mm2=round(float(found.ink.sum()) * thumbnail.mpp**2 / 1e6, 4))
     if slide.mpp_source == "given" and (doubt := _doubt_of_mpp(slide, thumbnail, found.tissue)):
@@ -235,7 +243,7 @@ def _lay(
     else:
         found, lattice = replace(found, tissue=np.zeros_like(found.tissue)), foreign.lattice
         row = replace(row, overhanging=foreign.overhanging)
-    labels = _labels(slide, job, lattice, geometry)
+    labels = _labels(drawn.annotation, slide, job, lattice, geometry)
     return _counted(row, job, found.tissue, lattice, labels), geometry, thumbnail, found, lattice, labels
 
 
@@ -291,6 +299,7 @@ def _plan(slide: Slide, job: Job, geometry: Geometry) -> Row:
         mpp_source=slide.mpp_source,
         mpp_actual=max(geometry.mpp, slide.mpp * slide.downsamples[level]),
         level=level,
+        bounds=spoken_bounds(slide.bounds),
         tissue_mm2=None,
         identity=unique,
         remarks="; ".join(slide.remarks),
@@ -302,6 +311,11 @@ def _plan(slide: Slide, job: Job, geometry: Geometry) -> Row:
     )
 
 
+def spoken_bounds(bounds: Sequence[int] | None) -> str:
+    """The scanned part as slides.csv has it; "" where the slide records none."""
+    return "" if bounds is None else " ".join(map(str, bounds))
+
+
 def _given(entry: Entry) -> list[str]:
     """What the table says of a slide, as its patches' id depends on it."""
     return [f"{name} {value}" for name, value in entry.given.items() if value is not None]
@@ -311,7 +325,7 @@ def _ink_of(job: Job) -> Ink:
     return job.config.ink if job.entry.ink is None else job.entry.ink
 
 
-def _where(slide: Slide, thumbnail: Thumbnail, job: Job) -> Segmentation:
+def _where(slide: Slide, thumbnail: Thumbnail, job: Job, regions: tuple[Region, ...] | None) -> Segmentation:
     """Where patches may lie: tissue, or the region of interest, or tissue within it."""
     given, config = job.entry, job.config
     found = segment(
@@ -323,7 +337,6 @@ def _where(slide: Slide, thumbnail: Thumbnail, job: Job) -> Segmentation:
         ink=_ink_of(job),
         finer=overview.finer(slide, thumbnail),
     )
-    regions = roi_of(job.drawn)
     if regions is None:
         return found
     height, width = thumbnail.pixels.shape[:2]
@@ -331,11 +344,12 @@ def _where(slide: Slide, thumbnail: Thumbnail, job: Job) -> Segmentation:
     return replace(found, tissue=inside if config.roi_mode == "replace" else inside & found.tissue)
 
 
-def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> Labels | None:
+def _labels(
+    annotation: Annotation | None, slide: Slide, job: Job, lattice: Lattice, geometry: Geometry
+) -> Labels | None:
     """The patches' classes; None where the cohort has no annotations."""
     if job.drawn.names is None:
         return None
-    annotation = annotation_of(job.drawn, job.config, slide.size, slide.mpps)
     return label_patches(annotation, job.drawn.names, job.config.label_rule, lattice, geometry, slide.size)
 
 
@@ -528,6 +542,7 @@ def _finish(
                 "tissue_mm2": row.tissue_mm2,
                 "ink_mm2": row.ink_mm2,
                 "remarks": row.remarks,
+                "bounds": None if slide.bounds is None else list(slide.bounds),
                 **job.drawn.as_source(),
                 "path": reading.path,
                 "path_why": reading.why,

@@ -13,6 +13,7 @@ from PIL import Image
 from sgcl_cli.errors import ConfigError, LabelError, SlideError
 from sgcl_cli.slide.annotations import files
 from sgcl_cli.slide.annotations.files import MaskReading
+from sgcl_cli.slide.annotations.frames import Frame
 from sgcl_cli.slide.annotations.outlines import Areas, Points, Raster
 
 SQUARE = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]
@@ -60,6 +61,10 @@ def collection(*features: dict) -> str:
 
 def read(path: Path, **reading) -> files.Content:
     return files.read(path, MaskReading(**reading))
+
+
+def frame(size: tuple[int, int]) -> Frame:
+    return Frame.of(Path("a.png"), size, None, None)
 
 
 def write(path: Path, text: str | bytes) -> Path:
@@ -180,12 +185,13 @@ def test_mask_images_of_every_depth_and_palettes(tmp_path):
     assert read(tmp_path / "deep.png").names == {"700", "25500"} and read(tmp_path / "bits.png").names == {"1"}
     content = read(tmp_path / "grey.png", classes={255: "tumour", 0: "other"})
     assert content.names == {"tumour", "other"}
-    raster = files.placed(content, tmp_path / "grey.png", MaskReading(None, {255: "tumour"}), (40, 30), (0.5, 0.5))
+    path = tmp_path / "grey.png"
+    raster, _ = files.placed(content, path, MaskReading(None, {255: "tumour"}), frame((40, 30)), (0.5, 0.5))
     assert isinstance(raster, Raster) and raster.scale == (1, 1) and raster.classes == {255: "tumour"}
-    given = files.placed(content, tmp_path / "grey.png", MaskReading(4.0), (317, 239), (0.5, 0.5))
+    given, _ = files.placed(content, path, MaskReading(4.0), frame((317, 239)), (0.5, 0.5))
     assert isinstance(given, Raster) and given.scale == (8, 8) and given.classes == {7: "7", 255: "255"}
     with pytest.raises(SlideError, match=r"grey.png is 40 x 30 pixels, its slide 317 x 239") as caught:
-        files.placed(content, tmp_path / "grey.png", MaskReading(), (317, 239), (0.5, 0.5))
+        files.placed(content, path, MaskReading(), frame((317, 239)), (0.5, 0.5))
     assert "--mask-mpp" in caught.value.hint
 
 

@@ -36,8 +36,10 @@ class Masked:
         """The class of each pixel of a patch, int64 (size, size), -1 for none: that of the mask's pixel at its centre."""
         values = self.raster.values
         steps = self.file.sides / size
-        corner = self.file.coords[row]
-        across, down = ((corner[axis] + (np.arange(size) + 0.5) * steps[axis]).astype(np.int64) for axis in (0, 1))
+        corner = self.file.coords[row] - np.asarray(self.raster.corner)
+        across, down = (
+            np.floor(corner[axis] + (np.arange(size) + 0.5) * steps[axis]).astype(np.int64) for axis in (0, 1)
+        )
         inside = ((down >= 0) & (down < values.shape[0]))[:, None] & ((across >= 0) & (across < values.shape[1]))
         seen = values[np.clip(down, 0, values.shape[0] - 1)[:, None], np.clip(across, 0, values.shape[1] - 1)]
         truth = np.full((size, size), -1, dtype=np.int64)
@@ -146,13 +148,7 @@ def _matched(
         if file.slide_id not in rasters:
             continue
         values = rasters[file.slide_id]
-        height, width = values.shape
-        size = file.geometry.get("level0_width", width), file.geometry.get("level0_height", height)
-        if (width, height) != size:
-            raise LabelError(
-                f"{paths[file.slide_id].name} is {width} x {height} pixels, its slide {size[0]} x {size[1]}",
-                "give masks of the slides' full size",
-            )
+        corner = _corner(config, file, values.shape, paths[file.slide_id])
         if not len(file):
             lone.append(file.slide_id)
             continue
@@ -160,8 +156,29 @@ def _matched(
         patient = file.slide_id if row is None else row.patient_id
         group = patient if config.cv == "patient" else (row.site if row and row.site else "")
         own = {value: name for value, name in kinds.items() if (values == value).any()}
-        found.append(Masked(len(found), file, patient, group, Raster(values, (1.0, 1.0), own)))
+        found.append(Masked(len(found), file, patient, group, Raster(values, (1.0, 1.0), own, corner)))
     return tuple(found), lone
+
+
+def _corner(config: EvaluateConfig, file: PatchFile, shape: tuple[int, ...], path: Path) -> tuple[float, float]:
+    """Where a mask's top-left corner lies on its slide, level-0 pixels.
+
+    :param shape: (H, W) of the mask.
+    :raises LabelError: the mask is not as large as what it should cover.
+    """
+    height, width = shape
+    x, y, *scanned = file.source.get("bounds") or (0, 0, width, height)
+    whole = [file.geometry.get("level0_width", width), file.geometry.get("level0_height", height)]
+    in_part = config.mask_origin == "bounds" and file.source.get("bounds") is not None
+    size, other = (scanned, whole) if in_part else (whole, scanned)
+    if [width, height] != size:
+        what = "the scanned part of its slide" if in_part else "its slide"
+        hint = f"use --mask-origin {'slide' if in_part else 'bounds'}: it is as large as that"
+        raise LabelError(
+            f"{path.name} is {width} x {height} pixels, {what} {size[0]} x {size[1]}",
+            hint if [width, height] == other and file.source.get("bounds") else "give masks of the slides' full size",
+        )
+    return (x, y) if in_part else (0, 0)
 
 
 def _check(masks: Masks, config: EvaluateConfig) -> None:
