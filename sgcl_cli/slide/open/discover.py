@@ -127,10 +127,22 @@ def _walk(folder: Path, passed: Counter[str]) -> Iterator[Path]:
             path = here / name
             if name.startswith("."):
                 continue
-            if path.suffix.lower() in EXTENSIONS:
+            if _is_mask(path, files):
+                passed["mask beside its slide"] += 1
+            elif path.suffix.lower() in EXTENSIONS:
                 yield path
             else:
                 passed[path.suffix.lower() or "without extension"] += 1
+
+
+def _is_mask(path: Path, files: Sequence[str]) -> bool:
+    """Whether a file is called like the mask of a slide in its folder: ``a_mask.tif`` beside ``a.svs``."""
+    owner = path.stem.removesuffix("_mask")
+    return (
+        owner != path.stem
+        and path.suffix.lower() in (".tif", ".tiff")
+        and any(Path(name).stem == owner and Path(name).suffix.lower() in EXTENSIONS for name in files)
+    )
 
 
 def _is_our_output(folder: Path) -> bool:

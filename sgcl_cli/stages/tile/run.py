@@ -135,7 +135,8 @@ def _unfinished(entries: Sequence[Entry], config: TileConfig, drawings: Drawings
     if config.overwrite:
         return jobs
     for path in layout.files(folder):
-        _take_existing(path, jobs.pop(layout.slide_id(path), None), config, drawings, tally)
+        if layout.slide_id(path) not in drawings.refused:
+            _take_existing(path, jobs.pop(layout.slide_id(path), None), config, drawings, tally)
     return jobs
 
 

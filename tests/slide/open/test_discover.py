@@ -206,3 +206,11 @@ def test_one_named_file_of_a_dicom_series_stands_for_all(tmp_path: Path):
     (tmp_path / "table.csv").write_text("path,slide_id\none,case\n")
     with pytest.raises(ConfigError, match="row 2 names the folder one"):
         find(table=tmp_path / "table.csv", series=series)
+
+
+def test_masks_beside_their_slides_are_no_slides(tmp_path: Path):
+    touch(tmp_path, "a.svs", "a_mask.tif", "b_mask.tif", "c.ndpi", "c_mask.svs", "d/a_mask.tiff", "e_mask.TIF", "e.TIF")
+    found = find(tmp_path)
+    assert ids(found) == ["a", "b_mask", "c", "c_mask", "e", "a_mask"]
+    assert found.passed_over == "passed over 2 (2 mask beside its slide)"
+    assert ids(find(tmp_path / "a_mask.tif")) == ["a_mask"]

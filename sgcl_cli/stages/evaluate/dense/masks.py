@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts.labels import Columns, LabelRow, Labels, read_labels
 from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
+from sgcl_cli.artefacts.spelling import lookalikes, spoken
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import LabelError
 from sgcl_cli.slide.annotations import files
 from sgcl_cli.slide.annotations.files import MaskReading
+from sgcl_cli.slide.annotations.find import Found, find
 from sgcl_cli.slide.annotations.outlines import Raster
 
 _NAMED = 5
@@ -84,7 +86,8 @@ def open_masks(config: EvaluateConfig, index: PatchIndex) -> Masks:
         ``--mask-values`` names; with ``--cv site`` a slide without site or a patient at two.
     """
     named = None if config.mask_values is None else files.parse_mask_values(config.mask_values)
-    paths, strangers = _found(config, index)
+    found = _found(config, index)
+    paths = found.files
     rasters, hashes, pixels = {}, [], dict[int, int]()
     for slide_id, path in sorted(paths.items()):
         content = files.read(path, MaskReading(None, named))
@@ -106,18 +109,21 @@ def open_masks(config: EvaluateConfig, index: PatchIndex) -> Masks:
         left_out="sites" if config.cv == "site" else "patients" if table and table.has_patients else "slides",
         uncounted={v: n / sum(pixels.values()) for v, n in sorted(pixels.items()) if v not in kinds},
         id=hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
-        warnings=tuple(_warnings(index, paths, strangers, kinds, pixels, table, lone)),
+        warnings=tuple(_warnings(index, found, kinds, pixels, table, lone)),
     )
     _check(masks, config)
     return masks
 
 
-def _found(config: EvaluateConfig, index: PatchIndex) -> tuple[dict[str, Path], list[str]]:
+def _found(config: EvaluateConfig, index: PatchIndex) -> Found:
     """The mask of each slide, and files of none; PNG files where there are any, since slides themselves may be TIFF."""
     assert config.dense is not None
     folder = Path(config.dense)
     png = folder.is_dir() and any(path.suffix.lower() == ".png" for path in folder.iterdir())
-    return files.find(folder, index.slide_ids, [], (".png",) if png else (".tif", ".tiff"))
+    found = find(folder, index.slide_ids, [], (".png",) if png else (".tif", ".tiff"))
+    for slide_id, names in found.doubled.items():
+        raise LabelError(f"{folder} has two files for slide {slide_id}: {' and '.join(names[:2])}", "remove one")
+    return found
 
 
 def _classes(kinds: Mapping[int, str], pixels: Mapping[int, int]) -> tuple[str, ...]:
@@ -201,24 +207,24 @@ def _check(masks: Masks, config: EvaluateConfig) -> None:
 
 def _warnings(
     index: PatchIndex,
-    paths: Mapping[str, Path],
-    strangers: Sequence[str],
+    found: Found,
     kinds: Mapping[int, str],
     pixels: Mapping[int, int],
     table: Labels | None,
     lone: Sequence[str],
 ) -> list[str]:
     absent = [f"{value}={name}" for value, name in kinds.items() if value not in pixels]
-    bare = sorted(set(index.slide_ids) - set(paths))
-    unlisted = [] if table is None else sorted(set(paths) - set(table.by_slide()))
+    bare = sorted(set(index.slide_ids) - set(found.files))
+    unlisted = [] if table is None else sorted(set(found.files) - set(table.by_slide()))
     said = {
-        "masks are of no slide with patches": strangers,
+        "masks are of no slide with patches": found.strangers,
         "slides have no mask and are left out": bare,
         "slides with a mask have no patches": lone,
         "values of --mask-values are in no mask": absent,
         f"slides with a mask are not in {table.path.name if table else ''}, each counts as a patient of its own": unlisted,
     }
-    return [f"{len(names)} {what}: {_listed(names)}" for what, names in said.items() if names]
+    alike = [f"classes differ only in case or blanks: {spoken(group)}" for group in lookalikes(kinds.values())]
+    return [*(f"{len(names)} {what}: {_listed(names)}" for what, names in said.items() if names), *alike]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -252,6 +252,17 @@ def test_masks_of_the_scanned_part_count_from_its_corner(tmp_path: Path) -> None
         masks_of(tmp_path, tmp_path)
 
 
+def test_classes_that_look_alike_and_two_masks_of_a_slide_are_told(data: Path, tmp_path: Path) -> None:
+    masks = masks_of(data, tmp_path, mask_values="1=Tumour,2=tumour,9=other")
+    assert "classes differ only in case or blanks: 'Tumour' and 'tumour'" in masks.warnings
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for name in ("a.png", "a_mask.png"):
+        (folder / name).write_bytes((data / "masks/a.mask.png").read_bytes())
+    with pytest.raises(LabelError, match=r"two files for slide a: a.png and a_mask.png"):
+        masks_of(data, tmp_path, dense=str(folder))
+
+
 def test_masks_that_cannot_be_used_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="none of the classes; their values are 1, 2, 9"):
         masks_of(data, tmp_path, mask_values="255=tumour,0=other")
