@@ -1,10 +1,11 @@
-"""What can go wrong, told once to the person who can mend it.
+"""The exceptions that sgcl raises; each has a message and a hint.
 
 SgclError
 ├── ConfigError      exit 2   an option, a configuration file, or an output made under other settings
 ├── LabelError       exit 2   labels or splits that cannot be evaluated honestly
 ├── SlideError       exit 1   one slide: not a slide, unreadable, no resolution, too coarse
 ├── ArtefactError    exit 1   a file of ours (or a peer's) is missing, damaged, foreign or cannot be written
+│   └── WriteError              the disk is full, or the folder may not be written to
 ├── TrainingError    exit 1   training cannot go on: non-finite loss, too few patches, no such device
 └── ElsewhereError   exit 1   another process of the same run failed, and says why
 
@@ -54,6 +55,10 @@ class SlideError(SgclError):
 
 class ArtefactError(SgclError):
     """An artefact is missing, damaged, foreign, or cannot be written."""
+
+
+class WriteError(ArtefactError):
+    """A file cannot be written: the disk is full, or the folder is not to be written to. Other files would fail as well."""
 
 
 class TrainingError(SgclError):

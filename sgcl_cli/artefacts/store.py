@@ -23,7 +23,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from sgcl_cli.errors import ArtefactError, LabelError
+from sgcl_cli.errors import ArtefactError, LabelError, WriteError
 
 TEXT = "text"
 _LONGEST_REASON = 200  # characters of what HDF5 says
@@ -208,7 +208,7 @@ def verify(path: Path, schema: Schema) -> None:
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path``; on a clean exit it is flushed to disk and takes the final name, else it is removed.
 
-    :raises ArtefactError: the folder cannot be written, or the disk is full.
+    :raises WriteError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
     temporary = temporary_name(path)
@@ -227,13 +227,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def writing(path: str | Path) -> Iterator[None]:
     """Translate what the operating system says about writing ``path``.
 
-    :raises ArtefactError: disk full, no permission, not a folder, name too long.
+    :raises WriteError: disk full, no permission, not a folder, name too long.
     """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            raise ArtefactError(
+            raise WriteError(
                 f"the disk is full while writing {path}",
                 "free space and run the same command again; what is finished stays",
             ) from error
@@ -247,7 +247,7 @@ def writing(path: str | Path) -> Iterator[None]:
             errno.ENOENT,
         ):
             reason = os.strerror(error.errno)
-            raise ArtefactError(
+            raise WriteError(
                 f"cannot write {path}: {reason}", "choose a folder that you may write to with --out"
             ) from error
         raise

@@ -10,7 +10,7 @@ import pytest
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.store import Attribute, Column, Schema
-from sgcl_cli.errors import ArtefactError, LabelError
+from sgcl_cli.errors import ArtefactError, LabelError, WriteError
 
 SCHEMA = Schema(
     "test.thing",
@@ -76,13 +76,13 @@ def test_an_error_inside_leaves_the_old_file(tmp_path: Path) -> None:
     ("code", "message"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "Read-only"), (errno.EACCES, "Permission")]
 )
 def test_what_the_system_says_is_translated(tmp_path: Path, code: int, message: str) -> None:
-    with pytest.raises(ArtefactError, match=message), store.atomic(tmp_path / "x"):
+    with pytest.raises(WriteError, match=message), store.atomic(tmp_path / "x"):
         raise OSError(code, os.strerror(code))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_really_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="the disk is full"), store.writing("x"), open("/dev/full", "wb") as file:
+    with pytest.raises(WriteError, match="the disk is full"), store.writing("x"), open("/dev/full", "wb") as file:
         file.write(b"0" * 2**20)
 
 

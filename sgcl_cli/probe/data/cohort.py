@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet
 from sgcl_cli.artefacts.labels import LabelRow, Labels, plain_id
+from sgcl_cli.artefacts.spelling import lookalikes, spoken
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe.data.audit import Audit
 from sgcl_cli.probe.data.duplicates import audit_duplicates
+from sgcl_cli.probe.data.spelling import audit_spelling
 
 Level = Literal["slide", "patch"]
 Task = Literal["binary", "multiclass", "regression", "survival"]
@@ -211,8 +213,9 @@ def by_slide(
     if unlabelled:
         audit.warn("missing_labels", f"{len(unlabelled)} slides with features have no label: {_listed(unlabelled)}")
     audit_duplicates([(name, table[name].patient_id, files[name]) for name in matched], audit)
-    audit.stop_on_errors()
     rows = [table[name] for name in matched]
+    _audit_spelling([row.label or "" for row in rows], rows, audit)
+    audit.stop_on_errors()
     given = any(row.split for row in rows)
     splits = [sides[row.slide_id] if sides else row.split or "" for row in rows]
     cohort = Cohort(
@@ -302,6 +305,7 @@ def by_patch(sources: Sequence[FeatureSource], labels: Labels | None, *, task: s
     if sides_of_patches is not None and sides:
         _audit_class_names(texts, sides_of_patches, audit)
     audit_duplicates([(name, "", files[name]) for name in used if files[name].name is None], audit)
+    _audit_spelling(texts.tolist(), [table[name] for name in used if name in table], audit)
     audit.stop_on_errors()
     classes = class_names(texts.tolist(), task)
     number = {name: index for index, name in enumerate(classes)}
@@ -441,6 +445,12 @@ def _patch_sites(
     return np.concatenate([np.full(len(rows[name]), sites[name]) for name in used])
 
 
+def _audit_spelling(classes: Iterable[str], rows: Sequence[LabelRow], audit: Audit) -> None:
+    audit_spelling("classes", classes, audit)
+    audit_spelling("patients", (row.patient_id for row in rows), audit)
+    audit_spelling("sites", (row.site or "" for row in rows), audit)
+
+
 def _audit_class_names(texts: NDArray[np.str_], split: NDArray[np.str_], audit: Audit) -> None:
     train, test = (set(texts[split == side].tolist()) for side in ("train", "test"))
     if test - train:
@@ -448,7 +458,8 @@ def _audit_class_names(texts: NDArray[np.str_], split: NDArray[np.str_], audit: 
             "classes",
             f"classes of --test that --train does not have: {_listed(sorted(test - train))}; "
             f"--train has {_listed(sorted(train))}",
-            "class names must be the same on both sides",
+            "class names must be the same on both sides"
+            + "".join(f"; {spoken(group)} differ only in case or blanks" for group in lookalikes(train | test)),
         )
     if train - test:
         audit.warn("classes", f"classes of --train that --test does not have: {_listed(sorted(train - test))}")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide.open.backends import image, openslide, strips
 from sgcl_cli.slide.open.backends.base import Backend, Library
+from sgcl_cli.slide.open.bounds import Bounds, bounds
 from sgcl_cli.slide.open.files import check_readable
 from sgcl_cli.slide.open.levels import WINDOW, contrast, differs, mismatch
 from sgcl_cli.slide.open.resolution import MppSource, positive, resolution
@@ -83,6 +84,7 @@ class Slide:
     :ivar unusable: why a level does not count, by level: it is no reduced copy of level 0. It is never read.
     :ivar background: RGB of what the scanner did not scan.
     :ivar magnification: the objective's power, where recorded.
+    :ivar bounds: the part that was scanned, where recorded.
     """
 
     def __init__(self, path: Path, *, given_mpp: float | None = None, default_mpp: float | None = None) -> None:
@@ -106,6 +108,7 @@ class Slide:
             self.unusable: dict[int, str] = {level: why for level, why in found if why}
             self.background = _background(properties)
             self.magnification = positive(properties.get("openslide.objective-power"))
+            self.bounds: Bounds | None = bounds(properties)
             self.mpps: tuple[float, float]
             self.mpp_source: MppSource
             self.mpps, self.mpp_source = resolution(path, properties, given_mpp, default_mpp)

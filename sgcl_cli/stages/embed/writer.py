@@ -17,7 +17,7 @@ from sgcl_cli.artefacts.features import FeatureWriter
 from sgcl_cli.artefacts.results import Failure
 from sgcl_cli.engine.loader import Failed, Missing
 from sgcl_cli.engine.readers import WorkerLostError
-from sgcl_cli.errors import ArtefactError, SgclError
+from sgcl_cli.errors import ArtefactError, SgclError, WriteError
 from sgcl_cli.progress import Task
 from sgcl_cli.stages.embed.bags import Bag
 
@@ -118,7 +118,7 @@ class FeatureFiles:
     def _advance(self, bag: Bag) -> None:
         """Write what is in turn, and finish the file where that was all.
 
-        :raises ArtefactError: the disk is full or cannot be written to, which no other bag would survive either.
+        :raises WriteError: the disk is full or cannot be written to, which no other bag would survive either.
         """
         growing = self._growing(bag)
         try:
@@ -126,9 +126,9 @@ class FeatureFiles:
             if growing.writer.position < bag.count:
                 return
             self._finish(bag, growing)
+        except WriteError:
+            raise
         except ArtefactError as error:
-            if "disk is full" in error.message or "cannot write" in error.message:
-                raise
             self._refuse(bag, error)
         else:
             del self._open[bag.slide_id]

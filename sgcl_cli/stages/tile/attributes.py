@@ -41,6 +41,7 @@ def finish(writer: PatchWriter, slide: Slide, job: Job, plan: PatchPlan, reading
                 "tissue_mm2": row.tissue_mm2,
                 "ink_mm2": row.ink_mm2,
                 "remarks": row.remarks,
+                "bounds": None if slide.bounds is None else list(slide.bounds),
                 **job.drawn.as_source(),
                 "path": reading.path,
                 "path_why": reading.why,

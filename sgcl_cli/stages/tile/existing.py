@@ -12,7 +12,7 @@ from sgcl_cli.errors import ArtefactError, ConfigError, SlideError
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.slide.open.files import companions, identity
 from sgcl_cli.stages.tile.annotations import Drawings, renamed
-from sgcl_cli.stages.tile.job import Job, Row, class_counts, patches_path
+from sgcl_cli.stages.tile.job import Job, Row, class_counts, patches_path, spoken_bounds
 from sgcl_cli.stages.tile.tally import SlideTally, failure_of
 
 
@@ -28,7 +28,8 @@ def unfinished(entries: Sequence[Entry], config: TileConfig, drawings: Drawings,
     if config.overwrite:
         return jobs
     for path in layout.files(folder):
-        take_existing(path, jobs.pop(layout.slide_id(path), None), config, drawings, tally)
+        if layout.slide_id(path) not in drawings.refused:
+            take_existing(path, jobs.pop(layout.slide_id(path), None), config, drawings, tally)
     return jobs
 
 
@@ -136,6 +137,7 @@ def row_of(made: PatchFile) -> Row:
         id=made.id,
         tissue_preset=made.source.get("tissue_preset", ""),
         ink_mm2=made.source.get("ink_mm2"),
+        bounds=spoken_bounds(made.source.get("bounds")),
         remarks=made.source.get("remarks", ""),
         labels=None if made.label is None else class_counts(made.label, made.label_names),
     )

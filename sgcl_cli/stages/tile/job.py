@@ -36,6 +36,7 @@ class Row:
     coordinate file; ``path`` in the source of the patches file says how it was read.
     ``ink_mm2`` is the area of pen marks, which is no tissue; None where they are not looked for.
     ``tissue_preset`` is what tissue was told by, "" where a region of interest stands for it or nothing was looked for.
+    ``bounds`` is the part that was scanned, as x y width height in level-0 pixels, where the slide records one.
     ``remarks`` is what the slide's file says of itself that does not count, or what makes it doubtful.
     ``labels`` counts the patches of each class that occurs. ``seconds`` and ``peak_mib`` (of the worker so far) belong to the
     run that made the file.
@@ -59,6 +60,7 @@ class Row:
     id: str = ""
     tissue_preset: str = ""
     ink_mm2: float | None = None
+    bounds: str = ""
     remarks: str = ""
     labels: dict[str, int] | None = None
     seconds: float | None = None
@@ -69,6 +71,11 @@ def class_counts(label: NDArray[np.int16], names: Sequence[str]) -> dict[str, in
     """How many patches each class has, of those that occur; label -1 counts nowhere."""
     counts = np.bincount(label[label >= 0], minlength=len(names)).tolist()
     return {name: count for name, count in zip(names, counts, strict=True) if count}
+
+
+def spoken_bounds(bounds: Sequence[int] | None) -> str:
+    """The scanned part as slides.csv has it; "" where the slide records none."""
+    return "" if bounds is None else " ".join(map(str, bounds))
 
 
 def patches_path(config: TileConfig, slide_id: str) -> Path:

@@ -13,7 +13,7 @@ from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.patches import SCHEMA
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide import overlay
-from sgcl_cli.slide.annotations.outlines import PatchLabels, label_patches, region_mask
+from sgcl_cli.slide.annotations.outlines import Annotation, PatchLabels, Region, label_patches, region_mask
 from sgcl_cli.slide.lattice import Geometry, Lattice, cells, lay
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.slide.open.files import identity
@@ -24,8 +24,8 @@ from sgcl_cli.slide.read.threads import Threads
 from sgcl_cli.slide.tissue import nuclei
 from sgcl_cli.slide.tissue.tissue import Ink, Segmentation, segment
 from sgcl_cli.stages.tile import coordinates
-from sgcl_cli.stages.tile.annotations import annotation_of, roi_of
-from sgcl_cli.stages.tile.job import Job, Row, class_counts
+from sgcl_cli.stages.tile.annotations import on_slide
+from sgcl_cli.stages.tile.job import Job, Row, class_counts, spoken_bounds
 
 
 def open_slide(job: Job) -> Slide:
@@ -76,8 +76,10 @@ def lay_out(slide: Slide, job: Job, threads: Threads) -> PatchPlan:
     else:
         geometry = foreign.geometry
     row = _first_row(slide, job, geometry)
+    drawn = on_slide(job.drawn, job.config, slide)
+    row = replace(row, remarks="; ".join(filter(None, [row.remarks, *drawn.remarks])))
     thumbnail = overview.thumbnail(slide, threads)
-    found = _where(slide, thumbnail, job)
+    found = _where(slide, thumbnail, job, drawn.roi)
     if _ink_of(job) == "auto":
         row = replace(row, ink_mm2=round(float(found.ink.sum()) * thumbnail.mpp**2 / 1e6, 4))
     if slide.mpp_source == "given" and (doubt := _doubt_of_mpp(slide, thumbnail, found.tissue)):
@@ -93,15 +95,14 @@ def lay_out(slide: Slide, job: Job, threads: Threads) -> PatchPlan:
     else:
         found, lattice = replace(found, tissue=np.zeros_like(found.tissue)), foreign.lattice
         row = replace(row, overhanging=foreign.overhanging)
-    labels = _labels(slide, job, lattice, geometry)
+    labels = _labels(drawn.annotation, slide, job, lattice, geometry)
     return _counted(PatchPlan(row, geometry, thumbnail, found, lattice, labels), job)
 
 
-def without(plan: PatchPlan, lost: NDArray[np.bool_], slide: Slide, job: Job) -> PatchPlan:
-    """The plan without the patches that ``lost``, bool (N,), marks."""
-    lattice = plan.lattice.where(~lost)
-    labels = _labels(slide, job, lattice, plan.geometry)
-    return _counted(replace(plan, lattice=lattice, labels=labels), job)
+def only(plan: PatchPlan, kept: NDArray[np.bool_], job: Job) -> PatchPlan:
+    """The plan with the patches alone that ``kept``, bool (N,), marks."""
+    labels = None if plan.labels is None else plan.labels.where(kept)
+    return _counted(replace(plan, lattice=plan.lattice.where(kept), labels=labels), job)
 
 
 def _counted(plan: PatchPlan, job: Job) -> PatchPlan:
@@ -157,6 +158,7 @@ def _first_row(slide: Slide, job: Job, geometry: Geometry) -> Row:
         mpp_source=slide.mpp_source,
         mpp_actual=max(geometry.mpp, slide.mpp * slide.downsamples[level]),
         level=level,
+        bounds=spoken_bounds(slide.bounds),
         tissue_mm2=None,
         identity=unique,
         remarks="; ".join(slide.remarks),
@@ -177,7 +179,7 @@ def _ink_of(job: Job) -> Ink:
     return job.config.ink if job.entry.ink is None else job.entry.ink
 
 
-def _where(slide: Slide, thumbnail: Thumbnail, job: Job) -> Segmentation:
+def _where(slide: Slide, thumbnail: Thumbnail, job: Job, regions: tuple[Region, ...] | None) -> Segmentation:
     """Where patches may lie: tissue, or the region of interest, or tissue within it."""
     given, config = job.entry, job.config
     found = segment(
@@ -189,7 +191,6 @@ def _where(slide: Slide, thumbnail: Thumbnail, job: Job) -> Segmentation:
         ink=_ink_of(job),
         finer=overview.finer(slide, thumbnail),
     )
-    regions = roi_of(job.drawn)
     if regions is None:
         return found
     height, width = thumbnail.pixels.shape[:2]
@@ -197,11 +198,12 @@ def _where(slide: Slide, thumbnail: Thumbnail, job: Job) -> Segmentation:
     return replace(found, tissue=inside if config.roi_mode == "replace" else inside & found.tissue)
 
 
-def _labels(slide: Slide, job: Job, lattice: Lattice, geometry: Geometry) -> PatchLabels | None:
+def _labels(
+    annotation: Annotation | None, slide: Slide, job: Job, lattice: Lattice, geometry: Geometry
+) -> PatchLabels | None:
     """The patches' classes; None where the cohort has no annotations."""
     if job.drawn.names is None:
         return None
-    annotation = annotation_of(job.drawn, job.config, slide.size, slide.mpps)
     return label_patches(annotation, job.drawn.names, job.config.label_rule, lattice, geometry, slide.size)
 
 

@@ -19,7 +19,7 @@ from sgcl_cli.engine.pool import Progress, Result, run_tasks
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.slide.open.backends.openslide import dicom_series
 from sgcl_cli.slide.open.discover import discover
-from sgcl_cli.stages.tile.annotations import settle
+from sgcl_cli.stages.tile.annotations import said_origins, settle
 from sgcl_cli.stages.tile.claims import Elsewhere, Work, claimed, exclusively, shard_of
 from sgcl_cli.stages.tile.existing import remove_old, take_existing, take_what_others_made, unfinished
 from sgcl_cli.stages.tile.job import Job, Row, patches_path, workers_of
@@ -87,6 +87,8 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
     mixture = mixed_resolutions(tally.rows)
     if mixture:
         reporter.warn(mixture)
+    for note in said_origins(drawings, config, [row.slide_id for row in tally.rows if row.bounds]):
+        reporter.note(note)
     outcome = outcome_of(config, tally, len(entries), record)
     if not config.dry_run:
         close(out, config, drawings, tally, {entry.slide_id for entry in entries}, outcome, record)

@@ -19,10 +19,11 @@ from sgcl_cli.artefacts.patches import PatchWriter
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
 from sgcl_cli.slide import jpeg, overlay
+from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.slide.read.threads import Threads
 from sgcl_cli.stages.tile.attributes import finish
 from sgcl_cli.stages.tile.job import PICTURE_QUALITY, Job, Row, patches_path
-from sgcl_cli.stages.tile.plan import PatchPlan, lay_out, open_slide, without
+from sgcl_cli.stages.tile.plan import PatchPlan, lay_out, only, open_slide
 from sgcl_cli.stages.tile.reading import read_patches
 
 
@@ -41,22 +42,23 @@ def tile_slide(progress: Progress, job: Job) -> Row:
         with PatchWriter(patches_path(config, plan.row.slide_id)) as writer:
             reading = read_patches(writer, slide, plan, config=config, progress=progress, threads=threads)
             if reading.unreadable:
-                plan = without(plan, ~reading.readable, slide, job)
+                plan = only(plan, reading.readable, job)
             coarsest = max(plan.row.mpp_actual, reading.mpp)
             plan = replace(plan, row=replace(plan.row, unreadable=len(reading.unreadable), mpp_actual=coarsest))
-            _write_pictures(plan, job)
+            _write_pictures(plan, slide, job)
             finish(writer, slide, job, plan, reading)
     return replace(plan.row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
 
 
-def _write_pictures(plan: PatchPlan, job: Job) -> None:
+def _write_pictures(plan: PatchPlan, slide: Slide, job: Job) -> None:
     """The thumbnail, the overlay and the contours of a slide."""
     config, out, slide_id = job.config, Path(job.config.out), plan.row.slide_id
     pixels = plan.thumbnail.pixels
     store.write_bytes(out / "thumbnails" / f"{slide_id}.jpg", jpeg.encode(pixels, PICTURE_QUALITY))
     store.write_bytes(out / "overlays" / f"{slide_id}.jpg", jpeg.encode(plan.overlay(), PICTURE_QUALITY))
     if job.drawn.coords is None and not _is_given(out / "contours", config):
-        contours = overlay.outlines(plan.found.tissue, plan.thumbnail.scale)
+        origin = (0, 0) if slide.bounds is None else slide.bounds.corner
+        contours = overlay.outlines(plan.found.tissue, plan.thumbnail.scale, origin)
         store.write_text(out / "contours" / f"{slide_id}.geojson", json.dumps(contours, separators=(",", ":")))
 
 
