@@ -116,7 +116,7 @@ def tile_slide(progress: Progress, job: Job) -> Row:
                 mpp_actual=max(row.mpp_actual, reading.mpp),
             )
             label = None if labels is None else labels.label
-            picture = overlay.draw(thumbnail.pixels, found.tissue, lattice, geometry.sides, thumbnail.scale, label)
+            picture = _overlay(slide, thumbnail, found, lattice, geometry, label)
             outlines = overlay.outlines(
                 found.tissue, thumbnail.scale, (0, 0) if slide.bounds is None else slide.bounds.corner
             )
@@ -131,6 +131,18 @@ def tile_slide(progress: Progress, job: Job) -> Row:
             shares = _shares(found, slide.size, geometry, lattice, labels, reading)
             _finish(writer, slide, job, row, geometry, lattice, reading, label, shares)
     return replace(row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
+
+
+def _overlay(
+    slide: Slide,
+    thumbnail: Thumbnail,
+    found: Segmentation,
+    lattice: Lattice,
+    geometry: Geometry,
+    label: NDArray[np.int16] | None,
+) -> NDArray[np.uint8]:
+    base = overview.picture(slide, thumbnail)
+    return overlay.draw(base, slide.size, found.tissue, lattice, geometry.sides, label, found.ink)
 
 
 @dataclass(frozen=True)
@@ -160,7 +172,7 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
     with _open(job) as slide, Threads(progress.share) as threads:
         row, geometry, thumbnail, found, lattice, labels = _lay(slide, job, threads)
         label = None if labels is None else labels.label
-        picture = overlay.draw(thumbnail.pixels, found.tissue, lattice, geometry.sides, thumbnail.scale, label)
+        picture = _overlay(slide, thumbnail, found, lattice, geometry, label)
         pictures = sum(len(jpeg.encode(pixels, _PICTURE_QUALITY)) for pixels in (thumbnail.pixels, picture))
         before = time.perf_counter() - started
         sizes, seconds, untried = _try(slide, lattice, geometry, config)
