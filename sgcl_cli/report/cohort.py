@@ -16,7 +16,6 @@ from typing import Any
 from sgcl_cli.report.page import environment
 
 STATUSES = (("done", "With patches"), ("warned", "With warnings"), ("empty", "Without patches"), ("failed", "Failed"))
-UNKNOWN = "#c9d0d6"
 
 _PICTURE_SIDE = 300  # pixels
 _LEAST_SIDE = 96

@@ -1,4 +1,4 @@
-"""What a person checks: the thumbnail with tissue outlined and patches marked, and the outlines for QuPath.
+"""What a person checks: a picture of the slide with tissue outlined and patches marked, and the outlines for QuPath.
 
 Outlines are GeoJSON (RFC 7946 geometry) in level-0 pixels, from the corner that QuPath counts from, one Feature per piece of
 tissue, as QuPath reads and writes them:
@@ -14,67 +14,102 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from sgcl_cli.slide import jpeg
+from sgcl_cli.slide import colours, jpeg
 from sgcl_cli.slide.lattice import Lattice, Sides
 
-_OUTLINE = (0, 140, 60)
-_PATCH = (30, 60, 200)
-_CLASSES = (
-    (200, 30, 50),
-    (230, 140, 0),
-    (120, 40, 170),
-    (0, 150, 190),
-    (150, 90, 40),
-    (220, 70, 160),
-    (90, 120, 0),
-    (70, 70, 90),
-)
-_TINT = 0.12
-_CLASS_TINT = 0.3
-_LEAST_SIDE = 1200  # pixels of the longer side
+_TINT, _CLASS_TINT = 0.12, 0.28
+_SIDE = 2000  # pixels of the longer side up to which small pictures are enlarged
+_FRAMES = (5.0, 14.0)  # pixels of a patch's side from which frames begin to show, and from which they are opaque
+_HATCH = 10  # pixels from stripe to stripe
 _FINER = 2  # outlines follow the edges of mask pixels to within a half of 1 / _FINER
-_TISSUE_COLOUR = [0, 140, 60]
 
 
 def draw(
-    thumbnail: NDArray[np.uint8],
+    base: NDArray[np.uint8],
+    size: tuple[int, int],
     mask: NDArray[np.bool_],
     lattice: Lattice,
     sides: Sides,
-    scale: tuple[float, float],
     label: NDArray[np.int16] | None = None,
+    ink: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
-    """The thumbnail with kept patches tinted and framed and tissue outlined; small ones are enlarged for the eye.
+    """A picture of the slide with kept patches tinted and framed, tissue outlined and ink hatched; small ones are enlarged.
 
+    Frames are one pixel wide, and fainter the smaller patches are, so that tissue and outline stay visible.
+
+    :param base: uint8 (H, W, 3), the whole slide.
+    :param size: (width, height) of level 0, pixels.
+    :param mask: tissue on the whole slide, of any size; so is ``ink``.
     :param sides: (width, height) of a patch, level-0 pixels.
-    :param scale: (x, y) level-0 pixels per thumbnail pixel.
     :param label: class of each patch, -1 unknown; each class has its colour, patches of none are only framed.
     :returns: uint8 (k H, k W, 3), k a whole number.
     """
-    enlargement = max(1, _LEAST_SIDE // max(mask.shape))
-    base = thumbnail.repeat(enlargement, axis=0).repeat(enlargement, axis=1)
-    step = np.divide(scale, enlargement)
-    corners = np.rint(lattice.coords / step).astype(int).tolist()
-    ends = (np.rint((lattice.coords + sides) / step).astype(int) - 1).tolist()
-    numbers: list[int] = [-1] * len(lattice) if label is None else label.tolist()
-    colours = [_PATCH if number < 0 else class_colour(number) for number in numbers]
-    tint, picture = base.copy(), base.copy()
-    for corner, end, colour, number in zip(corners, ends, colours, numbers, strict=True):
-        if label is None or number >= 0:
-            cv2.rectangle(tint, corner, end, colour, cv2.FILLED)
-    strength = _TINT if label is None else _CLASS_TINT
-    cv2.addWeighted(tint, strength, base, 1 - strength, 0, dst=picture)
-    for corner, end, colour in zip(corners, ends, colours, strict=True):
-        cv2.rectangle(picture, corner, end, colour, 1)
-    large = mask.astype(np.uint8).repeat(enlargement, axis=0).repeat(enlargement, axis=1)
-    contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, contours, -1, _OUTLINE, max(1, round(max(large.shape) / 1000)))
+    enlarged = _enlarged(base)
+    height, width = enlarged.shape[:2]
+    scale = np.divide(size, (width, height))
+    picture = _with_patches(enlarged, lattice.coords / scale, np.divide(sides, scale), label)
+    if ink is not None and ink.any():
+        _hatch(picture, _fitted(ink, (width, height)))
+    contours, _ = cv2.findContours(_fitted(mask, (width, height)), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, colours.TISSUE, max(1, round(max(height, width) / 1000)), cv2.LINE_AA)
     return picture
 
 
-def class_colour(number: int) -> tuple[int, int, int]:
-    """RGB of a class; colours come again after the eighth."""
-    return _CLASSES[number % len(_CLASSES)]
+def _enlarged(base: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    factor = _SIDE // max(base.shape[:2])
+    if factor < 2:
+        return base
+    size = base.shape[1] * factor, base.shape[0] * factor
+    return np.asarray(cv2.resize(base, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def _with_patches(
+    base: NDArray[np.uint8], corners: NDArray[np.float64], side: NDArray[np.float64], label: NDArray[np.int16] | None
+) -> NDArray[np.uint8]:
+    """The picture with tinted and framed patches; ``corners`` (N, 2) and ``side`` (2,) in its pixels. Neighbours share a line."""
+    numbers: list[int | None] = [None] * len(corners) if label is None else label.tolist()
+    starts = np.rint(corners).astype(int).tolist()
+    ends = np.rint(corners + side).astype(int)
+    tint = base.copy()
+    for start, end, number in zip(starts, (ends - 1).tolist(), numbers, strict=True):
+        if number is None or number >= 0:
+            cv2.rectangle(tint, start, end, _colour(number), cv2.FILLED)
+    strength = _TINT if label is None else _CLASS_TINT
+    cv2.addWeighted(tint, strength, base, 1 - strength, 0, dst=tint)
+    first, full = _FRAMES
+    opacity = float(np.clip((side.min() - first) / (full - first), 0, 1))
+    if opacity == 0:
+        return tint
+    framed = tint.copy()
+    limits = np.array(base.shape[1::-1]) - 1
+    for start, end, number in zip(starts, np.minimum(ends, limits).tolist(), numbers, strict=True):
+        cv2.rectangle(framed, start, end, _colour(number), 1)
+    cv2.addWeighted(framed, opacity, tint, 1 - opacity, 0, dst=framed)
+    return framed
+
+
+def _colour(number: int | None) -> colours.RGB:
+    """That of a class, of a patch without one (-1), or of a patch where there are no classes (None)."""
+    if number is None:
+        return colours.PATCH
+    return colours.UNKNOWN if number < 0 else colours.of_class(number)
+
+
+def _hatch(picture: NDArray[np.uint8], ink: NDArray[np.uint8]) -> None:
+    """Stripes of black beside white, which show on ink of any colour, and a thin black outline."""
+    height, width = ink.shape
+    down, across = (np.arange(side) % _HATCH for side in (height, width))
+    place = np.add.outer(down.astype(np.uint8), across.astype(np.uint8)) % _HATCH
+    picture[(ink > 0) & (place < 2)] = 0
+    picture[(ink > 0) & (place == 2)] = 255
+    contours, _ = cv2.findContours(ink, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, (0, 0, 0), 1)
+
+
+def _fitted(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A mask at another size, uint8 0 or 1; edges run straight between the middles of its pixels."""
+    smooth = cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_LINEAR)
+    return (np.asarray(smooth) > 127).astype(np.uint8)
 
 
 def reduced(picture: bytes, side: int, quality: int = 75) -> bytes:
@@ -114,7 +149,7 @@ def outlines(
             },
             "properties": {
                 "objectType": "annotation",
-                "classification": {"name": "Tissue", "color": _TISSUE_COLOUR},
+                "classification": {"name": "Tissue", "color": list(colours.TISSUE)},
             },
         }
         for number, contour in pieces

@@ -4,10 +4,12 @@ import json
 
 import cv2
 import numpy as np
+import pytest
 
+from sgcl_cli.slide import colours
 from sgcl_cli.slide.jpeg import encode
 from sgcl_cli.slide.lattice import Geometry, lay
-from sgcl_cli.slide.overlay import class_colour, draw, outlines, reduced
+from sgcl_cli.slide.overlay import draw, outlines, reduced
 
 
 def ring_mask() -> np.ndarray:
@@ -39,33 +41,87 @@ def test_no_tissue_gives_an_empty_collection():
     assert outlines(np.zeros((10, 10), bool), (1.0, 1.0)) == {"type": "FeatureCollection", "features": []}
 
 
+def white(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), 255, np.uint8)
+
+
+def test_outlines_count_from_the_corner_of_what_qupath_shows():
+    mask, scale = ring_mask(), (32.0, 31.5)
+    plain, moved = outlines(mask, scale), outlines(mask, scale, (1500, 900))
+    for one, other in zip(plain["features"], moved["features"], strict=True):
+        for ring, back in zip(one["geometry"]["coordinates"], other["geometry"]["coordinates"], strict=True):
+            np.testing.assert_allclose(np.add(back, (1500, 900)), ring, atol=1e-9)
+
+
 def test_picture_marks_patches_and_outlines_and_enlarges_small_slides():
     mask = np.zeros((100, 120), bool)
     mask[20:60, 20:60] = True
     lattice = lay(mask, (1200, 1000), Geometry(200, 0, 0.5, 0.5), 0.9)
     assert lattice.grid.tolist() == [[1, 1], [2, 1], [1, 2], [2, 2]]
-    white = np.full((100, 120, 3), 255, np.uint8)
-    picture = draw(white, mask, lattice, (200, 200), (10.0, 10.0))
-    assert picture.shape == (1000, 1200, 3)
-    assert (picture[700:, 700:] == 255).all()
-    inside = picture[300, 300]
-    assert inside[2] > inside[0] and inside[0] > 200
-    assert picture[250, 400, 0] < 100 and picture[250, 400, 2] > 150
-    assert (white == 255).all()
-    assert (
-        draw(white, np.zeros_like(mask), lay(~mask, (10, 10), Geometry(20, 0, 1, 1), 0), (20, 20), (1, 1)).min() == 255
-    )
+    base = white(100, 120)
+    picture = draw(base, (1200, 1000), mask, lattice, (200, 200))
+    assert picture.shape == (1600, 1920, 3)
+    assert (picture[1200:, 1200:] == 255).all() and (base == 255).all()
+    inside = picture[480, 480]
+    assert inside[2] > inside[0] > 200
+    assert (picture[500, 636:646] == colours.PATCH).all(axis=1).sum() == 1
+    assert (picture[326:634, 318:323] == colours.TISSUE).all(axis=2).any(axis=1).all()
+    empty = draw(base, (10, 10), np.zeros_like(mask), lay(~mask, (10, 10), Geometry(20, 0, 1, 1), 0), (20, 20))
+    assert (empty == 255).all()
 
 
-def test_classes_have_their_colours():
+def test_the_picture_may_be_finer_than_the_mask():
+    mask = np.zeros((50, 60), bool)
+    mask[10:30, 10:30] = True
+    lattice = lay(mask, (1200, 1000), Geometry(200, 0, 0.5, 0.5), 0.9)
+    texture = np.random.default_rng(0).integers(0, 255, (2000, 2400, 3), np.uint8)
+    picture = draw(texture, (1200, 1000), mask, lattice, (200, 200))
+    assert picture.shape == texture.shape and (picture[1300:, 1300:] == texture[1300:, 1300:]).all()
+    tinted = 0.88 * texture[420:780, 420:780] + 0.12 * np.array(colours.PATCH)
+    assert np.abs(picture[420:780, 420:780] - tinted).max() <= 1
+    outline = (picture == colours.TISSUE).all(axis=2)
+    assert np.abs(np.argwhere(outline).min(axis=0) - 400).max() <= 4
+
+
+def frames(side: int) -> tuple[float, float]:
+    """How dark the frames of patches of ``side`` pixels are, and the share of the picture that they take."""
+    mask = np.ones((30, 30), bool)
+    lattice = lay(mask, (3000, 3000), Geometry(side, 0, 1, 1), 0.5)
+    inner = draw(white(3000, 3000), (3000, 3000), mask, lattice, (side, side))[100:1100, 100:1100, 0].astype(float)
+    tint = 0.88 * 255 + 0.12 * colours.PATCH[0]
+    return (tint - inner.min()) / (tint - colours.PATCH[0]), float((inner < tint - 2).mean())
+
+
+def test_frames_stay_thin_and_fade_where_patches_are_small():
+    strength, share = zip(*(frames(side) for side in (4, 8, 14, 30, 150)), strict=True)
+    assert strength[0] == pytest.approx(0, abs=0.02) and strength[1] == pytest.approx(1 / 3, abs=0.02)
+    assert strength[2:] == pytest.approx((1, 1, 1), abs=0.02)
+    assert share[2] < 0.15 and share[3] < 0.07 and share[4] < 0.015
+
+
+def test_classes_have_their_colours_and_patches_without_one_are_only_framed():
     mask = np.ones((100, 100), bool)
     lattice = lay(mask, (1000, 1000), Geometry(500, 0, 0.5, 0.5), 0.5)
-    white = np.full((100, 100, 3), 255, np.uint8)
-    picture = draw(white, mask, lattice, (500, 500), (10.0, 10.0), np.array([0, 1, -1, 8], np.int16))
-    centres = [picture[300, 300], picture[300, 900], picture[900, 300], picture[900, 900]]
+    picture = draw(white(100, 100), (1000, 1000), mask, lattice, (500, 500), np.array([0, 1, -1, 20], np.int16))
+    centres = [picture[500, 500], picture[500, 1500], picture[1500, 500], picture[1500, 1500]]
     assert (centres[0] == centres[3]).all() and (centres[2] == 255).all()
-    assert (centres[0] != centres[1]).any() and (picture[800, 590:610] == (30, 60, 200)).all(axis=1).any()
-    np.testing.assert_allclose(centres[1], 255 - 0.3 * (255 - np.array(class_colour(1))), atol=1)
+    for number in (0, 1):
+        np.testing.assert_allclose(centres[number], 255 - 0.28 * (255 - np.array(colours.of_class(number))), atol=1)
+    assert (picture[1000, 100:900] == colours.UNKNOWN).all(axis=1).any()
+
+
+def test_ink_is_hatched_and_not_covered():
+    mask, ink = np.zeros((100, 100), bool), np.zeros((100, 100), bool)
+    ink[20:50, 20:50] = True
+    lattice = lay(mask, (1000, 1000), Geometry(500, 0, 0.5, 0.5), 0.5)
+    for value in (20, 235):
+        picture = draw(np.full((100, 100, 3), value, np.uint8), (1000, 1000), mask, lattice, (500, 500), None, ink)
+        inside = picture[440:960, 440:960, 0]
+        assert (inside == 0).mean() == pytest.approx(0.2, abs=0.01) and (inside == 255).mean() == pytest.approx(
+            0.1, abs=0.01
+        )
+        assert (inside == value).mean() == pytest.approx(0.7, abs=0.01)
+        assert (picture[1100:] == value).all()
 
 
 def test_small_copies_keep_their_proportions():

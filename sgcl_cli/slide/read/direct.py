@@ -244,11 +244,22 @@ def opened(slide: Slide, corners: NDArray[np.int64], patch: Patch) -> Iterator[t
 @contextmanager
 def whole_level(slide: Slide, level: int, mpp: float) -> Iterator[Direct | None]:
     """A level as a source for what needs no more than ``mpp``, if its tiles can be decoded reduced."""
-    found, _ = _tiled_level(slide, level)
     eighths = _fewest(mpp / (slide.mpp * slide.downsamples[level]))
-    if found is None or eighths == _BLOCK:
+    if eighths == _BLOCK:
         yield None
         return
+    with scaled_level(slide, level, _BLOCK // eighths) as source:
+        yield source
+
+
+@contextmanager
+def scaled_level(slide: Slide, level: int, factor: int) -> Iterator[Direct | None]:
+    """A level reduced by a factor of 1, 2, 4 or 8 as a source, if its tiles can be decoded so."""
+    found, _ = _tiled_level(slide, level)
+    if found is None:
+        yield None
+        return
+    eighths = _BLOCK // factor
     descriptor = os.open(slide.path, os.O_RDONLY)
     try:
         source = Direct(Tiles(descriptor, slide.path.name, found, eighths), slide, level)

@@ -1,4 +1,4 @@
-"""Thumbnails of slides that have no small level: straight from their JPEG tiles, each reduced while it is decoded.
+"""Pictures of whole slides; of those without a small level straight from their JPEG tiles, each reduced while it is decoded.
 
 OpenSlide would decode such a slide whole. An eighth of a tile's side comes from one coefficient of each JPEG block, which
 leaves little but undoing the entropy coding; see ``direct`` for when tiles may be read so.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sgcl_cli.errors import SlideError
 from sgcl_cli.slide.open.reader import THUMBNAIL_MPP, THUMBNAIL_SIDE, Slide, Thumbnail
 from sgcl_cli.slide.read import area, direct
 from sgcl_cli.slide.read.threads import ALONE, Threads
@@ -18,6 +20,8 @@ from sgcl_cli.slide.tissue import structure
 
 LARGE = 2**28  # pixels of a level; smaller ones are quickly decoded
 _BLOCK = 1024  # decoded pixels a side at once
+_MOST_SHOWN = 3000  # pixels of the longer side
+_SMALL_LEVEL, _SMALL_SLIDE = 2**23, 2**24  # pixels of a level, or of level 0, that are decoded for a picture
 
 
 def thumbnail(slide: Slide, threads: Threads = ALONE) -> Thumbnail:
@@ -43,6 +47,56 @@ def thumbnail(slide: Slide, threads: Threads = ALONE) -> Thumbnail:
             return area.fit(source.rectangle((left, top, right, bottom), threads), size)
 
         return slide.thumbnail(read=read, block=_BLOCK * source.pitch)
+
+
+def picture(slide: Slide, thumbnail: Thumbnail, threads: Threads = ALONE) -> NDArray[np.uint8]:
+    """The whole slide to look at, uint8 (H, W, 3): 1500 to 3000 pixels a side where that costs little, else the thumbnail."""
+    level = _level_to_show(slide)
+    if level is None:
+        return thumbnail.pixels
+    longest = max(slide.level_sizes[level])
+    factor = next((factor for factor in (1, 2, 4) if longest <= factor * _MOST_SHOWN), 8)
+    if longest // factor <= max(thumbnail.pixels.shape):
+        return thumbnail.pixels
+    try:
+        with direct.scaled_level(slide, level, factor) as source:
+            if source is not None:
+                return _squared(source.rectangle((0, 0, *source.size), threads), slide)
+        return _squared(_rendered(slide, level, factor), slide)
+    except SlideError:
+        return thumbnail.pixels
+
+
+def _squared(pixels: NDArray[np.uint8], slide: Slide) -> NDArray[np.uint8]:
+    """Reduced along the finer axis where the slide's pixels are oblong."""
+    height, width = pixels.shape[:2]
+    across, down = (
+        max(1, round(side * mpp / slide.mpp)) for side, mpp in zip((width, height), slide.mpps, strict=True)
+    )
+    if (across, down) == (width, height):
+        return pixels
+    return np.asarray(cv2.resize(pixels, (across, down), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _rendered(slide: Slide, level: int, factor: int) -> NDArray[np.uint8]:
+    """A level reduced by a whole factor, read in bands; what is left over at the far edges is left out."""
+    width, height = (side // factor for side in slide.level_sizes[level])
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _BLOCK):
+        rows = min(_BLOCK, height - top)
+        location = 0, round(top * factor * slide.downsamples[level])
+        band = slide.pixels(level, location, (width * factor, rows * factor))
+        pixels[top : top + rows] = cv2.resize(band, (width, rows), interpolation=cv2.INTER_AREA)
+    return pixels
+
+
+def _level_to_show(slide: Slide) -> int | None:
+    """The coarsest level that is large enough, else the largest, of those that are quickly decoded."""
+    sizes = {level: size for level, size in enumerate(slide.level_sizes) if level not in slide.unusable}
+    most = _SMALL_SLIDE if math.prod(slide.size) <= _SMALL_SLIDE else _SMALL_LEVEL
+    quick = [level for level, size in sizes.items() if math.prod(size) <= most]
+    enough = [level for level in quick if 2 * max(sizes[level]) > _MOST_SHOWN]
+    return max(enough, default=min(quick, default=None))
 
 
 def finer(slide: Slide, thumbnail: Thumbnail) -> structure.FinerLook | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.results import Failure, versions
 from sgcl_cli.config import TileConfig
-from sgcl_cli.report.cohort import UNKNOWN, Class, CohortPage, SlideCard, picture_side, render
-from sgcl_cli.slide import overlay
+from sgcl_cli.report.cohort import Class, CohortPage, SlideCard, picture_side, render
+from sgcl_cli.slide import colours, overlay
 from sgcl_cli.stages.tile.job import Row
 
 
@@ -33,8 +33,8 @@ def write_page(
     :param artefact: the id of the output.
     """
     side = picture_side(len(rows))
-    colours = {name: _hex(overlay.class_colour(number)) for number, name in enumerate(names)}
-    cards = [_card(out, row, side, warned.get(row.slide_id, ""), colours) for row in rows]
+    painted = {name: colours.hexadecimal(colours.of_class(number)) for number, name in enumerate(names)}
+    cards = [_card(out, row, side, warned.get(row.slide_id, ""), painted) for row in rows]
     cards += [_failed(failure) for failure in failures]
     total = sum((Counter(row.labels or {}) for row in rows), Counter[str]())
     patches = sum(row.patches for row in rows)
@@ -51,7 +51,7 @@ def write_page(
                     ("Output", artefact),
                     ("Versions", ", ".join(f"{name} {version}" for name, version in versions().items())),
                 ],
-                classes=_classes(total, patches, colours) if names else (),
+                classes=_classes(total, patches, painted) if names else (),
             )
         ),
     )
@@ -76,7 +76,7 @@ def _facts(config: TileConfig, rows: Sequence[Row], failures: Sequence[Failure])
     ]
 
 
-def _card(out: Path, row: Row, side: int, warning: str, colours: Mapping[str, str]) -> SlideCard:
+def _card(out: Path, row: Row, side: int, warning: str, painted: Mapping[str, str]) -> SlideCard:
     facts = [
         ("Patches", f"{row.patches:,}"),
         *([("Tissue", _spoken_tissue(row))] if row.tissue_mm2 is not None else []),
@@ -93,7 +93,7 @@ def _card(out: Path, row: Row, side: int, warning: str, colours: Mapping[str, st
         facts=facts,
         picture=_picture(out / "overlays" / f"{row.slide_id}.jpg", side),
         problems=[text for text in (row.reason, warning) if text],
-        classes=_classes(Counter(row.labels), row.patches, colours) if row.labels is not None else (),
+        classes=_classes(Counter(row.labels), row.patches, painted) if row.labels is not None else (),
         patches=row.patches,
         tissue_mm2=row.tissue_mm2,
         mpp=row.mpp,
@@ -125,10 +125,7 @@ def _picture(path: Path, side: int) -> bytes:
         return b""
 
 
-def _classes(counts: Mapping[str, int], patches: int, colours: Mapping[str, str]) -> list[Class]:
-    known = [Class(name, colour, counts.get(name, 0)) for name, colour in colours.items()]
-    return [*known, Class("unknown", UNKNOWN, patches - sum(part.count for part in known))]
-
-
-def _hex(rgb: tuple[int, int, int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*rgb)
+def _classes(counts: Mapping[str, int], patches: int, painted: Mapping[str, str]) -> list[Class]:
+    known = [Class(name, colour, counts.get(name, 0)) for name, colour in painted.items()]
+    unknown = patches - sum(part.count for part in known)
+    return [*known, Class("unknown", colours.hexadecimal(colours.UNKNOWN), unknown)]

@@ -58,10 +58,12 @@ class PatchPlan:
         """The number of each patch's class."""
         return None if self.labels is None else self.labels.label
 
-    def overlay(self) -> NDArray[np.uint8]:
-        """The thumbnail with tissue outlined and patches marked, uint8 (H, W, 3)."""
-        sides, scale = self.geometry.sides, self.thumbnail.scale
-        return overlay.draw(self.thumbnail.pixels, self.found.tissue, self.lattice, sides, scale, self.label)
+    def overlay(self, slide: Slide) -> NDArray[np.uint8]:
+        """The slide at a size that suits it, with tissue outlined, patches marked and ink hatched, uint8 (H, W, 3)."""
+        base = overview.picture(slide, self.thumbnail)
+        return overlay.draw(
+            base, slide.size, self.found.tissue, self.lattice, self.geometry.sides, self.label, self.found.ink
+        )
 
 
 def lay_out(slide: Slide, job: Job, threads: Threads) -> PatchPlan:

@@ -55,7 +55,7 @@ def _write_pictures(plan: PatchPlan, slide: Slide, job: Job) -> None:
     config, out, slide_id = job.config, Path(job.config.out), plan.row.slide_id
     pixels = plan.thumbnail.pixels
     store.write_bytes(out / "thumbnails" / f"{slide_id}.jpg", jpeg.encode(pixels, PICTURE_QUALITY))
-    store.write_bytes(out / "overlays" / f"{slide_id}.jpg", jpeg.encode(plan.overlay(), PICTURE_QUALITY))
+    store.write_bytes(out / "overlays" / f"{slide_id}.jpg", jpeg.encode(plan.overlay(slide), PICTURE_QUALITY))
     if job.drawn.coords is None and not _is_given(out / "contours", config):
         origin = (0, 0) if slide.bounds is None else slide.bounds.corner
         contours = overlay.outlines(plan.found.tissue, plan.thumbnail.scale, origin)

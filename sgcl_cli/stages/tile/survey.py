@@ -48,7 +48,7 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
     config = job.config
     with open_slide(job) as slide, Threads(progress.share) as threads:
         plan = lay_out(slide, job, threads)
-        pictures = sum(len(jpeg.encode(one, PICTURE_QUALITY)) for one in (plan.thumbnail.pixels, plan.overlay()))
+        pictures = sum(len(jpeg.encode(one, PICTURE_QUALITY)) for one in (plan.thumbnail.pixels, plan.overlay(slide)))
         before = time.perf_counter() - started
         sizes, seconds, untried = _try(slide, plan, config)
     count = len(plan.lattice)

@@ -68,8 +68,8 @@ def test_lattice_of_oblong_pixels():
 
 
 def test_overlay_frames_are_square_on_the_square_thumbnail():
-    white, scale = np.full((1200, 1200, 3), 255, np.uint8), (2.0, 1.0)
+    white = np.full((1200, 1200, 3), 255, np.uint8)
     lattice = Lattice(np.array([[400, 300]]), np.zeros((1, 2), np.int32), np.ones(1, np.float32))
-    picture = draw(white, np.zeros((1200, 1200), bool), lattice, (200, 100), scale)
+    picture = draw(white, (2400, 1200), np.zeros((1200, 1200), bool), lattice, (200, 100))
     rows, columns = np.nonzero((picture != 255).any(axis=2))
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (300, 399, 200, 299)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (300, 400, 200, 300)

@@ -55,3 +55,50 @@ def test_small_levels_and_other_files_are_left_to_openslide(
     monkeypatch.setattr(overview, "LARGE", 1000)
     with Slide(write_pyramid("b.tif", tissue_like)) as slide:
         assert np.array_equal(overview.thumbnail(slide).pixels, slide.thumbnail().pixels)
+
+
+def test_a_small_slide_is_shown_at_its_own_size(write_jpeg_pyramid, write_pyramid, tissue_like):
+    for write in (write_jpeg_pyramid, write_pyramid):
+        with Slide(write("a.tif", tissue_like)) as slide:
+            shown = overview.picture(slide, slide.thumbnail())
+        assert shown.shape == tissue_like.shape and np.abs(shown.astype(int) - tissue_like).mean() < 3
+
+
+def test_a_larger_one_is_reduced_by_a_power_of_two(write_jpeg_pyramid, write_pyramid, tissue_like, monkeypatch):
+    monkeypatch.setattr(overview, "_MOST_SHOWN", 400)
+    expected = tissue_like.reshape(320, 4, 384, 4, 3).mean(axis=(1, 3))
+    for write in (write_jpeg_pyramid, write_pyramid):
+        with Slide(write("a.tif", tissue_like)) as slide:
+            shown = overview.picture(slide, slide.thumbnail())
+        assert shown.shape == expected.shape and np.abs(shown - expected).mean() < 3
+
+
+def test_the_coarsest_level_that_is_large_enough_is_shown(write_pyramid, tissue_like, monkeypatch):
+    path = write_pyramid("a.tif", tissue_like, downsamples=(2, 8))
+    read: list[int] = []
+    pixels = Slide.pixels
+    monkeypatch.setattr(Slide, "pixels", lambda slide, level, *rest: read.append(level) or pixels(slide, level, *rest))
+    with Slide(path) as slide:
+        thumbnail = slide.thumbnail()
+        for most, size, level in ((1500, 640, 1), (4000, 1280, 0)):
+            monkeypatch.setattr(overview, "_MOST_SHOWN", most)
+            read.clear()
+            assert overview.picture(slide, thumbnail).shape[0] == size and set(read) == {level}
+        monkeypatch.setattr(overview, "_SMALL_SLIDE", 1000)
+        monkeypatch.setattr(overview, "_SMALL_LEVEL", 640 * 768)
+        assert overview.picture(slide, thumbnail).shape[0] == 640
+        monkeypatch.setattr(overview, "_SMALL_LEVEL", 1000)
+        assert overview.picture(slide, thumbnail) is thumbnail.pixels
+
+
+def test_what_cannot_be_read_is_shown_as_the_thumbnail(write_jpeg_pyramid, tissue_like):
+    with Slide(write_jpeg_pyramid("a.tif", tissue_like, broken=[(2, 1)])) as slide:
+        thumbnail = slide.thumbnail()
+        assert overview.picture(slide, thumbnail) is thumbnail.pixels
+
+
+def test_oblong_pixels_are_shown_square(write_pyramid, tissue_like):
+    with Slide(write_pyramid("a.tif", tissue_like, mpp=(0.25, 0.5))) as slide:
+        shown = overview.picture(slide, slide.thumbnail())
+    expected = tissue_like.reshape(1280, 768, 2, 3).mean(axis=2)
+    assert shown.shape == expected.shape and np.abs(shown - expected).max() <= 1
