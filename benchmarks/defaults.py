@@ -57,14 +57,15 @@ from sgcl_cli.stages.pretrain import finish as stage_close
 from sgcl_cli.stages.pretrain import pretrain
 from sgcl_cli.stages.pretrain import run as stage
 
+_SEMI_HARD = {"negative_law": "beta", "top_share": 0.2}
 RULES: dict[str, dict[str, Any]] = {
     "alone": {"weight_spatial": 0.0},
-    "4096": {"negatives": 4_096},
-    "k": {"negatives": "k"},
-    "all positives": {"negatives": "positives"},
-    "k, weight 0.35": {"negatives": "k", "weight_spatial": 0.35},
-    "k, long ramp": {"negatives": "k", "ramp_epochs": "epochs"},
+    "4096": {"negatives": 4_096, **_SEMI_HARD},
+    "k": {"negatives": "k", **_SEMI_HARD},
+    "k, weight 0.35": {"negatives": "k", "weight_spatial": 0.35, **_SEMI_HARD},
+    "k, long ramp": {"negatives": "k", "ramp_epochs": "epochs", **_SEMI_HARD},
     "k, uniform": {"negatives": "k", "negative_law": "uniform", "top_share": 1.0},
+    "default": {},
 }
 _NEAREST = 20
 
@@ -98,10 +99,9 @@ def settings(base: str, rule: Mapping[str, Any], n: int, epochs: int, batch: int
     """The options of a cell that follow from base and rule."""
     resolved, _ = Settings(base=base).resolve(n, epochs, batch)  # type: ignore[arg-type]
     k = resolved.neighbours or 1
-    counts = {"k": k, "positives": min(4_096, 24 + (1 + resolved.auxiliary) * k)}
-    given = dict(rule.items())
-    if "negatives" in given:
-        given["negatives"] = counts.get(given["negatives"], given["negatives"])
+    given = dict(rule)
+    if given.get("negatives") == "k":
+        given["negatives"] = k
     if given.get("ramp_epochs") == "epochs":
         given["ramp_epochs"] = float(epochs)
     return {"base": base, **given}
@@ -135,6 +135,7 @@ def run(cell: Mapping[str, Any]) -> None:
             "weight_inner": 0.0,
             "bank_start": cell["bank_start"],
             "out": str(folder),
+            **cell.get("set", {}),
             **chosen,
         }
     )
@@ -263,8 +264,8 @@ def against(results: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> list[s
     return lines
 
 
-def main() -> None:
-    """Run what is not run yet, and print the table."""
+def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Run what is not run yet, print the table, and give what it was made from."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patches", nargs="+", required=True, metavar="[NAME=]FOLDER")
     parser.add_argument("--labelled", nargs="+", required=True, metavar="FOLDER")
@@ -278,10 +279,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=0.0075)
     parser.add_argument("--bank-start", default="encoded", choices=["encoded", "random"])
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="further settings of sgcl pretrain")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--print", action="store_true", help="only print what there is")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     corpora = [given.rpartition("=") for given in asked.patches]
     epochs = asked.epochs if len(asked.epochs) == len(corpora) else asked.epochs * len(corpora)
     cells = []
@@ -291,6 +293,8 @@ def main() -> None:
         shared = {"view": asked.view, "batch": asked.batch, "lr": asked.lr, "bank_start": asked.bank_start}
         cell = {"corpus": name or Path(folder).name, "patches": folder, "epochs": count, "encoder": asked.encoder}
         cell |= {**shared, "base": base, "rule": rule, "seed": seed, "labelled": asked.labelled}
+        if asked.set:
+            cell["set"] = {name: json.loads(value) for name, _, value in (given.partition("=") for given in asked.set)}
         key = store.artefact_id("defaults", cell, [])[:8]
         plain = "".join(c if c.isalnum() else "-" for c in f"{cell['corpus']}-{base}-{rule}-{seed}")
         cells.append({**cell, "threads": asked.threads, "out": str(Path(asked.out) / f"{plain}-{key}.json")})
@@ -301,6 +305,7 @@ def main() -> None:
                 pass
     found = [json.loads(Path(cell["out"]).read_text(encoding="utf-8")) for cell in cells if Path(cell["out"]).exists()]
     print(table(found))
+    return found
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ from sgcl_cli.progress import Silent, Task
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.stages.embed import embed
 from sgcl_cli.stages.encoders import open_encoder
-from sgcl_cli.stages.tile.slide import Job, tile_slide
+from sgcl_cli.stages.tile.job import Job
+from sgcl_cli.stages.tile.slide import tile_slide
 
 MODES = ("ready", "stored", "slides", "loop")
 MPP = 0.5

@@ -59,7 +59,7 @@ from sgcl_cli.stages.evaluate import evaluate, mil
 
 FULL = (400, 5000, 512)
 SMALL_BAG = 50
-LR, WEIGHT_DECAY = mil.Recipe().lr, mil.WEIGHT_DECAY
+LR, WEIGHT_DECAY = mil.MilRecipe().lr, mil.WEIGHT_DECAY
 
 
 def rows_of(slide: int, patches: int, dim: int) -> np.ndarray:
@@ -70,13 +70,15 @@ def rows_of(slide: int, patches: int, dim: int) -> np.ndarray:
     return rows.astype(np.float16)
 
 
-def cohort_of(slides: int, patches: int, dim: int) -> training.Cohort:
+def cohort_of(slides: int, patches: int, dim: int) -> training.BagCohort:
     rows = np.empty((slides * patches, dim), dtype=np.float16)
     for slide in range(slides):
         rows[slide * patches : (slide + 1) * patches] = rows_of(slide, patches, dim)
     offsets = torch.arange(0, slides * patches + 1, patches)
     names = np.array([f"s{slide:05d}" for slide in range(slides)])
-    return training.Cohort.of(packed.Bags(torch.from_numpy(rows), offsets), Classes(torch.arange(slides) % 2, 2), names)
+    return training.BagCohort.of(
+        packed.Bags(torch.from_numpy(rows), offsets), Classes(torch.arange(slides) % 2, 2), names
+    )
 
 
 def plan_of(slides: int, folds: int) -> splits.Plan:
@@ -85,16 +87,18 @@ def plan_of(slides: int, folds: int) -> splits.Plan:
 
 
 def work_of(
-    cohort: training.Cohort, fold: splits.Fold, bag_sample: int | None, seed: int = 0
-) -> tuple[training.Training, torch.optim.Optimizer]:
+    cohort: training.BagCohort, fold: splits.Fold, bag_sample: int | None, seed: int = 0
+) -> tuple[training.BagTraining, torch.optim.Optimizer]:
     mean, scale = packed.row_statistics(cohort.bags, fold.train[:20])
     with engine_runtime.seeded(seed):
         model = models.build("gated-abmil", mean, scale, outputs=2, hidden=128, dropout=0.25)
-    work = training.Training(model, cohort, fold.train, fold.train[:0], patience=99, seed=seed, bag_sample=bag_sample)
+    work = training.BagTraining(
+        model, cohort, fold.train, fold.train[:0], patience=99, seed=seed, bag_sample=bag_sample
+    )
     return work, torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
 
 
-def ours(cohort: training.Cohort, fold: splits.Fold, bag_sample: int | None) -> Callable[[], None]:
+def ours(cohort: training.BagCohort, fold: splits.Fold, bag_sample: int | None) -> Callable[[], None]:
     """One epoch through the engine's loop."""
     work, optimiser = work_of(cohort, fold, bag_sample)
     with mil.threads_for(work.rows_per_step):
@@ -109,7 +113,7 @@ def ours(cohort: training.Cohort, fold: splits.Fold, bag_sample: int | None) -> 
     return epoch
 
 
-def bare(cohort: training.Cohort, fold: splits.Fold, bag_sample: int | None) -> Callable[[], None]:
+def bare(cohort: training.BagCohort, fold: splits.Fold, bag_sample: int | None) -> Callable[[], None]:
     """The model's forward and backward on the same batches, packed and standardised beforehand where it is not the model's."""
     work, _ = work_of(cohort, fold, bag_sample)
     prepared = [
@@ -202,7 +206,7 @@ def epochs(slides: int, patches: int, dim: int, repeats: int, bag_sample: int | 
     return statistics.median(run["ours"][1] for run in runs) / count
 
 
-def whole(slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: mil.Recipe) -> None:
+def whole(slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: mil.MilRecipe) -> None:
     """All folds and seeds."""
     start = peak()
     building = time.perf_counter()
@@ -225,7 +229,7 @@ def whole(slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: m
     print(f"features {size:.0f} MiB, made in {made:.0f} s; peak {peak():.0f} MiB ({start:.0f} before the features)")
 
 
-def estimate(per_bag: float, folds: int, seeds: int, recipe: mil.Recipe) -> None:
+def estimate(per_bag: float, folds: int, seeds: int, recipe: mil.MilRecipe) -> None:
     """What the full default would cost in CPU time, if every model ran all its epochs; nothing was run."""
     slides = FULL[0]
     train, validation, test = (round(slides * share) for share in (0.64, 0.16, 0.2))
@@ -348,7 +352,9 @@ def stored(folder: Path, slides: int, patches: int, dim: int) -> Path:
     return features
 
 
-def suite(out: Path, slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: mil.Recipe, few: int) -> None:
+def suite(
+    out: Path, slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: mil.MilRecipe, few: int
+) -> None:
     """The whole command, then one epoch on a few bags, from memory and by the plain loop."""
     building = time.perf_counter()
     features = stored(out, slides, patches, dim)
@@ -394,7 +400,7 @@ def suite(out: Path, slides: int, patches: int, dim: int, folds: int, seeds: int
         print(f"  {name:40} wall {seconds[name][0]:8.2f} s   CPU {seconds[name][1]:8.2f} s")
     gain = [seconds["plain"][kind] / seconds["ours"][kind] for kind in (0, 1)]
     print(f"  plain / ours {gain[0]:.1f} wall, {gain[1]:.1f} CPU")
-    estimate(seconds["ours, whole bags"][1] / few, 5, 3, mil.Recipe())
+    estimate(seconds["ours, whole bags"][1] / few, 5, 3, mil.MilRecipe())
 
 
 def _listed(shares: list[float]) -> str:
@@ -415,7 +421,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="400 slides x 5,000 patches x 512")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=mil.Recipe().epochs)
+    parser.add_argument("--epochs", type=int, default=mil.MilRecipe().epochs)
     parser.add_argument("--bag-sample", type=int)
     parser.add_argument("--small-bags", type=int, default=1000, help="bags of 50 rows in the epoch comparison")
     parser.add_argument("--repeats", type=int, default=3)
@@ -427,7 +433,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the start, {arguments.threads} threads")
-    recipe = replace(mil.Recipe(), epochs=arguments.epochs, bag_sample=arguments.bag_sample)
+    recipe = replace(mil.MilRecipe(), epochs=arguments.epochs, bag_sample=arguments.bag_sample)
     if arguments.only in (None, "epoch"):
         epochs(arguments.small_bags, SMALL_BAG, arguments.dim, arguments.repeats, None)
         per_bag = epochs(40, FULL[1], arguments.dim, arguments.repeats, arguments.bag_sample)

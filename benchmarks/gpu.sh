@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
 # What a GPU says: the CUDA tests, then the benchmarks, each with its own limit and its own log in the folder given.
 #
-#     bash benchmarks/gpu.sh OUT
+#     bash benchmarks/gpu.sh OUT [STUDY]
 #
-# Needs torch with CUDA, numpy, h5py, safetensors, simplejpeg and filelock; what else is missing costs its tests only.
+# STUDY: a folder that `python -m benchmarks.study --size gpu --minutes 0 --out STUDY` prepared beside the slides; then the study's rows
+# run in it, six side by side under an MPS daemon of its own, for MINUTES (default 8) minutes. The same command goes on.
+# Needs torch with CUDA, numpy, h5py, safetensors, simplejpeg, filelock and pytest, for the study also what sgcl evaluate needs
+# (scikit-learn, matplotlib, jinja2, tifffile); what else is missing costs its tests only.
 # Nothing is piped, so a worker that was left over keeps nothing open.
 set -u
-out=${1:?usage: gpu.sh OUT}
+out=${1:?usage: gpu.sh OUT [STUDY]}
 mkdir -p "$out"
+out=$(realpath "$out")
+study=${2:+$(realpath "$2")}
 cd "$(dirname "$0")/.." || exit
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 python=${PYTHON:-python3}
@@ -29,3 +34,13 @@ for flag in '' --compile; do
     run "pretrain$flag" 120 "$python" benchmarks/pretrain.py --device cuda --only loop --batch 256 --steps 60 \
         --sides 128 256 --workers "$(nproc)" $flag
 done
+
+if [ -n "$study" ]; then
+    export CUDA_MPS_PIPE_DIRECTORY="$out/mps" CUDA_MPS_LOG_DIRECTORY="$out/mps"
+    mkdir -p "$out/mps"
+    nvidia-cuda-mps-control -d
+    minutes=${MINUTES:-8}
+    run study $((60 * minutes + 90)) "$python" -m benchmarks.study --size gpu --device cuda --processes 6 --threads 2 --workers 2 \
+        --minutes "$minutes" --out "$study"
+    echo quit | nvidia-cuda-mps-control
+fi

@@ -48,7 +48,7 @@ def objective_over(n: int, cluster_size: int, device: str, spread: float = TIGHT
     """
     place = torch.arange(n)
     cell = torch.stack([place % SIDE, place // SIDE % SIDE], 1).double()
-    settings, _ = Settings(**changes).resolve(n, 100, 128)
+    settings, _ = Settings(**{"negatives": 4_096, **changes}).resolve(n, 100, 128)
     objective = SGCL(settings, place // SIDE**2, cell, dim=DIM, hidden_dim=HIDDEN, seed=0, device=device)
     groups = max(1, n // cluster_size)
     draw = torch.Generator().manual_seed(0)
@@ -129,7 +129,7 @@ def dense_sets(
 
 def dense_bytes(n: int, size: int) -> int:
     """The baseline's own estimate: gathered draws kept for backward, and tables of B x N."""
-    settings, _ = Settings().resolve(n, 100, size)
+    settings, _ = Settings(negatives=4_096).resolve(n, 100, size)
     gathered = 5 * size * settings.uniform_negatives * DIM * 4
     return gathered + size * n * (4 * 8 + 8 * 6 + 3 * 4)
 

@@ -1,10 +1,13 @@
-"""The direction of imports, and which room may know which library."""
+"""The direction of imports, and which room may know which library; ``python -m tests.test_house`` prints who imports whom."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -39,7 +42,9 @@ OWNERS = {
     "timm": {"nets"},
     "transformers": {"nets"},
 }
+LOADS_FOREIGN_CODE = {"nets/foreign.py"}
 FILES = sorted(PACKAGE.rglob("*.py"))
+Module = tuple[str, ...]  # parts of a dotted name below sgcl_cli; of a package's __init__.py, those of the package
 
 
 def _room(path: Path) -> str:
@@ -85,6 +90,75 @@ def test_the_check_sees_breaches() -> None:
     assert breaches("engine", ["torch.distributed.nn"]) == []
 
 
+def _module(path: Path) -> Module:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def _arrows() -> dict[Module, set[Module]]:
+    """Which modules each module imports, anywhere in its file."""
+    modules = {_module(path): _imports(path) for path in FILES}
+    found: dict[Module, set[Module]] = {}
+    for module, names in modules.items():
+        inside = [tuple(name.split(".")[1:]) for name in names if name.split(".")[0] == "sgcl_cli"]
+        known = [next(name[:n] for n in range(len(name), -1, -1) if name[:n] in modules) for name in inside]
+        found[module] = {target for target in known if target and target != module}
+    return found
+
+
+def within(package: Module, arrows: Mapping[Module, Iterable[Module]]) -> dict[str, set[str]]:
+    """The modules and packages that stand in a package, and which of its others each imports."""
+    depth = len(package)
+    found: dict[str, set[str]] = {}
+    for module, targets in arrows.items():
+        if module[:depth] == package and len(module) > depth:
+            others = {target[depth] for target in targets if target[:depth] == package and len(target) > depth}
+            found.setdefault(module[depth], set()).update(others - {module[depth]})
+    return found
+
+
+def circle(arrows: Mapping[str, Iterable[str]]) -> list[str]:
+    """A circle of imports, empty where there is none."""
+    try:
+        graphlib.TopologicalSorter(arrows).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+PACKAGES = sorted({_module(path)[:depth] for path in FILES for depth in range(len(_module(path)))})
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids="/".join)
+def test_no_circle_inside_a_package(package: Module) -> None:
+    assert circle(within(package, _arrows())) == []
+
+
+def test_the_check_sees_circles() -> None:
+    arrows = {("a", "x"): [("a", "y", "deep")], ("a", "y", "deep"): [("b",)], ("a", "y", "other"): [("a", "x")]}
+    assert within(("a",), arrows) == {"x": {"y"}, "y": {"x"}}
+    assert within((), arrows) == {"a": {"b"}}
+    assert set(circle(within(("a",), arrows))) == {"x", "y"} and circle(within((), arrows)) == []
+
+
+def test_own_modules_are_imported_by_statements() -> None:
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in FILES
+        if {"importlib", "importlib.import_module"} & {*_imports(path)}
+    }
+    assert users == LOADS_FOREIGN_CODE
+
+
+def test_a_public_class_name_is_unique() -> None:
+    places: dict[str, list[Module]] = defaultdict(list)
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(_module(path))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 def test_method_knows_torch_alone() -> None:
     allowed = {"torch", "sgcl_cli", *sys.stdlib_module_names}
     for path in (PACKAGE / "method").glob("*.py"):
@@ -110,6 +184,10 @@ def test_training_needs_neither_openslide_nor_opencv() -> None:
     assert not beyond & _loaded("import sgcl_cli.stages.pretrain, sgcl_cli.stages.embed")
 
 
+def test_the_study_needs_no_slides_where_it_was_prepared() -> None:
+    assert not {"openslide", "cv2", "skimage"} & _loaded("import benchmarks.study.__main__")
+
+
 def test_tiling_does_not_load_torch_nor_what_only_figures_need() -> None:
     loaded = _loaded("from sgcl_cli.stages.tile import tile")
     assert "sgcl_cli.stages.tile.run" in loaded and not {"torch", "matplotlib"} & loaded
@@ -120,3 +198,17 @@ def test_a_worker_loads_what_one_slide_needs_alone() -> None:
     assert not {"typer", "numpy"} & _loaded("import sgcl_cli.__main__")
     beyond = {"typer", "jinja2", "matplotlib", "torch"}
     assert not beyond & _loaded("from sgcl_cli.stages.tile.claims import exclusively")
+
+
+def _print_house() -> None:
+    arrows = _arrows()
+    for package in PACKAGES:
+        inside = within(package, arrows)
+        count = sum(map(len, inside.values()))
+        print(f"{'/'.join(('sgcl_cli', *package))}/  {len(inside)} boxes, {count} arrows")
+        for name in reversed([*graphlib.TopologicalSorter(inside).static_order()]):
+            print(f"  {name:<16} {' '.join(sorted(inside[name]))}".rstrip())
+
+
+if __name__ == "__main__":
+    _print_house()

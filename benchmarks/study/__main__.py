@@ -1,12 +1,14 @@
 """Does the spatial guidance help on real tissue, and what does it cost? One command, one table.
 
-    python -m benchmarks.study --size cpu --minutes 300     # an evening on two cores
-    python -m benchmarks.study --size gpu --device cuda     # full views, 100 epochs
+    python -m benchmarks.study --size cpu --minutes 120                                 # two cores
+    python -m benchmarks.study --size gpu --device cuda --processes 6 --minutes 25     # one H100 or H200
     python -m benchmarks.study --size smoke --out smoke     # minutes: that it runs, not what it shows
 
 Run it at the root of the repository, with the real data beside it or named by SGCL_DATA. The protocol is study.toml and
 docs/results.md. The same command goes on where it stopped: rows that are done are kept, a pretraining goes on from its
 checkpoint. Once --minutes are spent no row is begun, a pretraining writes its checkpoint, and the table marks what is missing.
+Several of these commands on one --out share its rows; --processes starts them side by side, which fills a GPU better than one
+(under an MPS daemon, else they take turns).
 Written to --out: study.md (what is printed), study.csv, study.png, learning.png, purity.png, results/ (one file a row and seed).
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +26,7 @@ from benchmarks.study import learning, material, paired, protocol, purity, table
 from benchmarks.study.budget import Budget
 from benchmarks.study.protocol import Job, Study
 from benchmarks.study.table import Line
+from sgcl_cli.artefacts.lock import held
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.errors import Interrupted, SgclError
 
@@ -36,31 +40,60 @@ def run(
 ) -> list[Line]:
     """Do what is not done yet, in order, while there is time; a job that fails is said to and tried again next time.
 
+    A job that another process has begun is left to it.
+
     :param keys: of the jobs. :param folder: where results are kept by key.
     :raises Interrupted: by a signal that is not the budget's.
     """
     lines = []
     for job in jobs:
         key = keys[job]
-        result = work.stored(folder, key)
-        state = "done"
-        if result is None and budget.spent:
-            state = _unfinished(reached(job, key))
-        elif result is None:
-            print(f"{job.row.name}, seed {job.seed}", file=sys.stderr, flush=True)
-            try:
-                with budget.enforced():
-                    result = do(job, key)
-                work.keep(folder, key, result)
-            except Interrupted:
-                if not budget.spent:
-                    raise
+        with held(folder / "results" / f".{key}.lock") as mine:
+            result = work.stored(folder, key)
+            state = "done"
+            if result is None and not mine:
+                state = "in another process"
+            elif result is None and budget.spent:
                 state = _unfinished(reached(job, key))
-            except SgclError as error:
-                state = f"skipped: {error.message}"
-                print(f"  {state}; {error.hint}", file=sys.stderr, flush=True)
+            elif result is None:
+                result, state = _tried(job, key, folder, budget, do, reached)
         lines.append(Line(job, result, state))
     return lines
+
+
+def _tried(
+    job: Job, key: str, folder: Path, budget: Budget, do: Do, reached: Reached
+) -> tuple[dict[str, Any] | None, str]:
+    print(f"{job.row.name}, seed {job.seed}", file=sys.stderr, flush=True)
+    try:
+        with budget.enforced():
+            result = do(job, key)
+        work.keep(folder, key, result)
+        return result, "done"
+    except Interrupted:
+        if not budget.spent:
+            raise
+        return None, _unfinished(reached(job, key))
+    except SgclError as error:
+        print(f"  skipped: {error.message}; {error.hint}", file=sys.stderr, flush=True)
+        return None, f"skipped: {error.message}"
+
+
+def side_by_side(count: int, given: Sequence[str], minutes: float | None) -> None:
+    """Run ``count`` of this command without ``--processes``, and wait for them; they share the rows of one folder.
+
+    :param given: the arguments of one, without ``--minutes``. :param minutes: that are left.
+    """
+    left = [] if minutes is None else ["--minutes", str(minutes)]
+    command = [sys.executable, "-m", "benchmarks.study", *given, *left]
+    others = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(count)]
+    try:
+        for other in others:
+            other.wait()
+    finally:
+        for other in others:
+            other.terminate()
+            other.wait()
 
 
 def _unfinished(epochs: int | None) -> str:
@@ -95,7 +128,15 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--processes", type=int, default=1, help="rows to run side by side")
     return parser.parse_args(given)
+
+
+def _one_of(arguments: argparse.Namespace) -> list[str]:
+    """The arguments of one of several processes."""
+    shared = {name: value for name, value in vars(arguments).items() if name not in ("processes", "minutes")}
+    shared["out"], shared["config"] = shared["out"].resolve(), shared["config"].resolve()
+    return [text for name, value in shared.items() if value is not None for text in (f"--{name}", str(value))]
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -122,6 +163,8 @@ def _study(arguments: argparse.Namespace) -> int:
         found = material.reopen(study, out)
     bench = work.Bench(out, found, study.pretrain, arguments.device, arguments.threads, arguments.workers)
     keys = keys_of(study, jobs, found)
+    if arguments.processes > 1 and not budget.spent:
+        side_by_side(arguments.processes, _one_of(arguments), budget.minutes)
 
     def do(job: Job, key: str) -> dict[str, Any]:
         base = study.base(job)

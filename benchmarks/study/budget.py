@@ -24,6 +24,11 @@ class Budget:
         """Whether the time is over."""
         return self._end is not None and time.monotonic() >= self._end
 
+    @property
+    def minutes(self) -> float | None:
+        """Minutes that are left; None: no end."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic()) / 60
+
     @contextmanager
     def enforced(self) -> Iterator[None]:
         """Within, ``sgcl pretrain`` is asked to stop by SIGTERM once the time is over; a SIGTERM of others acts as ever."""

@@ -13,7 +13,7 @@ from sgcl_cli.artefacts import store
 
 PARTS = ("self", "spatial", "inner")
 OF_V = {"spread": "spread of v", "effective_rank_v": "effective rank of v"}
-COMPANY = {
+OF_ANCHORS = {
     "spatial_positives": "spatial positives an anchor",
     "propagated_positives": "propagated",
     "positive_similarity": "their similarity",
@@ -23,7 +23,7 @@ COMPANY = {
 
 def of_run(run: Path) -> list[dict[str, Any]]:
     """One entry an epoch of a ``sgcl pretrain`` folder: ``epoch``, each part of the loss, and by the names that metrics.jsonl
-    gives them what there is of v and of an anchor's company.
+    gives them what there is of v and of an anchor's positives and negatives.
 
     ``chance``: the self part where nothing is told apart, ln(1 + K) of K negatives.
     """
@@ -35,7 +35,7 @@ def of_run(run: Path) -> list[dict[str, Any]]:
             "epoch": given["epoch"],
             "chance": chance,
             **{part: given["loss"][part] for part in PARTS},
-            **{name: given[name] for name in (*OF_V, *COMPANY) if name in given},
+            **{name: given[name] for name in (*OF_V, *OF_ANCHORS) if name in given},
         }
         for line in lines
         if (given := line.get("summary"))
@@ -48,9 +48,13 @@ def markdown(lines: Sequence[Line]) -> str:
     for line in lines:
         if line.result is not None and line.result.get("learning"):
             last = line.result["learning"][-1]
-            numbers = [f"{last[name]:.2f}" if last.get(name) else "-" for name in ("chance", *PARTS, *OF_V, *COMPANY)]
+            numbers = [
+                f"{last[name]:.2f}" if last.get(name) else "-" for name in ("chance", *PARTS, *OF_V, *OF_ANCHORS)
+            ]
             body.append([line.job.row.name, str(line.job.seed), *numbers])
-    return grid(["pretraining", "seed", "ln(1 + K)", *PARTS, *OF_V.values(), *COMPANY.values()], body) if body else ""
+    return (
+        grid(["pretraining", "seed", "ln(1 + K)", *PARTS, *OF_V.values(), *OF_ANCHORS.values()], body) if body else ""
+    )
 
 
 def draw(lines: Sequence[Line], out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,6 @@ from sgcl_cli.artefacts.images import EXTENSIONS, ImageFolder
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import TileConfig
 from sgcl_cli.errors import ConfigError
-from sgcl_cli.slide.open.reader import Slide
-from sgcl_cli.stages.tile import tile
 
 _NOTE = "material.json"
 
@@ -29,12 +28,14 @@ class Set:
     """Labelled patches or images that are embedded.
 
     :ivar side: pixels of the encoder's input, the centre of ``whole``. :ivar id: of what is embedded.
+    :ivar groups: table name,group of images: the patient of each, say.
     """
 
     folder: Path
     side: int
     whole: int
     id: str
+    groups: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -72,20 +73,22 @@ def prepare(study: Study, source: Path, out: Path, *, workers: int | None) -> Ma
     :raises ConfigError: the study names a task that there is not.
     :raises SgclError: as ``sgcl tile``.
     """
+    from sgcl_cli.stages.tile import tile  # OpenSlide comes with it, which is not needed where all is prepared
+
     data = study.data
     drawn = _annotations(data, source, out / "annotations")
     common = {"mpp": data["mpp"], "patch_size": data["patch_size"], "workers": workers}
     labelled = {"annotations": str(drawn), "mask_values": data["masks"]["values"]}
-    corpora = {"inductive": data["corpus"]}
-    if _transductive(study):
-        corpora["transductive"] = [*data["corpus"], *data["hold_out"]]
-    folders = {}
-    for name, slides in corpora.items():
-        table = out / "slides" / f"{name}.csv"
-        rows = [{"path": str((source / slide["path"]).resolve()), "mpp": slide.get("mpp", "")} for slide in slides]
-        store.write_csv(table, ("path", "mpp"), rows)
-        folders[name] = out / "tiles" / name
-        tile(TileConfig(list=str(table), out=str(folders[name]), **common, **labelled))
+    folders = {name: out / "tiles" / name for name in ("inductive", *(["transductive"] * _transductive(study)))}
+    if isinstance(data["corpus"], str):
+        ready_corpus(study, source / data["corpus"], folders["inductive"])
+    else:
+        for name, folder in folders.items():
+            slides = [*data["corpus"], *(data["hold_out"] if name == "transductive" else [])]
+            table = out / "slides" / f"{name}.csv"
+            rows = [{"path": str((source / slide["path"]).resolve()), "mpp": slide.get("mpp", "")} for slide in slides]
+            store.write_csv(table, ("path", "mpp"), rows)
+            tile(TileConfig(list=str(table), out=str(folder), **common, **labelled))
     side = centre(data["patch_size"])
     sets: dict[str, Set] = {}
     for part in ("train", "test"):
@@ -96,7 +99,8 @@ def prepare(study: Study, source: Path, out: Path, *, workers: int | None) -> Ma
         extra = {"slide_mpp": data["masks"]["mpp"], "overlap": data["masks"]["overlap"]}
         tile(TileConfig(slides=slides, out=str(folder), **common, **labelled, **extra))
         sets[f"masks-{part}"] = Set(folder, side, data["patch_size"], PatchIndex.open(folder).id)
-    sets |= _images(data["images"], source, out)
+    for task in data["tasks"]:
+        sets |= images(task, source, out)
     _note(study, folders, sets, out)
     return Material(folders, sets, _chosen(study, out))
 
@@ -112,7 +116,10 @@ def reopen(study: Study, out: Path) -> Material:
     note = store.read_json(path)
     if note["data"] != study.data or (_transductive(study) and "transductive" not in note["corpora"]):
         raise ConfigError(f"{out} was prepared for another study", "prepare this one where the slides are")
-    sets = {name: Set(out / folder, *others) for name, (folder, *others) in note["sets"].items()}
+    sets = {
+        name: Set(out / folder, side, whole, found, groups and out / groups)
+        for name, (folder, side, whole, found, groups) in note["sets"].items()
+    }
     return Material({name: out / folder for name, folder in note["corpora"].items()}, sets, _chosen(study, out))
 
 
@@ -121,7 +128,13 @@ def _note(study: Study, corpora: Mapping[str, Path], sets: Mapping[str, Set], ou
         "data": dict(study.data),
         "corpora": {name: folder.relative_to(out).as_posix() for name, folder in corpora.items()},
         "sets": {
-            name: (part.folder.relative_to(out).as_posix(), part.side, part.whole, part.id)
+            name: (
+                part.folder.relative_to(out).as_posix(),
+                part.side,
+                part.whole,
+                part.id,
+                part.groups and part.groups.relative_to(out).as_posix(),
+            )
             for name, part in sets.items()
         },
     }
@@ -165,6 +178,9 @@ def _annotations(data: Mapping[str, Any], source: Path, folder: Path) -> Path:
 
 def _spots(data: Mapping[str, Any], source: Path, out: Path, part: str, settings: Mapping[str, Any]) -> Path:
     """One patch around every spot that has a compartment: its coordinates in TRIDENT's form, read by ``sgcl tile``."""
+    from sgcl_cli.slide.open.reader import Slide
+    from sgcl_cli.stages.tile import tile
+
     coordinates, folder = out / "coordinates" / part, out / "tiles" / f"spots-{part}"
     slides = [source / "labelled" / f"{name}.tif" for name in data["spots"][part]]
     for path in slides:
@@ -185,23 +201,64 @@ def _write_coordinates(path: Path, centres: np.ndarray, side: float, patch_size:
         coords.attrs.update({"patch_size": patch_size, "patch_size_level0": side})
 
 
-def _images(given: Mapping[str, Any], source: Path, out: Path) -> dict[str, Set]:
-    """crc5's two parts, and its training part divided once more; copies, so that ``out`` has all that a study needs."""
-    every = round(1 / given["development"])
-    for part in ("train", "test"):
-        for kind in sorted(path for path in (source / given[part]).iterdir() if path.is_dir()):
-            images = sorted(path for path in kind.iterdir() if path.suffix.lower() in EXTENSIONS)
-            for number, path in enumerate(images):
-                _copy(path, out / "images" / part / kind.name / path.name)
-                if part == "train":
-                    half = "development-train" if number % every else "development-test"
-                    _copy(path, out / "images" / half / kind.name / path.name)
-    side, found = int(given["side"]), {}
-    for name in ("train", "test", "development-train", "development-test"):
-        folder = out / "images" / name
-        found[name if name.startswith("dev") else f"images-{name}"] = Set(
-            folder, side, side, ImageFolder.open(folder, crop=side).id
+def ready_corpus(study: Study, source: Path, folder: Path) -> None:
+    """Copy a corpus that is tiled already.
+
+    :raises ConfigError: it is absent, or a row needs the hold-out's slides in it.
+    """
+    files = sorted((source / "patches").glob("*.h5"))
+    if not files:
+        raise ConfigError(f"{source} has no patches/*.h5", "name a folder that sgcl tile wrote, or another --size")
+    if _transductive(study):
+        raise ConfigError(
+            f"the corpus {source.name} is tiled already, so no hold-out can be added", "leave out transductive rows"
         )
+    for path in files:
+        _copy(path, folder / "patches" / path.name)
+
+
+def images(task: Mapping[str, Any], source: Path, out: Path) -> dict[str, Set]:
+    """A task's two sets of images, and those of its development data: copies, so that ``out`` has all that a study needs."""
+    every = round(1 / task["development"]) if "development" in task else 0
+    groups: dict[str, str] = {}
+    parts = ["train", "test", *(["development-train", "development-test"] if every else [])]
+    folders = {part: out / "images" / f"{task['name']} {part}" for part in parts}
+    for part in ("train", "test"):
+        for number, (path, label, group) in enumerate(_listed(source / task[part])):
+            copied = f"{label}/{path.name}"
+            _copy(path, folders[part] / copied)
+            if every and part == "train":
+                half = "development-train" if number % every else "development-test"
+                _copy(path, folders[half] / copied)
+            if group:
+                groups[copied] = group
+    table = None
+    if groups:
+        table = out / "images" / f"{task['name']}.groups.csv"
+        store.write_csv(table, ("name", "group"), [{"name": name, "group": group} for name, group in groups.items()])
+    side = int(task["side"])
+    return {
+        f"{task['name']} {part}": Set(folder, side, side, ImageFolder.open(folder, crop=side).id, table)
+        for part, folder in folders.items()
+    }
+
+
+def _listed(source: Path) -> list[tuple[Path, str, str]]:
+    """Images with their classes and groups: of a folder of class folders, or a table image,label[,group] of paths beside it.
+
+    :raises ConfigError: there are no images, or two of a class have one name.
+    """
+    if source.suffix == ".csv":
+        rows = store.read_table(source, ["image", "label"])
+        found = [(source.parent / row["image"], row["label"], row.get("group") or "") for row in rows]
+    else:
+        images = sorted(path for path in source.glob("*/*") if path.suffix.lower() in EXTENSIONS)
+        found = [(path, path.parent.name, "") for path in images]
+    if not found:
+        raise ConfigError(f"{source} has no images", "give class folders of images, or a table image,label[,group]")
+    name, count = Counter(f"{label}/{path.name}" for path, label, _ in found).most_common(1)[0]
+    if count > 1:
+        raise ConfigError(f"{source} has {count} images {name}", "give them different file names")
     return found
 
 
@@ -220,10 +277,15 @@ def _tasks(data: Mapping[str, Any], out: Path) -> tuple[Task, ...]:
     table = out / "slides" / "patients.csv"
     store.write_csv(table, ("slide_id", "patient_id"), patients)
     first, second = data["spots"]["train"]
-    return (
+    tasks = [
         Task("her2st", ("spots-train", None), ("spots-test", None), "auroc", patients=table),
         Task("bcss", ("masks-train", None), ("masks-test", None), "auroc"),
-        Task("crc5", ("images-train", None), ("images-test", None), "balanced_accuracy"),
         Task("her2st sections", ("spots-train", first), ("spots-train", second), "auroc", development=True),
-        Task("crc5 halves", ("development-train", None), ("development-test", None), "balanced_accuracy", True),
-    )
+    ]
+    for given in data["tasks"]:
+        name, metric = given["name"], given.get("metric", "balanced_accuracy")
+        tasks.append(Task(name, (f"{name} train", None), (f"{name} test", None), metric))
+        if "development" in given:
+            halves = ((f"{name} development-train", None), (f"{name} development-test", None))
+            tasks.append(Task(f"{name} halves", *halves, metric, development=True))
+    return tuple(sorted(tasks, key=lambda task: task.development))

@@ -1,4 +1,4 @@
-"""Is a row other than the one that it adds to? Paired by patient, Holm over all comparisons of the table."""
+"""Is a row other than the one that it adds to? Paired by patient and seed, Holm over all comparisons of the table."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ import numpy as np
 
 from benchmarks.study.table import PROBES, Line
 from sgcl_cli.artefacts import store
-from sgcl_cli.probe.scores.comparison import Entry, compare, holm
+from sgcl_cli.probe.scores.comparison import ComparedResult, Difference, compare, holm
 from sgcl_cli.probe.scores.metrics import Predictions
+from sgcl_cli.probe.scores.uncertainty import interval, resample
+
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Paired:
-    """``row`` minus ``against``, first seeds; ``adjusted`` after Holm. None with the reason where there is no interval."""
+    """``row`` minus ``against``, the mean over the ``seeds`` that both have; ``adjusted`` after Holm. None with the reason where
+    there is no interval."""
 
     row: str
     against: str
     task: str
     probe: str
+    seeds: int
     value: float | None
     low: float | None
     high: float | None
@@ -35,20 +40,25 @@ def differences(lines: Sequence[Line], tasks: Mapping[str, bool], folder: Path) 
     :param tasks: by name whether the data are for development.
     :param folder: of the study, under which the results name their predictions.
     """
-    first = {line.job.row.name: line for line in lines if line.job.seed == 0 and line.result is not None}
+    done: dict[str, dict[int, Line]] = {}
+    for line in lines:
+        if line.result is not None:
+            done.setdefault(line.job.row.name, {})[line.job.seed] = line
     found, p = [], []
-    for line in first.values():
-        row = line.job.row
-        reference = None if row.against is None else first.get(row.against)
-        if reference is None:
+    for own in done.values():
+        row = next(iter(own.values())).job.row
+        reference = {} if row.against is None else done.get(row.against, {})
+        both = sorted({*own} & {*reference})
+        if not both:
             continue
         for task in (name for name, development in tasks.items() if development == (row.group == "ablation")):
             for probe in PROBES:
-                assert line.result is not None
-                pair = [_entry(one, task, probe, folder) for one in (reference, line)]
-                (difference,) = compare(pair, line.result["scores"][task]["metric"])
+                pairs = [[entry_of(one[seed], task, probe, folder) for one in (reference, own)] for seed in both]
+                first = own[both[0]].result
+                assert first is not None and row.against is not None
+                difference = over_seeds(pairs, first["scores"][task]["metric"])
                 values = (difference.value, difference.low, difference.high, None, difference.reason)
-                found.append(Paired(row.name, reference.job.row.name, task, probe, *values))
+                found.append(Paired(row.name, row.against, task, probe, len(both), *values))
                 p.append(difference.p)
     adjusted = iter(holm([value for value in p if value is not None]))
     return [
@@ -56,19 +66,46 @@ def differences(lines: Sequence[Line], tasks: Mapping[str, bool], folder: Path) 
     ]
 
 
+def over_seeds(pairs: Sequence[Sequence[ComparedResult]], metric: str) -> Difference:
+    """The mean over seeds of the second minus the first of each pair, with patients and seeds resampled together.
+
+    Every seed's difference is taken on the same resampled patients. Of S seeds, S - 1 are drawn with replacement, so that the
+    variance of their mean is not understated (Rao, Wu 1988). With one seed it is that of ``compare``.
+    """
+    each = [compare(pair, metric, resamples=RESAMPLES)[0] for pair in pairs]
+    values = [one.value for one in each if one.value is not None]
+    if len(pairs) == 1 or len(values) < len(pairs) or any(one.low is None for one in each):
+        value = float(np.mean(values)) if len(values) == len(pairs) else None
+        return replace(each[0], value=value)
+    moved_SR = np.stack(
+        [np.subtract(*(resample(e.reported, RESAMPLES, 0)[metric] for e in pair[::-1])) for pair in pairs]
+    )
+    seeds, resamples = moved_SR.shape
+    drawn = np.random.default_rng(0).integers(0, seeds, (seeds - 1, resamples))
+    moved = moved_SR[drawn, np.arange(resamples)].mean(0)
+    moved = moved[np.isfinite(moved)]
+    value = float(np.mean(values))
+    p = float((1 + (np.abs(moved - value) >= abs(value) - 1e-12).sum()) / (1 + len(moved)))
+    low, high = interval(moved, 0.95)
+    return replace(each[0], value=value, low=low, high=high, p=p)
+
+
 def markdown(pairs: Sequence[Paired]) -> str:
     """One line a comparison."""
-    rows = ["| rows | task | probe | difference | p after Holm |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| rows | task | probe | seeds | difference | p after Holm |", "| --- | --- | --- | --- | --- | --- |"]
     for pair in pairs:
         value = "undefined" if pair.value is None else f"{pair.value:+.3f}"
         if pair.low is not None and pair.high is not None:
             value += f" [{pair.low:+.3f}, {pair.high:+.3f}]"
         p = pair.reason if pair.adjusted is None else f"{pair.adjusted:.3f}"
-        rows.append(f"| {pair.row} - {pair.against} | {pair.task} | {PROBES[pair.probe]} | {value} | {p} |")
+        rows.append(
+            f"| {pair.row} - {pair.against} | {pair.task} | {PROBES[pair.probe]} | {pair.seeds} | {value} | {p} |"
+        )
     return "\n".join(rows)
 
 
-def _entry(line: Line, task: str, probe: str, folder: Path) -> Entry:
+def entry_of(line: Line, task: str, probe: str, folder: Path) -> ComparedResult:
+    """The predictions of a job on a task's test rows, as ``compare`` takes them."""
     assert line.result is not None
     path = folder / line.result["scores"][task]["predictions"]
     rows = [
@@ -83,4 +120,6 @@ def _entry(line: Line, task: str, probe: str, folder: Path) -> Entry:
         np.array([row["patient_id"] for row in rows]),
         classes,
     )
-    return Entry(line.job.row.name, np.array([f"{row['slide_id']}/{row['row']}" for row in rows]), truth, reported)
+    return ComparedResult(
+        line.job.row.name, np.array([f"{row['slide_id']}/{row['row']}" for row in rows]), truth, reported
+    )

@@ -143,7 +143,10 @@ def load(path: Path, size: str, only: Sequence[str] = ()) -> Study:
     if unknown:
         raise ConfigError(f"{path} has no row '{unknown[0]}'")
     data = dict(content["data"])
-    if "corpus" in chosen:
+    data["tasks"] = content.get("tasks", [])
+    if isinstance(chosen.get("corpus"), str):
+        data["corpus"] = chosen["corpus"]
+    elif "corpus" in chosen:
         data["corpus"] = [slide for slide in data["corpus"] if Path(slide["path"]).stem in chosen["corpus"]]
     settled = {row.name: replace(row, pretrain=dict((by_name[row.of] if row.of else row).pretrain)) for row in rows}
     kept = tuple(row for row in settled.values() if row.name in names)

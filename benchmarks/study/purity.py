@@ -54,7 +54,7 @@ def of_run(patches: Path, run: Path) -> list[dict[str, Any]]:
         content = load_checkpoint(path)
         objective = _objective(settings, index, content["objective"], resolved["config"]["seed"])
         epoch, _, step = content["position"]
-        found.append({"epoch": epoch, "schemes": _named(company(objective, kinds, step=step), names)})
+        found.append({"epoch": epoch, "schemes": _named(shares_of_kind(objective, kinds, step=step), names)})
     return found
 
 
@@ -89,7 +89,7 @@ def kinds_of(index: PatchIndex) -> tuple[Kinds, list[str]]:
     return Kinds(torch.from_numpy(np.concatenate(label)), torch.from_numpy(np.concatenate(scheme))), [*schemes]
 
 
-def company(objective: SGCL, kinds: Kinds, *, step: int) -> dict[int, dict[str, dict[str, float | int | None]]]:
+def shares_of_kind(objective: SGCL, kinds: Kinds, *, step: int) -> dict[int, dict[str, dict[str, float | int | None]]]:
     """By scheme and kind of companion, ``same`` (share of the anchor's class) and ``pairs``; by scheme also ``chance``."""
     assert objective.bank_v is not None
     tally: dict[tuple[int, str], np.ndarray] = {}

@@ -140,13 +140,13 @@ def _purity(lines: Sequence[Line]) -> str:
 
 
 def radii(entries: Sequence[Mapping[str, Any]]) -> str:
-    """What R decides before any training, from ``purity.by_radius``."""
+    """What R decides before any training, from ``purity.by_radius``; empty where no patch has a label."""
     body = [
         [f"{entry['radius']:g}", scheme, _share(shares["spatial"]), _share(shares["chance"])]
         for entry in entries
         for scheme, shares in entry["schemes"].items()
     ]
-    return grid(["R", "classes", "spatial positives", "any two patches"], body)
+    return grid(["R", "classes", "spatial positives", "any two patches"], body) if body else ""
 
 
 def _share(entry: Mapping[str, Any]) -> str:

@@ -79,6 +79,7 @@ def do(bench: Bench, job: Job, key: str, run: Path) -> dict[str, Any]:
                 encoder=encoders[name],
                 out=str(place / "features" / name),
                 input_size=sides[name],
+                groups=None if given.groups is None else str(given.groups),
                 seed=job.seed,
                 workers=bench.workers,
                 **bench.run,

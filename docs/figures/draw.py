@@ -2,7 +2,8 @@
 
 ``python docs/figures/draw.py`` draws those of docs/method.md and docs/tile.md; that of tissue needs real slides (SGCL_DATA,
 default ../shared/data) and is left as it is without them. ``python docs/figures/draw.py RUN`` takes those of docs/pretrain.md
-that a run of sgcl pretrain left. The published ones are of three slides of $SGCL_DATA/wsi:
+that a run of sgcl pretrain left, and ``python docs/figures/draw.py --demo FOLDER`` the strip in README.md from what ``make demo``
+left. The published ones of a run are of three slides of $SGCL_DATA/wsi:
 
     sgcl tile $SGCL_DATA/wsi/{pdac_trucut_HE3,lung_scc_HE3,metaplasia_HE}.svs --out tiles --mpp 1
     sgcl pretrain tiles --out RUN --epochs 4 --batch 32 --lr 0.002 --view 64 --corner 32 --rotate90 0.75 \\
@@ -11,11 +12,13 @@ that a run of sgcl pretrain left. The published ones are of three slides of $SGC
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 
 import cv2
+import h5py
 import matplotlib as mpl
 import numpy as np
 import torch
@@ -24,7 +27,10 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from sgcl_cli.method.negatives import rank_quantiles
+from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.engine.loader import decode_jpeg
+from sgcl_cli.method import sets
+from sgcl_cli.method.negatives import Sampler
 from sgcl_cli.method.positives import Neighbourhood
 from sgcl_cli.method.settings import Settings
 from sgcl_cli.method.sgcl import ramp
@@ -35,6 +41,7 @@ from sgcl_cli.slide.tissue.tissue import segment
 HERE = Path(__file__).parent
 RADII = (1.1, 2.0, 3.0, 5.0, 7.0)
 DATA = Path(os.environ.get("SGCL_DATA", HERE.parents[1] / ".." / "shared" / "data"))
+STRIP_SLIDE, ENCODERS = "slide_005", ("sgcl", "untrained", "mean-colour")
 INKS = ((35, 60, 160), (200, 30, 45), (90, 30, 140), (40, 40, 42))
 
 
@@ -45,18 +52,21 @@ def neighbours() -> None:
     centre = side * side // 2
     figure, axes = plt.subplots(1, len(RADII), figsize=(11, 2.6), layout="constrained")
     for axis, radius in zip(axes, RADII, strict=True):
-        found = Neighbourhood(torch.zeros(side * side, dtype=torch.int64), cell, radius).lists(torch.tensor([centre]))
+        one = torch.tensor([centre])
+        near = Neighbourhood(torch.zeros(side * side, dtype=torch.int64), cell, radius).of(one)
+        members = near[sets.taken(near, one)].numpy()
         shade = np.zeros(side * side)
-        shade[found.members.numpy()] = 0.55
+        shade[members] = 0.55
         shade[centre] = 1
         axis.imshow(shade.reshape(side, side), cmap="Purples", vmin=0, vmax=1)
-        axis.set(title=f"R = {radius:g}: {len(found.members)}", xticks=[], yticks=[])
+        axis.set(title=f"R = {radius:g}: {len(members)}", xticks=[], yticks=[])
     figure.savefig(HERE / "neighbours.png", dpi=110)
 
 
 def laws() -> None:
-    settings, _ = Settings().resolve(681_486, 100, 128)
-    drawn = np.concatenate([rank_quantiles(0, step, settings, 681_486).numpy() for step in range(50)])
+    settings, _ = Settings(negatives=4_096).resolve(681_486, 100, 128)
+    sampler = Sampler(settings, 681_486, seed=0)
+    drawn = np.concatenate([sampler.at(step).quantile.numpy() for step in range(50)])
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
     left.hist(100 * settings.top_share * drawn, bins=80, density=True, color="#7b5ea7")
     left.set(title="Semi-hard negatives: drawn ranks", xlabel="rank by similarity, % of N", ylabel="density")
@@ -105,15 +115,61 @@ def tissue() -> None:
 
 def pictures(run: Path) -> None:
     """views.png and neighbours.png of a run, as small JPEGs."""
-    for name, target in (("views.png", "views.jpg"), ("neighbours.png", "company.jpg")):
+    for name, target in (("views.png", "views.jpg"), ("neighbours.png", "examples.jpg")):
         with Image.open(run / name) as image:
             width, height = image.size
             small = image.convert("RGB").resize((1000, round(1000 * height / width)), Image.Resampling.LANCZOS)
         small.save(HERE / target, quality=80, optimize=True)
 
 
+def strip(demo: Path) -> None:
+    """A slide, its tissue and patches, a patch's nearest on other slides, and three encoders on patches: what the demo made."""
+    figure, axes = plt.subplots(1, 4, figsize=(14, 3.1), layout="constrained", width_ratios=[1, 1, 1.1, 1.35])
+    for axis, kind in zip(axes, ("thumbnails", "overlays"), strict=False):
+        axis.imshow(mpl.image.imread(demo / "tiles" / kind / f"{STRIP_SLIDE}.jpg"))
+    axes[2].imshow(nearest(demo))
+    for axis, title in zip(axes, ("a slide", "sgcl tile", "sgcl pretrain, embed: nearest elsewhere"), strict=False):
+        axis.set_title(title, fontsize=10)
+        axis.set_axis_off()
+    for place, encoder in enumerate(ENCODERS):
+        model = json.loads((demo / "patches" / encoder / "metrics.json").read_text())["models"]["knn"]
+        found = model["metrics"]["balanced_accuracy"]
+        axes[3].plot(found["value"], place, "o", color="#7b5ea7")
+        if found["low"] is not None:
+            axes[3].hlines(place, found["low"], found["high"], color="#7b5ea7", lw=2)
+    axes[3].axvline(0.25, color="#999999", ls=":", lw=1)
+    axes[3].set_title("sgcl evaluate: which kind of tissue a patch is", fontsize=10)
+    axes[3].set_yticks(range(len(ENCODERS)), ["trained by sgcl", "untrained", "mean colour"])
+    axes[3].set(xlabel="balanced accuracy, kNN, 95 % interval", xlim=(0, 1), ylim=(len(ENCODERS) - 0.5, -0.5))
+    axes[3].spines[["top", "right"]].set_visible(False)
+    figure.savefig(HERE / "strip.png", dpi=100)
+
+
+def nearest(demo: Path) -> np.ndarray:
+    """The patch of the strip's slide with most tissue, framed, and the five that are nearest to it on other slides."""
+    index = PatchIndex.open(demo / "tiles")
+    rows = []
+    for file in index.files:
+        with h5py.File(demo / "features" / "sgcl" / f"{file.slide_id}.h5") as features:
+            rows.append(features["features"][:].astype(np.float32))
+    features = np.concatenate(rows)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    own = next(number for number, file in enumerate(index.files) if file.slide_id == STRIP_SLIDE)
+    mine = np.flatnonzero(index.slide_of == own)
+    anchor = mine[len(mine) // 2]
+    alike = np.where(index.slide_of == own, -1.0, features @ features[anchor])
+    chosen = [anchor, *np.argsort(-alike)[:5]]
+    pictures = [
+        np.pad(decode_jpeg(index.read(int(i)), ""), ((3, 3), (3, 3), (0, 0)), constant_values=255) for i in chosen
+    ]
+    pictures[0][[0, 1, 2, -3, -2, -1]] = pictures[0][:, [0, 1, 2, -3, -2, -1]] = (210, 20, 20)
+    return np.vstack([np.hstack(pictures[:3]), np.hstack(pictures[3:])])
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if len(sys.argv) > 2:
+        strip(Path(sys.argv[2]))
+    elif len(sys.argv) > 1:
         pictures(Path(sys.argv[1]))
     else:
         neighbours()

@@ -192,8 +192,8 @@ def open_features(path: str | Path, *, mapped: bool = False) -> FeatureSet:
         raise ArtefactError(f"no such folder: {folder}", "give the folder that sgcl embed wrote")
     found = layout.features_trees(folder)
     if len(found) > 1:
-        told = ", ".join(path.relative_to(folder).as_posix() for path in found)
-        raise ArtefactError(f"{folder} holds features more than once: {told}", "give one of these folders")
+        found_twice = ", ".join(path.relative_to(folder).as_posix() for path in found)
+        raise ArtefactError(f"{folder} holds features more than once: {found_twice}", "give one of these folders")
     inner = found[0] if found else folder
     paths = sorted(
         (p for p in inner.iterdir() if p.suffix in (".h5", ".pt", ".npy") and not p.name.startswith(".")),
@@ -252,8 +252,8 @@ def open_file(path: str | Path, *, mapped: bool = False) -> FeatureFile:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a features file of ours says about itself.
+class Header:
+    """The attributes and the row count of a features file of ours.
 
     :ivar rows: how many it has.
     :ivar unreadable: places in the source that have no row, and why.
@@ -271,15 +271,15 @@ class Told:
         return Rounding(float(self.attributes.get("rounding_max", 0.0)), mean * count, count)
 
 
-def ask(path: Path) -> Told:
-    """What a features file of ours says, without its features.
+def read_header(path: Path) -> Header:
+    """Read the header of a features file of ours, without its features.
 
     :raises ArtefactError: missing, damaged or not of ours.
     """
     with store.opened(path, SCHEMA) as file:
         entries = [json.loads(text) for text in file["unreadable"].asstr()[:]] if "unreadable" in file else []
         unreadable = {int(row): str(reason) for row, reason in entries}
-        return Told(dict(file.attrs), len(file["features"]), unreadable)
+        return Header(dict(file.attrs), len(file["features"]), unreadable)
 
 
 def _open_h5(path: Path, mapped: bool = False) -> FeatureFile:

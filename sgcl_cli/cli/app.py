@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import atexit
+import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 from typer.exceptions import TyperException
@@ -25,7 +27,13 @@ from sgcl_cli.config import (
 )
 from sgcl_cli.errors import ElsewhereError, Interrupted, SgclError
 
+if TYPE_CHECKING:
+    from sgcl_cli.artefacts.results import Outcome
+
 SOME_FAILED = 3
+
+Given = TypeVar("Given", bound=Config)
+Stage = Callable[[Given, Terminal], "Outcome"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -48,48 +56,74 @@ def _root(
     pass
 
 
-def _command(kind: type[Config], help: str, example: str) -> None:
-    def body(door: dict[str, Any], given: dict[str, Any]) -> None:
-        settings = load_toml(door["config"], kind.table) if door["config"] else {}
-        config = kind.resolve(settings, given)
-        if door["print_config"]:
-            print(as_toml(config))
-            return
-        terminal = Terminal(quiet=door["quiet"] or door["json"])
-        stage = getattr(importlib.import_module(f"sgcl_cli.stages.{kind.table}"), kind.table)
-        try:
-            outcome = stage(config, terminal)
-        except KeyboardInterrupt:  # before typer makes a silent exit of it
-            raise Interrupted(signal.SIGINT) from None
-        if not outcome.told:
-            terminal.close(outcome, as_json=door["json"])
-        allowed = failures_allowed(getattr(config, "allow_failures", "0"), outcome.total)
-        if len(outcome.failures) > allowed:
-            raise typer.Exit(SOME_FAILED)
+def _command(kind: type[Given], example: str) -> Callable[[Stage[Given]], Stage[Given]]:
+    """A command of which every field of ``kind`` is an option; the function's docstring is its help."""
 
-    app.command(kind.table, help=help, epilog=f"Example: {example}")(options_of(kind, body))
+    def register(stage: Stage[Given]) -> Stage[Given]:
+        def body(common: dict[str, Any], given: dict[str, Any]) -> None:
+            settings = load_toml(common["config"], kind.table) if common["config"] else {}
+            config = kind.resolve(settings, given)
+            if common["print_config"]:
+                print(as_toml(config))
+            else:
+                _finish(stage, config, json=common["json"], quiet=common["quiet"])
+
+        app.command(kind.table, help=stage.__doc__, epilog=f"Example: {example}")(options_of(kind, body))
+        return stage
+
+    return register
 
 
-_command(
-    TileConfig,
-    "Find tissue on whole-slide images and store its patches with their coordinates.",
-    "sgcl tile slides/ --out tiles/ --mpp 0.5",
-)
-_command(
-    PretrainConfig,
-    "Train an encoder on patches, without labels, by spatial guided contrastive learning.",
-    "sgcl pretrain tiles/ --out run/ --epochs 100",
-)
-_command(
-    EmbedConfig,
-    "Compute features of patches with a trained encoder.",
-    "sgcl embed tiles/ --encoder run/ --out features/",
-)
-_command(
-    EvaluateConfig,
-    "Measure features on labels, with patient-grouped folds, intervals and a report.",
-    "sgcl evaluate features/ --labels labels.csv --out results/",
-)
+def _finish(stage: Stage[Given], config: Given, *, json: bool, quiet: bool) -> None:
+    """Run a stage and print its closing table.
+
+    :raises Exit: with code 3 where more slides failed than the settings allow.
+    """
+    terminal = Terminal(quiet=quiet or json)
+    try:
+        outcome = stage(config, terminal)
+    except KeyboardInterrupt:  # before typer makes a silent exit of it
+        raise Interrupted(signal.SIGINT) from None
+    if not outcome.told:
+        terminal.close(outcome, as_json=json)
+    allowed = failures_allowed(getattr(config, "allow_failures", "0"), outcome.total)
+    if len(outcome.failures) > allowed:
+        raise typer.Exit(SOME_FAILED)
+
+
+# The stages load torch, OpenSlide and the like, so each is imported when its command runs.
+
+
+@_command(TileConfig, "sgcl tile slides/ --out tiles/ --mpp 0.5")
+def tile(config: TileConfig, terminal: Terminal) -> Outcome:
+    """Find tissue on whole-slide images and store its patches with their coordinates."""
+    from sgcl_cli.stages.tile import tile as stage
+
+    return stage(config, terminal)
+
+
+@_command(PretrainConfig, "sgcl pretrain tiles/ --out run/ --epochs 100")
+def pretrain(config: PretrainConfig, terminal: Terminal) -> Outcome:
+    """Train an encoder on patches, without labels, by spatial guided contrastive learning."""
+    from sgcl_cli.stages.pretrain import pretrain as stage
+
+    return stage(config, terminal)
+
+
+@_command(EmbedConfig, "sgcl embed tiles/ --encoder run/ --out features/")
+def embed(config: EmbedConfig, terminal: Terminal) -> Outcome:
+    """Compute features of patches with a trained encoder."""
+    from sgcl_cli.stages.embed import embed as stage
+
+    return stage(config, terminal)
+
+
+@_command(EvaluateConfig, "sgcl evaluate features/ --labels labels.csv --out results/")
+def evaluate(config: EvaluateConfig, terminal: Terminal) -> Outcome:
+    """Measure features on labels, with patient-grouped folds, intervals and a report."""
+    from sgcl_cli.stages.evaluate import evaluate as stage
+
+    return stage(config, terminal)
 
 
 def run(arguments: list[str]) -> int:
@@ -118,5 +152,15 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """The entry point ``sgcl``."""
-    sys.exit(run(sys.argv[1:]))
+    """The entry point ``sgcl``.
+
+    One of several processes ends without taking Python down: a thread of gloo may still free a tensor of the last exchange, and
+    where it asks for the interpreter while that ends, the process aborts (pytorch/pytorch#190489).
+    """
+    code = run(sys.argv[1:])
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

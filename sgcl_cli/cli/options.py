@@ -13,7 +13,7 @@ import typer
 
 from sgcl_cli.config import Config, Meta, describe, flag
 
-DOOR = ("config", "print_config", "json", "quiet")
+COMMON = ("config", "print_config", "json", "quiet")
 
 
 def options_of(kind: type[Config], body: Callable[[dict[str, Any], dict[str, Any]], None]) -> Callable[..., None]:
@@ -24,15 +24,16 @@ def options_of(kind: type[Config], body: Callable[[dict[str, Any], dict[str, Any
     defaults = {spec.name: spec.default for spec in fields(kind)}
     parameters = [_parameter(name, meta, hint, defaults[name]) for name, meta, hint in describe(kind)]
     parameters += [
-        _door("config", str | None, "--config", f"TOML file with a table [{kind.table}]; flags win over it."),
-        _door("print_config", bool, "--print-config", "Print the resolved settings as TOML and stop."),
-        _door("json", bool, "--json", "Print the result as JSON on stdout."),
-        _door("quiet", bool, "--quiet", "No progress and no closing table; warnings and errors stay."),
+        _common("config", str | None, "--config", f"TOML file with a table [{kind.table}]; flags win over it."),
+        _common("print_config", bool, "--print-config", "Print the resolved settings as TOML and stop."),
+        _common("json", bool, "--json", "Print the result as JSON on stdout."),
+        _common("quiet", bool, "--quiet", "No progress and no closing table; warnings and errors stay."),
     ]
 
     def command(**given: Any) -> None:
         body(
-            {name: given.pop(name) for name in DOOR}, {key: value for key, value in given.items() if value is not None}
+            {name: given.pop(name) for name in COMMON},
+            {key: value for key, value in given.items() if value is not None},
         )
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -93,7 +94,7 @@ def _accepted(hint: Any) -> Any:
     return base if get_origin(base) is Literal or base in (int, float, str, bool) else str
 
 
-def _door(name: str, kind: Any, names: str, help: str) -> inspect.Parameter:
+def _common(name: str, kind: Any, names: str, help: str) -> inspect.Parameter:
     info = typer.Option(names, help=help, show_default=False, rich_help_panel="Run")
     return _keyword(name, kind, info, False if kind is bool else None)
 

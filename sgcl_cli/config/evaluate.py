@@ -136,6 +136,11 @@ class EvaluateConfig(Config):
     mask_values: str | None = option(
         None, "Classes of the masks' values, 255=tumour,0=other; default: each value is one.", panel="Dense"
     )
+    mask_origin: Literal["slide", "bounds"] = option(
+        "slide",
+        "What the masks cover on slides with openslide.bounds-*: the whole slide, or the scanned part, as QuPath exports it.",
+        panel="Dense",
+    )
     ignore: int | None = option(None, "Value of the masks that is no class.", low=0, panel="Dense")
     dense_layer: str | None = option(
         None, "Whose map is read: layer1 to layer4, or block1 to block12; default: the last.", panel="Dense"

@@ -40,6 +40,8 @@ class PretrainConfig(Config):
             "neighbours": 4_096,
             "clusters": 1_000,
             "negatives": 4_096,
+            "negative_law": "beta",
+            "top_share": 0.2,
             "ramp_epochs": 10.0,
             "bank_start": "random",
         },
@@ -126,17 +128,23 @@ class PretrainConfig(Config):
     )
     negatives: int | None = option(
         None,
-        "Draws of semi-hard negatives, with replacement; default as many as --neighbours.",
+        "Draws of the spatial term's negatives, with replacement; default as many as --neighbours.",
         low=1,
         panel="Objective",
     )
-    negative_law: Literal["beta", "hardest", "uniform"] = option(
-        "beta", "Law of the negatives' ranks within the top share.", panel="Objective"
+    negative_law: Literal["auto", "beta", "hardest", "uniform"] = option(
+        "auto",
+        "Law of the negatives' ranks within the top share; auto: beta from 20,000 patches on, below that uniform over all.",
+        panel="Objective",
     )
     beta_a: float = option(5.0, "First parameter of the Beta law.", above=0, panel="Objective")
     beta_b: float = option(15.0, "Second parameter of the Beta law.", above=0, panel="Objective")
-    top_share: float = option(
-        0.2, "Share of all patches, most similar first, that negatives come from.", above=0, high=1, panel="Objective"
+    top_share: float | None = option(
+        None,
+        "Share of all patches, most similar first, that negatives come from; default 0.2, or 1 where auto is uniform.",
+        above=0,
+        high=1,
+        panel="Objective",
     )
     ranking: Literal["h", "v"] = option("h", "Space in which negatives are ranked.", panel="Objective")
     pool: int = option(

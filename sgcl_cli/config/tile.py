@@ -69,6 +69,12 @@ class TileConfig(Config):
         affects=False,
         panel="Annotations",
     )
+    annotations_origin: Literal["slide", "bounds"] | None = option(
+        None,
+        "Where annotations count from on slides with openslide.bounds-*: the slide's own corner, or that of the scanned part, "
+        "as in QuPath; default: bounds for .geojson, slide for the rest.",
+        panel="Annotations",
+    )
     label_rule: Literal["majority", "any", "pure"] = option(
         "majority",
         "Label of a patch: the class that covers most of it (majority), however little (any), or all of it (pure).",
@@ -94,6 +100,9 @@ class TileConfig(Config):
     )
     roi: str | None = option(
         None, "Folder of .geojson named by slide_id: where patches may lie.", affects=False, panel="Annotations"
+    )
+    roi_origin: Literal["slide", "bounds"] | None = option(
+        None, "The same for --roi; default: bounds.", panel="Annotations"
     )
     roi_mode: Literal["restrict", "replace"] = option(
         "restrict", "Whether --roi restricts the tissue that is found, or replaces it.", panel="Annotations"
@@ -132,9 +141,11 @@ class TileConfig(Config):
                 f"--overlap {self.overlap} is not smaller than --patch-size {self.patch_size}",
                 "the stride is their difference and must be at least one pixel",
             )
-        for name in ("label_names", "mask_mpp", "mask_values"):
+        for name in ("label_names", "mask_mpp", "mask_values", "annotations_origin"):
             if self.annotations is None and getattr(self, name) is not None:
                 raise ConfigError(f"{flag(name)} says how annotations are read", "give their folder with --annotations")
+        if self.roi is None and self.roi_origin is not None:
+            raise ConfigError("--roi-origin says how regions of interest are read", "give their folder with --roi")
         if self.lossless and (self.overlap or self.coords_only):
             raise ConfigError(
                 "--lossless copies whole native tiles",

@@ -34,7 +34,7 @@ class Strengths(Protocol):
     def hue(self) -> float: ...
 
 
-class Plan(NamedTuple):
+class ColourPlan(NamedTuple):
     """What happens to each patch, float32 arrays on the host or tensors on the device.
 
     matrix (S, B, 3, 3): M.    around (S, B, 3, 3): O.    hue (B, 3, 1): six times the turn of the hue, plus 5, 3 and 1.
@@ -45,7 +45,7 @@ class Plan(NamedTuple):
     hue: Any
 
 
-def plan(draw: Any, settings: Strengths) -> Plan:
+def plan(draw: Any, settings: Strengths) -> ColourPlan:
     """The steps of each patch; three before hue and three after it, or three where hue stays.
 
     :param draw: the patch's uniform numbers by position; 1 decides on grayscale, 10 to 13 are the strengths, 20 to 23 the order.
@@ -69,10 +69,10 @@ def plan(draw: Any, settings: Strengths) -> Plan:
         around[step, patch] = rest if which == _CONTRAST else 0
     matrix[0, gray] = matrix[0, gray] @ luma
     hue = 6 * settings.hue * (2 * draw[13] - 1)[:, None] + np.array([5.0, 3.0, 1.0])
-    return Plan(matrix.astype(np.float32), around.astype(np.float32), hue[:, :, None].astype(np.float32))
+    return ColourPlan(matrix.astype(np.float32), around.astype(np.float32), hue[:, :, None].astype(np.float32))
 
 
-def recolour(images: Tensor, plan: Plan) -> Tensor:
+def recolour(images: Tensor, plan: ColourPlan) -> Tensor:
     """Images (B, 3, H, W) in 0..1 after all their operations."""
     pixel_B3L = images.flatten(2)
     for step, (matrix_B33, around_B33) in enumerate(zip(plan.matrix, plan.around, strict=True)):
@@ -83,7 +83,7 @@ def recolour(images: Tensor, plan: Plan) -> Tensor:
     return pixel_B3L.view_as(images)
 
 
-def recolour_by_pixel(images: Tensor, plan: Plan) -> Tensor:
+def recolour_by_pixel(images: Tensor, plan: ColourPlan) -> Tensor:
     """The same, written out pixel by pixel: for a compiler, which makes a few kernels of it."""
     pixel_B3L = images.flatten(2)
     for step, (matrix_B33, around_B33) in enumerate(zip(plan.matrix, plan.around, strict=True)):
@@ -119,7 +119,7 @@ class Recolour:
         self.why_not: str | None = None
         self._compiled: Any = None
 
-    def __call__(self, images: Tensor, plan: Plan) -> Tensor:
+    def __call__(self, images: Tensor, plan: ColourPlan) -> Tensor:
         """Images (B, 3, H, W) in 0..1 after all their operations."""
         if images.device.type != "cuda" or self.why_not is not None or torch.compiler.is_compiling():
             return recolour(images, plan)

@@ -38,7 +38,7 @@ _LOOK = 1.0  # seconds between looks at whether the parent still lives
 _PART = struct.Struct("=3q")  # slot, start, stop
 
 
-class Source(Protocol):
+class PixelSource(Protocol):
     """Square patches of one ``size`` in pixels that can be decoded into memory that is given."""
 
     @property
@@ -92,7 +92,7 @@ class Slots:
 
 
 @dataclass(frozen=True)
-class Part:
+class SlotRange:
     """The places ``start`` to ``stop`` of a slot, whose patches are to be decoded; ``batch`` is its owner's number for it."""
 
     batch: int
@@ -107,7 +107,7 @@ class _Decoder:
 
     process: BaseProcess
     pipe: Connection
-    parts: deque[Part] = field(default_factory=deque)
+    parts: deque[SlotRange] = field(default_factory=deque)
 
 
 class Decoders:
@@ -119,10 +119,10 @@ class Decoders:
     :param count: processes; they start now.
     """
 
-    def __init__(self, source: Source, slots: Slots, count: int) -> None:
+    def __init__(self, source: PixelSource, slots: Slots, count: int) -> None:
         self._source, self._slots, self._count = source, slots, count
         self._decoders: list[_Decoder] = []
-        self._answers: deque[tuple[Part, Exception | None]] = deque()
+        self._answers: deque[tuple[SlotRange, Exception | None]] = deque()
         # multiprocessing joins, at exit, what still lives: that must be dead by then, whoever forgot to close
         self._end = util.Finalize(self, _kill, (self._decoders,), exitpriority=100)
         self._complete()
@@ -134,7 +134,7 @@ class Decoders:
         _kill(self._decoders)
         self._end.cancel()
 
-    def give(self, part: Part) -> None:
+    def give(self, part: SlotRange) -> None:
         """Have a part decoded, whose patches stand in ``index`` of its slot; the process with the fewest parts takes it."""
         self._complete()
         if not self._decoders:
@@ -146,7 +146,7 @@ class Decoders:
         except OSError:
             self._lost(decoder)
 
-    def answer(self) -> tuple[Part, Exception | None]:
+    def answer(self) -> tuple[SlotRange, Exception | None]:
         """The next part that is done, and what went wrong in it; waits for it."""
         while not self._answers:
             busy = {decoder.pipe: decoder for decoder in self._decoders if decoder.parts}
@@ -205,7 +205,7 @@ def _kill(decoders: list[_Decoder]) -> None:
     decoders.clear()
 
 
-def _work(pipe: Connection, not_its_own: Sequence[Connection], source: Source, slots: Slots, parent: int) -> None:
+def _work(pipe: Connection, not_its_own: Sequence[Connection], source: PixelSource, slots: Slots, parent: int) -> None:
     """In a worker: decode part after part until the pipe closes or the parent is gone."""
     torch.set_num_threads(1)
     for other in not_its_own:
@@ -224,7 +224,7 @@ def _parts(pipe: Connection, parent: int) -> Iterator[tuple[int, int, int]]:
         yield _PART.unpack(pipe.recv_bytes())
 
 
-def decode(source: Source, index: NDArray[np.int64], pixels: NDArray[np.uint8]) -> Exception | None:
+def decode(source: PixelSource, index: NDArray[np.int64], pixels: NDArray[np.uint8]) -> Exception | None:
     """Decode patches into ``pixels``, up to the first that fails; returns why it does."""
     try:
         for place, i in enumerate(index.tolist()):

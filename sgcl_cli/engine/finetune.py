@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sgcl_cli.artefacts.checkpoint import EncoderCard
-from sgcl_cli.engine.decoders import Source
+from sgcl_cli.engine.decoders import PixelSource
 from sgcl_cli.engine.encode import FrozenEncoder
 from sgcl_cli.engine.feed import Fed, Feed
 from sgcl_cli.engine.fit import Position
@@ -38,7 +38,7 @@ class Patches:
     :param batch: the most patches in a batch. :param workers: processes that decode.
     """
 
-    def __init__(self, source: Source, card: EncoderCard, runtime: Runtime, *, batch: int, workers: int) -> None:
+    def __init__(self, source: PixelSource, card: EncoderCard, runtime: Runtime, *, batch: int, workers: int) -> None:
         self.runtime, self.batch = runtime, batch
         self._card = card
         self._views = replace(_UNCOLOURED, view=card.input_size)

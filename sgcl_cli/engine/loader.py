@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgcl_cli.artefacts.patches import PatchIndex
-from sgcl_cli.engine.decoders import DecoderLostError, Decoders, Part, Slots, Source, decode
+from sgcl_cli.engine.decoders import DecoderLostError, Decoders, PixelSource, SlotRange, Slots, decode
 from sgcl_cli.errors import ArtefactError, SgclError
 
 Read = Callable[[int], NDArray[np.uint8]]
@@ -132,7 +132,7 @@ class Loader:
     :raises TrainingError: memory cannot be page-locked.
     """
 
-    def __init__(self, source: Source, *, batch: int, workers: int, pin: bool) -> None:
+    def __init__(self, source: PixelSource, *, batch: int, workers: int, pin: bool) -> None:
         self._source = source
         self._parts = max(1, min(workers, batch // _PART))
         self._ahead = math.ceil(
@@ -231,12 +231,12 @@ class Loader:
             del missing[first + place]
             yield errors.pop(first + place, None)
 
-    def _parts_of(self, number: int, index: NDArray[np.int64]) -> list[Part]:
+    def _parts_of(self, number: int, index: NDArray[np.int64]) -> list[SlotRange]:
         """A batch in parts, its patches written where those who decode them look."""
         slot = self._free(number)
         self._slots.index[slot, : len(index)] = index
         edges = [len(index) * part // self._parts for part in range(self._parts + 1)]
-        return [Part(number, slot, start, stop) for start, stop in itertools.pairwise(edges) if start < stop]
+        return [SlotRange(number, slot, start, stop) for start, stop in itertools.pairwise(edges) if start < stop]
 
     def _slot_of(self, number: int) -> int:
         return number % len(self._slots.pixels)
@@ -252,7 +252,7 @@ class Loader:
 class _Apart:
     """A source whose patches are decoded in a process of their own, since one died of some of them."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: PixelSource) -> None:
         self.size = source.size
         self._slots = Slots(1, 1, source.size)
         self._decoders = Decoders(source, self._slots, 1)
@@ -263,7 +263,7 @@ class _Apart:
     def into(self, i: int, pixels: NDArray[np.uint8]) -> None:
         """Decode patch i; :raises ArtefactError: that cannot be, or costs the process its life again."""
         self._slots.index[0, 0] = i
-        self._decoders.give(Part(0, 0, 0, 1))
+        self._decoders.give(SlotRange(0, 0, 0, 1))
         _, error = self._decoders.answer()
         if isinstance(error, DecoderLostError):
             raise ArtefactError(f"{error.message}, twice at the same patch", "its file may be damaged; make it again")

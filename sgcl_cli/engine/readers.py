@@ -1,4 +1,4 @@
-"""Worker processes that read slides: one crew for all slides of a run, patches out as full batches.
+"""Worker processes that read slides: the same ones for all slides of a run, patches out as full batches.
 
 A worker reads one slide at a time and puts its patches into memory that it shares with the main process, as far ahead as there
 is room; then it waits. Its memory and its pipe are its own: a worker that dies, or hangs, costs the slide that it was at,
@@ -73,7 +73,7 @@ class _Worker(Generic[Task]):
 
 @dataclass
 class Readers(Generic[Task]):
-    """A crew of reading processes; a context manager.
+    """Processes that read slides; a context manager.
 
     :param read: makes the patches of a task, uint8 (size, size, 3), each with its place in the slide, or says why one cannot be
         read. Its second argument tells how many threads it may use now. An ``SgclError`` that it raises costs the slide.
@@ -90,7 +90,7 @@ class Readers(Generic[Task]):
     workers: int
     pin: bool
     timeout: float | None = None
-    _crew: list[_Worker[Task]] = field(default_factory=list)
+    _running: list[_Worker[Task]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         self._left = RawValue("q", 0)
@@ -103,12 +103,12 @@ class Readers(Generic[Task]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for worker in self._crew:
+        for worker in self._running:
             worker.pipe.close()
             worker.process.kill()
-        for worker in self._crew:
+        for worker in self._running:
             worker.process.join(_PATIENCE)
-        self._crew.clear()
+        self._running.clear()
         self._slots.close()
 
     def batches(self, readings: Sequence[Reading[Task]]) -> Iterator[Batch | Missing | Failed]:
@@ -118,12 +118,12 @@ class Readers(Generic[Task]):
         """
         waiting = deque(readings)
         self._left.value = len(waiting)
-        while len(self._crew) < min(self.workers, len(waiting)):
-            self._crew.append(self._hired())
-        for worker in self._crew:
+        while len(self._running) < min(self.workers, len(waiting)):
+            self._running.append(self._start())
+        for worker in self._running:
             if waiting:
                 self._give(worker, waiting.popleft())
-        for worker in self._crew:
+        for worker in self._running:
             self._top_up(worker, waiting)
         filled, slot = 0, 0
         index = np.zeros(self.batch, np.int64)
@@ -143,13 +143,13 @@ class Readers(Generic[Task]):
             yield Batch(self._slots.tensor[slot, :filled], index[:filled].copy())
 
     def _arrivals(self, waiting: deque[Reading[Task]]) -> Iterator[tuple[list[int], Pixels] | Missing | Failed]:
-        while busy := {worker.pipe: worker for worker in self._crew if worker.given}:
+        while busy := {worker.pipe: worker for worker in self._running if worker.given}:
             for pipe in wait([*busy], self._until_silent(busy.values())):
                 worker = busy[pipe]  # type: ignore[index]
                 yield from self._message(worker, waiting)
                 worker.heard = time.monotonic()
             for worker in busy.values():
-                if worker in self._crew and worker.given and self._silent(worker):
+                if worker in self._running and worker.given and self._silent(worker):
                     worker.process.kill()
                     yield self._lost(worker, self._gave_nothing(), waiting)
 
@@ -194,7 +194,7 @@ class Readers(Generic[Task]):
         reading = worker.given.popleft()
         waiting.extendleft(reversed(worker.given))
         self._left.value -= 1
-        self._crew[self._crew.index(worker)] = fresh = self._hired()
+        self._running[self._running.index(worker)] = fresh = self._start()
         self._top_up(fresh, waiting)
         return self._failed(reading, error)
 
@@ -225,12 +225,12 @@ class Readers(Generic[Task]):
             "the file may be damaged, or its disk slow: a longer --slide-timeout waits longer",
         )
 
-    def _hired(self) -> _Worker[Task]:
+    def _start(self) -> _Worker[Task]:
         shape = (self._parts, _PART, self.size, self.size, 3)
         pixels = np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
         mine, theirs = multiprocessing.Pipe()
-        not_its_own = [mine, *(worker.pipe for worker in self._crew)]
-        process = forked(_work, theirs, not_its_own, pixels, self.read, self._share)
+        of_others = [mine, *(worker.pipe for worker in self._running)]
+        process = forked(_work, theirs, of_others, pixels, self.read, self._share)
         theirs.close()
         return _Worker(process, mine, pixels)
 
@@ -240,23 +240,23 @@ class Readers(Generic[Task]):
 
 
 def _send(pipe: Connection, message: object) -> None:
-    """Tell a worker; that it is gone shows when it is listened to."""
+    """Send to a worker; a closed pipe is detected on receive."""
     with suppress(OSError):
         pipe.send(message)
 
 
 def _work(
-    pipe: Connection, not_its_own: Sequence[Connection], pixels: Pixels, read: Read[Any], share: Callable[[], int]
+    pipe: Connection, of_others: Sequence[Connection], pixels: Pixels, read: Read[Any], share: Callable[[], int]
 ) -> None:
     """In a worker: read slide after slide until the pipe closes."""
-    for other in not_its_own:
+    for other in of_others:
         other.close()
     _die_with_parent()
     with suppress(EOFError, OSError):
-        _Desk(pipe, pixels).serve(read, share)
+        _WorkerEnd(pipe, pixels).serve(read, share)
 
 
-class _Desk:
+class _WorkerEnd:
     """A worker's end of the pipe: slides and emptied parts come in, filled parts go out."""
 
     def __init__(self, pipe: Connection, pixels: Pixels) -> None:
@@ -267,10 +267,10 @@ class _Desk:
     def serve(self, read: Read[Any], share: Callable[[], int]) -> None:
         while True:
             while not self._tasks:
-                self._hear()
+                self._receive()
             error: SgclError | None = None
             try:
-                self._hand_over(read(self._tasks.popleft(), share))
+                self._send_patches(read(self._tasks.popleft(), share))
             except SgclError as known:
                 error = known
             except (EOFError, OSError):
@@ -279,21 +279,21 @@ class _Desk:
                 error = ArtefactError(f"unexpected {type(unknown).__name__}: {unknown}", "please report this defect")
             self._pipe.send(("end", error))
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         message = self._pipe.recv()
         if isinstance(message, int):
             self._free.append(message)
         else:
             self._tasks.append(message[1])
 
-    def _hand_over(self, patches: Iterator[tuple[int, Pixels | SgclError]]) -> None:
+    def _send_patches(self, patches: Iterator[tuple[int, Pixels | SgclError]]) -> None:
         rows: list[int] = []
         for row, made in patches:
             if isinstance(made, SgclError):
                 self._pipe.send(("missing", (row, made)))
                 continue
             while not self._free:
-                self._hear()
+                self._receive()
             self._pixels[self._free[0], len(rows)] = made
             rows.append(row)
             if len(rows) == _PART:

@@ -111,7 +111,7 @@ class _Plan(NamedTuple):
 
     cut (2, B, 5): of rows and columns, the place of the first centre and the step between centres, in pixels, what a pixel's
     distance from a centre adds to its weight, and the first and the last place inside the box.
-    transposed (B,).    matrix, around, hue: ``colour.Plan``.    stain (B, 3, 3), shift (B, 3, 1): ``stain``'s product and move.
+    transposed (B,).    matrix, around, hue: ``ColourPlan``.    stain (B, 3, 3), shift (B, 3, 1): ``stain``'s product and move.
     scale (2, 3, 1): factor and offset of the normalisation.    place (size,), pixel (side,): 0, 1, .. and 0.5, 1.5, ..
     """
 
@@ -165,7 +165,7 @@ def _draw(kind: _Kind, plan: _Plan, settings: ViewSettings) -> Tensor:
         cut = torch.where(plan.transposed.view(-1, 1, 1, 1) > 0, cut.transpose(-1, -2), cut)
     if len(plan.stain):
         cut = change_stains(cut.contiguous(), plan.stain, plan.shift)
-    coloured = RECOLOUR(cut.contiguous(), colour.Plan(plan.matrix, plan.around, plan.hue))
+    coloured = RECOLOUR(cut.contiguous(), colour.ColourPlan(plan.matrix, plan.around, plan.hue))
     factor, offset = plan.scale.unsqueeze(-1)
     return torch.addcmul(offset, coloured, factor)
 

@@ -33,8 +33,8 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Company:
-    """Whom an anchor is held together with, and whom it is held apart from.
+class AnchorExamples:
+    """The positives, the negatives and the nearest patches of an anchor.
 
     spatial, propagated: P_sp and P_se, most similar first.    negatives: Q at equal distances over its drawn ranks, most
     similar by rank first.    nearest: the most similar rows of the bank, whatever they are.
@@ -69,8 +69,8 @@ def anchors(objective: SGCL, slide_N: Tensor, count: int) -> list[int]:
 
 
 @torch.no_grad()
-def gallery(objective: SGCL, index: list[int], *, step: int, most: int) -> list[Company]:
-    """The company of each of the patches ``index``, at most ``most`` patches of a kind.
+def gallery(objective: SGCL, index: list[int], *, step: int, most: int) -> list[AnchorExamples]:
+    """Examples for each of the patches ``index``, at most ``most`` patches of a kind.
 
     :param step: decides the draws of the negatives.
     :raises AssertionError: the objective keeps no bank of v (MoCo without a spatial term).
@@ -81,13 +81,13 @@ def gallery(objective: SGCL, index: list[int], *, step: int, most: int) -> list[
     nearest = _nearest(objective.bank_v, v_BD, index_B, most)
     if not objective.settings.spatial:
         nothing = Shown(index_B[:0].cpu(), v_BD[:0, 0].cpu(), 0)
-        return [Company(i, nothing, nothing, nothing, near) for i, near in zip(index, nearest, strict=True)]
+        return [AnchorExamples(i, nothing, nothing, nothing, near) for i, near in zip(index, nearest, strict=True)]
     h_BH = v_BD if objective.bank_h is None else objective.bank_h.index_select(0, index_B).float()
     draws = objective.sampler.at(step)
     chosen = objective.select(index_B, v_BD, h_BH, draws)
     ranked_BZ = chosen.pool[chosen.position[:, draws.quantile.argsort()]]
     return [
-        Company(
+        AnchorExamples(
             patch,
             _shown(objective.bank_v, v_BD[b], sets.members(chosen.spatial, index_B, b), most),
             _shown(objective.bank_v, v_BD[b], sets.members(chosen.propagated, index_B, b), most),

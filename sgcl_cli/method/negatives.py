@@ -97,7 +97,7 @@ class RankLaw:
 
     def __init__(self, settings: Settings, n: int, device: torch.device | str = "cpu") -> None:
         self._law, self._draws = settings.negative_law, settings.negatives or 1
-        self._top = share_of(settings.top_share, n)
+        self._top = share_of(settings.top_share or 1.0, n)
         self._released = settings.as_released and self._law != "hardest"
         self.below = torch.full((0 if self._law == "hardest" or self._released else self._draws,), _QUANTILES)
         middle = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES

@@ -10,7 +10,7 @@ from sgcl_cli.errors import ConfigError, TrainingError
 
 Base = Literal["npid", "moco"]
 Agreement = Literal["all", "any"]
-NegativeLaw = Literal["beta", "hardest", "uniform"]
+NegativeLaw = Literal["beta", "hardest", "uniform", "auto"]
 Ranking = Literal["h", "v"]
 BankDtype = Literal["float32", "bfloat16"]
 
@@ -31,6 +31,8 @@ _MOST_CLUSTERS = 1_000
 _MOST_QUEUED = 65_536
 _NEIGHBOUR_SHARE = 0.006
 _PATCHES_PER_CLUSTER = 64
+_SEMI_HARD_FROM = 20_000
+_HARD_SHARE = 0.2
 _LONGEST_RAMP = 10.0
 _RAMP_SHARE = 0.2
 
@@ -43,9 +45,11 @@ class Settings:
     temperature: tau of L_self and L_in.    spatial_temperature: T of L_sp.
     radius: R in patch widths, strict.    auxiliary: a.    neighbours: k.    clusters, clusterings: k-means, and C of it.
     agreement: whether all clusterings or any one must put a look-alike into the cluster.
-    uniform_negatives: K.    negatives: draws among the semi-hard ranks, with replacement; unset: as many as k, the paper's
-    ratio.    negative_law: their law over the top share.
-    top_share: share of N that counts as hard.    ranking: the space that ranks them.
+    uniform_negatives: K.    negatives: draws among the ranks of the top share, with replacement; unset: as many as k, the
+    paper's ratio.    negative_law: their law over the top share; auto: beta from 20,000 patches on, below that uniform over
+    all patches.
+    top_share: share of N that counts as hard (unset: 0.2, or 1 where auto chose uniform).    ranking: the space that
+    ranks them.
     weight_*: of the three terms.    ramp_epochs: length of w(e).
     bank_momentum: share of the new row in a bank's move (unset: 0.5 for npid, 1 for moco).
     queue: MoCo's.    key_momentum: of MoCo's encoder, which the caller keeps.
@@ -68,7 +72,7 @@ class Settings:
     negative_law: NegativeLaw = "beta"
     beta_a: float = 5.0
     beta_b: float = 15.0
-    top_share: float = 0.2
+    top_share: float | None = None
     ranking: Ranking = "h"
     weight_self: float = 1.0
     weight_spatial: float = 1.0
@@ -94,9 +98,9 @@ class Settings:
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, name, value, "0 or more")
         _require(self.ramp_epochs is None or self.ramp_epochs >= 0, "ramp_epochs", self.ramp_epochs, "0 or more")
-        _require(0 < self.top_share <= 1, "top_share", self.top_share, "above 0 and at most 1")
-        momentum = self.bank_momentum
-        _require(momentum is None or 0 < momentum <= 1, "bank_momentum", momentum, "above 0 and at most 1")
+        for name in ("top_share", "bank_momentum"):
+            value = getattr(self, name)
+            _require(value is None or 0 < value <= 1, name, value, "above 0 and at most 1")
         _require(0 <= self.key_momentum <= 1, "key_momentum", self.key_momentum, "from 0 to 1")
 
     @property
@@ -141,6 +145,8 @@ class Settings:
             return int(min(value, most))
 
         neighbours = count("neighbours", min(_MOST_NEIGHBOURS, math.ceil(_NEIGHBOUR_SHARE * n - 1e-9)), n - 1)
+        easy = self.negative_law == "auto" and n < _SEMI_HARD_FROM
+        law: NegativeLaw = self.negative_law if self.negative_law != "auto" else "uniform" if easy else "beta"
         longest = max(n // 2 // batch, 1) * batch
         queue = count("queue", _MOST_QUEUED, longest)
         whole = max(queue // batch, 1) * batch
@@ -152,6 +158,8 @@ class Settings:
             neighbours=neighbours,
             clusters=count("clusters", min(_MOST_CLUSTERS, max(10, n // _PATCHES_PER_CLUSTER)), n),
             negatives=self.negatives or neighbours,
+            negative_law=law,
+            top_share=self.top_share or (1.0 if easy else _HARD_SHARE),
             queue=whole,
             ramp_epochs=min(_LONGEST_RAMP, _RAMP_SHARE * epochs) if self.ramp_epochs is None else self.ramp_epochs,
             bank_momentum=self.bank_momentum or (1.0 if self.base == "moco" else 0.5),
@@ -162,7 +170,7 @@ class Settings:
 def require_resolved(settings: Settings) -> None:
     """Refuse settings that :meth:`Settings.resolve` has not completed."""
     unset = [field.name for field in fields(settings) if getattr(settings, field.name) is None]
-    assert not unset, f"settings must be resolved first: {', '.join(unset)}"
+    assert not unset and settings.negative_law != "auto", f"settings must be resolved first: {', '.join(unset)}"
 
 
 def share_of(share: float, n: int) -> int:

@@ -265,7 +265,7 @@ class SGCL:
         if self.bank_h is not None:
             ranking_BP = h_BH @ (self.bank_h.float() if whole else similarity.rows_of(self.bank_h, pool_P)).T
         position_BZ, drawn_B = negatives.semi_hard(
-            ranking_BP, pool_P, positive_BX, draws.quantile, settings.top_share, whole=whole
+            ranking_BP, pool_P, positive_BX, draws.quantile, settings.top_share or 1.0, whole=whole
         )
         return Selection(
             index=index_B,

@@ -23,7 +23,6 @@ from sgcl_cli.errors import ConfigError
 from sgcl_cli.nets.readout import Readout
 
 TIMM, TRANSFORMERS = "timm:", "transformers:"
-INTERPOLATIONS = ("bilinear", "bicubic")
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _PLAIN = re.compile(r"timm:[A-Za-z0-9_.]+")
 _PIL_RESAMPLING = {2: "bilinear", 3: "bicubic"}
@@ -31,7 +30,7 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class Feed:
+class Preprocessing:
     """How an encoder wants its images: the shorter side resized to ``resize`` pixels (None: not resized), the central square
     of ``input_size`` pixels, then (x - mean) / std per RGB channel of pixels in 0..1; ``mpp`` in um per pixel where known."""
 
@@ -49,7 +48,7 @@ class Foreign:
     parameters that its embedding does not use."""
 
     network: nn.Module
-    feed: Feed
+    feed: Preprocessing
     readout: Callable[[str], Readout]
     optional: tuple[str, ...] = ()
 
@@ -92,7 +91,7 @@ def _timm(name: str, pretrained: bool) -> Foreign:
         network = _any_size(library.create_model, name, pretrained)
         config = _import("timm.data", TIMM + name).resolve_model_data_config(network)
         size = int(config["input_size"][-1])
-        feed = Feed(
+        feed = Preprocessing(
             size,
             _triple(config["mean"]),
             _triple(config["std"]),
@@ -150,7 +149,7 @@ def _transformers(name: str, pretrained: bool) -> Foreign:
     return Foreign(network, feed, lambda pool: _read_transformers(network, pool), optional=("pooler.",))
 
 
-def _processor_feed(processor: Any) -> Feed:
+def _processor_feed(processor: Any) -> Preprocessing:
     """The feed of an image processor, by its attributes as preprocessor_config.json names them."""
     resize = _side(processor.size) if processor.do_resize else None
     crop = _side(processor.crop_size) if getattr(processor, "do_center_crop", None) else resize
@@ -165,7 +164,7 @@ def _processor_feed(processor: Any) -> Feed:
     mean = _triple(processor.image_mean) if processor.do_normalize else (0.0, 0.0, 0.0)
     std = _triple(processor.image_std) if processor.do_normalize else (1.0, 1.0, 1.0)
     scale = 255 * factor
-    return Feed(
+    return Preprocessing(
         crop,
         (mean[0] / scale, mean[1] / scale, mean[2] / scale),
         (std[0] / scale, std[1] / scale, std[2] / scale),
@@ -219,14 +218,14 @@ def _own(name: str) -> Foreign:
             "PACKAGE.MODULE:FUNCTION names a function without arguments that returns a torch module",
         ) from error
     network, said = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
-    known = {field.name for field in fields(Feed)}
+    known = {field.name for field in fields(Preprocessing)}
     if not isinstance(network, nn.Module) or not isinstance(said, Mapping) or not known >= said.keys():
         raise ConfigError(
             f"{name} returned {_spoken(made)}",
             f"return a torch module, or one and a dict of: {', '.join(sorted(known))}",
         )
     values: dict[str, Any] = {key: _triple(said[key]) if key in ("mean", "std") else said[key] for key in said}
-    feed = Feed(**values)
+    feed = Preprocessing(**values)
     return Foreign(network, feed, lambda pool: Readout(network, network, pool))
 
 

@@ -12,8 +12,6 @@ from sgcl_cli.errors import ConfigError
 from sgcl_cli.nets.resnet import ResNet
 from sgcl_cli.nets.vit import VisionTransformer
 
-POOLS = ("auto", "cls", "mean", "cls+mean")
-
 
 class Readout(nn.Module):
     """Images (B, 3, H, W) -> embeddings (B, D).

@@ -17,7 +17,7 @@ _INIT_STD = 0.02
 _MLP_RATIO = 4
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """Multi-head self-attention with biased joint query, key and value projections."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -51,13 +51,13 @@ class Mlp(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and MLP, each normalised first and added to what came in."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=_EPSILON)
-        self.attn = Attention(width, heads)
+        self.attn = SelfAttention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=_EPSILON)
         self.mlp = Mlp(width)
 
@@ -92,7 +92,7 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.native_side**2, width))
         self.patch_embed = PatchEmbed(patch, width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=_EPSILON)
         nn.init.normal_(self.cls_token, std=1e-6)
         nn.init.trunc_normal_(self.pos_embed, std=_INIT_STD)

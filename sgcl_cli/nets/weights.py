@@ -27,7 +27,7 @@ _NAMED = 4
 
 
 @dataclass(frozen=True)
-class Fit:
+class WeightsFit:
     """How a state dict met a network: ``matched`` of ``total`` tensors, and the keys that were left.
 
     :param container: the part of the file that was taken; empty for the whole.
@@ -59,7 +59,7 @@ def fit_weights(
     arch: str,
     where: str,
     optional: tuple[str, ...] = (),
-) -> Fit:
+) -> WeightsFit:
     """Load that one of ``groups``, named parts of a file, which fits best; every tensor must be there, in its shape.
 
     Prefixes of wrappers are taken off as far as a name of the network appears. Counters of batch norm
@@ -96,7 +96,7 @@ def fit_weights(
     used = set(found.values())
     rest = [key for key in group if key not in used]
     heads = tuple(key for key in rest if any(name.startswith(HEADS) for name in _names(key)))
-    return Fit(best, len(pairs), len(wanted), heads, tuple(key for key in rest if key not in heads))
+    return WeightsFit(best, len(pairs), len(wanted), heads, tuple(key for key in rest if key not in heads))
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:

@@ -44,7 +44,7 @@ _STYLE: dict[Any, Any] = {
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnFigure:
     """A figure as a PNG file and as an SVG file."""
 
     png: bytes
@@ -57,10 +57,10 @@ class Sheet:
 
     figure: Figure
     axes: Axes
-    _drawn: list[Drawn] = field(default_factory=list)
+    _drawn: list[DrawnFigure] = field(default_factory=list)
 
     @property
-    def drawn(self) -> Drawn:
+    def drawn(self) -> DrawnFigure:
         """The finished figure."""
         return self._drawn[0]
 
@@ -87,10 +87,10 @@ def colour(number: int) -> str:
     return PALETTE[number % len(PALETTE)]
 
 
-def _files(figure: Figure) -> Drawn:
+def _files(figure: Figure) -> DrawnFigure:
     png, svg = io.BytesIO(), io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # names in scripts that the font lacks
         figure.savefig(png, format="png", metadata={"Software": None})
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return Drawn(png.getvalue(), svg.getvalue())
+    return DrawnFigure(png.getvalue(), svg.getvalue())

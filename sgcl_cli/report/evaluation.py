@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sgcl_cli.report import figures, learning, outcomes
+from sgcl_cli.report import figures, learning, survival_figures
 from sgcl_cli.report.page import METRIC_NAMES, Page, Picture, Section, Table
 
 BASELINE = "majority"
@@ -20,7 +20,7 @@ _JOINED = "\u2060"
 
 
 @dataclass(frozen=True)
-class Part:
+class FoldPart:
     """One part of a fold (training, validation or test): its patients and its rows per class."""
 
     fold: str
@@ -40,7 +40,7 @@ class SlideResult:
 
 
 @dataclass(frozen=True)
-class Drawables:
+class FigureData:
     """What is drawn of one model; what a task does not have is empty or None.
 
     :param roc: folds of a binary task, classes of another.
@@ -50,9 +50,9 @@ class Drawables:
     """
 
     roc: Sequence[figures.Curve] = ()
-    retrieval: Sequence[figures.Retrieval] = ()
+    precision_recall: Sequence[figures.PrecisionRecall] = ()
     reliability: figures.Bins | None = None
-    survival: Sequence[outcomes.Survival] = ()
+    survival: Sequence[survival_figures.SurvivalCurve] = ()
     p: float | None = None
     measured: tuple[figures.Floats, figures.Floats] | None = None
 
@@ -74,7 +74,7 @@ class Evaluation:
     :param result: the content of metrics.json. A model's entry may have ``calibration`` (a headline for each of ece and
         brier) and ``thresholds`` (a list of {rule, values by fold, metrics}).
     :param inferred: (what, value, why).
-    :param drawables: by model key.
+    :param figure_data: by model key.
     :param slides: empty at patch level.
     :param ledger: (what, how many, which) slides were labelled, embedded, matched, left out.
     :param sections: what else is shown after the models: attention, a map of slides.
@@ -84,8 +84,8 @@ class Evaluation:
     result: Mapping[str, Any]
     inferred: Sequence[tuple[str, str, str]]
     warnings: Sequence[str]
-    parts: Sequence[Part]
-    drawables: Mapping[str, Drawables]
+    parts: Sequence[FoldPart]
+    figure_data: Mapping[str, FigureData]
     encoder: str
     command: str
     provenance: Sequence[tuple[str, str]]
@@ -144,19 +144,19 @@ def pictures(evaluation: Evaluation) -> dict[str, Picture]:
 
 
 def _pictures_of(evaluation: Evaluation, key: str, name: str) -> dict[str, Picture]:
-    found = evaluation.drawables.get(key, Drawables())
+    found = evaluation.figure_data.get(key, FigureData())
     shown = {}
     if found.roc:
         binary = len(evaluation.classes) == 2
         how = "fold by fold" if binary else "each class against the rest, all reported rows pooled"
         drawn = figures.roc(name, found.roc, folds=binary)
         shown[f"roc_{key}"] = Picture.of(f"ROC, {name}", f"ROC of {name}, {how}; numbers are AUROC.", drawn)
-    if found.retrieval:
+    if found.precision_recall:
         caption = (
             f"Precision against recall of {name}, all reported rows pooled; numbers are average precision, dotted "
         )
         caption += "lines the precision of guessing."
-        drawn = figures.precision_recall(name, found.retrieval)
+        drawn = figures.precision_recall(name, found.precision_recall)
         shown[f"pr_{key}"] = Picture.of(f"Precision and recall, {name}", caption, drawn)
     if found.reliability is not None:
         caption = (
@@ -175,11 +175,11 @@ def _pictures_of(evaluation: Evaluation, key: str, name: str) -> dict[str, Pictu
             f"Kaplan-Meier curves by the risk that {name} predicts, out of fold, divided at the median of each fold; "
         )
         caption += "bands are intervals, ticks are censored."
-        drawn = outcomes.kaplan_meier(name, found.survival, p=found.p)
+        drawn = survival_figures.kaplan_meier(name, found.survival, p=found.p)
         shown[f"kaplan_meier_{key}"] = Picture.of(f"Kaplan-Meier, {name}", caption, drawn)
     if found.measured is not None:
         caption = f"Predictions of {name}, out of fold, against the truth; on the dashed line they agree."
-        drawn = outcomes.measured(name, *found.measured)
+        drawn = survival_figures.measured(name, *found.measured)
         shown[f"measured_{key}"] = Picture.of(f"Predicted and measured, {name}", caption, drawn)
     return shown
 

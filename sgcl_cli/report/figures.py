@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.report import drawing
-from sgcl_cli.report.drawing import ACCENT, INK, LINE, MUTED, PALETTE, Drawn, colour, sheet, short
+from sgcl_cli.report.drawing import ACCENT, INK, LINE, MUTED, PALETTE, DrawnFigure, colour, sheet, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Retrieval:
+class PrecisionRecall:
     """Precision against recall, both in [0, 1], of one class; the average precision and how often the class occurs."""
 
     name: str
@@ -53,7 +53,7 @@ class Bins:
     brier: float | None = None
 
 
-def roc(title: str, curves: Sequence[Curve], *, folds: bool) -> Drawn:
+def roc(title: str, curves: Sequence[Curve], *, folds: bool) -> DrawnFigure:
     """ROC curves in one square panel.
 
     :param folds: the curves are folds of one model: drawn thin, with their vertical mean on top; otherwise each curve
@@ -74,7 +74,7 @@ def roc(title: str, curves: Sequence[Curve], *, folds: bool) -> Drawn:
     return made.drawn
 
 
-def precision_recall(title: str, curves: Sequence[Retrieval]) -> Drawn:
+def precision_recall(title: str, curves: Sequence[PrecisionRecall]) -> DrawnFigure:
     """Precision against recall, one curve a class; dotted lines are what guessing would give."""
     with sheet(title) as made:
         for number, curve in enumerate(curves):
@@ -92,7 +92,7 @@ def precision_recall(title: str, curves: Sequence[Retrieval]) -> Drawn:
     return made.drawn
 
 
-def confusion(title: str, counts: NDArray[np.int64], classes: Sequence[str]) -> Drawn:
+def confusion(title: str, counts: NDArray[np.int64], classes: Sequence[str]) -> DrawnFigure:
     """Confusion matrix (K, K), rows the truth: shaded by share of the row, with counts where there is room."""
     import matplotlib.colors
 
@@ -123,7 +123,7 @@ def confusion(title: str, counts: NDArray[np.int64], classes: Sequence[str]) -> 
     return made.drawn
 
 
-def reliability(title: str, bins: Bins) -> Drawn:
+def reliability(title: str, bins: Bins) -> DrawnFigure:
     """Observed share against stated probability; the area of a dot and the bar below it say how many rows a bin has."""
     filled = bins.count > 0
     share = bins.count / max(1, bins.count.sum())

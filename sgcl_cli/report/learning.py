@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.report.drawing import MARKERS, PALETTE, SIDE, Drawn, colour, sheet, short
+from sgcl_cli.report.drawing import MARKERS, PALETTE, SIDE, DrawnFigure, colour, sheet, short
 
 Floats = NDArray[np.float64]
 _MOST_NAMED = 12
 
 
-def label_efficiency(title: str, curves: Mapping[str, Mapping[float, Sequence[float]]], metric: str) -> Drawn:
+def label_efficiency(title: str, curves: Mapping[str, Mapping[float, Sequence[float]]], metric: str) -> DrawnFigure:
     """A metric against the share of patients whose labels were used; dots are repeats, lines their means.
 
     :param curves: of each model, by share (0 to 1), the values of its repeats.
@@ -36,7 +36,7 @@ def label_efficiency(title: str, curves: Mapping[str, Mapping[float, Sequence[fl
     return made.drawn
 
 
-def slide_map(title: str, places: Floats, group: Sequence[str], explained: tuple[float, float]) -> Drawn:
+def slide_map(title: str, places: Floats, group: Sequence[str], explained: tuple[float, float]) -> DrawnFigure:
     """Slides in the plane of their first two principal components (n, 2), coloured by group.
 
     :param explained: shares of the variance that the two components hold.

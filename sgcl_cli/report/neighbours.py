@@ -26,7 +26,7 @@ _DOT = 14.0  # points squared
 
 
 @dataclass(frozen=True)
-class Row:
+class NeighbourRow:
     """Patches of one kind: ``pictures`` uint8 (H, W, 3), a caption each, and whether it lies on another slide.
 
     :param places: float64 (n, 2), centres of those that lie on the anchor's slide, level-0 pixels.
@@ -57,11 +57,11 @@ class Anchor:
     side: float
     thumbnail: Picture | None
     extent: tuple[float, float]
-    rows: Sequence[Row]
+    rows: Sequence[NeighbourRow]
 
 
 def draw_neighbours(anchors: Sequence[Anchor], path: str | Path) -> None:
-    """Draw one block an anchor: where its company lies on its slide, and what it looks like, most similar first.
+    """Draw one block an anchor: where its examples lie on its slide, and what they look like, most similar first.
 
     :raises ImportError: matplotlib is not installed.
     """
@@ -130,7 +130,7 @@ def _draw_anchor(axis: Axes, anchor: Anchor) -> None:
     _bare(axis, _ANCHOR)
 
 
-def _draw_row(axis: Axes, row: Row, most: int, colour: str) -> None:
+def _draw_row(axis: Axes, row: NeighbourRow, most: int, colour: str) -> None:
     from matplotlib.patches import Rectangle
 
     axis.set_title(row.name, fontsize=8.5, color=colour, loc="left", pad=4)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 if TYPE_CHECKING:
-    from sgcl_cli.report.drawing import Drawn  # matplotlib comes with it
+    from sgcl_cli.report.drawing import DrawnFigure  # matplotlib comes with it
 
 METRIC_NAMES = {
     "auroc": "AUROC",
@@ -42,7 +42,7 @@ class Picture:
     svg: bytes = b""
 
     @classmethod
-    def of(cls, title: str, caption: str, drawn: Drawn) -> Picture:
+    def of(cls, title: str, caption: str, drawn: DrawnFigure) -> Picture:
         """A figure."""
         return cls(title, caption, drawn.png, drawn.svg)
 

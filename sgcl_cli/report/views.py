@@ -18,7 +18,7 @@ _CELL, _HEAD, _FOOT = 1.25, 0.3, 0.4  # inches
 
 
 @dataclass(frozen=True)
-class Seen:
+class ShownViews:
     """One patch uint8 (H, W, 3), its global views, and its four corner views row by row, all uint8 (h, w, 3)."""
 
     name: str
@@ -27,7 +27,7 @@ class Seen:
     corners: Sequence[Picture]
 
 
-def draw_views(rows: Sequence[Seen], path: str | Path, *, note: str) -> None:
+def draw_views(rows: Sequence[ShownViews], path: str | Path, *, note: str) -> None:
     """Draw one row a patch: the patch with its quarters, its global views, its corner views.
 
     :param rows: the same number of views and of corners each.

@@ -1,6 +1,7 @@
 """What a person checks: the thumbnail with tissue outlined and patches marked, and the outlines for QuPath.
 
-Outlines are GeoJSON (RFC 7946 geometry) in level-0 pixels, one Feature per piece of tissue, as QuPath reads and writes them:
+Outlines are GeoJSON (RFC 7946 geometry) in level-0 pixels, from the corner that QuPath counts from, one Feature per piece of
+tissue, as QuPath reads and writes them:
 https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 """
 
@@ -84,10 +85,13 @@ def reduced(picture: bytes, side: int, quality: int = 75) -> bytes:
     return jpeg.encode(np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8), quality)
 
 
-def outlines(mask: NDArray[np.bool_], scale: tuple[float, float]) -> dict[str, Any]:
+def outlines(
+    mask: NDArray[np.bool_], scale: tuple[float, float], corner: tuple[float, float] = (0, 0)
+) -> dict[str, Any]:
     """The pieces of tissue as a GeoJSON FeatureCollection of Polygons with holes, level-0 pixels.
 
     :param scale: (x, y) level-0 pixels per mask pixel.
+    :param corner: (x, y) from which QuPath counts, level-0 pixels: that of the part of the slide that was scanned.
     """
     fine = mask.astype(np.uint8).repeat(_FINER, axis=0).repeat(_FINER, axis=1)
     contours, hierarchy = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
@@ -106,7 +110,7 @@ def outlines(mask: NDArray[np.bool_], scale: tuple[float, float]) -> dict[str, A
             "type": "Feature",
             "geometry": {
                 "type": "Polygon",
-                "coordinates": [_ring(contour, scale), *(_ring(hole, scale) for hole in holes.get(number, []))],
+                "coordinates": [_ring(ring, scale, corner) for ring in (contour, *holes.get(number, []))],
             },
             "properties": {
                 "objectType": "annotation",
@@ -118,8 +122,8 @@ def outlines(mask: NDArray[np.bool_], scale: tuple[float, float]) -> dict[str, A
     return {"type": "FeatureCollection", "features": features}
 
 
-def _ring(contour: NDArray[np.int32], scale: tuple[float, float]) -> list[list[float]]:
+def _ring(contour: NDArray[np.int32], scale: tuple[float, float], corner: tuple[float, float]) -> list[list[float]]:
     """A closed ring in level-0 pixels from the centres of the pixels of the finer mask."""
-    points = (contour[:, 0, :] + 0.5) / _FINER * scale
+    points = (contour[:, 0, :] + 0.5) / _FINER * scale - corner
     closed = np.concatenate([points, points[:1]])
     return [[round(float(x), 1), round(float(y), 1)] for x, y in closed]

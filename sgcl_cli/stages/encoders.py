@@ -18,10 +18,10 @@ from sgcl_cli.engine.views import MEAN, STD
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.nets.baselines import COLOURS, RANDOM, build_baseline, definition_sha256, is_baseline
 from sgcl_cli.nets.encoders import ENCODERS
-from sgcl_cli.nets.foreign import Feed, Foreign, build_foreign, is_foreign, is_plain_timm
+from sgcl_cli.nets.foreign import Foreign, Preprocessing, build_foreign, is_foreign, is_plain_timm
 from sgcl_cli.nets.readout import Readout, read_own
 from sgcl_cli.nets.vit import VisionTransformer
-from sgcl_cli.nets.weights import Fit, fit_weights, weights_sha256
+from sgcl_cli.nets.weights import WeightsFit, fit_weights, weights_sha256
 
 _MPP_TOLERANCE = 0.1
 
@@ -104,7 +104,7 @@ def _baseline(config: EmbedConfig, patch_size: int | None) -> Opened:
             )
     with seeded(config.seed):
         network = build_baseline(name)
-    side = Feed().input_size if patch_size is None else input_side(network, patch_size)
+    side = Preprocessing().input_size if patch_size is None else input_side(network, patch_size)
     if name in COLOURS:
         if config.layer is not None or config.pool != "auto" or config.mean is not None or config.std is not None:
             raise ConfigError(
@@ -113,7 +113,7 @@ def _baseline(config: EmbedConfig, patch_size: int | None) -> Opened:
         card = EncoderCard(name, 0, side, (0.0,) * 3, (1.0,) * 3, None, patch_size, definition_sha256(name))
         card = _fed(config, card)
         return Opened(card, Readout(network, network, "auto"))
-    feed = Feed()
+    feed = Preprocessing()
     card = EncoderCard(name, 0, side, feed.mean, feed.std, None, patch_size, weights_sha256(network.state_dict()))
     card = _fed(config, card)
     note = f"{name.removeprefix(RANDOM)} with random weights of seed {config.seed}"
@@ -144,7 +144,7 @@ def _from_weights(config: EmbedConfig, arch: str) -> Opened:
     weights = read_weights(config.encoder)
     network, made = _build(arch)
     fit = fit_weights(network, weights.groups, arch=arch, where=str(weights.path))
-    feeding = asdict(made.feed if made else Feed())
+    feeding = asdict(made.feed if made else Preprocessing())
     if weights.card is None:
         card = EncoderCard(arch, 0, **feeding, patch_size=None, sha256=weights.sha256)
     else:
@@ -303,7 +303,7 @@ def open_ours(setting: str, path: str) -> tuple[Start, EncoderCard]:
     return Start(card.name, weights), card
 
 
-def build_start(start: Start, sides: tuple[int, ...]) -> tuple[nn.Module, int, Fit | None]:
+def build_start(start: Start, sides: tuple[int, ...]) -> tuple[nn.Module, int, WeightsFit | None]:
     """The encoder to train, its embedding size (also its attribute ``embedding_size``), and how ``--init`` fitted.
 
     Random weights come from torch's generator.

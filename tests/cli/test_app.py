@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -22,6 +23,21 @@ def test_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "sgcl_cli", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize(("processes", "said"), [("1", "at exit\nfinalised\n"), ("2", "at exit\n")])
+def test_one_of_several_processes_ends_before_python_is_taken_down(processes: str, said: str) -> None:
+    """What ran at exit still runs; objects that live until Python ends are not freed, and the exit code is kept."""
+    program = (
+        "import atexit, sys\n"
+        "class Late:\n    def __del__(self, write=sys.stdout.write): write('finalised\\n')\n"
+        "late = Late(); atexit.register(print, 'at exit')\n"
+        "from sgcl_cli.cli import app; app.run = lambda arguments: 143\n"
+        "app.main()"
+    )
+    environment = {**os.environ, "WORLD_SIZE": processes}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (143, said)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

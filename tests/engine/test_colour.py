@@ -17,8 +17,8 @@ from sgcl_cli.engine.views import ViewSettings, uniforms
 SETTINGS = ViewSettings(grayscale=0.3)
 
 
-def tensors(plan: colour.Plan) -> colour.Plan:
-    return colour.Plan(*(torch.from_numpy(part) for part in plan))
+def tensors(plan: colour.ColourPlan) -> colour.ColourPlan:
+    return colour.ColourPlan(*(torch.from_numpy(part) for part in plan))
 
 
 def luma(image: np.ndarray) -> np.ndarray:

@@ -91,7 +91,7 @@ def test_cosine() -> None:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """A shell starts what runs in its background deaf to Ctrl-C."""
+    """A shell starts what runs in its background with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -56,8 +56,8 @@ def gathered(given: list[Reading[Any]], workers: int, pause: float = 0.0, **sett
                 time.sleep(pause)
             else:
                 told.append(arrived)
-        crew = [worker.process for worker in readers._crew]
-    assert not any(process.is_alive() for process in crew)
+        processes = [worker.process for worker in readers._running]
+    assert not any(process.is_alive() for process in processes)
     return found, told
 
 

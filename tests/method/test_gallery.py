@@ -28,7 +28,7 @@ def test_anchors_are_spread_over_slides_and_have_neighbours() -> None:
     assert len(anchors(objective, slide, 5)) == 5 and len(anchors(objective, slide, 60)) <= 60
 
 
-def test_the_company_is_what_the_objective_selects_in_order_of_similarity() -> None:
+def test_the_examples_are_what_the_objective_selects_in_order_of_similarity() -> None:
     objective, _ = _objective()
     objective.refit(1)
     before = [row.clone() for row in (objective.bank_v, objective.bank_h)]
@@ -37,21 +37,21 @@ def test_the_company_is_what_the_objective_selects_in_order_of_similarity() -> N
     assert (first.anchor, second.anchor) == (7, 33)
     index = torch.tensor([7, 33])
     chosen = objective.select(index, v[index], objective.bank_h[index], objective.sampler.at(5))
-    for b, company in enumerate((first, second)):
-        for shown, lists in ((company.spatial, chosen.spatial), (company.propagated, chosen.propagated)):
+    for b, examples in enumerate((first, second)):
+        for shown, lists in ((examples.spatial, chosen.spatial), (examples.propagated, chosen.propagated)):
             members = sets.members(lists, index, b).tolist()
-            ordered = sorted(members, key=lambda j: -float(v[company.anchor] @ v[j]))
+            ordered = sorted(members, key=lambda j: -float(v[examples.anchor] @ v[j]))
             assert shown.index.tolist() == ordered[:4] and shown.total == len(members)
-        assert company.propagated.total > 0
-        everyone = sorted(set(range(60)) - {company.anchor}, key=lambda j: -float(v[company.anchor] @ v[j]))
-        assert company.nearest.index.tolist() == everyone[:4]
+        assert examples.propagated.total > 0
+        everyone = sorted(set(range(60)) - {examples.anchor}, key=lambda j: -float(v[examples.anchor] @ v[j]))
+        assert examples.nearest.index.tolist() == everyone[:4]
         positives = set(sets.members(chosen.positives, index, b).tolist())
         by_rank = chosen.position[b][objective.sampler.at(5).quantile.argsort()]
         drawn = list(dict.fromkeys(chosen.pool[by_rank].tolist()))
-        assert company.negatives.total == len(drawn) and not positives & set(drawn)
-        assert company.negatives.index.tolist()[0] == drawn[0] and company.negatives.index.tolist()[-1] == drawn[-1]
-        for shown in (company.spatial, company.propagated, company.negatives, company.nearest):
-            torch.testing.assert_close(shown.similarity, v[shown.index] @ v[company.anchor])
+        assert examples.negatives.total == len(drawn) and not positives & set(drawn)
+        assert examples.negatives.index.tolist()[0] == drawn[0] and examples.negatives.index.tolist()[-1] == drawn[-1]
+        for shown in (examples.spatial, examples.propagated, examples.negatives, examples.nearest):
+            torch.testing.assert_close(shown.similarity, v[shown.index] @ v[examples.anchor])
     assert torch.equal(before[0], objective.bank_v) and torch.equal(before[1], objective.bank_h)
 
 
@@ -66,12 +66,12 @@ def test_nearest_across_blocks(monkeypatch) -> None:
 def test_without_a_spatial_term_there_are_only_nearest_ones() -> None:
     objective, slide = _objective(weight_spatial=0.0)
     objective.bank_v.copy_(normalize(torch.ones(60, 8), dim=1))
-    (company,) = gallery(objective, anchors(objective, slide, 1), step=0, most=3)
-    assert company.spatial.total == company.propagated.total == company.negatives.total == 0
-    assert len(company.nearest.index) == 3
+    (examples,) = gallery(objective, anchors(objective, slide, 1), step=0, most=3)
+    assert examples.spatial.total == examples.propagated.total == examples.negatives.total == 0
+    assert len(examples.nearest.index) == 3
 
 
 def test_before_the_first_clusters_nothing_is_propagated() -> None:
     objective, _ = _objective()
-    (company,) = gallery(objective, [3], step=0, most=3)
-    assert company.propagated.total == 0 and company.spatial.total > 0
+    (examples,) = gallery(objective, [3], step=0, most=3)
+    assert examples.propagated.total == 0 and examples.spatial.total > 0

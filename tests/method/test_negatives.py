@@ -14,7 +14,7 @@ N = 681_486
 
 def rank_quantiles(seed, step, settings, n):
     draws = 4_096 if settings.negatives is None else settings.negatives
-    law, stream = RankLaw(replace(settings, negatives=draws), n), key(seed, step)
+    law, stream = RankLaw(replace(settings, negatives=draws, top_share=0.2), n), key(seed, step)
     return law(integers(stream, counters(torch.arange(len(law.below))), law.below), stream)
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sgcl_cli.errors import ConfigError, TrainingError
-from sgcl_cli.method.settings import Settings, share_of
+from sgcl_cli.method.settings import Settings, require_resolved, share_of
 
 
 @pytest.mark.parametrize(
@@ -54,9 +56,29 @@ def test_draws_of_negatives_are_as_many_as_neighbours_and_never_clamped():
         assert (resolved.negatives, warnings) == (draws, [])
 
 
+@pytest.mark.parametrize(("n", "law", "share"), [(19_999, "uniform", 1.0), (20_000, "beta", 0.2)])
+def test_the_automatic_law_is_semi_hard_from_20_000_patches_on(n, law, share):
+    resolved, _ = Settings(negative_law="auto").resolve(n, 10, 16)
+    assert (resolved.negative_law, resolved.top_share) == (law, share)
+    assert resolved.resolve(n, 10, 16)[0] == resolved
+    set_by_hand, _ = Settings(negative_law="auto", top_share=0.5).resolve(n, 10, 16)
+    assert (set_by_hand.negative_law, set_by_hand.top_share) == (law, 0.5)
+    published, _ = Settings(negative_law="beta").resolve(n, 10, 16)
+    assert (published.negative_law, published.top_share) == ("beta", 0.2)
+    with pytest.raises(AssertionError, match="resolved first"):
+        require_resolved(replace(resolved, negative_law="auto"))
+
+
 def test_values_set_by_hand_stay_where_they_fit():
     settings = Settings(
-        neighbours=7, clusters=3, uniform_negatives=20, queue=32, ramp_epochs=50.0, bank_momentum=0.25, negatives=9
+        neighbours=7,
+        clusters=3,
+        uniform_negatives=20,
+        queue=32,
+        ramp_epochs=50.0,
+        bank_momentum=0.25,
+        negatives=9,
+        top_share=0.4,
     )
     resolved, warnings = settings.resolve(100, 10, 16)
     assert resolved == settings

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sgcl_cli.errors import ConfigError
-from sgcl_cli.nets.foreign import Feed, build_foreign, is_foreign, is_plain_timm
+from sgcl_cli.nets.foreign import Preprocessing, build_foreign, is_foreign, is_plain_timm
 
 
 class _TimmVit(nn.Module):
@@ -93,7 +93,7 @@ def test_names() -> None:
 def test_timm_and_its_recorded_transform(timm: list) -> None:
     made = build_foreign("timm:vit_a", pretrained=True)
     assert timm == [{"name": "vit_a", "pretrained": True, "num_classes": 0, "dynamic_img_size": True}]
-    assert made.feed == Feed(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 35, "bicubic")
+    assert made.feed == Preprocessing(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 35, "bicubic")
     build_foreign("timm:hf-hub:org/vit_a", pretrained=False)
     assert timm[-1]["name"] == "hf-hub:org/vit_a" and timm[-1]["pretrained"] is False
 
@@ -210,7 +210,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_transformers_and_its_processor(hub: dict) -> None:
     made = build_foreign("transformers:org/vit", pretrained=True)
     assert hub["calls"] == [("model", "org/vit"), ("processor", "org/vit")]
-    assert made.feed == Feed(32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), 32, "bicubic") and made.optional == ("pooler.",)
+    assert made.feed == Preprocessing(32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), 32, "bicubic") and made.optional == (
+        "pooler.",
+    )
     build_foreign("transformers:org/vit", pretrained=False)
     assert hub["calls"][2:] == [("config", "org/vit"), ("processor", "org/vit")]
 
@@ -307,9 +309,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_function_of_ones_own_in_the_working_folder(own: str) -> None:
     path = list(sys.path)
     made = build_foreign(f"{own}:plain", pretrained=False)
-    assert made.feed == Feed()
+    assert made.feed == Preprocessing()
     assert made.readout("auto")(torch.ones(2, 3, 8, 8)).tolist() == [[1, 1, 1]] * 2
-    assert build_foreign(f"{own}:fed", pretrained=False).feed == Feed(48, (0.0, 0.0, 0.0), mpp=0.25)
+    assert build_foreign(f"{own}:fed", pretrained=False).feed == Preprocessing(48, (0.0, 0.0, 0.0), mpp=0.25)
     assert sys.path == path
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from sgcl_cli.report import evaluation
-from sgcl_cli.report.evaluation import Drawables, Efficiency, Evaluation, Part, SlideResult
-from sgcl_cli.report.figures import Bins, Curve, Retrieval
-from sgcl_cli.report.outcomes import Survival
+from sgcl_cli.report.evaluation import Efficiency, Evaluation, FigureData, FoldPart, SlideResult
+from sgcl_cli.report.figures import Bins, Curve, PrecisionRecall
 from sgcl_cli.report.page import Section, render
+from sgcl_cli.report.survival_figures import SurvivalCurve
 
 METRIC_NAMES = ("auroc", "balanced_accuracy", "macro_f1", "accuracy")
 
@@ -64,8 +64,8 @@ def finished(*, folds: int = 2, level: str = "slide", classes=("a", "b"), no_int
         result=result,
         inferred=[("Level", level, "")],
         warnings=[],
-        parts=[Part("1", "training", 3, [2] * len(classes))],
-        drawables={"linear": Drawables(roc=[curve])},
+        parts=[FoldPart("1", "training", 3, [2] * len(classes))],
+        figure_data={"linear": FigureData(roc=[curve])},
         encoder="tiny",
         command="sgcl evaluate",
         provenance=[],
@@ -198,10 +198,13 @@ def test_other_tasks_have_their_own_figures_metrics_and_title():
         model["metrics"] = {"c_index": score | {"folds": {"1": score, "2": score}}}
     told.result["task"] = "survival"
     assert "Cox regression" in " ".join(evaluation.page(told, {}).methods)
-    curve = Survival("high", *(np.array([1.0]) for _ in range(4)), np.array([1.0, 2.0]))
+    curve = SurvivalCurve("high", *(np.array([1.0]) for _ in range(4)), np.array([1.0, 2.0]))
     told = replace(
         told,
-        drawables={"linear": Drawables(survival=[curve], p=0.5), "abmil": Drawables(measured=(np.ones(2), np.ones(2)))},
+        figure_data={
+            "linear": FigureData(survival=[curve], p=0.5),
+            "abmil": FigureData(measured=(np.ones(2), np.ones(2))),
+        },
     )
     shown = evaluation.pictures(told)
     assert list(shown) == ["kaplan_meier_linear", "measured_abmil"]
@@ -214,8 +217,8 @@ def test_other_tasks_have_their_own_figures_metrics_and_title():
 
 def test_probabilities_have_figures_of_retrieval_and_reliability():
     bins = Bins(np.linspace(0, 1, 3), np.array([1, 1]), np.array([0.2, 0.8]), np.array([0.0, 1.0]))
-    curve = Retrieval("b", np.array([1.0, 0.0]), np.array([0.5, 1.0]), 0.7, 0.5)
-    told = replace(finished(), drawables={"linear": Drawables(retrieval=[curve], reliability=bins)})
+    curve = PrecisionRecall("b", np.array([1.0, 0.0]), np.array([0.5, 1.0]), 0.7, 0.5)
+    told = replace(finished(), figure_data={"linear": FigureData(precision_recall=[curve], reliability=bins)})
     assert list(evaluation.pictures(told)) == ["pr_linear", "reliability_linear", "confusion_linear", "confusion_abmil"]
 
 
@@ -225,6 +228,6 @@ def test_one_picture_a_model_shares_one_section():
     for model in told.result["models"].values():
         model.pop("confusion")
     values = (np.arange(3.0), np.arange(3.0))
-    told = replace(told, drawables={key: Drawables(measured=values) for key in ("linear", "abmil")})
+    told = replace(told, figure_data={key: FigureData(measured=values) for key in ("linear", "abmil")})
     page = evaluation.page(told, evaluation.pictures(told))
     assert titles(page)[0] == "Model by model" and len(page.sections[1].pictures) == 2

@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 
 from sgcl_cli.report import figures
-from sgcl_cli.report.drawing import Drawn
-from sgcl_cli.report.figures import Bins, Curve, Retrieval
+from sgcl_cli.report.drawing import DrawnFigure
+from sgcl_cli.report.figures import Bins, Curve, PrecisionRecall
 
 CURVE = Curve("fold 1", np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.8, 1.0]), 0.65)
 
 
-def opened(drawn: Drawn) -> np.ndarray:
+def opened(drawn: DrawnFigure) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(drawn.png)).convert("RGB"))
 
 
-def said(drawn: Drawn) -> str:
+def said(drawn: DrawnFigure) -> str:
     """The words of a figure: matplotlib keeps each text as a comment beside its outlines."""
     ElementTree.fromstring(drawn.svg)
     return " ".join(re.findall(r"<!-- (.*?) -->", drawn.svg.decode()))
@@ -54,9 +54,9 @@ def test_any_name_can_be_drawn(name):
 
 def test_precision_and_recall_say_the_class_and_its_average_precision():
     recall, precision = np.array([1.0, 0.5, 0.0]), np.array([0.4, 0.6, 1.0])
-    drawn = figures.precision_recall("Model", [Retrieval("tumour", recall, precision, 0.6789, 0.4)])
+    drawn = figures.precision_recall("Model", [PrecisionRecall("tumour", recall, precision, 0.6789, 0.4)])
     assert "0.679" in said(drawn) and "tumour" in said(drawn) and "precision" in said(drawn)
-    other = figures.precision_recall("Model", [Retrieval("tumour", recall, precision, 0.6789, 0.9)])
+    other = figures.precision_recall("Model", [PrecisionRecall("tumour", recall, precision, 0.6789, 0.9)])
     assert other.png != drawn.png
 
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from sgcl_cli.report.curves import _PANELS, _smooth, _values, draw_curves, read_metrics
-from sgcl_cli.report.neighbours import Anchor, Row, draw_neighbours
-from sgcl_cli.report.views import Seen, draw_views
+from sgcl_cli.report.neighbours import Anchor, NeighbourRow, draw_neighbours
+from sgcl_cli.report.views import ShownViews, draw_views
 
 
 def _flat(red: int, green: int, blue: int) -> np.ndarray:
@@ -25,11 +25,11 @@ def _shares(path: Path, *colours: tuple[int, int, int]) -> list[float]:
 
 def test_views_show_every_picture_of_every_patch(tmp_path: Path) -> None:
     view, corner = _flat(0, 200, 0), _flat(0, 0, 200)
-    rows = [Seen(f"slide {n}", _flat(200, 0, 0), [view] * 3, [corner] * 4) for n in range(2)]
+    rows = [ShownViews(f"slide {n}", _flat(200, 0, 0), [view] * 3, [corner] * 4) for n in range(2)]
     draw_views(rows, tmp_path / "views.png", note="how strong " * 40)
     patch, views, corners = _shares(tmp_path / "views.png", (200, 0, 0), (0, 200, 0), (0, 0, 200))
     assert views / patch == pytest.approx(3, rel=0.25) and corners / views == pytest.approx(4 / 3, rel=0.1)
-    draw_views([Seen("$a_b$", _flat(200, 0, 0), [view], [])], tmp_path / "alone.png", note="")
+    draw_views([ShownViews("$a_b$", _flat(200, 0, 0), [view], [])], tmp_path / "alone.png", note="")
     assert _shares(tmp_path / "alone.png", (0, 0, 200)) == [0]
 
 
@@ -37,9 +37,9 @@ def test_views_show_every_picture_of_every_patch(tmp_path: Path) -> None:
 def test_neighbours_show_the_slide_and_the_pictures(tmp_path: Path, thumbnail: np.ndarray | None) -> None:
     tissue = np.stack(np.meshgrid(np.arange(5.0), np.arange(4.0)), -1).reshape(-1, 2) * 256 + 128
     rows = [
-        Row("spatial positives, 2 of 9", [_flat(0, 200, 0)] * 2, ["0.51", "0.40"], [False, True], tissue[:1]),
-        Row("propagated positives: none", [], [], [], tissue[:0]),
-        Row("semi-hard negatives", [_flat(0, 0, 200)], ["-0.10"], [True], tissue[:0]),
+        NeighbourRow("spatial positives, 2 of 9", [_flat(0, 200, 0)] * 2, ["0.51", "0.40"], [False, True], tissue[:1]),
+        NeighbourRow("propagated positives: none", [], [], [], tissue[:0]),
+        NeighbourRow("semi-hard negatives", [_flat(0, 0, 200)], ["-0.10"], [True], tissue[:0]),
     ]
     anchor = Anchor(
         "a $slide_x$ " + "long " * 20, _flat(200, 0, 0), (384.0, 384.0), tissue, 256.0, thumbnail, (1280, 1024), rows

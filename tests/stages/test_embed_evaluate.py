@@ -26,7 +26,8 @@ from sgcl_cli.report import evaluation
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.stages.embed import embed, slide_source
 from sgcl_cli.stages.evaluate import evaluate, report
-from sgcl_cli.stages.tile.slide import Job, tile_slide
+from sgcl_cli.stages.tile.job import Job
+from sgcl_cli.stages.tile.slide import tile_slide
 
 SIDE, SIZE = 256, 64
 CORNERS = [(x, y) for y in range(0, SIDE, SIZE) for x in range(0, SIDE, SIZE)]

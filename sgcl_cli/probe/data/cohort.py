@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet
 from sgcl_cli.artefacts.labels import LabelRow, Labels, plain_id
+from sgcl_cli.artefacts.spelling import lookalikes, spoken
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe.data.audit import Audit
-from sgcl_cli.probe.data.twins import audit_twins
+from sgcl_cli.probe.data.duplicates import audit_duplicates
+from sgcl_cli.probe.data.spelling import audit_spelling
 
 Level = Literal["slide", "patch"]
 Task = Literal["binary", "multiclass", "regression", "survival"]
@@ -28,7 +30,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True)
-class Source:
+class FeatureSource:
     """A folder of features and the side it stands for: "train", "test", or "" where folds are to be made."""
 
     features: FeatureSet
@@ -90,13 +92,13 @@ class Cohort:
         return len(np.unique(self.slide_id))
 
 
-def open_sources(train_or_all: FeatureSet, test: FeatureSet | None) -> tuple[Source, ...]:
+def open_sources(train_or_all: FeatureSet, test: FeatureSet | None) -> tuple[FeatureSource, ...]:
     """One folder to be divided, or a training and a test folder that fit together.
 
     :raises LabelError: the two share a file, or come from different encoders.
     """
     if test is None:
-        return (Source(train_or_all),)
+        return (FeatureSource(train_or_all),)
     first, second = train_or_all.files[0], test.files[0]
     if train_or_all.dim != test.dim:
         raise LabelError(
@@ -109,7 +111,7 @@ def open_sources(train_or_all: FeatureSet, test: FeatureSet | None) -> tuple[Sou
     if shared:
         name = next(file.slide_id for file in test.files if file.id in shared)
         raise LabelError(f"'{name}' is in both --train and --test", "fit and report on different slides")
-    return Source(train_or_all, "train"), Source(test, "test")
+    return FeatureSource(train_or_all, "train"), FeatureSource(test, "test")
 
 
 def settle_task(labels: Sequence[str], asked: str) -> tuple[Task, str]:
@@ -169,7 +171,9 @@ def class_names(labels: Iterable[str], task: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def by_slide(sources: Sequence[Source], labels: Labels, *, task: str, allow_missing: bool, audit: Audit) -> Cohort:
+def by_slide(
+    sources: Sequence[FeatureSource], labels: Labels, *, task: str, allow_missing: bool, audit: Audit
+) -> Cohort:
     """One row a labelled slide that has features and at least one patch.
 
     :raises LabelError: nothing matches, too many slides lack features, one class only, or a slide on two sides.
@@ -208,9 +212,10 @@ def by_slide(sources: Sequence[Source], labels: Labels, *, task: str, allow_miss
             audit.warn("missing_features", what)
     if unlabelled:
         audit.warn("missing_labels", f"{len(unlabelled)} slides with features have no label: {_listed(unlabelled)}")
-    audit_twins([(name, table[name].patient_id, files[name]) for name in matched], audit)
-    audit.stop_on_errors()
+    audit_duplicates([(name, table[name].patient_id, files[name]) for name in matched], audit)
     rows = [table[name] for name in matched]
+    _audit_spelling([row.label or "" for row in rows], rows, audit)
+    audit.stop_on_errors()
     given = any(row.split for row in rows)
     splits = [sides[row.slide_id] if sides else row.split or "" for row in rows]
     cohort = Cohort(
@@ -262,7 +267,7 @@ def _measured(row: LabelRow) -> float:
     return number
 
 
-def by_patch(sources: Sequence[Source], labels: Labels | None, *, task: str, audit: Audit) -> Cohort:
+def by_patch(sources: Sequence[FeatureSource], labels: Labels | None, *, task: str, audit: Audit) -> Cohort:
     """One row a patch with a label; patients, and splits, from the table where there is one.
 
     :raises LabelError: no labelled patches, one class only, a slide on two sides, or classes of --test not in --train.
@@ -299,7 +304,8 @@ def by_patch(sources: Sequence[Source], labels: Labels | None, *, task: str, aud
     sides_of_patches = _patch_splits(used, rows, sides, table)
     if sides_of_patches is not None and sides:
         _audit_class_names(texts, sides_of_patches, audit)
-    audit_twins([(name, "", files[name]) for name in used if files[name].name is None], audit)
+    audit_duplicates([(name, "", files[name]) for name in used if files[name].name is None], audit)
+    _audit_spelling(texts.tolist(), [table[name] for name in used if name in table], audit)
     audit.stop_on_errors()
     classes = class_names(texts.tolist(), task)
     number = {name: index for index, name in enumerate(classes)}
@@ -351,7 +357,7 @@ def bag_rows(cohort: Cohort) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
     return rows, offsets
 
 
-def _files_by_slide(sources: Sequence[Source], audit: Audit) -> tuple[dict[str, FeatureFile], dict[str, str]]:
+def _files_by_slide(sources: Sequence[FeatureSource], audit: Audit) -> tuple[dict[str, FeatureFile], dict[str, str]]:
     """Files by slide id, and the side of each where there are two; an image folder's id is told apart by its side."""
     files: dict[str, FeatureFile] = {}
     sides: dict[str, str] = {}
@@ -439,6 +445,12 @@ def _patch_sites(
     return np.concatenate([np.full(len(rows[name]), sites[name]) for name in used])
 
 
+def _audit_spelling(classes: Iterable[str], rows: Sequence[LabelRow], audit: Audit) -> None:
+    audit_spelling("classes", classes, audit)
+    audit_spelling("patients", (row.patient_id for row in rows), audit)
+    audit_spelling("sites", (row.site or "" for row in rows), audit)
+
+
 def _audit_class_names(texts: NDArray[np.str_], split: NDArray[np.str_], audit: Audit) -> None:
     train, test = (set(texts[split == side].tolist()) for side in ("train", "test"))
     if test - train:
@@ -446,7 +458,8 @@ def _audit_class_names(texts: NDArray[np.str_], split: NDArray[np.str_], audit: 
             "classes",
             f"classes of --test that --train does not have: {_listed(sorted(test - train))}; "
             f"--train has {_listed(sorted(train))}",
-            "class names must be the same on both sides",
+            "class names must be the same on both sides"
+            + "".join(f"; {spoken(group)} differ only in case or blanks" for group in lookalikes(train | test)),
         )
     if train - test:
         audit.warn("classes", f"classes of --train that --test does not have: {_listed(sorted(train - test))}")

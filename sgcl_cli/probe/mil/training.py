@@ -23,7 +23,7 @@ VALIDATION_EPOCH = 2**32 - 1
 
 
 @dataclass(frozen=True)
-class Cohort:
+class BagCohort:
     """All bags with their target; ``keys`` (B,) name the bags where rows are drawn (see ``bags.keys_of``)."""
 
     bags: Bags
@@ -31,12 +31,12 @@ class Cohort:
     keys: NDArray[np.uint64]
 
     @classmethod
-    def of(cls, bags: Bags, target: Target, slide_ids: NDArray[np.str_]) -> Cohort:
+    def of(cls, bags: Bags, target: Target, slide_ids: NDArray[np.str_]) -> BagCohort:
         """From names of the slides, one a bag."""
         return cls(bags, target, keys_of(slide_ids))
 
 
-class Training:
+class BagTraining:
     """Fit a model on training bags and keep the weights of its best epoch by validation loss (the last without one).
 
     It is what a training loop drives: shuffled batches, their loss, a look at the validation bags after each epoch,
@@ -52,7 +52,7 @@ class Training:
     def __init__(
         self,
         model: BagModel,
-        cohort: Cohort,
+        cohort: BagCohort,
         train: NDArray[np.int64],
         validation: NDArray[np.int64],
         *,
@@ -84,20 +84,20 @@ class Training:
         """Dropout on."""
         self.model.train()
 
-    def batches(self, epoch: int, start: int) -> Iterable[Batch]:
+    def batches(self, epoch: int, start: int) -> Iterable[BagBatch]:
         """The batches of an epoch, from batch ``start`` on; about 16 steps an epoch on small cohorts."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.train)
         draw = self._draw(epoch)
         runs = batches(self._lengths, order, most_bags=self._size, most_rows=MOST_ROWS)
-        return (Batch(bags, draw) for bags in islice(runs, start, None))
+        return (BagBatch(bags, draw) for bags in islice(runs, start, None))
 
-    def loss(self, batch: Batch, position: object) -> Tensor:
+    def loss(self, batch: BagBatch, position: object) -> Tensor:
         """The model's loss on a batch."""
         packed = self.cohort.bags.take(batch.bags, batch.draw)
         chosen = torch.from_numpy(batch.bags).to(packed.rows.device)
         return self.model.loss(self.model(packed), packed, self.cohort.target, chosen)
 
-    def stepped(self, batch: Batch, position: object) -> None:
+    def stepped(self, batch: BagBatch, position: object) -> None:
         """Nothing is kept per step."""
 
     def end_epoch(self, position: object) -> bool:
@@ -124,7 +124,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Batch:
+class BagBatch:
     """Numbers of the bags of one step, and how their rows are drawn."""
 
     bags: NDArray[np.int64]
@@ -132,7 +132,7 @@ class Batch:
 
 
 def predict(
-    model: BagModel, cohort: Cohort, chosen: NDArray[np.int64]
+    model: BagModel, cohort: BagCohort, chosen: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], list[NDArray[np.float32]] | None]:
     """Predictions (len(chosen), K) in the target's terms from all rows of each bag, and each bag's attention; dropout off.
 

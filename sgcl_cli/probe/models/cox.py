@@ -1,20 +1,16 @@
-"""Cox's partial likelihood (Cox 1972), ties after Efron (1977) or Breslow (1974)."""
+"""Cox's partial likelihood (Cox 1972), ties after Efron (1977)."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Ties = Literal["efron", "breslow"]
 
-
-def cox_loss(risk_n: Tensor, time_n: Tensor, event_n: Tensor, *, ties: Ties = "efron") -> Tensor:
+def cox_loss(risk_n: Tensor, time_n: Tensor, event_n: Tensor) -> Tensor:
     """- (1 / E) sum over distinct event times t of [ sum_{i in D_t} s_i - sum_{l < d} log( S(R_t) - (l / d) S(D_t) ) ].
 
     S(A) = sum_{j in A} exp(s_j); D_t are the d events at t, R_t all whose time is at least t, E the events in all.
-    Breslow leaves (l / d) S(D_t) out. Sums run as logarithms, so risks of any size are safe.
+    Sums run as logarithms, so risks of any size are safe.
 
     :param risk_n: log risks s; time_n: times; event_n: 1 or True for an event, 0 or False for censored.
     :returns: a scalar; 0, with a gradient of 0, where nobody has an event.
@@ -26,11 +22,9 @@ def cox_loss(risk_n: Tensor, time_n: Tensor, event_n: Tensor, *, ties: Ties = "e
     _, group, count = torch.unique_consecutive(time_n[order], return_inverse=True, return_counts=True)
     at_risk_G = torch.logcumsumexp(risk, 0)[count.cumsum(0) - 1]
     group, risk = group[event], risk[event]
-    terms = at_risk_G[group] - risk
-    if ties == "efron":
-        share_G = risk.new_zeros(len(count)).index_add(0, group, torch.exp(risk - at_risk_G[group]))
-        tied_G = torch.bincount(group, minlength=len(count))
-        first_G = tied_G.cumsum(0) - tied_G
-        rank = torch.arange(len(group), device=group.device) - first_G[group]
-        terms = terms + torch.log1p(-rank * share_G[group] / tied_G[group])
+    share_G = risk.new_zeros(len(count)).index_add(0, group, torch.exp(risk - at_risk_G[group]))
+    tied_G = torch.bincount(group, minlength=len(count))
+    first_G = tied_G.cumsum(0) - tied_G
+    rank = torch.arange(len(group), device=group.device) - first_G[group]
+    terms = at_risk_G[group] - risk + torch.log1p(-rank * share_G[group] / tied_G[group])
     return terms.mean()

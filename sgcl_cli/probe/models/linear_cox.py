@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sgcl_cli.probe.models.cox import Ties, cox_loss
+from sgcl_cli.probe.models.cox import cox_loss
 from sgcl_cli.probe.models.penalised import Solution, walk
 from sgcl_cli.probe.models.standardise import Standardiser
 
@@ -51,7 +51,6 @@ def fit(
     validation: NDArray[np.int64],
     *,
     path: Sequence[float] = C_PATH,
-    ties: Ties = "efron",
 ) -> CoxProbe:
     """Choose C by the partial likelihood of ``validation``, then fit again on training and validation rows together.
 
@@ -62,16 +61,14 @@ def fit(
     if (event[validation].astype(bool) & (time[validation] < time[validation].max(initial=-np.inf))).any():
         standardise = Standardiser.fit(features[train])
         outside = standardise(features[validation])
-        held_out = PartialLikelihood(time[validation], event[validation], ties)
-        for solution in walk(
-            standardise(features[train]), PartialLikelihood(time[train], event[train], ties), sorted(path)
-        ):
+        held_out = PartialLikelihood(time[validation], event[validation])
+        for solution in walk(standardise(features[train]), PartialLikelihood(time[train], event[train]), sorted(path)):
             losses[solution.c] = held_out.value(solution(outside))[0]
             converged &= solution.converged
     best = min(losses, key=lambda c: (losses[c], c)) if losses else C_DEFAULT
     fitted = np.sort(np.concatenate([train, validation]))
     standardise = Standardiser.fit(features[fitted])
-    loss = PartialLikelihood(time[fitted], event[fitted], ties)
+    loss = PartialLikelihood(time[fitted], event[fitted])
     (solution,) = walk(standardise(features[fitted]), loss, [best], tolerance=REFIT_TOLERANCE)
     return CoxProbe(standardise, solution, losses, converged and solution.converged)
 
@@ -82,7 +79,6 @@ class PartialLikelihood:
 
     time: Floats
     event: NDArray[np.int64]
-    ties: Ties = "efron"
     outputs: int = 1
 
     @property
@@ -93,7 +89,7 @@ class PartialLikelihood:
     def value(self, scores: Floats) -> tuple[float, Floats]:
         """The loss and its gradient (n, 1)."""
         risk = torch.tensor(scores[:, 0], dtype=torch.float64, requires_grad=True)
-        loss = cox_loss(risk, torch.from_numpy(self.time), torch.from_numpy(self.event), ties=self.ties)
+        loss = cox_loss(risk, torch.from_numpy(self.time), torch.from_numpy(self.event))
         (gradient,) = torch.autograd.grad(loss, risk)
         return float(loss.detach()), gradient.numpy()[:, None]
 

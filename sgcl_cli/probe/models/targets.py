@@ -6,16 +6,14 @@ Shapes: C entries a cohort, B of them chosen, K scores each.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sgcl_cli.probe.models.cox import Ties, cox_loss
-
-Loss = Literal["mse", "huber"]
+from sgcl_cli.probe.models.cox import cox_loss
 
 
 class Target(Protocol):
@@ -64,24 +62,20 @@ class Classes:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Squared or Huber loss of the value (C,) standardised by ``mean`` and ``scale``, those of the training rows.
-
-    Huber's loss is quadratic within one standard deviation and linear beyond (Huber 1964).
-    """
+    """Squared error of the value (C,) standardised by ``mean`` and ``scale``, those of the training rows."""
 
     values: Tensor
     mean: float
     scale: float
-    kind: Loss = "mse"
     outputs: int = 1
     fewest_bags: int = 1
 
     @classmethod
-    def fit(cls, values: Tensor, train: NDArray[np.int64], kind: Loss = "mse") -> Measurements:
+    def fit(cls, values: Tensor, train: NDArray[np.int64]) -> Measurements:
         """Standardised by the rows ``train``; a constant gets scale 1."""
         known = values[torch.from_numpy(train).to(values.device)].double()
         spread = float(known.std(correction=0))
-        return cls(values, float(known.mean()), spread if spread > 0 else 1.0, kind)
+        return cls(values, float(known.mean()), spread if spread > 0 else 1.0)
 
     @property
     def classes(self) -> Tensor | None:
@@ -93,11 +87,9 @@ class Measurements:
         return len(chosen) > 0
 
     def loss(self, scores_BK: Tensor, chosen_B: Tensor) -> Tensor:
-        """Mean loss in standard deviations."""
+        """Mean squared error in variances."""
         truth = ((self.values[chosen_B] - self.mean) / self.scale).to(scores_BK.dtype)
-        if self.kind == "mse":
-            return nn.functional.mse_loss(scores_BK[:, 0], truth)
-        return nn.functional.huber_loss(scores_BK[:, 0], truth)
+        return nn.functional.mse_loss(scores_BK[:, 0], truth)
 
     def predict(self, scores_BK: Tensor) -> Tensor:
         """Values in their own units, (B, 1)."""
@@ -113,7 +105,6 @@ class Survival:
 
     time: Tensor
     event: Tensor
-    ties: Ties = "efron"
     outputs: int = 1
     fewest_bags: int = 16
 
@@ -129,7 +120,7 @@ class Survival:
 
     def loss(self, scores_BK: Tensor, chosen_B: Tensor) -> Tensor:
         """Negative log partial likelihood per event; 0 for a batch without events."""
-        return cox_loss(scores_BK[:, 0], self.time[chosen_B], self.event[chosen_B], ties=self.ties)
+        return cox_loss(scores_BK[:, 0], self.time[chosen_B], self.event[chosen_B])
 
     def predict(self, scores_BK: Tensor) -> Tensor:
         """Log risk (B, 1): higher is earlier."""

@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Entry:
+class ComparedResult:
     """A result to compare: its name, the names of its rows (n,) in the order of ``reported``, and their truth (n, ...)."""
 
     name: str
@@ -45,7 +45,7 @@ class Difference:
 
 
 def compare(
-    entries: Sequence[Entry], metric: str, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
+    entries: Sequence[ComparedResult], metric: str, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> list[Difference]:
     """Every pair of entries, with an interval and a p value adjusted after Holm (1979) over the pairs.
 
@@ -92,7 +92,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _same_rows(one: Entry, other: Entry) -> None:
+def _same_rows(one: ComparedResult, other: ComparedResult) -> None:
     hint = "evaluate both with the same labels and --splits FILE"
     pair = f"'{one.name}' and '{other.name}'"
     if len(one.rows) != len(other.rows) or (one.rows != other.rows).any():

@@ -16,8 +16,9 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.parsers import expat
@@ -29,21 +30,22 @@ from PIL import Image, UnidentifiedImageError
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.errors import ConfigError, LabelError, SlideError
+from sgcl_cli.slide.annotations.frames import Frame
 from sgcl_cli.slide.annotations.outlines import Annotation, Areas, Points, Raster, Region, Ring
 
-OUTLINES = (".geojson", ".json")
 MASKS = (".png", ".tif", ".tiff")
-EXTENSIONS = (*OUTLINES, ".xml", ".csv", *MASKS)
 
 _LARGEST_FILE = 2**28  # bytes
 _LARGEST_MASK = 2**28  # pixels
 _LARGEST_COORDINATE = 1e7  # level-0 pixels
 _MOST_CLASSES = 1000
+NO_CLASS = "without a class"
+NO_AREA = "points or lines"
+DEGENERATE = "outlines that enclose nothing"
 _NO_CLASS = ("", "unknown", "none")
 _CAMELYON = {"_0": "tumor", "_1": "tumor"}
 _CUT_OUT = ("_2", "Exclusion")
 _AREA_TYPES = ("Polygon", "Spline", "Rectangle")
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -62,63 +64,17 @@ class MaskReading:
 class Content:
     """What a file holds: an annotation, or of a mask the values, whose place is known only with its slide.
 
-    :ivar passed_over: how many objects have no class or no area.
+    :ivar names: its classes.
+    :ivar spellings: how they are written there, blanks at the ends included.
+    :ivar passed_over: how many objects do not count, by reason.
     """
 
     sha256: str
-    annotation: Annotation | None
+    annotation: Areas | Points | None
     names: frozenset[str]
+    spellings: frozenset[str] = frozenset()
     values: NDArray[np.integer[Any]] | None = None
-    passed_over: int = 0
-
-
-def find(
-    folder: Path, slide_ids: Sequence[str], slides: Sequence[Path], extensions: Sequence[str] = EXTENSIONS
-) -> tuple[dict[str, Path], list[str]]:
-    """The file of each slide that has one, and the names of files that belong to no slide.
-
-    A file belongs to the slide whose id is its name up to a dot, or up to ``_mask``; of several such ids to the longest.
-
-    :param slides: the slides themselves, which may lie in the same folder.
-    :raises ConfigError: no such folder, two files of one slide, or no file of any.
-    """
-    if not folder.is_dir():
-        what = "a file, not a folder" if folder.exists() else "absent"
-        raise ConfigError(f"{folder} is {what}", "give a folder with one file a slide, named by slide_id")
-    known = {path.resolve() for path in slides}
-    files: dict[str, Path] = {}
-    strangers: list[str] = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in extensions or path.resolve() in known:
-            continue
-        slide_id = _owner(path, slide_ids)
-        if slide_id is None:
-            strangers.append(path.name)
-        elif slide_id in files:
-            raise ConfigError(
-                f"{folder} has two files for slide {slide_id}: {files[slide_id].name} and {path.name}", "remove one"
-            )
-        else:
-            files[slide_id] = path
-    if not files:
-        found = f"; it has {', '.join(strangers[:_SHOWN])}" if strangers else ""
-        raise ConfigError(
-            f"no file in {folder} is named by one of the slides{found}",
-            f"name them <slide_id> with {', '.join(extensions)}",
-        )
-    return files, strangers
-
-
-def _owner(path: Path, slide_ids: Sequence[str]) -> str | None:
-    known = set(slide_ids)
-    stem = path.name[: -len(path.suffix)]
-    parts = stem.split(".")
-    for count in range(len(parts), 0, -1):
-        beginning = ".".join(parts[:count])
-        for candidate in (beginning, beginning.removesuffix("_mask")):
-            if candidate in known:
-                return candidate
-    return None
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
 def read(path: Path, reading: MaskReading) -> Content:
@@ -131,50 +87,66 @@ def read(path: Path, reading: MaskReading) -> Content:
     if suffix in MASKS:
         values = _mask_values(path, data)
         classes = _mask_classes(values, reading)
-        return _limited(path, Content(sha256, None, frozenset(classes.values()), values))
-    parsers: dict[str, Callable[[Path, bytes], tuple[Annotation, int]]] = {".xml": _asap, ".csv": _table}
-    annotation, passed_over = parsers.get(suffix, _geojson)(path, data)
-    return _limited(path, Content(sha256, annotation, annotation.names, passed_over=passed_over))
+        names = frozenset(classes.values())
+        return _limited(path, Content(sha256, None, names, names, values))
+    parsers: dict[str, Callable[[Path, bytes, _Tally], Areas | Points]] = {".xml": _asap, ".csv": _table}
+    tally = _Tally()
+    annotation = parsers.get(suffix, _geojson)(path, data, tally)
+    spellings = frozenset(tally.spellings)
+    return _limited(path, Content(sha256, annotation, annotation.names, spellings, passed_over=tally.passed_over))
 
 
 def placed(
-    content: Content, path: Path, reading: MaskReading, size: tuple[int, int], mpp: tuple[float, float]
-) -> Annotation:
-    """The annotation on its slide; only masks have to be fitted.
+    content: Content, path: Path, reading: MaskReading, frame: Frame, mpp: tuple[float, float]
+) -> tuple[Annotation, int]:
+    """The annotation on its slide, and how many of its objects lie off it and do not count.
 
-    :param size: (width, height) of the slide's level 0.
     :param mpp: (across, down) um per level-0 pixel.
-    :raises SlideError: a mask without resolution is not as large as its slide, in proportion.
+    :raises SlideError: a mask without resolution is not as large as what its frame covers.
     """
     if content.annotation is not None:
-        return content.annotation
+        return frame.placed(content.annotation)
     assert content.values is not None
     height, width = content.values.shape
-    if reading.mpp is not None:
-        scale = reading.mpp / mpp[0], reading.mpp / mpp[1]
-    else:
-        scale = size[0] / width, size[1] / height
-        if (width, height) != size:
-            raise SlideError(
-                f"{path.name} is {width} x {height} pixels, its slide {size[0]} x {size[1]}",
-                "give the resolution of the masks with --mask-mpp, or masks of the slides' full size",
-            )
-    return Raster(content.values, scale, _mask_classes(content.values, reading))
+    scale = (1.0, 1.0) if reading.mpp is None else (reading.mpp / mpp[0], reading.mpp / mpp[1])
+    if reading.mpp is None and (width, height) != frame.size:
+        raise SlideError(
+            f"{path.name} is {width} x {height} pixels, {_whole(frame)} {frame.size[0]} x {frame.size[1]}",
+            _remedy_of_size((width, height), frame),
+        )
+    return Raster(content.values, scale, _mask_classes(content.values, reading), frame.corner), 0
 
 
-def read_regions(path: Path) -> tuple[tuple[Region, ...], str]:
-    """All polygons of a GeoJSON file, whatever their class, but not those whose class ends with ``*``; and its sha256.
+def _whole(frame: Frame) -> str:
+    return "its slide" if frame.size == frame.slide else "the scanned part of its slide"
+
+
+def _remedy_of_size(size: tuple[int, int], frame: Frame) -> str:
+    if frame.bounds is not None and size == frame.bounds.size:
+        return "it is as large as the scanned part of the slide: use --annotations-origin bounds"
+    return "give the resolution of the masks with --mask-mpp, or masks of the slides' full size"
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The polygons of a file of regions of interest, its sha256, and how many objects do not count, by reason."""
+
+    regions: tuple[Region, ...]
+    sha256: str
+    passed_over: Mapping[str, int]
+
+
+def read_regions(path: Path) -> Regions:
+    """All polygons of a GeoJSON file, whatever their class, but not those whose class ends with ``*``.
 
     :raises LabelError: unreadable, or not GeoJSON.
     """
     data, sha256 = _bytes(path)
-    regions = tuple(
-        Region("", rings[0], tuple(rings[1:]))
-        for feature in _features(_json(path, data), path)
-        for rings in _polygons(feature.get("geometry"), path)
-        if not _qupath_class(feature).endswith("*")
-    )
-    return regions, sha256
+    tally, regions = _Tally(), list[Region]()
+    for feature in _features(_json(path, data), path):
+        if not _qupath_class(feature).strip().endswith("*"):
+            regions += _regions("", _polygons(feature.get("geometry"), path), tally)
+    return Regions(tuple(regions), sha256, tally.passed_over)
 
 
 def parse_mask_values(text: str) -> dict[int, str]:
@@ -221,16 +193,50 @@ def _limited(path: Path, content: Content) -> Content:
     return content
 
 
-def _geojson(path: Path, data: bytes) -> tuple[Areas, int]:
-    regions, passed_over = [], 0
+@dataclass
+class _Tally:
+    """What is counted while a file is read: how classes are written, and why objects do not count."""
+
+    spellings: set[str] = field(default_factory=set)
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+
+def _geojson(path: Path, data: bytes, tally: _Tally) -> Areas:
+    regions: list[Region] = []
     for feature in _features(_json(path, data), path):
-        name = _qupath_class(feature)
+        spelling = _qupath_class(feature)
+        name = spelling.strip()
         polygons = list(_polygons(feature.get("geometry"), path))
-        if name.lower() in _NO_CLASS or name.endswith("*") or not polygons:
-            passed_over += 1
-            continue
-        regions += [Region(name, rings[0], tuple(rings[1:])) for rings in polygons]
-    return Areas(tuple(regions)), passed_over
+        if name.lower() in _NO_CLASS or name.endswith("*"):
+            tally.passed_over[NO_CLASS] += 1
+        elif not polygons:
+            tally.passed_over[NO_AREA] += 1
+        else:
+            found = _regions(name, polygons, tally)
+            regions += found
+            tally.spellings |= {spelling} if found else set()
+    return Areas(tuple(regions))
+
+
+def _regions(name: str, polygons: Iterable[list[Ring]], tally: _Tally) -> list[Region]:
+    """Polygons as regions of a class; outlines without an inside are counted, and holes without one left out."""
+    found = []
+    for outline, *holes in polygons:
+        if _encloses(outline):
+            found.append(Region(name, outline, tuple(hole for hole in holes if _encloses(hole))))
+        else:
+            tally.passed_over[DEGENERATE] += 1
+    return found
+
+
+def _encloses(ring: Ring) -> bool:
+    """Whether a ring's points do not all lie on one line."""
+    if len(ring) < 3:
+        return False
+    steps = ring - ring[0]
+    longest = steps[np.argmax((steps**2).sum(axis=1))]
+    aside = np.abs(steps[:, 0] * longest[1] - steps[:, 1] * longest[0])
+    return bool(aside.max() > 1e-9 * (longest**2).sum())
 
 
 def _json(path: Path, data: bytes) -> Any:
@@ -253,13 +259,13 @@ def _features(content: Any, path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _qupath_class(feature: Mapping[str, Any]) -> str:
-    """The classification's name; of a compound one the parts as QuPath joins them."""
+    """The classification's name as it is written; of a compound one the parts as QuPath joins them."""
     properties = feature.get("properties")
     given = properties.get("classification") if isinstance(properties, dict) else None
     if isinstance(given, dict):
         names = given.get("names")
         given = given.get("name", ": ".join(map(str, names)) if isinstance(names, list) else "")
-    return given.strip() if isinstance(given, str) else ""
+    return given if isinstance(given, str) else ""
 
 
 def _polygons(geometry: Any, path: Path) -> Iterator[list[Ring]]:
@@ -282,19 +288,25 @@ def _listed(value: Any, path: Path) -> list[Any]:
 
 
 def _ring(points: Any, path: Path) -> Ring:
+    """The points of a ring, float64 (V, 2); what stands behind x and y is left out.
+
+    :raises LabelError: they are not pairs of numbers, or no level-0 pixels.
+    """
+    hint = "export it again, in pixels of the full resolution"
     try:
-        ring = np.array([[float(point[0]), float(point[1])] for point in points], np.float64)
+        given = np.array([[point[0], point[1]] for point in points]).reshape(-1, 2)
     except (TypeError, ValueError, IndexError, KeyError) as error:
         raise LabelError(f"{path} has a polygon whose points are not pairs of numbers", "export it again") from error
-    if len(ring) < 3 or not np.isfinite(ring).all() or np.abs(ring).max() > _LARGEST_COORDINATE:
-        raise LabelError(
-            f"{path} has a polygon with fewer than three points, or coordinates that are no level-0 pixels",
-            "export it again, in pixels of the full resolution",
-        )
-    return ring
+    if given.dtype.kind in "US":
+        raise LabelError(f"{path} has coordinates that are texts", "write them as numbers, without quotes")
+    if given.dtype.kind not in "iuf":
+        raise LabelError(f"{path} has a polygon whose points are not pairs of numbers", hint)
+    if not np.isfinite(given).all() or np.abs(given).max(initial=0) > _LARGEST_COORDINATE:
+        raise LabelError(f"{path} has a polygon with coordinates that are no level-0 pixels", hint)
+    return given.astype(np.float64)
 
 
-def _asap(path: Path, data: bytes) -> tuple[Areas, int]:
+def _asap(path: Path, data: bytes, tally: _Tally) -> Areas:
     """ASAP's XML: Annotation elements with PartOfGroup and a list of Coordinate elements."""
     shapes: list[tuple[str, str, list[tuple[str, str]]]] = []
     root = ""
@@ -319,24 +331,46 @@ def _asap(path: Path, data: bytes) -> tuple[Areas, int]:
         raise LabelError(f"{path} is not XML: {error}", "export it again from ASAP") from error
     if root != "ASAP_Annotations":
         raise LabelError(f"{path} begins with {root}, not ASAP_Annotations", "export it from ASAP")
-    areas = [shape for shape in shapes if shape[1] in _AREA_TYPES and shape[0].strip().lower() not in _NO_CLASS]
-    regions = [(group, Region(_CAMELYON.get(group, group.strip()), _ring(points, path))) for group, _, points in areas]
-    kept = tuple(region for group, region in regions if group not in _CUT_OUT)
-    cut_out = tuple(region for group, region in regions if group in _CUT_OUT)
-    return Areas(kept, cut_out), len(shapes) - len(areas)
+    kept: list[Region] = []
+    cut_out: list[Region] = []
+    for group, kind, points in shapes:
+        if group.strip().lower() in _NO_CLASS:
+            tally.passed_over[NO_CLASS] += 1
+        elif kind not in _AREA_TYPES:
+            tally.passed_over[NO_AREA] += 1
+        else:
+            name = _CAMELYON.get(group, group.strip())
+            found = _regions(name, [[_ring(_numbers(points, path), path)]], tally)
+            (cut_out if group in _CUT_OUT else kept).extend(found)
+            tally.spellings |= {_CAMELYON.get(group, group)} if found and group not in _CUT_OUT else set()
+    return Areas(tuple(kept), tuple(cut_out))
 
 
-def _table(path: Path, data: bytes) -> tuple[Points, int]:
+def _numbers(points: Sequence[tuple[str, str]], path: Path) -> list[tuple[float, float]]:
+    """Coordinates of XML, where all is text; decimal commas are understood."""
+    try:
+        return [(float(x.replace(",", ".")), float(y.replace(",", "."))) for x, y in points]
+    except ValueError as error:
+        raise LabelError(f"{path} has a polygon whose points are not pairs of numbers", "export it again") from error
+
+
+def _table(path: Path, data: bytes, tally: _Tally) -> Points:
     """Columns x, y, name, radius_px; decimal commas are understood."""
     rows = store.read_table(path, ["x", "y", "name", "radius_px"])
     numbers = np.array(
         [[_number(row[key], path, line) for key in ("x", "y", "radius_px")] for line, row in enumerate(rows, 2)]
     )
     numbers = numbers.reshape(-1, 3)
+    if (numbers[:, 2] < 0).any():
+        raise LabelError(
+            f"{path}, row {int(np.argmax(numbers[:, 2] < 0)) + 2} has a negative radius_px", "correct the table"
+        )
     named = [row["name"].lower() not in _NO_CLASS for row in rows]
     chosen = numbers[named]
     classes = tuple(row["name"] for row, kept in zip(rows, named, strict=True) if kept)
-    return Points(chosen[:, :2], chosen[:, 2], classes), len(rows) - len(classes)
+    tally.passed_over[NO_CLASS] += len(rows) - len(classes)
+    tally.spellings.update(classes)
+    return Points(chosen[:, :2], chosen[:, 2], classes)
 
 
 def _number(text: str, path: Path, line: int) -> float:
@@ -344,7 +378,7 @@ def _number(text: str, path: Path, line: int) -> float:
         value = float(text.replace(",", "."))
     except ValueError:
         value = math.nan
-    if not 0 <= value <= _LARGEST_COORDINATE:
+    if not abs(value) <= _LARGEST_COORDINATE:
         raise LabelError(f"{path}, row {line}: '{text}' is no number of level-0 pixels", "correct the table")
     return value
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,9 +59,17 @@ class Region:
     outline: Ring
     holes: tuple[Ring, ...] = ()
 
+    def moved(self, by: tuple[float, float]) -> Region:
+        """The same, (x, y) level-0 pixels further right and down."""
+        return Region(self.name, self.outline + by, tuple(hole + by for hole in self.holes))
+
 
 class Annotation(Protocol):
     """What is known about one slide."""
+
+    @property
+    def corner(self) -> tuple[float, float]:
+        """(x, y) from which the grid counts, level-0 pixels."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -90,6 +98,7 @@ class Areas:
 
     regions: tuple[Region, ...]
     cut_out: tuple[Region, ...] = ()
+    corner: ClassVar[tuple[float, float]] = (0.0, 0.0)
 
     @property
     def names(self) -> frozenset[str]:
@@ -118,6 +127,7 @@ class Points:
     centres: NDArray[np.float64]
     radii: NDArray[np.float64]
     classes: tuple[str, ...]
+    corner: ClassVar[tuple[float, float]] = (0.0, 0.0)
 
     @property
     def names(self) -> frozenset[str]:
@@ -143,16 +153,18 @@ class Points:
 
 @dataclass(frozen=True)
 class Raster:
-    """An image of class values over the slide, from its top-left corner.
+    """An image of class values over the slide, or over a part of it.
 
     :ivar values: (H, W), whole numbers.
     :ivar scale: (x, y) level-0 pixels per pixel of it.
     :ivar classes: the class of each value; other values are no class.
+    :ivar corner: (x, y) of its top-left corner, level-0 pixels.
     """
 
     values: NDArray[np.integer]
     scale: tuple[float, float]
     classes: dict[int, str]
+    corner: tuple[float, float] = (0.0, 0.0)
 
     @property
     def names(self) -> frozenset[str]:
@@ -174,7 +186,7 @@ class Raster:
 
 
 @dataclass(frozen=True)
-class Labels:
+class PatchLabels:
     """:ivar label: int16 (N,), index of the class, -1 where none applies.
 
     :ivar share: float32 (N,), share of the patch that this class covers, 0 where none applies.
@@ -182,6 +194,10 @@ class Labels:
 
     label: NDArray[np.int16]
     share: NDArray[np.float32]
+
+    def where(self, kept: NDArray[np.bool_]) -> PatchLabels:
+        """Those of the patches for which ``kept``, bool (N,), is true."""
+        return PatchLabels(self.label[kept], self.share[kept])
 
 
 def label_patches(
@@ -191,7 +207,7 @@ def label_patches(
     lattice: Lattice,
     geometry: Geometry,
     size: tuple[int, int],
-) -> Labels:
+) -> PatchLabels:
     """The class of each patch.
 
     ``majority``: the class that covers most of the patch, where at least as much as is left uncovered. ``any``: the class that
@@ -204,7 +220,7 @@ def label_patches(
     """
     count = len(lattice)
     if annotation is None or not names or not count:
-        return Labels(np.full(count, -1, np.int16), np.zeros(count, np.float32))
+        return PatchLabels(np.full(count, -1, np.int16), np.zeros(count, np.float32))
     shares, covered = class_shares(annotation, names, lattice, geometry, size)
     best = shares.argmax(axis=0)
     highest = shares.max(axis=0)
@@ -219,14 +235,14 @@ def label_patches(
     else:
         applies = anchored & (others <= _TOUCHED)
     label = np.where(applies, best, -1).astype(np.int16)
-    return Labels(label, np.where(applies, highest, 0).astype(np.float32))
+    return PatchLabels(label, np.where(applies, highest, 0).astype(np.float32))
 
 
 def class_shares(
     annotation: Annotation, names: Sequence[str], lattice: Lattice, geometry: Geometry, size: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Share of each patch that each class covers, (classes, N), and that any of them covers, (N,); to a millionth."""
-    corners = lattice.coords
+    corners = lattice.coords - np.asarray(annotation.corner)
     shares, covered = np.zeros((len(names), len(lattice))), np.zeros(len(lattice))
     for first, last, window in _bands(annotation, np.unique(corners[:, 1]), geometry.sides, size):
         chosen = np.flatnonzero((corners[:, 1] >= first) & (corners[:, 1] <= last))
@@ -320,16 +336,16 @@ def _cut(ring: Ring, shape: tuple[int, int]) -> NDArray[np.float64]:
 
 
 def _bands(
-    annotation: Annotation, tops: NDArray[np.int64], sides: Sides, size: tuple[int, int]
-) -> Iterator[tuple[int, int, Window]]:
+    annotation: Annotation, tops: NDArray[np.float64], sides: Sides, size: tuple[int, int]
+) -> Iterator[tuple[float, float, Window]]:
     """The first and the last of ``tops``, patches' upper edges in order, with the window that holds them, of bounded size."""
     pitch, (columns, rows) = annotation.grid(size, sides)
     height = _BAND * pitch[1] / max(1, columns)
     start = 0
     while start < len(tops):
         stop = int(np.searchsorted(tops, tops[start] + height, side="right"))
-        first, last = int(tops[start]), int(tops[stop - 1])
-        above = int(first / pitch[1])
+        first, last = float(tops[start]), float(tops[stop - 1])
+        above = max(0, int(first / pitch[1]))
         below = min(rows, math.ceil((last + sides[1]) / pitch[1]))
         yield first, last, Window(above, max(0, below - above), columns, pitch)
         start = stop

@@ -56,7 +56,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundSlides:
     """The slides, and one line on what was passed over (empty when nothing was)."""
 
     entries: tuple[Entry, ...]
@@ -68,7 +68,7 @@ def discover(
     table: Path | None,
     id_from: IdFrom,
     series_of: Callable[[list[Path]], list[str | None]],
-) -> Found:
+) -> FoundSlides:
     """All slides that files, folders and a table name, each once, with their ids settled.
 
     :param series_of: SeriesInstanceUID of each DICOM file, None for what is not a DICOM slide.
@@ -87,7 +87,7 @@ def discover(
     for entry in entries:
         _check_id(entry)
     _check_collisions(entries)
-    return Found(tuple(entries), _spoken(passed) if passed.total() else "")
+    return FoundSlides(tuple(entries), _spoken(passed) if passed.total() else "")
 
 
 def _from_path(given: Path, id_from: IdFrom, passed: Counter[str]) -> Iterator[Entry]:
@@ -127,10 +127,22 @@ def _walk(folder: Path, passed: Counter[str]) -> Iterator[Path]:
             path = here / name
             if name.startswith("."):
                 continue
-            if path.suffix.lower() in EXTENSIONS:
+            if _is_mask(path, files):
+                passed["mask beside its slide"] += 1
+            elif path.suffix.lower() in EXTENSIONS:
                 yield path
             else:
                 passed[path.suffix.lower() or "without extension"] += 1
+
+
+def _is_mask(path: Path, files: Sequence[str]) -> bool:
+    """Whether a file is called like the mask of a slide in its folder: ``a_mask.tif`` beside ``a.svs``."""
+    owner = path.stem.removesuffix("_mask")
+    return (
+        owner != path.stem
+        and path.suffix.lower() in (".tif", ".tiff")
+        and any(Path(name).stem == owner and Path(name).suffix.lower() in EXTENSIONS for name in files)
+    )
 
 
 def _is_our_output(folder: Path) -> bool:

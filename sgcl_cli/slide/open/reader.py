@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Self
 
 import cv2
 import numpy as np
-import openslide
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide.open.backends import image, strips
+from sgcl_cli.slide.open.backends import image, openslide, strips
+from sgcl_cli.slide.open.backends.base import Backend, Library
+from sgcl_cli.slide.open.bounds import Bounds, bounds
 from sgcl_cli.slide.open.files import check_readable
 from sgcl_cli.slide.open.levels import WINDOW, contrast, differs, mismatch
 from sgcl_cli.slide.open.resolution import MppSource, positive, resolution
@@ -39,7 +39,6 @@ THUMBNAIL_SIDE = 4096
 _BLOCK = 2048  # pixels of a level read at once
 _PIECE = 64  # pixels of a level; an unreadable block is narrowed down to pieces of about this size
 _UNREADABLE_PIECES = 4000  # beyond so many a slide is given up
-_MIRAX_INDEX = "Slidedat.ini"
 
 _Pair = tuple[float, float]
 
@@ -60,14 +59,16 @@ class Thumbnail:
     unreadable: NDArray[np.bool_]
 
 
-def dicom_series(path: Path) -> str | None:
-    """The SeriesInstanceUID of a DICOM slide, None where OpenSlide cannot open it; the reason comes when it is tiled."""
+def _opened(path: Path) -> Backend:
+    """OpenSlide's view of a file, or that of another backend for images that OpenSlide does not open."""
+    if path.suffix.lower() in image.EXTENSIONS:
+        return image.WholeImage(path)
     try:
-        with openslide.OpenSlide(path) as slide:
-            uid = slide.properties.get("dicom.SeriesInstanceUID")
-            return None if uid is None else str(uid)
-    except (openslide.OpenSlideError, OSError):
-        return None
+        return openslide.OpenSlideBackend(path)
+    except openslide.UnknownFormatError:
+        if strips.is_tiff(path):
+            return strips.PlainTiff(path)
+        raise
 
 
 class Slide:
@@ -83,6 +84,7 @@ class Slide:
     :ivar unusable: why a level does not count, by level: it is no reduced copy of level 0. It is never read.
     :ivar background: RGB of what the scanner did not scan.
     :ivar magnification: the objective's power, where recorded.
+    :ivar bounds: the part that was scanned, where recorded.
     """
 
     def __init__(self, path: Path, *, given_mpp: float | None = None, default_mpp: float | None = None) -> None:
@@ -93,23 +95,20 @@ class Slide:
         :raises SlideError: missing, not a slide, unreadable, too large, or without a resolution.
         """
         self.path = path
-        self._source: Any = None
-        self._capacity: int | None = None
         check_readable(path)
-        with self._translated():
-            self._source = self._open()
+        self._backend = _opened(path)
         try:
-            with self._translated():
-                self.size: tuple[int, int] = self._source.dimensions
-                self.downsamples: tuple[float, ...] = tuple(self._source.level_downsamples)
-                self.level_sizes: tuple[tuple[int, int], ...] = tuple(self._source.level_dimensions)
-                properties = dict(self._source.properties)
-            self._check_dimensions(properties)
-            self._check_generic(properties)
+            properties = self._backend.properties
+            self._check_dimensions()
+            self._check_generic()
+            self.size = self._backend.size
+            self.downsamples = self._backend.downsamples
+            self.level_sizes = self._backend.level_sizes
             found = ((level, mismatch(self.size, size)) for level, size in enumerate(self.level_sizes))
             self.unusable: dict[int, str] = {level: why for level, why in found if why}
             self.background = _background(properties)
             self.magnification = positive(properties.get("openslide.objective-power"))
+            self.bounds: Bounds | None = bounds(properties)
             self.mpps: tuple[float, float]
             self.mpp_source: MppSource
             self.mpps, self.mpp_source = resolution(path, properties, given_mpp, default_mpp)
@@ -117,7 +116,7 @@ class Slide:
             if properties.get("openslide.vendor", "generic-tiff") == "generic-tiff":
                 self._check_pictures()
         except SlideError:
-            self._source.close()
+            self._backend.close()
             raise
 
     def __enter__(self) -> Self:
@@ -126,12 +125,12 @@ class Slide:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._source.close()
+        self._backend.close()
 
     @property
-    def library(self) -> Literal["openslide", "plain"]:
+    def library(self) -> Library:
         """What renders the pixels."""
-        return "openslide" if isinstance(self._source, openslide.OpenSlide) else "plain"
+        return self._backend.library
 
     @property
     def remarks(self) -> list[str]:
@@ -224,15 +223,11 @@ class Slide:
         :returns: uint8 (height, width, 3), RGB on the slide's background colour.
         :raises SlideError: the slide cannot be decoded there; other places can still be read.
         """
-        with self._translated():
-            rgba = np.asarray(self._source.read_region(location, level, count))
-        return _compose(rgba, self.background)
+        return _compose(self._backend.read(location, level, count), self.background)
 
     def cache(self, capacity: int) -> None:
         """Keep up to ``capacity`` bytes of decoded tiles."""
-        self._capacity = capacity
-        if isinstance(self._source, openslide.OpenSlide):
-            self._source.set_cache(openslide.OpenSlideCache(capacity))
+        self._backend.cache(capacity)
 
     def _narrow_down(
         self, best: int, block: _Part, pixels: NDArray[np.uint8], unreadable: NDArray[np.bool_]
@@ -271,38 +266,15 @@ class Slide:
         columns = _average_rows(rows.swapaxes(0, 1), across.edges(size[0]))
         return np.ascontiguousarray(np.clip(np.rint(columns.swapaxes(0, 1)), 0, 255).astype(np.uint8))
 
-    def _open(self) -> Any:
-        """OpenSlide's handle, or what takes its place for images that it does not open."""
-        if self.path.suffix.lower() in image.EXTENSIONS:
-            return image.open_image(self.path)
-        try:
-            return openslide.OpenSlide(self.path)
-        except openslide.OpenSlideUnsupportedFormatError:
-            if strips.is_tiff(self.path):
-                return strips.PlainTiff(self.path)
-            raise
-
-    def _check_generic(self, properties: Mapping[str, str]) -> None:
+    def _check_generic(self) -> None:
         """Where OpenSlide opens a TIFF without knowing its scanner: make sure of its samples, and that it took the largest image.
 
         :raises SlideError: a stack of images, or samples or colours that are not supported.
         """
-        if properties.get("openslide.vendor") != "generic-tiff" or strips.check_generic(self.path, self.size):
-            return
-        self._source.close()
-        self._source = strips.PlainTiff(self.path)
-        self.size = self._source.dimensions
-        self.downsamples, self.level_sizes = self._source.level_downsamples, self._source.level_dimensions
-
-    def _reopen(self) -> None:
-        """Make other places readable again: after an error OpenSlide answers every call with that error."""
-        if isinstance(self._source, openslide.OpenSlide):
-            with suppress(openslide.OpenSlideError, OSError):
-                fresh = openslide.OpenSlide(self.path)
-                self._source.close()
-                self._source = fresh
-                if self._capacity is not None:
-                    self.cache(self._capacity)
+        generic = self._backend.properties.get("openslide.vendor") == "generic-tiff"
+        if generic and not strips.check_generic(self.path, self._backend.size):
+            self._backend.close()
+            self._backend = strips.PlainTiff(self.path)
 
     def _check_pictures(self) -> None:
         """Compare each level with the next finer one at the place of most contrast: any image may be flagged as a level.
@@ -326,37 +298,19 @@ class Slide:
                 if differs(window, below):
                     self.unusable[level] = f"it shows something else than level {finer}"
 
-    def _check_dimensions(self, properties: Mapping[str, str]) -> None:
+    def _check_dimensions(self) -> None:
+        properties = self._backend.properties
         tiles = [
             int(properties.get(f"openslide.level[{level}].tile-width", 0))
             * int(properties.get(f"openslide.level[{level}].tile-height", 0))
-            for level in range(len(self.downsamples))
+            for level in range(len(self._backend.downsamples))
         ]
-        width, height = self.size
+        width, height = self._backend.size
         if max(width, height) > _LONGEST_SIDE or max(tiles) > _LARGEST_TILE:
             raise SlideError(
                 f"{self.path.name} claims {width} x {height} pixels in tiles of up to {max(tiles)} pixels",
                 "the file is damaged or hostile; convert it to a tiled pyramidal TIFF if it is neither",
             )
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        name = self.path.name
-        try:
-            yield
-        except openslide.OpenSlideUnsupportedFormatError as error:
-            raise SlideError(
-                f"{name} is not a slide that OpenSlide knows: {_unknown_format(self.path) or error}",
-                _unknown_format_remedy(self.path),
-            ) from error
-        except openslide.OpenSlideError as error:
-            self._reopen()
-            raise SlideError(
-                f"{name} cannot be read: {str(error).replace(str(self.path), name)}",
-                "the file is damaged or of an unsupported kind; export or copy it again",
-            ) from error
-        except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, OSError) as error:
-            raise SlideError(f"{name} cannot be read: {error}", "the image is damaged; copy it again") from error
 
 
 @dataclass(frozen=True)
@@ -452,20 +406,3 @@ def _compose(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArr
 def _background(properties: Mapping[str, str]) -> tuple[int, int, int]:
     text = properties.get("openslide.background-color", "FFFFFF")
     return int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)
-
-
-def _unknown_format(path: Path) -> str:
-    """What a slide of several files lacks, which OpenSlide tells of none of them."""
-    folder = path.with_suffix("")
-    if path.suffix.lower() != ".mrxs" or (folder / _MIRAX_INDEX).is_file():
-        return ""
-    what = f"has no {_MIRAX_INDEX}" if folder.is_dir() else "is missing"
-    return f"the folder {folder.name} beside it, which holds its pixels, {what}"
-
-
-def _unknown_format_remedy(path: Path) -> str:
-    if path.suffix.lower() == ".mrxs":
-        return "copy the .mrxs file together with the whole folder of the same name"
-    if path.stat().st_size == 0:
-        return "the file is empty; copy it again"
-    return "check that it is a whole-slide image and complete"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.slide.read import area
-from sgcl_cli.slide.read.crew import ALONE, Crew
+from sgcl_cli.slide.read.threads import ALONE, Threads
 
 Made = TypeVar("Made")
 Windows = Callable[
@@ -88,7 +88,7 @@ class Band:
     single: tuple[int, ...] = ()
 
 
-class Source(Protocol):
+class WindowSource(Protocol):
     """A grid of pixels that windows are cut from.
 
     :ivar path: its name in the artefact.
@@ -110,7 +110,7 @@ class Source(Protocol):
     def expect(self, bands: Sequence[Band]) -> None:
         """Be told what will be read, in order."""
 
-    def read(self, block: Block, crew: Crew = ALONE) -> Windows:
+    def read(self, block: Block, threads: Threads = ALONE) -> Windows:
         """The windows of a block.
 
         :raises SlideError: one cannot be decoded.
@@ -149,7 +149,7 @@ class ThroughOpenSlide:
         self.capacity = min(self.capacity, 2 * max(needed, default=0))
         self.slide.cache(self.capacity)
 
-    def read(self, block: Block, crew: Crew = ALONE) -> Windows:
+    def read(self, block: Block, threads: Threads = ALONE) -> Windows:
         x, y, right, bottom = block.box
         if not self.pitch.is_integer():
             x, y = block.origin
@@ -179,7 +179,7 @@ class ThroughOpenSlide:
             return another
 
 
-def plan(corners: NDArray[np.int64], shape: Patch, source: Source) -> list[Band]:
+def plan(corners: NDArray[np.int64], shape: Patch, source: WindowSource) -> list[Band]:
     """All patches in bands, in the order given.
 
     :param corners: int64 (N, 2), level-0 pixels.
@@ -206,12 +206,12 @@ def _copied(pixels: NDArray[np.uint8]) -> Any:
 
 def read(
     slide: Slide,
-    source: Source,
+    source: WindowSource,
     band: Band,
     corners: NDArray[np.int64],
     shape: Patch,
     finish: Callable[[NDArray[np.uint8]], Made] = _copied,
-    crew: Crew = ALONE,
+    threads: Threads = ALONE,
 ) -> Iterator[tuple[int, Made | SlideError]]:
     """The patches of a band, in the order in which they are read, each with its position in ``corners``.
 
@@ -223,11 +223,11 @@ def read(
         return list(_finished(source, block, shape.size, finish, ALONE))
 
     if source.parallel:
-        for made in crew.map(whole, band.blocks):
+        for made in threads.map(whole, band.blocks):
             yield from made
     else:
         for block in band.blocks:
-            yield from _finished(source, block, shape.size, finish, crew)
+            yield from _finished(source, block, shape.size, finish, threads)
     for position in band.single:
         x, y = corners[position].tolist()
         try:
@@ -239,11 +239,11 @@ def read(
 
 
 def _finished(
-    source: Source, block: Block, size: int, finish: Callable[[NDArray[np.uint8]], Made], crew: Crew
+    source: WindowSource, block: Block, size: int, finish: Callable[[NDArray[np.uint8]], Made], threads: Threads
 ) -> Iterator[tuple[int, Made | SlideError]]:
     """The patches of a block; one by one where the block cannot be read as a whole."""
     try:
-        windows = source.read(block, crew)
+        windows = source.read(block, threads)
     except SlideError as error:
         if len(block) == 1:
             yield int(block.patches[0]), error
@@ -256,11 +256,11 @@ def _finished(
         skip, shift = tuple(block.skips[row].tolist()), tuple(block.shifts[row].tolist())
         return finish(area.average(windows(row), block.scale, (size, size), skip, shift))
 
-    yield from zip(block.patches.tolist(), crew.map(cut, range(len(block))), strict=True)
+    yield from zip(block.patches.tolist(), threads.map(cut, range(len(block))), strict=True)
 
 
 def _block(
-    corners: NDArray[np.int64], group: NDArray[np.int64], shape: Patch, source: Source
+    corners: NDArray[np.int64], group: NDArray[np.int64], shape: Patch, source: WindowSource
 ) -> tuple[Block, NDArray[np.int64]]:
     """The block of a group of patches, and those of them that do not lie on the source."""
     across, down = (_axis(corners[group, axis], shape, source, source.size[axis]) for axis in (0, 1))
@@ -274,7 +274,7 @@ def _block(
     return Block(group[fits], windows, skips, shifts, columns.scale, (left, top)), group[~fits]
 
 
-def _axis(corners: NDArray[np.int64], shape: Patch, source: Source, limit: int) -> tuple[int, area.Axis]:
+def _axis(corners: NDArray[np.int64], shape: Patch, source: WindowSource, limit: int) -> tuple[int, area.Axis]:
     """Windows along one axis, counted from the source pixel that is returned with them."""
     scale = shape.extent / (shape.size * source.pitch)
     first = max(0, math.floor(corners.min() / source.pitch - (area.MARGIN + 1) * scale))

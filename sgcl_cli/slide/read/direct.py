@@ -24,8 +24,8 @@ from sgcl_cli.errors import SlideError
 from sgcl_cli.slide.open.reader import UPSAMPLING_ALLOWED, Slide
 from sgcl_cli.slide.open.tiff import TiledLevel, tiled_levels
 from sgcl_cli.slide.read import area
-from sgcl_cli.slide.read.bands import Band, Block, Patch, Source, ThroughOpenSlide, Windows, plan
-from sgcl_cli.slide.read.crew import ALONE, Crew
+from sgcl_cli.slide.read.bands import Band, Block, Patch, ThroughOpenSlide, Windows, WindowSource, plan
+from sgcl_cli.slide.read.threads import ALONE, Threads
 
 MOST_DIFFERENCE = 1  # grey levels
 LEAST_PSNR = 40.0  # dB; a JPEG of quality 90 is no nearer to what was encoded
@@ -98,7 +98,7 @@ class Tiles:
 
 
 class Direct:
-    """A level decoded from its own JPEG tiles; a ``Source``.
+    """A level decoded from its own JPEG tiles; a ``WindowSource``.
 
     Tiles that later blocks need are kept, up to ``kept`` bytes; within that bound each tile is decoded once.
 
@@ -129,10 +129,10 @@ class Direct:
                 for column, row in self._needed(block):
                     self.uses[row, column] += 1
 
-    def read(self, block: Block, crew: Crew = ALONE) -> Windows:
+    def read(self, block: Block, threads: Threads = ALONE) -> Windows:
         width, height = self.tiles.side
         needed, windows = self._needed(block), block.windows.tolist()
-        tiles = dict(zip(needed, crew.map(self._tile, needed), strict=True))
+        tiles = dict(zip(needed, threads.map(self._tile, needed), strict=True))
 
         def window(number: int) -> NDArray[np.uint8]:
             left, top, right, bottom = windows[number]
@@ -188,7 +188,7 @@ class Direct:
             while len(self._kept) * pixels.nbytes > self._room:
                 self._kept.popitem(last=False)
 
-    def rectangle(self, box: tuple[int, int, int, int], crew: Crew = ALONE) -> NDArray[np.uint8]:
+    def rectangle(self, box: tuple[int, int, int, int], threads: Threads = ALONE) -> NDArray[np.uint8]:
         """All between left, top, right, bottom, decoded anew, uint8 (bottom - top, right - left, 3).
 
         :raises SlideError: a tile cannot be decoded.
@@ -203,7 +203,7 @@ class Direct:
             place[:] = self._fresh(*tile)[max(0, -y) :, max(0, -x) :][: place.shape[0], : place.shape[1]]
 
         columns, rows = range(left // width, -(-right // width)), range(top // height, -(-bottom // height))
-        crew.map(fill, [(column, row) for row in rows for column in columns])
+        threads.map(fill, [(column, row) for row in rows for column in columns])
         return pixels
 
     def render(self, column: int, row: int) -> NDArray[np.uint8]:
@@ -222,7 +222,7 @@ class Direct:
 
 
 @contextmanager
-def opened(slide: Slide, corners: NDArray[np.int64], patch: Patch) -> Iterator[tuple[Source, list[Band]]]:
+def opened(slide: Slide, corners: NDArray[np.int64], patch: Patch) -> Iterator[tuple[WindowSource, list[Band]]]:
     """The source from which patches are best read, and the plan for reading them; ``source.why`` says why this one.
 
     :param corners: int64 (N, 2), level-0 pixels, in the order in which patches are wanted.
@@ -277,7 +277,7 @@ def _tiled_level(slide: Slide, level: int) -> tuple[TiledLevel | None, str]:
 
 def _direct(
     slide: Slide, level: int, tiles: Tiles, corners: NDArray[np.int64], patch: Patch
-) -> tuple[Source, list[Band]]:
+) -> tuple[WindowSource, list[Band]]:
     """Scaled tiles, else full ones, else OpenSlide: the first that passes."""
     scale = patch.extent / (patch.size * slide.downsamples[level])
     obstacle = ""
@@ -295,7 +295,7 @@ def _direct(
 
 def _through_openslide(
     slide: Slide, level: int, why: str, corners: NDArray[np.int64], patch: Patch
-) -> tuple[Source, list[Band]]:
+) -> tuple[WindowSource, list[Band]]:
     source = ThroughOpenSlide(slide, level, why, path=slide.library)
     bands = plan(corners, patch, source)
     source.expect(bands)

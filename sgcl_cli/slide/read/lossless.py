@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide.read.bands import Patch, Source
+from sgcl_cli.slide.read.bands import Patch, WindowSource
 from sgcl_cli.slide.read.direct import Direct, OddTileError
 from sgcl_cli.slide.tissue import focus
 from sgcl_cli.slide.tissue.focus import Encoded
@@ -17,7 +17,7 @@ _TOLERANCE = 0.5  # level-0 pixels, by which the edges of a patch and of its til
 
 
 def files(
-    source: Source, corners: NDArray[np.int64], patch: Patch, quality: int
+    source: WindowSource, corners: NDArray[np.int64], patch: Patch, quality: int
 ) -> Iterator[tuple[int, Encoded | SlideError]]:
     """Each patch's JPEG file with its position in ``corners``, or why it cannot be read; every file is decoded once to be sure.
 
@@ -31,7 +31,7 @@ def files(
     return _copied(level, _tiles(level, corners, patch), quality)
 
 
-def checked(source: Source, corners: NDArray[np.int64], patch: Patch) -> Direct:
+def checked(source: WindowSource, corners: NDArray[np.int64], patch: Patch) -> Direct:
     """The source, if its tiles can be copied.
 
     :raises SlideError: the slide has no JPEG tiles that can be read directly, or a patch is not a tile.

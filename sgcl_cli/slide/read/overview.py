@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from sgcl_cli.slide.open.reader import THUMBNAIL_MPP, THUMBNAIL_SIDE, Slide, Thumbnail
 from sgcl_cli.slide.read import area, direct
-from sgcl_cli.slide.read.crew import ALONE, Crew
+from sgcl_cli.slide.read.threads import ALONE, Threads
 from sgcl_cli.slide.tissue import structure
 
 LARGE = 2**28  # pixels of a level; smaller ones are quickly decoded
 _BLOCK = 1024  # decoded pixels a side at once
 
 
-def thumbnail(slide: Slide, crew: Crew = ALONE) -> Thumbnail:
+def thumbnail(slide: Slide, threads: Threads = ALONE) -> Thumbnail:
     """As ``Slide.thumbnail``; edges of what is read at once are met to within half a decoded pixel.
 
     :raises SlideError: nothing, or too little of the slide can be decoded.
@@ -40,7 +40,7 @@ def thumbnail(slide: Slide, crew: Crew = ALONE) -> Thumbnail:
                 max(start + 1, min(round((place + length) / source.pitch), limit))
                 for start, place, length, limit in zip((left, top), corner, extent, source.size, strict=True)
             )
-            return area.fit(source.rectangle((left, top, right, bottom), crew), size)
+            return area.fit(source.rectangle((left, top, right, bottom), threads), size)
 
         return slide.thumbnail(read=read, block=_BLOCK * source.pitch)
 

@@ -67,7 +67,7 @@ def _mean_square(differences: NDArray[np.float32]) -> NDArray[np.float32]:
     return square
 
 
-class Meter:
+class BlurMeter:
     """Measures patches as they come, many at once; ``blur`` has them all in the end."""
 
     def __init__(self) -> None:

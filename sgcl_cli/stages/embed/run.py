@@ -13,7 +13,7 @@ from typing import Any
 
 from sgcl_cli.artefacts import exports, layout, store
 from sgcl_cli.artefacts.checkpoint import EncoderCard
-from sgcl_cli.artefacts.features import SCHEMA, FeatureWriter, Rounding, Told, ask
+from sgcl_cli.artefacts.features import SCHEMA, FeatureWriter, Header, Rounding, read_header
 from sgcl_cli.artefacts.images import ImageFolder
 from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, check_free, write_failures
 from sgcl_cli.config import EmbedConfig
@@ -24,9 +24,9 @@ from sgcl_cli.engine.loader import Batch, Failed, Missing
 from sgcl_cli.engine.ranks import Ranks, joined
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.progress import Reporter, Silent
-from sgcl_cli.stages.embed import sources as embed_sources
-from sgcl_cli.stages.embed.sources import Bag, Source, Todo
-from sgcl_cli.stages.embed.writer import Harvest, Rows
+from sgcl_cli.stages.embed import sources
+from sgcl_cli.stages.embed.bags import Bag, PatchSource, Todo
+from sgcl_cli.stages.embed.writer import FeatureFiles, Rows
 from sgcl_cli.stages.encoders import Opened, check_resolution, open_encoder, other_encoder
 
 
@@ -54,7 +54,7 @@ class _Work:
 
     config: EmbedConfig
     opened: Opened
-    source: Source
+    source: PatchSource
     home: Path
     folder: Path
     identities: dict[str, str]
@@ -111,12 +111,12 @@ def _embed(config: EmbedConfig, reporter: Reporter, ranks: Ranks) -> Outcome:
 
 def _planned(config: EmbedConfig, reporter: Reporter) -> _Work:
     """Open the source and the encoder, and compare their resolutions."""
-    source: Source
+    source: PatchSource
     if ImageFolder.is_one(config.patches):
         opened = open_encoder(config)
-        source = embed_sources.images(config, opened.card)
+        source = sources.images(config, opened.card)
     else:
-        source = embed_sources.patches(config)
+        source = sources.patches(config)
         opened = open_encoder(config, source.kind.patch_size)
     card = opened.card
     for note in opened.notes:
@@ -164,7 +164,7 @@ def _finished(work: _Work) -> set[str]:
             path.unlink(missing_ok=True)
         if not path.exists():
             continue
-        attributes = ask(path).attributes
+        attributes = read_header(path).attributes
         if attributes.get("id") == work.identities[bag.slide_id]:
             done.add(bag.slide_id)
             continue
@@ -199,34 +199,34 @@ def _run(work: _Work, bags: Sequence[Bag], runtime: engine.Runtime, reporter: Re
     todo = [Todo(bag, work.writer(bag).kept()) for bag in bags]
     with (
         reporter.task("embed", sum(bag.count for bag in bags), "patches") as bar,
-        Harvest(bags, work.writer, lambda bag: _attributes(work, bag), root, bar) as harvest,
+        FeatureFiles(bags, work.writer, lambda bag: _attributes(work, bag), root, bar) as files,
     ):
         bar.advance(sum(each.done for each in todo))
         with closing(work.source.arrivals(todo, config, runtime, sharers)) as arrivals:
-            _reap(arrivals, encoder, harvest)
-        for bag in list(harvest.interrupted):
-            again = [Todo(bag, harvest.position(bag))]
+            _encode_batches(arrivals, encoder, files)
+        for bag in list(files.interrupted):
+            again = [Todo(bag, files.position(bag))]
             with closing(work.source.arrivals(again, config, runtime, sharers)) as arrivals:
-                _reap(arrivals, encoder, harvest)
-        return harvest.failures
+                _encode_batches(arrivals, encoder, files)
+        return files.failures
 
 
-def _reap(arrivals: Iterable[Batch | Missing | Failed], encoder: FrozenEncoder, harvest: Harvest) -> None:
+def _encode_batches(arrivals: Iterable[Batch | Missing | Failed], encoder: FrozenEncoder, files: FeatureFiles) -> None:
     """Encode what arrives; the features of a batch are fetched when the next one has been begun."""
     begun: tuple[Any, Callable[[], Rows]] | None = None
     for arrived in arrivals:
         if isinstance(arrived, Missing):
-            harvest.miss(arrived)
+            files.miss(arrived)
         elif isinstance(arrived, Failed):
-            harvest.fail(arrived)
-        elif (wanted := harvest.wanted(arrived.index)).any():
+            files.fail(arrived)
+        elif (wanted := files.wanted(arrived.index)).any():
             patches = arrived.patches if wanted.all() else arrived.patches[wanted.nonzero()[0]]
             following = arrived.index[wanted], encoder.begin(patches)
             if begun is not None:
-                harvest.take(begun[0], begun[1]())
+                files.take(begun[0], begun[1]())
             begun = following
     if begun is not None:
-        harvest.take(begun[0], begun[1]())
+        files.take(begun[0], begun[1]())
 
 
 def _attributes(work: _Work, bag: Bag) -> dict[str, Any]:
@@ -259,12 +259,12 @@ def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[st
     if not made:
         write_failures(work.home, failures)
         raise ArtefactError(f"none of {len(failed)} files could be embedded: {failures[0].reason}", failures[0].hint)
-    told = {bag.slide_id: ask(work.path(bag)) for bag in made}
+    headers = {bag.slide_id: read_header(work.path(bag)) for bag in made}
     warnings, lost = [*work.warnings], list[Failure]()
     for bag in made:
         if bag.columns.get("name") is not None:
-            lost += _lost_images(bag, told[bag.slide_id])
-        elif unreadable := told[bag.slide_id].unreadable:
+            lost += _lost_images(bag, headers[bag.slide_id])
+        elif unreadable := headers[bag.slide_id].unreadable:
             warnings.append(f"{bag.slide_id}: {len(unreadable)} of {bag.count} patches cannot be read and are left out")
             reporter.warn(warnings[-1])
     failures = [*failures, *lost]
@@ -273,11 +273,11 @@ def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[st
         written = _further(work, made, reporter)
     except ConfigError as error:
         nowhere = error
-    _write_tables(work, made, told, failures)
+    _write_tables(work, made, headers, failures)
     rounding = Rounding()
-    for each in told.values():
+    for each in headers.values():
         rounding = rounding.joined(each.rounding)
-    rows = {slide_id: each.rows for slide_id, each in told.items()}
+    rows = {slide_id: each.rows for slide_id, each in headers.items()}
     fresh = sum(count for slide_id, count in rows.items() if slide_id not in done)
     rate = fresh / record.seconds()
     data = {
@@ -334,19 +334,19 @@ def _further(work: _Work, made: Sequence[Bag], reporter: Reporter) -> list[tuple
     return said
 
 
-def _lost_images(bag: Bag, told: Told) -> list[Failure]:
+def _lost_images(bag: Bag, header: Header) -> list[Failure]:
     remedy = "replace or remove it, then use --overwrite"
     names = bag.columns["name"]
-    return [Failure(bag.slide_id, names[row], reason, remedy) for row, reason in told.unreadable.items()]
+    return [Failure(bag.slide_id, names[row], reason, remedy) for row, reason in header.unreadable.items()]
 
 
-def _write_tables(work: _Work, made: Sequence[Bag], told: dict[str, Told], failures: list[Failure]) -> None:
+def _write_tables(work: _Work, made: Sequence[Bag], headers: dict[str, Header], failures: list[Failure]) -> None:
     columns = ("slide_id", "patches", "unreadable", "features_id", "patches_id")
     rows = [
         {
             "slide_id": bag.slide_id,
-            "patches": told[bag.slide_id].rows,
-            "unreadable": len(told[bag.slide_id].unreadable),
+            "patches": headers[bag.slide_id].rows,
+            "unreadable": len(headers[bag.slide_id].unreadable),
             "features_id": work.identities[bag.slide_id],
             "patches_id": bag.source_id,
         }

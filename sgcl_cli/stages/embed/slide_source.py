@@ -27,14 +27,14 @@ from sgcl_cli.engine.pool import Lost, Progress, run_tasks
 from sgcl_cli.engine.readers import Readers, Reading
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
+from sgcl_cli.slide.open.backends.openslide import dicom_series
 from sgcl_cli.slide.open.discover import Entry, discover
 from sgcl_cli.slide.open.files import identity
-from sgcl_cli.slide.open.reader import Slide, dicom_series
+from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.slide.open.tiff import check_whole
 from sgcl_cli.slide.read import bands, direct, overview
-from sgcl_cli.slide.read.crew import Crew
-from sgcl_cli.stages.embed import sources
-from sgcl_cli.stages.embed.sources import Bag, Kind, Todo
+from sgcl_cli.slide.read.threads import Threads
+from sgcl_cli.stages.embed.bags import Bag, Kind, Todo, bag_of, failed, kind_of, stored_picture
 from sgcl_cli.stages.tile.coordinates import locate
 
 _MIXED = 0.05  # share by which resolutions of one run may differ
@@ -44,7 +44,7 @@ _PEERS = "sgcl.coordinates/1"
 
 
 @dataclass(frozen=True)
-class Job:
+class SlideJob:
     """What a worker needs to read a slide.
 
     :ivar corners: int64 (N, 2), level-0 pixels; those before ``done`` are not wanted any more.
@@ -63,13 +63,13 @@ class Job:
 
 
 @dataclass
-class Straight:
-    """Pixels that are read from the slides; a ``Source``."""
+class SlidePatches:
+    """Pixels that are read from the slides; a ``PatchSource``."""
 
     id: str
     kind: Kind
     bags: list[Bag]
-    jobs: dict[str, Job]
+    jobs: dict[str, SlideJob]
     failures: list[Failure]
     warnings: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=lambda: {"pixels": "slides"})
@@ -100,7 +100,7 @@ class Straight:
 
     def picture(self, slide_id: str) -> NDArray[np.uint8] | None:
         """The whole slide as ``sgcl tile`` left it, else read here; None where it cannot be."""
-        stored = sources.stored_picture(next(bag for bag in self.bags if bag.slide_id == slide_id).path)
+        stored = stored_picture(next(bag for bag in self.bags if bag.slide_id == slide_id).path)
         if stored is not None or slide_id not in self.jobs:
             return stored
         job = self.jobs[slide_id]
@@ -119,7 +119,7 @@ def _workers(config: EmbedConfig, runtime: Runtime, sharers: int) -> int:
     return max(1, given if config.workers is not None or runtime.on_cuda else engine.cores() // sharers // 4)
 
 
-def of_ours(config: EmbedConfig) -> Straight:
+def of_ours(config: EmbedConfig) -> SlidePatches:
     """What ``sgcl tile`` chose, with or without pixels; slides are found by their recorded paths, else by their ids.
 
     :raises ConfigError: no such folder of slides.
@@ -127,7 +127,7 @@ def of_ours(config: EmbedConfig) -> Straight:
     """
     folder, damaged = Path(config.patches), dict[Path, ArtefactError]()
     index = PatchIndex.open(folder, damaged=damaged)
-    failures = sources.failed(damaged, folder)
+    failures = failed(damaged, folder)
     entries = _entries(config, index.files)
     bags, jobs = [], {}
     for number, file in enumerate(index.files):
@@ -135,10 +135,10 @@ def of_ours(config: EmbedConfig) -> Straight:
         if entry is None and len(file):
             failures.append(_without_slide(file.slide_id, file.path, config))
             continue
-        bags.append(sources.bag_of(file, int(index.starts[number]), tolerant=True))
+        bags.append(bag_of(file, int(index.starts[number]), tolerant=True))
         if entry is not None and len(file):
             width, height = file.sides.tolist()
-            jobs[file.slide_id] = Job(
+            jobs[file.slide_id] = SlideJob(
                 entry,
                 file.coords,
                 (width, height),
@@ -147,7 +147,7 @@ def of_ours(config: EmbedConfig) -> Straight:
                 file.config.get("slide_mpp"),
                 file.source.get("identity"),
             )
-    return Straight(index.id, sources.kind_of(index), bags, jobs, failures)
+    return SlidePatches(index.id, kind_of(index), bags, jobs, failures)
 
 
 def _entries(config: EmbedConfig, files: Sequence[PatchFile]) -> dict[str, Entry]:
@@ -191,7 +191,7 @@ def _without_slide(slide_id: str, path: Path, config: EmbedConfig) -> Failure:
 
 
 @dataclass(frozen=True)
-class Found:
+class LocatedPatches:
     """A peer's patches on an opened slide: what the run and the features file need to know."""
 
     corners: NDArray[np.int64]
@@ -205,7 +205,7 @@ class Found:
     remarks: tuple[str, ...] = ()
 
 
-def of_peers(config: EmbedConfig) -> Straight:
+def of_peers(config: EmbedConfig) -> SlidePatches:
     """What CLAM or TRIDENT chose. Slides are opened to learn the resolution, each in a process that may crash.
 
     :raises ConfigError: no slides, no file of any slide, or patches of several resolutions or sizes.
@@ -215,9 +215,9 @@ def of_peers(config: EmbedConfig) -> Straight:
     files, strangers = coordinates.find(folder, entries)
     failures = [_without_slide(Path(name).stem, Path(name), config) for name in strangers]
     tasks = {slide_id: (files[slide_id], entries[slide_id], config.slide_mpp) for slide_id in sorted(files)}
-    found: dict[str, Found] = {}
+    found: dict[str, LocatedPatches] = {}
     for result in run_tasks(look, tasks, workers=max(1, config.workers or 1), timeout=config.slide_timeout):
-        if isinstance(result.value, Found):
+        if isinstance(result.value, LocatedPatches):
             found[result.key] = result.value
         elif isinstance(result.error, Lost):
             failures.append(
@@ -245,16 +245,18 @@ def of_peers(config: EmbedConfig) -> Straight:
         bags.append(
             Bag(slide_id, source_id, files[slide_id], start, len(one.corners), columns, attributes, one.geometry, True)
         )
-        jobs[slide_id] = Job(entries[slide_id], one.corners, one.sides, one.size, None, config.slide_mpp, one.identity)
+        jobs[slide_id] = SlideJob(
+            entries[slide_id], one.corners, one.sides, one.size, None, config.slide_mpp, one.identity
+        )
         start += len(one.corners)
     overhanging = {slide_id: one.overhanging for slide_id, one in found.items() if one.overhanging}
     warnings = [f"{name}: {count} patches hang over its edge and are left out" for name, count in overhanging.items()]
     warnings += [f"{slide_id}: {remark}" for slide_id, one in found.items() for remark in one.remarks]
     source = store.artefact_id("folder", {}, sorted(bag.source_id for bag in bags))
-    return Straight(source, kind, bags, jobs, failures, warnings)
+    return SlidePatches(source, kind, bags, jobs, failures, warnings)
 
 
-def _common(found: dict[str, Found]) -> Kind:
+def _common(found: dict[str, LocatedPatches]) -> Kind:
     """Resolution and size of all.
 
     :raises ConfigError: they differ.
@@ -273,7 +275,7 @@ def _common(found: dict[str, Found]) -> Kind:
     return Kind(round(statistics.median(one.mpp for one in found.values()), 4), first[1].size)
 
 
-def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None) -> Found:
+def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None) -> LocatedPatches:
     """Open a slide and place a peer's patches on it; runs in a worker.
 
     :raises SlideError: the slide cannot be opened, has no resolution, or the file belongs to another one.
@@ -297,7 +299,7 @@ def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None
             geometry |= {"patch_size": told.patch_size, **oblong}
         unique = identity(entry.path, entry.further)
         remarks = tuple(slide.remarks)
-    return Found(
+    return LocatedPatches(
         located.corners,
         located.sides,
         told.patch_size,
@@ -310,7 +312,7 @@ def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None
     )
 
 
-def read_patches(job: Job, share: Callable[[], int]) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
+def read_patches(job: SlideJob, share: Callable[[], int]) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
     """The patches of a slide, uint8 (size, size, 3), each with its place among the corners; what ``Readers`` calls.
 
     :raises SlideError: the slide cannot be opened, or is another one than that for which the corners were chosen.
@@ -323,27 +325,27 @@ def read_patches(job: Job, share: Callable[[], int]) -> Iterator[tuple[int, NDAr
                 f"{job.entry.path.name} is not the slide for which these patches were chosen", "tile it again"
             )
         mpp = job.given_mpp if job.given_mpp is not None else job.entry.mpp
-        with Slide(job.entry.path, given_mpp=mpp, default_mpp=job.default_mpp) as slide, Crew(share) as crew:
+        with Slide(job.entry.path, given_mpp=mpp, default_mpp=job.default_mpp) as slide, Threads(share) as threads:
             if job.sides[0] == job.sides[1] and slide.mpps[0] == slide.mpps[1]:
-                yield from _in_bands(slide, job, crew)
+                yield from _in_bands(slide, job, threads)
             else:
                 yield from _oblong(slide, job)
     except OSError as error:
         raise SlideError(f"{job.entry.path.name} cannot be read: {error}", "check the path and the disk") from error
 
 
-def _in_bands(slide: Slide, job: Job, crew: Crew) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
+def _in_bands(slide: Slide, job: SlideJob, threads: Threads) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
     patch = bands.Patch(job.sides[0], job.size)
     with direct.opened(slide, job.corners, patch) as (source, plan):
         for band in plan:
             if band.stop <= job.done:
                 continue
-            for row, made in bands.read(slide, source, band, job.corners, patch, crew=crew):
+            for row, made in bands.read(slide, source, band, job.corners, patch, threads=threads):
                 if row >= job.done:
                     yield row, made
 
 
-def _oblong(slide: Slide, job: Job) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
+def _oblong(slide: Slide, job: SlideJob) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
     slide.cache(_CACHE)
     for row in range(job.done, len(job.corners)):
         try:

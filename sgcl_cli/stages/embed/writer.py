@@ -19,15 +19,15 @@ from sgcl_cli.engine.loader import Failed, Missing
 from sgcl_cli.engine.readers import WorkerLostError
 from sgcl_cli.errors import ArtefactError, SgclError
 from sgcl_cli.progress import Task
-from sgcl_cli.stages.embed.sources import Bag
+from sgcl_cli.stages.embed.bags import Bag
 
 Rows = NDArray[np.float32]
 _CHECKPOINT_ROWS = 8192
 _CHECKPOINT_SECONDS = 30.0
 
 
-class Harvest:
-    """The files of features in the making; a context manager.
+class FeatureFiles:
+    """The features files of a run while they are written; a context manager.
 
     :param writer: makes the writer of a bag's file.
     :param attributes: the root attributes of a bag's file, besides what its rows decide.

@@ -17,7 +17,7 @@ from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.report import attention as drawing
 from sgcl_cli.report.page import Picture, Section
 from sgcl_cli.slide import jpeg, overlay
-from sgcl_cli.stages.evaluate.captions import Told
+from sgcl_cli.stages.evaluate.captions import Caption
 
 _QUALITY = 85
 _REPORTED_SIDE = 760  # pixels of an overlay within the report
@@ -32,7 +32,7 @@ class Seen:
 
     slide_id: str
     file: FeatureFile
-    told: Told
+    caption: Caption
     attention: NDArray[np.float32]
 
 
@@ -125,15 +125,15 @@ def _shown(out: Path, found: Sequence[tuple[Seen, PatchFile]], files: Sequence[s
     """For each group the overlays of the surest and of the least sure slide, as long as there is room."""
     drawn = {name: slide for slide, _ in found if (name := f"attention/{slide.file.path.stem}.jpg") in files}
     chosen: dict[str, None] = {}
-    for group in sorted({slide.told.group for slide in drawn.values()}):
-        mine = (name for name in drawn if drawn[name].told.group == group)
-        ranked = sorted(mine, key=lambda n: (-drawn[n].told.sure, n))
+    for group in sorted({slide.caption.group for slide in drawn.values()}):
+        mine = (name for name in drawn if drawn[name].caption.group == group)
+        ranked = sorted(mine, key=lambda n: (-drawn[n].caption.sure, n))
         chosen |= dict.fromkeys([ranked[0], ranked[-1]])
     pictures = []
     for name in list(chosen)[:_MOST_IN_REPORT]:
         slide = drawn[name]
         small = overlay.reduced((out / name).read_bytes(), _REPORTED_SIDE, 80)
-        caption = f"{slide.slide_id}: {slide.told.caption}."
+        caption = f"{slide.slide_id}: {slide.caption.text}."
         pictures.append(Picture(f"Attention on {slide.slide_id}", caption, small))
     return pictures
 
@@ -141,9 +141,9 @@ def _shown(out: Path, found: Sequence[tuple[Seen, PatchFile]], files: Sequence[s
 def _montages(out: Path, found: Sequence[tuple[Seen, PatchFile]]) -> tuple[list[Picture], list[str]]:
     """For each group the most and the least attended patch of its surest slides, several where slides are few."""
     pictures, files = [], []
-    for number, group in enumerate(sorted({slide.told.group for slide, _ in found})):
-        mine = (pair for pair in found if pair[0].told.group == group)
-        ranked = sorted(mine, key=lambda pair: (-pair[0].told.sure, pair[0].slide_id))
+    for number, group in enumerate(sorted({slide.caption.group for slide, _ in found})):
+        mine = (pair for pair in found if pair[0].caption.group == group)
+        ranked = sorted(mine, key=lambda pair: (-pair[0].caption.sure, pair[0].slide_id))
         ranked = ranked[:_COLUMNS]
         each = -(-_COLUMNS // len(ranked))
         rows = []

@@ -12,15 +12,15 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is told of a slide: the group it is shown with, how sure the model is of that, and what a caption says."""
+class Caption:
+    """The caption of a slide, the group it is shown with, and how sure the model is of that."""
 
     group: str
     sure: float
-    caption: str
+    text: str
 
 
-def captions(result: Mapping[str, Any], predictions: Rows) -> dict[str, Told]:
+def captions(result: Mapping[str, Any], predictions: Rows) -> dict[str, Caption]:
     """By slide, of the model whose attention is kept.
 
     Classes are grouped by truth, numbers by whether they are predicted above the median, survival by whether risk is
@@ -36,24 +36,24 @@ def captions(result: Mapping[str, Any], predictions: Rows) -> dict[str, Told]:
     return {row["slide_id"]: _of_class(row) for row in rows}
 
 
-def _of_class(row: Mapping[str, Any]) -> Told:
+def _of_class(row: Mapping[str, Any]) -> Caption:
     probability = float(row[f"p_{row['label']}"])
     said = f"{row['label']}, which the model gives {100 * probability:.0f}\u00a0%"
-    return Told(f"{row['label']} slides", probability, said)
+    return Caption(f"{row['label']} slides", probability, said)
 
 
-def _measured(rows: Rows) -> dict[str, Told]:
+def _measured(rows: Rows) -> dict[str, Caption]:
     middle = float(np.median([float(row["predicted"]) for row in rows])) if rows else 0.0
     found = {}
     for row in rows:
         predicted = float(row["predicted"])
         group = f"slides of {'high' if predicted > middle else 'low'} predicted values"
         said = f"measured {float(row['label']):.4g}, predicted {predicted:.4g}"
-        found[row["slide_id"]] = Told(group, abs(predicted - middle), said)
+        found[row["slide_id"]] = Caption(group, abs(predicted - middle), said)
     return found
 
 
-def _survival(rows: Rows) -> dict[str, Told]:
+def _survival(rows: Rows) -> dict[str, Caption]:
     of_fold: dict[str, list[float]] = {}
     for row in rows:
         of_fold.setdefault(row["fold"], []).append(float(row["risk"]))
@@ -63,5 +63,5 @@ def _survival(rows: Rows) -> dict[str, Told]:
         risk = "high" if above > 0 else "low"
         happened = "event" if int(row["event"]) else "censored"
         said = f"{risk} predicted risk, {happened} at {float(row['time']):.4g}"
-        found[row["slide_id"]] = Told(f"slides of {risk} predicted risk", abs(above), said)
+        found[row["slide_id"]] = Caption(f"slides of {risk} predicted risk", abs(above), said)
     return found

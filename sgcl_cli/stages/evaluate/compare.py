@@ -15,7 +15,7 @@ from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, versions
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe.scores import comparison, measurements, metrics, survival
-from sgcl_cli.probe.scores.comparison import Difference, Entry
+from sgcl_cli.probe.scores.comparison import ComparedResult, Difference
 from sgcl_cli.probe.scores.uncertainty import Reported
 from sgcl_cli.progress import Reporter
 from sgcl_cli.report import page
@@ -128,7 +128,7 @@ def _check_same(first: str, one: Evaluated, second: str, other: Evaluated) -> No
     )
 
 
-def _entry(name: str, evaluated: Evaluated, key: str) -> Entry:
+def _entry(name: str, evaluated: Evaluated, key: str) -> ComparedResult:
     """A model's rows in the order of slide and patch."""
     rows = [row for row in evaluated.predictions if row["model"] == key]
     rows.sort(key=lambda row: (row["slide_id"], int(row.get("row") or 0)))
@@ -152,7 +152,7 @@ def _entry(name: str, evaluated: Evaluated, key: str) -> Entry:
         truth = np.array([number[row["label"]] for row in rows], dtype=np.int64)
         probability = np.array([[float(row[f"p_{text}"]) for text in classes] for row in rows])
         reported = metrics.Predictions(truth, probability, fold, patient, classes)
-    return Entry(name, names, truth, reported)
+    return ComparedResult(name, names, truth, reported)
 
 
 def _row(key: str, one: Difference) -> dict[str, Any]:

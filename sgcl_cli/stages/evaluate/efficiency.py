@@ -22,7 +22,7 @@ Key = tuple[float, int]
 
 
 @dataclass(frozen=True)
-class Points:
+class CurvePoints:
     """Folds by (share, repeat), one for each of the plan's; ``left_out``: shares that have none, with reasons."""
 
     folds: Mapping[Key, Sequence[Fold]]
@@ -67,7 +67,7 @@ def curves(
     }
 
 
-def points_of(config: EvaluateConfig, cohort: Cohort, plan: Plan, shares: Sequence[float]) -> Points:
+def points_of(config: EvaluateConfig, cohort: Cohort, plan: Plan, shares: Sequence[float]) -> CurvePoints:
     """The folds at shares of their fitted patients."""
     strata, names = strata_of(cohort, len(plan.folds))
     points: dict[Key, list[Any]] = {}
@@ -87,7 +87,7 @@ def points_of(config: EvaluateConfig, cohort: Cohort, plan: Plan, shares: Sequen
             if point.fold is None:
                 missing.setdefault(point.share, f"fold {fold.name}: {point.reason}")
     whole = {key: folds for key, folds in points.items() if all(fold is not None for fold in folds)}
-    return Points(
+    return CurvePoints(
         whole,
         [
             f"{100 * share:g} % of the patients is left out: {reason}"

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.probe.scores import calibration, metrics, survival
-from sgcl_cli.report import figures, outcomes
-from sgcl_cli.report.evaluation import Drawables
+from sgcl_cli.report import figures, survival_figures
+from sgcl_cli.report.evaluation import FigureData
 
 Floats = NDArray[np.float64]
 Rows = Sequence[Mapping[str, Any]]
 
 
-def drawables(result: Mapping[str, Any], rows: Rows) -> dict[str, Drawables]:
+def figure_data(result: Mapping[str, Any], rows: Rows) -> dict[str, FigureData]:
     """Of each model by key.
 
     :param result: the content of metrics.json. :param rows: of predictions.csv.
@@ -26,7 +26,7 @@ def drawables(result: Mapping[str, Any], rows: Rows) -> dict[str, Drawables]:
     return {key: draw(result, key, [row for row in rows if row["model"] == key]) for key in result["models"]}
 
 
-def _classes(result: Mapping[str, Any], key: str, rows: Rows) -> Drawables:
+def _classes(result: Mapping[str, Any], key: str, rows: Rows) -> FigureData:
     classes: Sequence[str] = result["classes"]
     number = {name: index for index, name in enumerate(classes)}
     truth = np.array([number[row["label"]] for row in rows], dtype=np.int64)
@@ -34,9 +34,9 @@ def _classes(result: Mapping[str, Any], key: str, rows: Rows) -> Drawables:
     bins = calibration.reliability(truth, probability)
     scores = [calibration.expected_error(truth, probability), calibration.squared_errors(truth, probability).mean()]
     curves = _fold_curves if len(classes) == 2 else _class_curves
-    return Drawables(
+    return FigureData(
         roc=curves(result, key, rows, truth, probability),
-        retrieval=_retrieval(classes, truth, probability),
+        precision_recall=_precision_recall(classes, truth, probability),
         reliability=figures.Bins(
             bins.edges, bins.count, bins.stated, bins.observed, *(float(score) for score in scores)
         ),
@@ -70,22 +70,24 @@ def _class_curves(
     return curves
 
 
-def _retrieval(classes: Sequence[str], truth: NDArray[np.int64], probability: Floats) -> list[figures.Retrieval]:
+def _precision_recall(
+    classes: Sequence[str], truth: NDArray[np.int64], probability: Floats
+) -> list[figures.PrecisionRecall]:
     found = []
     for number in [1] if len(classes) == 2 else range(len(classes)):
         share = float((truth == number).mean())
         if 0 < share < 1:
             curve = metrics.precision_recall(truth, probability, number)
-            found.append(figures.Retrieval(classes[number], *curve, share))
+            found.append(figures.PrecisionRecall(classes[number], *curve, share))
     return found
 
 
-def _measured(result: Mapping[str, Any], key: str, rows: Rows) -> Drawables:
+def _measured(result: Mapping[str, Any], key: str, rows: Rows) -> FigureData:
     columns = [np.array([float(row[name]) for row in rows]) for name in ("label", "predicted")]
-    return Drawables(measured=(columns[0], columns[1]))
+    return FigureData(measured=(columns[0], columns[1]))
 
 
-def _survival(result: Mapping[str, Any], key: str, rows: Rows) -> Drawables:
+def _survival(result: Mapping[str, Any], key: str, rows: Rows) -> FigureData:
     """High and low risk, divided at each fold's median, since risks of two folds have no common zero."""
     time, risk = (np.array([float(row[name]) for row in rows]) for name in ("time", "risk"))
     event = np.array([int(row["event"]) for row in rows])
@@ -95,11 +97,13 @@ def _survival(result: Mapping[str, Any], key: str, rows: Rows) -> Drawables:
         mine = fold_of == fold
         high[mine] = risk[mine] > np.median(risk[mine])
     if not high.any():
-        return Drawables()
+        return FigureData()
     groups = []
     for name, members in (("low risk", ~high), ("high risk", high)):
         curve = survival.kaplan_meier(time[members], event[members], confidence=result["confidence"])
         groups.append(
-            outcomes.Survival(name, curve.time, curve.survival, curve.low, curve.high, np.sort(time[members]))
+            survival_figures.SurvivalCurve(
+                name, curve.time, curve.survival, curve.low, curve.high, np.sort(time[members])
+            )
         )
-    return Drawables(survival=groups, p=survival.log_rank(time, event, high))
+    return FigureData(survival=groups, p=survival.log_rank(time, event, high))

@@ -21,7 +21,7 @@ from sgcl_cli.probe.data import cohort as cohorts
 from sgcl_cli.probe.data import split_files, splits
 from sgcl_cli.probe.data.association import audit_sites
 from sgcl_cli.probe.data.audit import Audit
-from sgcl_cli.probe.data.cohort import Cohort, Source
+from sgcl_cli.probe.data.cohort import Cohort, FeatureSource
 from sgcl_cli.probe.data.split_files import SplitFile
 from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.report import evaluation
@@ -37,7 +37,7 @@ class Inputs:
     ``mapped``: features are beyond half of memory, so they stay on disk.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[FeatureSource, ...]
     labels: Labels | None
     level: cohorts.Level
     task: str

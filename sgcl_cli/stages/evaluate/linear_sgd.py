@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SgdRecipe:
     """Epochs and learning rate, which is divided by ten after 60 % and 80 % of the epochs."""
 
     epochs: int = 100
@@ -27,7 +27,7 @@ class Recipe:
 
 
 def fit_fold(
-    recipe: Recipe,
+    recipe: SgdRecipe,
     features: NDArray[np.floating],
     labels: NDArray[np.int64],
     fold: Fold,

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class MilRecipe:
     """How a bag model is fitted: its name in ``models.MODELS`` and what --mil-* says."""
 
     model: str = "gated-abmil"
@@ -52,7 +52,7 @@ class BagFit:
     validation_losses: list[float | None] = field(default_factory=list)
 
 
-def fit_fold(recipe: Recipe, cohort: training.Cohort, fold: Fold, seeds: Sequence[int]) -> BagFit:
+def fit_fold(recipe: MilRecipe, cohort: training.BagCohort, fold: Fold, seeds: Sequence[int]) -> BagFit:
     """Fit the fold's training bags once a seed, stop on its validation bags, predict its test bags.
 
     :raises TrainingError: the loss is not finite.
@@ -71,7 +71,7 @@ def fit_fold(recipe: Recipe, cohort: training.Cohort, fold: Fold, seeds: Sequenc
                 hidden=recipe.hidden,
                 dropout=recipe.dropout,
             ).to(bags.rows.device)
-            work = training.Training(
+            work = training.BagTraining(
                 model,
                 cohort,
                 fold.train,

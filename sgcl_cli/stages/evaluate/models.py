@@ -118,7 +118,7 @@ def _linear_sgd(
     if not cohort.classes:
         raise ConfigError(f"--linear sgd is for classes, and the task is {cohort.task}", "leave it out")
     device = engine_runtime.start(config.device, "fp32", config.threads).device
-    recipe = linear_sgd.Recipe(config.linear_epochs, config.linear_lr, config.seed)
+    recipe = linear_sgd.SgdRecipe(config.linear_epochs, config.linear_lr, config.seed)
     classes = len(cohort.classes)
 
     def fit(fold: Fold) -> FoldFit:
@@ -147,9 +147,9 @@ def _bag_models(
     return [model_of(key) for key in config.bag_models]
 
 
-def recipe_of(config: EvaluateConfig, key: str) -> mil.Recipe:
+def recipe_of(config: EvaluateConfig, key: str) -> mil.MilRecipe:
     """How --mil-* says that a bag model is fitted."""
-    return mil.Recipe(
+    return mil.MilRecipe(
         key,
         config.mil_epochs,
         config.mil_patience,
@@ -207,8 +207,8 @@ def _centroids(features: NDArray[np.floating], cohort: Cohort, fold: Fold) -> Fo
     return _single(share(fold.fitted, fold.test), {}, share(fold.train, fold.validation))
 
 
-def _bags(config: EvaluateConfig, recipe: mil.Recipe, bags: Bags, cohort: Cohort, fold: Fold) -> FoldFit:
-    packed = training.Cohort.of(bags, _target(cohort, fold, bags.rows.device), cohort.slide_id)
+def _bags(config: EvaluateConfig, recipe: mil.MilRecipe, bags: Bags, cohort: Cohort, fold: Fold) -> FoldFit:
+    packed = training.BagCohort.of(bags, _target(cohort, fold, bags.rows.device), cohort.slide_id)
     fitted = mil.fit_fold(recipe, packed, fold, mil.seeds_of(config.seed, config.seeds, fold))
     details = {
         "epochs": fitted.epochs,

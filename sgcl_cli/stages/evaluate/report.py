@@ -20,9 +20,8 @@ from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.probe.models.plane import principal_plane
 from sgcl_cli.report import evaluation, figures, learning, page
 from sgcl_cli.report.page import Picture, Section
-from sgcl_cli.stages.evaluate import attention as attention_pictures
 from sgcl_cli.stages.evaluate import captions, tables
-from sgcl_cli.stages.evaluate.figures import drawables
+from sgcl_cli.stages.evaluate.figures import figure_data
 
 FIGURES = ("figures/*.png", "figures/*.svg", "figures/montage_*.jpg", "attention/*.csv", "attention/*.jpg")
 WITHOUT_FIGURES = "matplotlib is not installed: the figures are left out"
@@ -69,7 +68,7 @@ def write_report(out: Path, finished: Finished) -> list[str]:
         inferred=finished.inferred,
         warnings=finished.warnings,
         parts=parts_of(cohort, finished.plan),
-        drawables=drawables(result, finished.predictions),
+        figure_data=figure_data(result, finished.predictions),
         encoder=str((cohort.files[0].attributes or {}).get("encoder", "not recorded")),
         command=finished.config.command_line(),
         provenance=provenance(result["id"], finished.ids),
@@ -96,6 +95,8 @@ def _attention(out: Path, finished: Finished) -> tuple[list[str], list[Section]]
     cohort = finished.cohort
     if not finished.attention:
         return [], []
+    from sgcl_cli.stages.evaluate import attention as attention_pictures  # OpenCV comes with it
+
     files, seen = [], []
     told = captions.captions(finished.result, finished.predictions)
     for file, slide in zip(cohort.files, cohort.slide_id.tolist(), strict=True):
@@ -138,10 +139,10 @@ def _map(finished: Finished) -> dict[str, Picture]:
     return pictures
 
 
-def parts_of(cohort: Cohort, plan: Plan) -> list[evaluation.Part]:
+def parts_of(cohort: Cohort, plan: Plan) -> list[evaluation.FoldPart]:
     """Patients and rows per class of each part of each fold."""
     return [
-        evaluation.Part(
+        evaluation.FoldPart(
             fold.name,
             name,
             len(np.unique(cohort.patient_id[members])),

@@ -17,7 +17,7 @@ from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
 from sgcl_cli.engine.loader import StoredPatches, decode_jpeg
 from sgcl_cli.engine.views import ViewSettings, denormalise, make_views
 from sgcl_cli.errors import ArtefactError
-from sgcl_cli.method.gallery import Company, Shown, anchors, gallery
+from sgcl_cli.method.gallery import AnchorExamples, Shown, anchors, gallery
 from sgcl_cli.method.sgcl import SGCL
 
 _PATCHES = 6
@@ -32,7 +32,7 @@ _NO_PICTURES = (
 _KINDS = (
     ("spatial", "spatial positives"),
     ("propagated", "propagated positives"),
-    ("negatives", "semi-hard negatives"),
+    ("negatives", "negatives"),
     ("nearest", "nearest in the bank"),
 )
 
@@ -41,7 +41,7 @@ def picture_views(index: PatchIndex, settings: ViewSettings, out: Path, *, seed:
     """views.png: patches rich in tissue, on as many slides as there are, with the views of their first epochs."""
 
     def draw() -> None:
-        from sgcl_cli.report.views import Seen, draw_views
+        from sgcl_cli.report.views import ShownViews, draw_views
 
         chosen = _rich_in_tissue(index, _PATCHES, seed)
         patches = torch.from_numpy(np.stack([StoredPatches(index)(int(i)) for i in chosen]))
@@ -53,7 +53,7 @@ def picture_views(index: PatchIndex, settings: ViewSettings, out: Path, *, seed:
         first = drawn[0].corners
         quarters = [] if first is None else [denormalise(quarter) for quarter in first]
         rows = [
-            Seen(
+            ShownViews(
                 name=index.locate(int(i))[0].slide_id[:20],
                 patch=patches[row].numpy(),
                 views=[whole[row] for whole in wholes],
@@ -78,7 +78,7 @@ def picture_curves(metrics: Path, out: Path) -> list[str]:
 
 
 def picture_neighbours(index: PatchIndex, objective: SGCL, out: Path, *, step: int) -> list[str]:
-    """neighbours.png: a few anchors with their company, from the banks and clusters as they are after ``step`` steps."""
+    """neighbours.png: a few anchors with their positives and negatives, from the banks and clusters after ``step`` steps."""
     if objective.bank_v is None:
         return []
 
@@ -86,8 +86,8 @@ def picture_neighbours(index: PatchIndex, objective: SGCL, out: Path, *, step: i
         from sgcl_cli.report.neighbours import draw_neighbours
 
         chosen = anchors(objective, torch.from_numpy(index.slide_of), _ANCHORS)
-        company = gallery(objective, chosen, step=step, most=_SHOWN)
-        draw_neighbours([_anchor(index, one) for one in company], out / "neighbours.png")
+        examples = gallery(objective, chosen, step=step, most=_SHOWN)
+        draw_neighbours([_anchor(index, one) for one in examples], out / "neighbours.png")
 
     return _drawn(draw)
 
@@ -124,18 +124,18 @@ def _strengths(settings: ViewSettings, corners: bool) -> str:
     return ", ".join(text)
 
 
-def _anchor(index: PatchIndex, company: Company) -> Any:
-    from sgcl_cli.report.neighbours import Anchor, Row
+def _anchor(index: PatchIndex, examples: AnchorExamples) -> Any:
+    from sgcl_cli.report.neighbours import Anchor, NeighbourRow
 
-    file, row = index.locate(company.anchor)
-    first = int(index.starts[index.slide_of[company.anchor]])
+    file, row = index.locate(examples.anchor)
+    first = int(index.starts[index.slide_of[examples.anchor]])
     centres: NDArray[np.float64] = file.coords.astype(np.float64) + file.sides / 2
-    kinds: list[tuple[str, Shown]] = [(name, getattr(company, kind)) for kind, name in _KINDS]
+    kinds: list[tuple[str, Shown]] = [(name, getattr(examples, kind)) for kind, name in _KINDS]
     rows = [
-        Row(
+        NeighbourRow(
             name=_count(name, shown),
             pictures=[_picture(index, i) for i in shown.index.tolist()],
-            captions=[f"{value:.2f}" for value in shown.similarity.tolist()],
+            captions=[f"{value:.3f}" for value in shown.similarity.tolist()],
             elsewhere=[not _own(first, file, i) for i in shown.index.tolist()],
             places=centres[[i - first for i in shown.index.tolist() if _own(first, file, i)]],
         )
@@ -144,7 +144,7 @@ def _anchor(index: PatchIndex, company: Company) -> Any:
     thumbnail, extent = _thumbnail(file)
     return Anchor(
         file.slide_id,
-        _picture(index, company.anchor),
+        _picture(index, examples.anchor),
         tuple(centres[row]),
         centres,
         float(file.sides[0]),

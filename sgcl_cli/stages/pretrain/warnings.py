@@ -20,7 +20,6 @@ _NOTHING_LEARNED = 0.25  # nats: a patch's own entry is taken for it 1.3 times a
 _COLLAPSED_SPREAD = 0.05
 _COLLAPSED_RANK = 2.0
 _FEW_DIMENSIONS = 0.1  # of D
-_EASIER = "Try --weight-spatial 0.3, a longer --ramp-epochs, or easier negatives (--negative-law uniform --top-share 1)"
 
 
 def about_corpus(objective: SGCL) -> list[str]:
@@ -52,8 +51,9 @@ def _share_alone(objective: SGCL) -> float:
 
 
 def about_epoch(summary: Mapping[str, Any], settings: Settings, *, dim: int, epochs: int) -> list[str]:
-    """After an epoch, by its means: embeddings that are one; and once the spatial term has its full weight, or training ends,
-    few dimensions used, and terms that teach nothing.
+    """After an epoch, by its means: embeddings that are one; once the spatial term has its full weight, or training ends, few
+    dimensions used and a spatial term that teaches nothing; and from half-way on a self term that teaches nothing, which is
+    slow to fall on few patches.
 
     What differs from epoch to epoch stands after the colon, so that a run says each once.
 
@@ -64,8 +64,15 @@ def about_epoch(summary: Mapping[str, Any], settings: Settings, *, dim: int, epo
     collapsed, epoch = _collapsed(summary), int(summary["epoch"])
     if epoch - 1 < (settings.ramp_epochs or 0.0) and epoch < epochs:
         return collapsed
-    few = [] if collapsed else _few_dimensions(summary, dim)
-    return [*collapsed, *few, *_self_at_chance(summary, settings), *_spatial(summary, settings)]
+    few = [] if collapsed else _few_dimensions(summary, settings, dim)
+    alone = _self_at_chance(summary, settings) if 2 * epoch >= epochs else []
+    return [*collapsed, *few, *alone, *_spatial(summary, settings)]
+
+
+def _remedy(settings: Settings) -> str:
+    easy = settings.negative_law == "uniform" and settings.top_share == 1
+    other = "fewer --negatives" if easy else "easier negatives (--negative-law uniform --top-share 1)"
+    return f"Try --weight-spatial 0.3, a longer --ramp-epochs, or {other}"
 
 
 def _collapsed(summary: Mapping[str, Any]) -> list[str]:
@@ -82,13 +89,13 @@ def _collapsed(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _few_dimensions(summary: Mapping[str, Any], dim: int) -> list[str]:
+def _few_dimensions(summary: Mapping[str, Any], settings: Settings, dim: int) -> list[str]:
     rank, epoch = summary.get("effective_rank_v"), summary["epoch"]
     if rank is None or rank >= _FEW_DIMENSIONS * dim:
         return []
     return [
         f"the embeddings use few of their dimensions: after epoch {epoch} the effective rank of v is {rank:.1f}, under a "
-        f"tenth of {dim}. {_EASIER}, and gentler colours and wider crops where patches are few"
+        f"tenth of {dim}. {_remedy(settings)}, and gentler colours and wider crops where patches are few"
     ]
 
 
@@ -98,7 +105,7 @@ def _self_at_chance(summary: Mapping[str, Any], settings: Settings) -> list[str]
     reached, chance, epoch = summary["loss"]["self"], math.log(compared), summary["epoch"]
     if settings.weight_self == 0 or reached is None or reached < chance - _NOTHING_LEARNED:
         return []
-    easier = f". Beside the spatial term, {_EASIER[0].lower()}{_EASIER[1:]}" if settings.spatial else ""
+    easier = f". {_remedy(settings)}" if settings.spatial else ""
     return [
         f"the self term is at chance or above it: {reached:.2f} in epoch {epoch}, where ln({compared}) = {chance:.2f} means "
         f"that no patch is told from another. Use a lower --lr for small batches, weaker views, or more epochs{easier}"
@@ -113,8 +120,8 @@ def _spatial(summary: Mapping[str, Any], settings: Settings) -> list[str]:
     if near is not None and far is not None and near < far:
         found.append(
             f"positives are less alike than negatives: in epoch {epoch} the mean cosine of v is {near:.2f} with neighbours and "
-            f"look-alikes, {far:.2f} with semi-hard negatives. {_EASIER}; where tissue changes within a few patches, a smaller "
-            "--radius"
+            f"look-alikes, {far:.2f} with the negatives drawn. {_remedy(settings)}; where tissue changes within a few patches, "
+            "a smaller --radius"
         )
     positives = (summary.get("spatial_positives") or 0.0) + (summary.get("propagated_positives") or 0.0)
     reached, negatives = summary["loss"]["spatial"], settings.negatives or 0
@@ -124,6 +131,6 @@ def _spatial(summary: Mapping[str, Any], settings: Settings) -> list[str]:
     if reached >= equal:
         found.append(
             f"the spatial term is no lower than if all patches were one: {reached:.2f} in epoch {epoch}, where ln(1 + "
-            f"{negatives} / {positives:.0f}) = {equal:.2f} is what equal embeddings give. {_EASIER}"
+            f"{negatives} / {positives:.0f}) = {equal:.2f} is what equal embeddings give. {_remedy(settings)}"
         )
     return found

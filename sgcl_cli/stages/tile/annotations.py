@@ -6,22 +6,28 @@ Class names are settled over all files at once, so that every slide's labels mea
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sgcl_cli.artefacts.spelling import lookalikes
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Lost, Progress, run_tasks
 from sgcl_cli.errors import ConfigError, LabelError, SlideError
 from sgcl_cli.slide.annotations import files as annotation_files
 from sgcl_cli.slide.annotations.files import MaskReading
-from sgcl_cli.slide.annotations.outlines import Annotation, Region
+from sgcl_cli.slide.annotations.find import EXTENSIONS, OUTLINES, Found, find
+from sgcl_cli.slide.annotations.frames import Frame, origin_of
+from sgcl_cli.slide.annotations.outlines import Annotation, Areas, Region
 from sgcl_cli.slide.open.discover import Entry
+from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.stages.tile import coordinates
 
 _READING_TIMEOUT = 600.0  # seconds
 _SHOWN = 3
+_CORNERS = {"bounds": "the corner of the scanned part, as in QuPath", "slide": "the slide's own corner, as in ASAP"}
 
 
 @dataclass(frozen=True)
@@ -110,65 +116,109 @@ class Drawings:
 def settle(config: TileConfig, entries: Sequence[Entry], workers: int) -> Drawings:
     """Find and check all files of ``--annotations``, ``--roi`` and ``--from-coords``, and settle the classes.
 
-    :raises ConfigError: a folder without any file of these slides, two files of one slide, wrong --mask-values.
-    :raises LabelError: a file that cannot be read, or no class at all.
+    A file that cannot be read, or two files for one slide, cost that slide, not the run.
+
+    :raises ConfigError: a folder without any file of these slides, wrong --mask-values.
+    :raises LabelError: no file that can be read, or no class at all.
     """
     notes: list[str] = []
-    annotations: dict[str, Drawing] = {}
+    refused: dict[str, SlideError] = {}
+    annotations: dict[str, Checked] = {}
+    rois: dict[str, Checked] = {}
     names: tuple[str, ...] | None = None
     if config.annotations is not None:
-        read = _read_all(config, "annotations", entries, workers, notes)
-        annotations = {slide_id: Drawing(path, sha256) for slide_id, (path, sha256, _, _) in read.items()}
-        names = _names(config, [classes for _, _, classes, _ in read.values()], notes)
-        passed_over = sum(count for *_, count in read.values())
-        if passed_over:
-            notes.append(f"{passed_over} annotated objects have no class or no area and do not count")
-    rois: dict[str, Drawing] = {}
+        annotations = _read_all(config, "annotations", entries, workers, notes, refused)
+        names = _names(config, annotations, notes)
     if config.roi is not None:
-        checked = _read_all(config, "roi", entries, workers, notes)
-        rois = {slide_id: Drawing(path, sha256) for slide_id, (path, sha256, _, _) in checked.items()}
+        rois = _read_all(config, "roi", entries, workers, notes, refused)
     supplied = coordinates.settle(config, entries)
-    coords = {slide_id: Drawing(path, sha256) for slide_id, (path, sha256) in supplied.files.items()}
     of = {
-        name: Drawn(annotations.get(name), rois.get(name), coords.get(name), names)
-        for name in {*annotations, *rois, *coords}
+        slide_id: Drawn(
+            annotation=_drawing(annotations.get(slide_id)),
+            roi=_drawing(rois.get(slide_id)),
+            coords=Drawing(*supplied.files[slide_id]) if slide_id in supplied.files else None,
+            names=names,
+        )
+        for slide_id in {*annotations, *rois, *supplied.files}
     }
-    return Drawings(names, of, (*notes, *supplied.notes), supplied.refused)
+    return Drawings(names, of, (*notes, *supplied.notes), refused | supplied.refused)
 
 
-def annotation_of(
-    drawn: Drawn, config: TileConfig, size: tuple[int, int], mpp: tuple[float, float]
-) -> Annotation | None:
-    """Read a slide's annotation.
+def _drawing(checked: Checked | None) -> Drawing | None:
+    return None if checked is None else Drawing(checked.path, checked.sha256)
 
-    :param size: (width, height) of the slide's level 0.
-    :param mpp: (across, down) um per level-0 pixel.
-    :raises SlideError: it does not fit the slide, or has changed since it was checked.
+
+@dataclass(frozen=True)
+class OnSlide:
+    """What was drawn, as it lies on its slide: level-0 pixels of the slide.
+
+    :ivar annotation: None where the slide has none.
+    :ivar roi: the region of interest; None where the slide has none.
+    :ivar remarks: what of both does not count, or is doubtful.
     """
-    if drawn.annotation is None:
-        return None
-    reading = mask_reading(config)
+
+    annotation: Annotation | None = None
+    roi: tuple[Region, ...] | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def on_slide(drawn: Drawn, config: TileConfig, slide: Slide) -> OnSlide:
+    """Read what was drawn on a slide.
+
+    :raises SlideError: it does not fit the slide, cannot be read any more, or has changed since it was checked.
+    """
     try:
-        content = annotation_files.read(drawn.annotation.path, reading)
+        annotation, of_annotation = _annotation(drawn.annotation, config, slide)
+        roi, of_roi = _roi(drawn.roi, config, slide)
     except LabelError as error:
         raise SlideError(error.message, error.hint) from error
-    _check_unchanged(drawn.annotation, content.sha256)
-    return annotation_files.placed(content, drawn.annotation.path, reading, size, mpp)
+    return OnSlide(annotation, roi, tuple(filter(None, [*of_annotation, *of_roi])))
 
 
-def roi_of(drawn: Drawn) -> tuple[Region, ...] | None:
-    """Read a slide's region of interest; None where there is none.
+def _annotation(drawing: Drawing | None, config: TileConfig, slide: Slide) -> tuple[Annotation | None, list[str]]:
+    if drawing is None:
+        return None, []
+    reading, path = mask_reading(config), drawing.path
+    content = annotation_files.read(path, reading)
+    _check_unchanged(drawing, content.sha256)
+    frame = Frame.of(path, slide.size, slide.bounds, config.annotations_origin)
+    annotation, off = annotation_files.placed(content, path, reading, frame, slide.mpps)
+    areas = annotation.regions if isinstance(annotation, Areas) else ()
+    return annotation, [_said_off(path, off), frame.doubt(path, areas, "--annotations-origin")]
 
-    :raises SlideError: it cannot be read any more, or has changed since it was checked.
+
+def _roi(drawing: Drawing | None, config: TileConfig, slide: Slide) -> tuple[tuple[Region, ...] | None, list[str]]:
+    if drawing is None:
+        return None, []
+    found = annotation_files.read_regions(drawing.path)
+    _check_unchanged(drawing, found.sha256)
+    frame = Frame.of(drawing.path, slide.size, slide.bounds, config.roi_origin)
+    kept, off = frame.regions(found.regions)
+    return kept, [_said_off(drawing.path, off), frame.doubt(drawing.path, kept, "--roi-origin")]
+
+
+def _said_off(path: Path, count: int) -> str:
+    return f"{count} objects of {path.name} lie off the slide and do not count" if count else ""
+
+
+def said_origins(drawings: Drawings, config: TileConfig, cropped: Sequence[str]) -> list[str]:
+    """From where coordinates were counted on slides of which a part was scanned, a line for each kind of file.
+
+    :param cropped: the ids of those slides.
     """
-    if drawn.roi is None:
-        return None
-    try:
-        regions, sha256 = annotation_files.read_regions(drawn.roi.path)
-    except LabelError as error:
-        raise SlideError(error.message, error.hint) from error
-    _check_unchanged(drawn.roi, sha256)
-    return regions
+    said = []
+    for what, asked in (("annotation", config.annotations_origin), ("roi", config.roi_origin)):
+        slides: dict[str, list[str]] = {}
+        for slide_id in cropped:
+            drawing: Drawing | None = getattr(drawings.drawn(slide_id), what)
+            if drawing is not None:
+                slides.setdefault(origin_of(drawing.path, asked), []).append(slide_id)
+        said += [
+            f"--{_option(what)}: on {len(names)} slides with openslide.bounds-* coordinates count from {_CORNERS[origin]}: "
+            f"{_listed(names)}"
+            for origin, names in sorted(slides.items())
+        ]
+    return said
 
 
 def mask_reading(config: TileConfig) -> MaskReading:
@@ -185,45 +235,95 @@ def _check_unchanged(drawing: Drawing, sha256: str) -> None:
         raise SlideError(f"{drawing.path.name} has changed while the cohort was tiled", "run the same command again")
 
 
-Checked = tuple[Path, str, frozenset[str], int]  # path, sha256, classes, objects passed over
+@dataclass(frozen=True)
+class Checked:
+    """What was found in a file when it was checked: see ``slide.annotations.files.Content``."""
+
+    path: Path
+    sha256: str
+    names: frozenset[str] = frozenset()
+    spellings: frozenset[str] = frozenset()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
 def _read_all(
-    config: TileConfig, what: str, entries: Sequence[Entry], workers: int, notes: list[str]
+    config: TileConfig,
+    what: str,
+    entries: Sequence[Entry],
+    workers: int,
+    notes: list[str],
+    refused: dict[str, SlideError],
 ) -> dict[str, Checked]:
-    """Every file of a folder that belongs to a slide, read once by a worker."""
+    """Every file of a folder that belongs to a slide, read once by a worker; slides whose file is of no use to ``refused``.
+
+    :raises LabelError: none can be read.
+    """
     folder = Path(getattr(config, what))
-    extensions = annotation_files.OUTLINES if what == "roi" else annotation_files.EXTENSIONS
-    slide_ids = [entry.slide_id for entry in entries]
-    files, strangers = annotation_files.find(folder, slide_ids, [entry.path for entry in entries], extensions)
-    if strangers:
-        notes.append(f"--{what}: {len(strangers)} files belong to no slide, first {strangers[0]}")
-    if len(files) < len(entries):
-        missing = sorted(set(slide_ids) - set(files))
-        effect = "their tissue is found as usual" if what == "roi" else "their patches have label -1"
-        notes.append(f"--{what}: {len(missing)} of {len(entries)} slides have no file, {effect}: {_listed(missing)}")
-    tasks = {slide_id: (path, what, mask_reading(config)) for slide_id, path in files.items()}
+    extensions = OUTLINES if what == "roi" else EXTENSIONS
+    found = find(folder, [entry.slide_id for entry in entries], [entry.path for entry in entries], extensions)
+    unusable = {
+        slide_id: SlideError(f"--{what} has {len(names)} files for it: {', '.join(names)}", "remove all but one")
+        for slide_id, names in found.doubled.items()
+    }
+    tasks = {slide_id: (path, what, mask_reading(config)) for slide_id, path in found.files.items()}
     checked = {}
     for result in run_tasks(_check, tasks, workers=workers, timeout=_READING_TIMEOUT):
-        if result.value is None:
-            if isinstance(result.error, Lost):
-                raise LabelError(f"{files[result.key]} cannot be read: {result.error.reason}", "simplify or remove it")
+        if result.value is not None:
+            checked[result.key] = result.value
+        elif isinstance(result.error, Lost):
+            reason = f"{found.files[result.key].name} cannot be read: {result.error.reason}"
+            unusable[result.key] = SlideError(reason, "simplify or remove it")
+        elif isinstance(result.error, LabelError):
+            unusable[result.key] = SlideError(result.error.message, result.error.hint)
+        else:
             assert result.error is not None
             raise result.error
-        checked[result.key] = result.value
+    if not checked:
+        first = next(iter(unusable.values()))
+        raise LabelError(first.message, first.hint)
+    refused |= unusable
+    notes += _said_of_files(what, found, [entry.slide_id for entry in entries])
+    notes += _said_of_objects(what, checked)
     return checked
+
+
+def _said_of_files(what: str, found: Found, slide_ids: Sequence[str]) -> Iterator[str]:
+    """What the user should know of how files and slides match."""
+    if found.strangers:
+        yield f"--{what}: {len(found.strangers)} files belong to no slide, first {found.strangers[0]}"
+    ends = {name.removeprefix(slide_id) for slide_id, name in found.loosely.items()}
+    if found.loosely and not len(ends) == 1 < len(found.loosely):
+        pairs = [f"{name} for slide {slide_id}" for slide_id, name in found.loosely.items()]
+        yield f"--{what}: files that are taken by the beginning of their names: {_listed(pairs)}"
+    missing = sorted(set(slide_ids) - set(found.files) - set(found.doubled))
+    if missing:
+        effect = "their tissue is found as usual" if what == "roi" else "their patches have label -1"
+        yield f"--{what}: {len(missing)} of {len(slide_ids)} slides have no file, {effect}: {_listed(missing)}"
+
+
+def _said_of_objects(what: str, checked: Mapping[str, Checked]) -> Iterator[str]:
+    """What does not count, over all files: how many of each kind, and in which file first."""
+    total: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for one in checked.values():
+        total.update(one.passed_over)
+        first |= {reason: one.path.name for reason, count in one.passed_over.items() if count and reason not in first}
+    kinds = [f"{count} {reason} (first in {first[reason]})" for reason, count in sorted(total.items()) if count]
+    if kinds:
+        yield f"--{what}: objects that do not count: {', '.join(kinds)}"
 
 
 def _check(progress: Progress, path: Path, what: str, reading: MaskReading) -> Checked:
     if what == "roi":
-        _, sha256 = annotation_files.read_regions(path)
-        return path, sha256, frozenset(), 0
+        found = annotation_files.read_regions(path)
+        return Checked(path, found.sha256, passed_over=found.passed_over)
     content = annotation_files.read(path, reading)
-    return path, content.sha256, content.names, content.passed_over
+    return Checked(path, content.sha256, content.names, content.spellings, content.passed_over)
 
 
-def _names(config: TileConfig, found: Iterable[frozenset[str]], notes: list[str]) -> tuple[str, ...]:
-    occurring = frozenset[str]().union(*found)
+def _names(config: TileConfig, checked: Mapping[str, Checked], notes: list[str]) -> tuple[str, ...]:
+    occurring = frozenset[str]().union(*(one.names for one in checked.values()))
+    notes += _said_of_spellings(checked.values())
     if config.label_names is None:
         if not occurring:
             raise LabelError(
@@ -243,6 +343,19 @@ def _names(config: TileConfig, found: Iterable[frozenset[str]], notes: list[str]
         if some:
             notes.append(f"classes that {what}: {_listed(annotation_files.in_order(some))}")
     return tuple(names)
+
+
+def _said_of_spellings(checked: Iterable[Checked]) -> Iterator[str]:
+    """Classes that are spelled in several ways, with a file of each spelling."""
+    where = {spelling: one.path.name for one in checked for spelling in one.spellings}
+    for group in lookalikes(where):
+        spelled = " and ".join(f"'{name}' ({where[name]})" for name in group)
+        alike = len({name.strip() for name in group}) == 1
+        yield (
+            f"classes that differ only in blanks are taken for one: {spelled}"
+            if alike
+            else f"classes that differ only in case or blanks are several classes: {spelled}; spell them alike if one is meant"
+        )
 
 
 def _option(what: str) -> str:

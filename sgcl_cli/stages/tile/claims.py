@@ -1,4 +1,4 @@
-"""Several runs on one output: each slide is worked on by one of them at a time, and done by one of them."""
+"""Claims on slides: of several runs on one output one at a time works on a slide, and one of them finishes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sgcl_cli.artefacts.lock import Lock, held
 from sgcl_cli.engine.pool import Progress, Result
 from sgcl_cli.progress import Reporter
 from sgcl_cli.slide.open.discover import Entry
-from sgcl_cli.stages.tile.slide import Job, Row, patches_path
+from sgcl_cli.stages.tile.job import Job, Row, patches_path
 
 _POLL = 1.0  # seconds between looks at the locks of others
 
@@ -46,21 +46,21 @@ def exclusively(progress: Progress, work: Work, job: Job) -> Row | Elsewhere:
         return work(progress, job)
 
 
-def in_turns(
+def claimed(
     run: Callable[[Mapping[str, Job]], Iterator[Result[Row | Elsewhere]]],
     jobs: Mapping[str, Job],
     reporter: Reporter,
 ) -> Iterator[Result[Row | Elsewhere]]:
     """The results of all jobs; those that other processes are busy with come last, when these have let go of them."""
-    turn, waiting = dict(jobs), dict[str, Lock]()
-    while turn:
-        for result in run(turn):
+    free, waiting = dict(jobs), dict[str, Lock]()
+    while free:
+        for result in run(free):
             if result.value is Elsewhere.BUSY:
                 waiting.setdefault(result.key, Lock(lock_path(Path(jobs[result.key].config.out), result.key)))
             else:
                 waiting.pop(result.key, None)
                 yield result
-        turn = {key: jobs[key] for key in _released(waiting, reporter)}
+        free = {key: jobs[key] for key in _released(waiting, reporter)}
 
 
 def lock_path(out: Path, slide_id: str) -> Path:

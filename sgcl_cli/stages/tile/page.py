@@ -11,7 +11,7 @@ from sgcl_cli.artefacts.results import Failure, versions
 from sgcl_cli.config import TileConfig
 from sgcl_cli.report.cohort import UNKNOWN, Class, CohortPage, SlideCard, picture_side, render
 from sgcl_cli.slide import overlay
-from sgcl_cli.stages.tile.slide import Row
+from sgcl_cli.stages.tile.job import Row
 
 
 def write_page(

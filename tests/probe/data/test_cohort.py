@@ -11,7 +11,7 @@ from sgcl_cli.artefacts.labels import LabelRow, Labels
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe.data import cohort
 from sgcl_cli.probe.data.audit import Audit
-from sgcl_cli.probe.data.cohort import Source
+from sgcl_cli.probe.data.cohort import FeatureSource
 
 
 def feature_file(slide: str, patches: int = 3, dim: int = 4, **columns) -> FeatureFile:
@@ -21,9 +21,9 @@ def feature_file(slide: str, patches: int = 3, dim: int = 4, **columns) -> Featu
     return FeatureFile(Path(f"{slide}.h5"), slide, features, attributes=attributes, **columns)
 
 
-def features(*files: FeatureFile | str) -> tuple[Source, ...]:
+def features(*files: FeatureFile | str) -> tuple[FeatureSource, ...]:
     made = [feature_file(file) if isinstance(file, str) else file for file in files]
-    return (Source(FeatureSet(Path("features"), tuple(made))),)
+    return (FeatureSource(FeatureSet(Path("features"), tuple(made))),)
 
 
 def table(rows: dict[str, str], *, patients=None, splits=None) -> Labels:
@@ -220,7 +220,7 @@ def test_a_class_without_a_name():
         patches(features(labelled("a", [0, 2])))
 
 
-def pair(train: list[FeatureFile], test: list[FeatureFile]) -> tuple[Source, ...]:
+def pair(train: list[FeatureFile], test: list[FeatureFile]) -> tuple[FeatureSource, ...]:
     return cohort.open_sources(FeatureSet(Path("A"), tuple(train)), FeatureSet(Path("B"), tuple(test)))
 
 
@@ -260,3 +260,34 @@ def test_several_errors_are_counted():
     with pytest.raises(LabelError, match=r"first \(1 more in audit.json\)"):
         audit.stop_on_errors()
     assert audit.as_dict()["passed"] is False
+
+
+def test_names_that_look_alike_are_warned_of_with_all_spellings():
+    audit = Audit()
+    names = ("a", "b", "c", "d")
+    rows = table(
+        dict(zip(names, ("Tumor", "tumor", "Stroma", "Stroma"), strict=True)),
+        patients=dict(zip(names, ("P1", "p1", "q", "r"), strict=True)),
+    )
+    assert slides(features(*names), rows, audit).classes == ("Stroma", "Tumor", "tumor")
+    said = [finding.message for finding in audit.findings if finding.code == "spelling"]
+    assert len(said) == 2
+    assert said[0].startswith(
+        "classes that differ only in case or blanks: 'Tumor' and 'tumor'; they count as different"
+    )
+    assert said[1].startswith("patients that differ only in case or blanks: 'P1' and 'p1'; ")
+    audit = Audit()
+    files = [labelled("a", [0, 1], names=("fat", "tumour ")), labelled("b", [0, 1], names=("fat", "tumour"))]
+    assert patches(features(*files), audit=audit).classes == ("fat", "tumour", "tumour ")
+    (message,) = (finding.message for finding in audit.findings if finding.code == "spelling")
+    assert "'tumour' and 'tumour '" in message
+    audit = Audit()
+    slides(features("a", "b"), table({"a": "x", "b": "y"}), audit)
+    assert not [finding for finding in audit.findings if finding.code == "spelling"]
+
+
+def test_classes_of_one_side_that_look_like_those_of_the_other_are_named():
+    train, test = [labelled("a", [0, 1])], [labelled("b", [0, 1], names=("fat", "Tumour"))]
+    with pytest.raises(LabelError, match="classes of --test that --train does not have") as caught:
+        patches(pair(train, test))
+    assert "'Tumour' and 'tumour' differ only in case or blanks" in caught.value.hint

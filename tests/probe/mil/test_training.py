@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from sgcl_cli.probe.mil.training import Cohort, Training, predict
+from sgcl_cli.probe.mil.training import BagCohort, BagTraining, predict
 from sgcl_cli.probe.models.targets import Classes, Survival
 
 NAMES = np.array(list("abcdef"))
 
 
 @pytest.fixture
-def cohort(bags, labels) -> Cohort:
-    return Cohort.of(bags, Classes(torch.from_numpy(labels), 3), NAMES)
+def cohort(bags, labels) -> BagCohort:
+    return BagCohort.of(bags, Classes(torch.from_numpy(labels), 3), NAMES)
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ def model(make):
     return make("gated-abmil")
 
 
-def training(model, cohort, **changes) -> Training:
+def training(model, cohort, **changes) -> BagTraining:
     arguments = {"patience": 2, "seed": 0, "train": np.array([1, 2, 4]), "validation": np.array([0, 3, 5])} | changes
-    return Training(model, cohort, **arguments)
+    return BagTraining(model, cohort, **arguments)
 
 
-def run(model, cohort, epochs=4, **changes) -> Training:
+def run(model, cohort, epochs=4, **changes) -> BagTraining:
     torch.manual_seed(1)
     work = training(model, cohort, **changes)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -63,7 +63,7 @@ def test_without_validation_the_last_epoch_stays(model, cohort):
 
 def test_validation_without_an_event_counts_as_none(make, bags):
     target = Survival(torch.arange(6.0), torch.tensor([0, 1, 1, 0, 1, 0]))
-    work = training(make("gated-abmil", outputs=1), Cohort.of(bags, target, NAMES))
+    work = training(make("gated-abmil", outputs=1), BagCohort.of(bags, target, NAMES))
     assert not len(work.validation)
 
 
@@ -89,7 +89,7 @@ def test_test_labels_and_test_bags_leave_the_fit_unchanged(make, bags, labels, b
         if round_:
             rows[bags.offsets[5] :] = 1e6
             changed[5] = 0
-        cohort = Cohort.of(type(bags)(rows, bags.offsets), Classes(torch.from_numpy(changed), 3), NAMES)
+        cohort = BagCohort.of(type(bags)(rows, bags.offsets), Classes(torch.from_numpy(changed), 3), NAMES)
         model = make("gated-abmil")
         run(model, cohort, train=np.array([0, 1, 2]), validation=np.array([3, 4]), bag_sample=bag_sample)
         fitted.append(model.state_dict())
@@ -123,7 +123,7 @@ def test_sampled_rows_change_every_epoch_and_stay_at_validation(model, cohort):
 
 def test_survival_batches_hold_enough_bags_for_risk_sets(make, bags):
     target = Survival(torch.arange(6.0), torch.ones(6))
-    work = training(make("gated-abmil", outputs=1), Cohort.of(bags, target, NAMES), train=np.arange(6))
+    work = training(make("gated-abmil", outputs=1), BagCohort.of(bags, target, NAMES), train=np.arange(6))
     assert [len(batch.bags) for batch in work.batches(0, 0)] == [6]
 
 

@@ -19,7 +19,7 @@ def entry(name: str, noise: float, seed: int = 0, rows: int = 80, signal: float 
         "patient": np.array([f"p{number}" for number in range(rows)]),
     } | changes
     names = np.array([f"s{number}" for number in range(rows)])
-    return comparison.Entry(name, names, columns["truth"], metrics.Predictions(*columns.values(), ("a", "b")))
+    return comparison.ComparedResult(name, names, columns["truth"], metrics.Predictions(*columns.values(), ("a", "b")))
 
 
 def test_the_difference_is_that_of_the_headlines_and_its_interval_is_paired():

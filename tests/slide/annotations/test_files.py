@@ -13,6 +13,7 @@ from PIL import Image
 from sgcl_cli.errors import ConfigError, LabelError, SlideError
 from sgcl_cli.slide.annotations import files
 from sgcl_cli.slide.annotations.files import MaskReading
+from sgcl_cli.slide.annotations.frames import Frame
 from sgcl_cli.slide.annotations.outlines import Areas, Points, Raster
 
 SQUARE = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]
@@ -62,6 +63,10 @@ def read(path: Path, **reading) -> files.Content:
     return files.read(path, MaskReading(**reading))
 
 
+def frame(size: tuple[int, int]) -> Frame:
+    return Frame.of(Path("a.png"), size, None, None)
+
+
 def write(path: Path, text: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -94,7 +99,8 @@ def test_geojson_as_qupath_writes_it(tmp_path):
         ("A: B", 3, 0),
     ]
     assert regions[0].holes[0].tolist() == HOLE
-    assert content.names == {"Tumor", "Stroma", "A: B"} and content.passed_over == 4
+    assert content.names == content.spellings == {"Tumor", "Stroma", "A: B"}
+    assert content.passed_over == {files.NO_CLASS: 2, files.NO_AREA: 2}
 
 
 @pytest.mark.parametrize(
@@ -112,10 +118,12 @@ def test_lists_single_features_and_byte_order_marks(tmp_path, text):
         ("[" * 100_000, "is not JSON"),
         ("{}", "is not GeoJSON with features"),
         ('{"type": "FeatureCollection", "features": [1]}', "is not GeoJSON with features"),
-        (collection(polygon([[0, 0], [1, 1]])), "fewer than three points"),
+        (collection(polygon([["0", 0], [1, 1], [2, 2]])), "coordinates that are texts"),
+        (collection(polygon([[[0], 0], [1, 1], [2, 2]])), "not pairs of numbers"),
+        (collection(polygon([[True, False], [True, True], [False, True]])), "not pairs of numbers"),
         (collection(polygon([[0, 0], [1, 1], [1e9, 2]])), "no level-0 pixels"),
         (collection(polygon([[0, 0], [1, 1], [float("nan"), 2]])), "no level-0 pixels"),
-        (collection(polygon([[0, 0], [1, 1], ["x", 2]])), "not pairs of numbers"),
+        (collection(polygon([[0, 0], [1, 1], ["x", 2]])), "coordinates that are texts"),
         (collection(feature({"type": "Polygon"}, classification={"name": "T"})), "without coordinates"),
     ],
 )
@@ -131,7 +139,7 @@ def test_asap_xml_with_the_groups_of_camelyon(tmp_path):
     assert [region.name for region in content.annotation.regions] == ["tumor", "tumor", "normal"]
     assert content.annotation.regions[0].outline.tolist() == [[0, 0], [10.5, 0], [10, 10]]
     assert [region.outline.tolist() for region in content.annotation.cut_out] == [[[1, 1], [2, 1], [2, 2]]]
-    assert content.passed_over == 2
+    assert content.passed_over == {files.NO_CLASS: 1, files.NO_AREA: 1}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +164,7 @@ def test_tables_of_points(tmp_path):
     content = read(path)
     assert isinstance(content.annotation, Points)
     assert content.annotation.centres.tolist() == [[1.5, 2]] and content.annotation.radii.tolist() == [72]
-    assert content.names == {"immune : B, T"} and content.passed_over == 2
+    assert content.names == {"immune : B, T"} and content.passed_over == {files.NO_CLASS: 2}
     assert read(write(tmp_path / "b.csv", "x;y;name;radius_px\n1,5;2;a;3\n")).annotation.centres.tolist() == [[1.5, 2]]
     assert read(write(tmp_path / "c.csv", "x,y,name,radius_px\n")).names == frozenset()
     with pytest.raises(LabelError, match="no column 'radius_px'"):
@@ -180,12 +188,13 @@ def test_mask_images_of_every_depth_and_palettes(tmp_path):
     assert read(tmp_path / "deep.png").names == {"700", "25500"} and read(tmp_path / "bits.png").names == {"1"}
     content = read(tmp_path / "grey.png", classes={255: "tumour", 0: "other"})
     assert content.names == {"tumour", "other"}
-    raster = files.placed(content, tmp_path / "grey.png", MaskReading(None, {255: "tumour"}), (40, 30), (0.5, 0.5))
+    path = tmp_path / "grey.png"
+    raster, _ = files.placed(content, path, MaskReading(None, {255: "tumour"}), frame((40, 30)), (0.5, 0.5))
     assert isinstance(raster, Raster) and raster.scale == (1, 1) and raster.classes == {255: "tumour"}
-    given = files.placed(content, tmp_path / "grey.png", MaskReading(4.0), (317, 239), (0.5, 0.5))
+    given, _ = files.placed(content, path, MaskReading(4.0), frame((317, 239)), (0.5, 0.5))
     assert isinstance(given, Raster) and given.scale == (8, 8) and given.classes == {7: "7", 255: "255"}
     with pytest.raises(SlideError, match=r"grey.png is 40 x 30 pixels, its slide 317 x 239") as caught:
-        files.placed(content, tmp_path / "grey.png", MaskReading(), (317, 239), (0.5, 0.5))
+        files.placed(content, path, MaskReading(), frame((317, 239)), (0.5, 0.5))
     assert "--mask-mpp" in caught.value.hint
 
 
@@ -225,39 +234,6 @@ def test_sizes_are_capped_before_anything_is_decoded(tmp_path, monkeypatch):
         read(tmp_path / "a.tif")
 
 
-def test_files_are_found_by_slide_id(tmp_path):
-    folder = tmp_path / "marks"
-    names = [
-        "a.geojson",
-        "b.spots.csv",
-        "c.d.xml",
-        "e_mask.tif",
-        "f.tumour_mask.png",
-        "stranger.xml",
-        ".a.geojson",
-        "notes.txt",
-    ]
-    for name in [*names, "a.tif"]:
-        write(folder / name, "")
-    ids = ["a", "b", "c", "c.d", "e", "f", "g"]
-    found, strangers = files.find(folder, ids, [folder / "a.tif"])
-    assert {slide_id: path.name for slide_id, path in found.items()} == {
-        "a": "a.geojson",
-        "b": "b.spots.csv",
-        "c.d": "c.d.xml",
-        "e": "e_mask.tif",
-        "f": "f.tumour_mask.png",
-    }
-    assert strangers == ["stranger.xml"]
-    write(folder / "a.xml", "")
-    with pytest.raises(ConfigError, match=r"two files for slide a: a\.geojson and a\.xml"):
-        files.find(folder, ids, [folder / "a.tif"])
-    with pytest.raises(ConfigError, match="is named by one of the slides; it has a.geojson"):
-        files.find(folder, ["z"], [])
-    with pytest.raises(ConfigError, match="absent is absent"):
-        files.find(tmp_path / "absent", ids, [])
-
-
 def test_too_many_classes_and_unreadable_files(tmp_path):
     rows = "".join(f"1,2,object {number},3\n" for number in range(1001))
     with pytest.raises(LabelError, match="1001 classes"):
@@ -280,6 +256,51 @@ def test_regions_of_interest_are_all_polygons_whatever_their_class(tmp_path):
         tmp_path / "a.geojson",
         collection(polygon(SQUARE, HOLE), polygon(SQUARE, name=None), polygon(SQUARE, name="Ignore*")),
     )
-    regions, sha256 = files.read_regions(path)
-    assert [len(region.holes) for region in regions] == [1, 0] and sha256 == read(path).sha256
-    assert files.read_regions(write(tmp_path / "b.geojson", collection()))[0] == ()
+    found = files.read_regions(path)
+    assert [len(region.holes) for region in found.regions] == [1, 0] and found.sha256 == read(path).sha256
+    assert files.read_regions(write(tmp_path / "b.geojson", collection())).regions == ()
+    stray = files.read_regions(write(tmp_path / "c.geojson", collection(polygon(SQUARE), polygon([[5, 5], [6, 5]]))))
+    assert len(stray.regions) == 1 and stray.passed_over == {files.DEGENERATE: 1}
+
+
+@pytest.mark.parametrize("ring", [[], [[5, 5]], [[5, 5], [6, 5]], [[5, 5], [6, 6], [9, 9], [5, 5]], [[5, 5]] * 4])
+def test_outlines_that_enclose_nothing_are_counted_and_the_others_stay(tmp_path, ring):
+    several = {"type": "MultiPolygon", "coordinates": [[ring], [SQUARE, ring]]}
+    features = [polygon(SQUARE), polygon(ring, name="Stray"), feature(several, classification={"name": "Tumor"})]
+    content = read(write(tmp_path / "a.geojson", collection(*features)))
+    assert [(region.name, len(region.outline), len(region.holes)) for region in content.annotation.regions] == [
+        ("Tumor", 5, 0)
+    ] * 2
+    assert content.passed_over == {files.DEGENERATE: 2} and content.spellings == {"Tumor"}
+
+
+def test_a_thin_outline_and_a_figure_of_eight_enclose_something(tmp_path):
+    thin, eight = [[0, 0], [9000, 0], [9000, 0.01]], [[0, 0], [4, 2], [4, 0], [0, 2]]
+    content = read(write(tmp_path / "a.geojson", collection(polygon(thin), polygon(eight))))
+    assert len(content.annotation.regions) == 2 and not content.passed_over
+
+
+def test_asap_points_that_were_closed_as_polygons_are_counted(tmp_path):
+    stray = ASAP.replace(
+        "</Annotations>",
+        '<Annotation Name="s" Type="Polygon" PartOfGroup="_0" Color="#F4FA58"><Coordinates>'
+        '<Coordinate Order="0" X="700" Y="700" /></Coordinates></Annotation></Annotations>',
+    )
+    content = read(write(tmp_path / "a.xml", stray))
+    assert content.passed_over[files.DEGENERATE] == 1 and len(content.annotation.regions) == 3
+    commas = read(write(tmp_path / "b.xml", ASAP.replace('X="10.5"', 'X="10,5"')))
+    assert commas.annotation.regions[0].outline.tolist() == [[0, 0], [10.5, 0], [10, 10]]
+
+
+def test_names_are_kept_as_they_are_written_besides(tmp_path):
+    content = read(write(tmp_path / "a.geojson", collection(polygon(SQUARE, name="Tumor "), polygon(SQUARE))))
+    assert content.names == {"Tumor"} and content.spellings == {"Tumor", "Tumor "}
+    content = read(write(tmp_path / "a.xml", ASAP.replace('"normal"', '" normal"')))
+    assert content.names == {"tumor", "normal"} and content.spellings == {"tumor", " normal"}
+
+
+def test_points_may_lie_left_of_the_slide_but_have_no_negative_radius(tmp_path):
+    rows = "x,y,name,radius_px\n5,5,a,3\n-139,80,b,3\n"
+    assert read(write(tmp_path / "a.csv", rows)).annotation.centres.tolist() == [[5, 5], [-139, 80]]
+    with pytest.raises(LabelError, match="row 4 has a negative radius_px"):
+        read(write(tmp_path / "b.csv", rows + "1,1,a,-3\n"))

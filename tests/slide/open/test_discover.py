@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sgcl_cli.errors import ConfigError
-from sgcl_cli.slide.open.discover import Found, discover
+from sgcl_cli.slide.open.discover import FoundSlides, discover
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -15,11 +15,11 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).touch()
 
 
-def find(*inputs: Path, table: Path | None = None, id_from="stem", series=None) -> Found:
+def find(*inputs: Path, table: Path | None = None, id_from="stem", series=None) -> FoundSlides:
     return discover(inputs, table, id_from, lambda paths: [(series or {}).get(path.name) for path in paths])
 
 
-def ids(found: Found) -> list[str]:
+def ids(found: FoundSlides) -> list[str]:
     return [entry.slide_id for entry in found.entries]
 
 
@@ -206,3 +206,11 @@ def test_one_named_file_of_a_dicom_series_stands_for_all(tmp_path: Path):
     (tmp_path / "table.csv").write_text("path,slide_id\none,case\n")
     with pytest.raises(ConfigError, match="row 2 names the folder one"):
         find(table=tmp_path / "table.csv", series=series)
+
+
+def test_masks_beside_their_slides_are_no_slides(tmp_path: Path):
+    touch(tmp_path, "a.svs", "a_mask.tif", "b_mask.tif", "c.ndpi", "c_mask.svs", "d/a_mask.tiff", "e_mask.TIF", "e.TIF")
+    found = find(tmp_path)
+    assert ids(found) == ["a", "b_mask", "c", "c_mask", "e", "a_mask"]
+    assert found.passed_over == "passed over 2 (2 mask beside its slide)"
+    assert ids(find(tmp_path / "a_mask.tif")) == ["a_mask"]

@@ -11,9 +11,9 @@ from PIL import Image
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.slide.read import bands, direct
-from sgcl_cli.slide.read.bands import Band, Patch, Source
-from sgcl_cli.slide.read.crew import Crew
+from sgcl_cli.slide.read.bands import Band, Patch, WindowSource
 from sgcl_cli.slide.read.direct import Direct
+from sgcl_cli.slide.read.threads import Threads
 
 
 def lattice(columns: int, rows: int, step: float) -> np.ndarray:
@@ -22,12 +22,14 @@ def lattice(columns: int, rows: int, step: float) -> np.ndarray:
 
 
 @contextmanager
-def opened(path: Path, corners: np.ndarray, shape: Patch) -> Iterator[tuple[Slide, Source, list[Band]]]:
+def opened(path: Path, corners: np.ndarray, shape: Patch) -> Iterator[tuple[Slide, WindowSource, list[Band]]]:
     with Slide(path) as slide, direct.opened(slide, corners, shape) as (source, plan):
         yield slide, source, plan
 
 
-def patches_of(path: Path, corners: np.ndarray, shape: Patch) -> tuple[dict[int, np.ndarray | SlideError], Source]:
+def patches_of(
+    path: Path, corners: np.ndarray, shape: Patch
+) -> tuple[dict[int, np.ndarray | SlideError], WindowSource]:
     with opened(path, corners, shape) as (slide, source, plan):
         found = {n: patch for band in plan for n, patch in bands.read(slide, source, band, corners, shape)}
     return found, source
@@ -131,9 +133,9 @@ def test_threads_change_nothing(write_jpeg_pyramid, tissue_like, monkeypatch, wa
     path, shape = write_jpeg_pyramid("a.tif", tissue_like, tile=64, broken=[(9, 9)]), Patch(150.0, 96)
     corners = lattice(10, 8, 150.0)
     alone, _ = patches_of(path, corners, shape)
-    with Crew(lambda: 4) as crew, opened(path, corners, shape) as (slide, source, plan):
+    with Threads(lambda: 4) as threads, opened(path, corners, shape) as (slide, source, plan):
         assert source.path == way
-        found = {n: p for band in plan for n, p in bands.read(slide, source, band, corners, shape, np.array, crew)}
+        found = {n: p for band in plan for n, p in bands.read(slide, source, band, corners, shape, np.array, threads)}
     assert sorted(found) == sorted(alone) == list(range(80))
     for position, patch in found.items():
         if isinstance(patch, SlideError):
@@ -145,10 +147,10 @@ def test_threads_change_nothing(write_jpeg_pyramid, tissue_like, monkeypatch, wa
 
 def test_threads_decode_each_tile_once_too(write_jpeg_pyramid, tissue_like):
     path, shape, corners = write_jpeg_pyramid("a.tif", tissue_like, tile=64), Patch(150.0, 96), lattice(10, 8, 150.0)
-    with Crew(lambda: 4) as crew, opened(path, corners, shape) as (slide, source, plan):
+    with Threads(lambda: 4) as threads, opened(path, corners, shape) as (slide, source, plan):
         assert isinstance(source, Direct)
         for band in plan:
-            for _ in bands.read(slide, source, band, corners, shape, len, crew):
+            for _ in bands.read(slide, source, band, corners, shape, len, threads):
                 pass
         assert source.decoded == 19 * 24 and not source.uses.any() and not source._kept
 

@@ -5,7 +5,7 @@ import pytest
 
 from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.slide.read import overview
-from sgcl_cli.slide.read.crew import Crew
+from sgcl_cli.slide.read.threads import Threads
 
 
 @pytest.fixture(autouse=True)
@@ -18,9 +18,9 @@ def test_it_is_what_openslide_would_give(write_jpeg_pyramid, tissue_like, monkey
     with Slide(write_jpeg_pyramid("a.tif", tissue_like)) as slide:
         expected = slide.thumbnail()
         monkeypatch.setattr(Slide, "_region", None)
-        for crew in (Crew(), Crew(lambda: 3)):
-            with crew:
-                found = overview.thumbnail(slide, crew)
+        for threads in (Threads(), Threads(lambda: 3)):
+            with threads:
+                found = overview.thumbnail(slide, threads)
             assert found.pixels.shape == expected.pixels.shape and found.scale == expected.scale
             assert found.mpp == expected.mpp and not found.unreadable.any()
             assert np.abs(found.pixels.astype(int) - expected.pixels).mean() < 1.5

@@ -44,7 +44,7 @@ def test_patch_without_structure_has_none():
 
 
 def test_meter_measures_patches_in_their_order():
-    meter = focus.Meter()
+    meter = focus.BlurMeter()
     assert meter.blur().shape == (0,)
     patches = [noise(0.5 + 0.05 * number, side=64, seed=number) for number in range(70)]
     for patch in patches:

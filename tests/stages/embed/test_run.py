@@ -31,8 +31,8 @@ from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.nets.readout import Readout
 from sgcl_cli.progress import Silent
 from sgcl_cli.stages.embed import writer
+from sgcl_cli.stages.embed.bags import Bag
 from sgcl_cli.stages.embed.run import embed, shared
-from sgcl_cli.stages.embed.sources import Bag
 
 Make = Callable[..., Path]
 

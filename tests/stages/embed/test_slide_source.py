@@ -19,14 +19,15 @@ import openslide
 import pytest
 import tifffile
 
-from sgcl_cli.artefacts.features import ask, open_features
+from sgcl_cli.artefacts.features import open_features, read_header
 from sgcl_cli.artefacts.patches import PatchFile
 from sgcl_cli.config import EmbedConfig, TileConfig
 from sgcl_cli.engine.pool import Lost, Progress, Result
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.stages.embed import embed, slide_source
-from sgcl_cli.stages.tile.slide import Job, tile_slide
+from sgcl_cli.stages.tile.job import Job
+from sgcl_cli.stages.tile.slide import tile_slide
 
 SIDE, TILE = 512, 64
 
@@ -230,7 +231,7 @@ def test_one_bad_slide_costs_itself_only(tmp_path, slides):
         ("b", "b.tif is not the slide for which these patches were chosen")
     ]
     assert "c: 2 of 64 patches cannot be read and are left out" in outcome.warnings
-    assert [*ask(tmp_path / "f" / "c.h5").unreadable] == [3, 4]
+    assert [*read_header(tmp_path / "f" / "c.h5").unreadable] == [3, 4]
     files = open_features(tmp_path / "f").by_slide()
     assert len(files["a"]) == 64 and len(files["c"]) == 62
     kept = np.delete(PatchFile.open(coords / "patches" / "c.h5").coords, [3, 4], axis=0)
@@ -246,7 +247,7 @@ def test_a_worker_that_dies_costs_its_slide_after_a_second_try(tmp_path, slides,
     coords = tiled(tmp_path / "coords", *sorted(slides.iterdir()), coords_only=True)
     true = slide_source.read_patches
 
-    def treacherous(job: slide_source.Job, share: Callable[[], int]) -> Iterator[Any]:
+    def treacherous(job: slide_source.SlideJob, share: Callable[[], int]) -> Iterator[Any]:
         for row, patch in true(job, share):
             if job.entry.slide_id == "a" and row == 63 and len(list(tmp_path.glob("death*"))) < deaths:
                 (tmp_path / f"death{os.getpid()}").touch()
@@ -273,7 +274,7 @@ def test_a_reader_that_hangs_costs_its_slide_after_a_second_try(tmp_path, slides
     embed(config(coords, slides, tmp_path / "whole"))
     true = slide_source.read_patches
 
-    def stuck(job: slide_source.Job, share: Callable[[], int]) -> Iterator[Any]:
+    def stuck(job: slide_source.SlideJob, share: Callable[[], int]) -> Iterator[Any]:
         for row, patch in true(job, share):
             if job.entry.slide_id == "a" and row == 40 and len(list(tmp_path.glob("hang*"))) < hangs:
                 (tmp_path / f"hang{os.getpid()}").touch()
@@ -346,7 +347,7 @@ def test_going_on_reads_only_what_is_missing(tmp_path, slides):
     coords = tiled(tmp_path / "coords", slides / "a.tif", coords_only=True)
     file = PatchFile.open(coords / "patches" / "a.h5")
     entry = Entry("a", slides / "a.tif", "a.tif")
-    job = slide_source.Job(entry, file.coords, (TILE, TILE), TILE, None, None, file.source["identity"])
+    job = slide_source.SlideJob(entry, file.coords, (TILE, TILE), TILE, None, None, file.source["identity"])
     whole = dict(slide_source.read_patches(job, lambda: 1))
     rest = dict(slide_source.read_patches(replace(job, done=50), lambda: 1))
     assert sorted(rest) == [*range(50, 64)] and all(np.array_equal(rest[row], whole[row]) for row in rest)

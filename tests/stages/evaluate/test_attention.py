@@ -11,7 +11,7 @@ from sgcl_cli.artefacts.patches import PatchFile
 from sgcl_cli.errors import ConfigError
 from sgcl_cli.stages.evaluate import attention
 from sgcl_cli.stages.evaluate.attention import Seen
-from sgcl_cli.stages.evaluate.captions import Told
+from sgcl_cli.stages.evaluate.captions import Caption
 
 
 def seen(tmp_path: Path, tiles: Path, slide_id: str, truth: str = "t", **changes) -> Seen:
@@ -23,7 +23,7 @@ def seen(tmp_path: Path, tiles: Path, slide_id: str, truth: str = "t", **changes
     path = tmp_path / "features" / f"{slide_id}.h5"
     path.parent.mkdir(exist_ok=True)
     file = FeatureFile(path, slide_id, np.zeros((len(patches), 2)), patches.coords, attributes=attributes)
-    return Seen(slide_id, file, Told(f"{truth} slides", 0.9, f"{truth}, 90 %"), weights)
+    return Seen(slide_id, file, Caption(f"{truth} slides", 0.9, f"{truth}, 90 %"), weights)
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from sgcl_cli.errors import ConfigError, TrainingError
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Fold
 from sgcl_cli.stages.evaluate import models
-from sgcl_cli.stages.evaluate.linear_sgd import Recipe, fit_fold
+from sgcl_cli.stages.evaluate.linear_sgd import SgdRecipe, fit_fold
 
 FOLD = Fold("1", np.arange(40), np.arange(40, 60), np.arange(60, 90))
-RECIPE = Recipe(epochs=10)
+RECIPE = SgdRecipe(epochs=10)
 
 
 def rows() -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +23,7 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(90, 4)) + label[:, None], label
 
 
-def fitted(label: np.ndarray, recipe: Recipe = RECIPE) -> tuple[np.ndarray, np.ndarray]:
+def fitted(label: np.ndarray, recipe: SgdRecipe = RECIPE) -> tuple[np.ndarray, np.ndarray]:
     return fit_fold(recipe, rows()[0], label, FOLD, classes=2, device=torch.device("cpu"))
 
 

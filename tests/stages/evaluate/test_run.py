@@ -206,7 +206,7 @@ def test_attention_of_a_slide_never_comes_from_a_model_that_saw_it(
     slides: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[set[int], list[int]]] = []
-    predict, training = evaluate_fit.training.predict, evaluate_fit.training.Training
+    predict, training = evaluate_fit.training.predict, evaluate_fit.training.BagTraining
     seen: set[int] = set()
 
     class Watched(training):

@@ -75,8 +75,8 @@ class Plain(nn.Module):
     def forward(self, x):
         return torch.relu(self.conv(x)).mean((2, 3))
 ENCODERS["resnet18"] = Plain
-from sgcl_cli.cli.app import run
-sys.exit(run(sys.argv[1:]))
+from sgcl_cli.cli.app import main
+main()
 """
 
 

@@ -39,7 +39,7 @@ def test_too_few_patches_for_the_clusters() -> None:
     assert about_corpus(_objective(clusters=100, propagation=False)) == []
 
 
-def _said(changes: dict[str, Any] | None = None, epochs: int = 20, **settings: Any) -> list[str]:
+def _said(changes: dict[str, Any] | None = None, epochs: int = 10, **settings: Any) -> list[str]:
     """What is said of a sound epoch, the fifth of ``epochs``, with some of its means changed."""
     loss = {"self": 4.0, "spatial": 1.0, "inner": 0.0, "total": 5.0}
     sound = {"epoch": 5, "loss": loss, "spread": 0.6, "effective_rank_v": 40.0}
@@ -92,7 +92,7 @@ def test_a_self_term_at_chance() -> None:
 def test_positives_less_alike_than_negatives() -> None:
     (warning,) = _said({"positive_similarity": 0.39})
     assert warning.startswith("positives are less alike than negatives: in epoch 5 the mean cosine of v is 0.39 with")
-    assert "0.40 with semi-hard negatives" in warning and "--ramp-epochs" in warning
+    assert "0.40 with the negatives drawn" in warning and "--ramp-epochs" in warning
     assert _said({"positive_similarity": 0.4}) == []
     assert _said({"positive_similarity": 0.39}, weight_spatial=0.0) == []
 
@@ -105,6 +105,13 @@ def test_a_spatial_term_that_is_no_lower_than_if_all_were_one() -> None:
     assert _said({"spatial": 9.0}, as_released=True) == [] and _said({"spatial": 9.0}, weight_spatial=0.0) == []
 
 
+def test_easier_negatives_are_not_proposed_where_they_are_in_use() -> None:
+    (warning,) = _said({"positive_similarity": 0.39})
+    assert "--negative-law uniform" in warning
+    (warning,) = _said({"positive_similarity": 0.39}, negative_law="auto")
+    assert "--negative-law" not in warning and "fewer --negatives" in warning
+
+
 def test_terms_are_judged_when_the_ramp_is_over_or_training_is() -> None:
     bad = {"self": 9.0, "spatial": 9.0, "positive_similarity": 0.0, "effective_rank_v": 5.0}
     assert len(_said(bad)) == 4
@@ -112,3 +119,7 @@ def test_terms_are_judged_when_the_ramp_is_over_or_training_is() -> None:
     assert len(_said(bad, ramp_epochs=4.0)) == 4 and _said(bad, ramp_epochs=4.1) == []
     assert len(_said(bad, epochs=5, ramp_epochs=5.0)) == 4
     assert len(_said({**bad, "spread": 0.0}, epochs=100)) == 1
+
+
+def test_a_self_term_is_judged_from_half_way_on() -> None:
+    assert [len(_said({"self": 9.0}, epochs=epochs)) for epochs in (10, 11)] == [1, 0]

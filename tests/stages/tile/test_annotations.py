@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def config(out: Path, *slides: str, **settings: Any) -> TileConfig:
     return TileConfig.resolve({**given, "mpp": 1.0, "patch_size": 64, "coords_only": True, **settings})
 
 
-def square(left: float, top: float, right: float, bottom: float, name: str = "T") -> dict[str, Any]:
+def square(left: Any, top: Any, right: float, bottom: float, name: str = "T") -> dict[str, Any]:
     corners = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
     return {
         "type": "Feature",
@@ -159,7 +160,7 @@ def test_annotating_what_was_tiled_without_is_noticed(tmp_path):
         tile(config(tmp_path / "out", SLIDES[1], annotations=str(folder)), Silent())
 
 
-def test_bad_annotations_stop_before_work_starts(tmp_path):
+def test_annotations_of_no_use_stop_before_work_starts(tmp_path):
     folder = tmp_path / "marks"
     write(folder, SLIDES[1], square(0, 0, 10, 10)).write_text("{")
     with pytest.raises(LabelError, match="is not JSON"):
@@ -170,6 +171,90 @@ def test_bad_annotations_stop_before_work_starts(tmp_path):
     with pytest.raises(ConfigError, match="--mask-mpp says how annotations are read"):
         config(tmp_path / "out", mask_mpp=1.0)
     assert not (tmp_path / "out").exists()
+
+
+def stray(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "hint"),
+    [
+        (stray("{"), "is not JSON", "export it again"),
+        (stray(json.dumps(square("0", "0", 9, 9))), "has coordinates that are texts", "without quotes"),
+        (lambda path: path.with_suffix(".xml").touch(), "--annotations has 2 files for it", "remove all but one"),
+    ],
+)
+def test_a_stray_file_costs_its_slide_and_not_the_cohort(tmp_path, spoil, reason, hint):
+    folder = tmp_path / "marks"
+    write(folder, SLIDES[1], square(0, 0, 4000, 4000))
+    path = write(folder, SLIDES[0], square(0, 0, 4000, 4000))
+    good = path.read_bytes()
+    tile(config(tmp_path / "out", *SLIDES[:2], annotations=str(folder)), Silent())
+    made = (tmp_path / "out" / "patches" / "sample_aperio_025.h5").read_bytes()
+    spoil(path)
+    for out in ("new", "out"):
+        outcome = tile(config(tmp_path / out, *SLIDES[:2], annotations=str(folder)), Silent())
+        (failure,) = outcome.failures
+        assert failure.slide_id == "sample_aperio_025" and reason in failure.reason and hint in failure.hint
+        assert [row["labels"] for row in outcome.data["slides"]] == [{"T": outcome.data["patches"]}]
+    assert (tmp_path / "out" / "patches" / "sample_aperio_025.h5").read_bytes() == made
+    path.write_bytes(good)
+    path.with_suffix(".xml").unlink(missing_ok=True)
+    mended = tile(config(tmp_path / "out", *SLIDES[:2], annotations=str(folder)), Silent())
+    assert mended.data["skipped"] == 2 and not mended.failures
+
+
+def test_outlines_without_an_inside_and_points_off_the_slide_are_counted_and_passed_over(tmp_path):
+    folder, spots = tmp_path / "marks", tmp_path / "spots"
+    line = square(500, 500, 501, 500)
+    write(folder, SLIDES[1], square(0, 0, 4000, 4000), line, square(-90, -90, -9, -9), square(9000, 0, 9100, 50))
+    write(folder, SLIDES[0], square(0, 0, 4000, 4000))
+    reporter = Silent()
+    outcome = tile(config(tmp_path / "out", *SLIDES[:2], annotations=str(folder)), reporter)
+    assert all(sum(row["labels"].values()) == row["patches"] > 20 for row in outcome.data["slides"])
+    assert any(
+        "objects that do not count: 1 outlines that enclose nothing (first in sample_generic_050.geojson)" in warning
+        for warning in reporter.warnings
+    )
+    off = "2 objects of sample_generic_050.geojson lie off the slide and do not count"
+    assert any(off in warning for warning in reporter.warnings) and off in outcome.data["slides"][1]["remarks"]
+    spots.mkdir()
+    (spots / "sample_generic_050.csv").write_text("x,y,name,radius_px\n-139,800,b,100\n1000,600,a,100\n")
+    reporter = Silent()
+    outcome = tile(config(tmp_path / "points", SLIDES[1], annotations=str(spots)), reporter)
+    assert outcome.data["slides"][0]["labels"] == {"a": 1}
+    assert any("1 objects of sample_generic_050.csv lie off the slide" in warning for warning in reporter.warnings)
+    reporter = Silent()
+    tile(config(tmp_path / "roi", *SLIDES[:2], roi=str(folder), roi_mode="replace"), reporter)
+    assert any("--roi: objects that do not count: 1 outlines" in warning for warning in reporter.warnings)
+    assert any(off in warning for warning in reporter.warnings)
+
+
+def test_classes_that_look_alike_are_warned_of_with_both_spellings(tmp_path):
+    folder = tmp_path / "marks"
+    write(folder, SLIDES[0], square(0, 0, 4000, 4000, "Tumor"), square(0, 0, 9, 9, "Stroma "))
+    write(folder, SLIDES[1], square(0, 0, 4000, 4000, "tumor"), square(0, 0, 9, 9, "Stroma"))
+    reporter = Silent()
+    tile(config(tmp_path / "out", *SLIDES[:2], annotations=str(folder)), reporter)
+    assert {made.label_names for made in PatchIndex.open(tmp_path / "out").files} == {("Stroma", "Tumor", "tumor")}
+    said = "\n".join(reporter.warnings)
+    assert "are several classes: 'Tumor' (sample_aperio_025.geojson) and 'tumor' (sample_generic_050.geojson)" in said
+    assert "taken for one: 'Stroma' (sample_generic_050.geojson) and 'Stroma ' (sample_aperio_025.geojson)" in said
+
+
+def test_a_file_taken_by_the_beginning_of_its_name_is_named_with_its_slide(tmp_path):
+    folder = tmp_path / "marks"
+    write(folder, SLIDES[1], square(0, 0, 4000, 4000)).rename(folder / "sample_generic_050.1.geojson")
+    reporter = Silent()
+    tile(config(tmp_path / "out", SLIDES[1], annotations=str(folder)), reporter)
+    said = "files that are taken by the beginning of their names: sample_generic_050.1.geojson for slide sample_generic_050"
+    assert any(said in warning for warning in reporter.warnings)
+    (folder / "sample_generic_050.1.geojson").rename(folder / "sample_generic_050.marks.geojson")
+    write(folder, SLIDES[0], square(0, 0, 9, 9)).rename(folder / "sample_aperio_025.marks.geojson")
+    reporter = Silent()
+    tile(config(tmp_path / "all", *SLIDES[:2], annotations=str(folder)), reporter)
+    assert not any("beginning of their names" in warning for warning in reporter.warnings)
 
 
 def test_masks_and_their_size(tmp_path):

@@ -26,10 +26,11 @@ from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import ArtefactError, ConfigError, SlideError
 from sgcl_cli.progress import Silent
 from sgcl_cli.slide.open.discover import Entry
-from sgcl_cli.stages.tile import claims, tile
+from sgcl_cli.stages.tile import claims, tables, tile
 from sgcl_cli.stages.tile import run as stage
 from sgcl_cli.stages.tile.claims import lock_path
-from sgcl_cli.stages.tile.slide import Job, Row, tile_slide
+from sgcl_cli.stages.tile.job import Job, Row
+from sgcl_cli.stages.tile.slide import tile_slide
 
 SETTINGS = {"mpp": 2.0, "patch_size": 64}
 SIDE = 1024
@@ -712,9 +713,9 @@ def test_whoever_writes_the_tables_takes_in_all_who_wait(tmp_path, inline, monke
         if part.shard == (1, 2):
             tile(config(out, folder, shard="2/2"), Silent())
 
-    write_tables = stage._write_tables
+    write_tables = tables._write_tables
     monkeypatch.setattr(parts, "announce", announce_and_let_another_go_first)
-    monkeypatch.setattr(stage, "_write_tables", lambda *given: (written.append(given), write_tables(*given)))
+    monkeypatch.setattr(tables, "_write_tables", lambda *given: (written.append(given), write_tables(*given)))
     tile(config(tmp_path / "out", folder, shard="1/2"), Silent())
     assert len(written) == 1
     assert [row["slide_id"] for row in rows_of(tmp_path / "out" / "slides.csv")] == ["a", "b"]

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import openslide
+from numpy.typing import NDArray
 from PIL import Image
 
 from sgcl_cli.errors import SlideError
+from sgcl_cli.slide.open.backends.base import Library, translated
 
 EXTENSIONS = (".png", ".jpg", ".jpeg")
 MOST_PIXELS = 200_000_000  # decoded at once, of at most 4 bytes each
@@ -23,11 +26,38 @@ REMEDY = (
 )
 
 
-def open_image(path: Path) -> openslide.ImageSlide:
-    """A PNG or JPEG file, in OpenSlide's terms.
+class WholeImage:
+    """A PNG or JPEG file, decoded at once; a ``Backend`` with one level."""
 
-    :raises SlideError: damaged, too many pixels, more than 8 bits a sample, or colours that are not RGB or grey.
-    """
+    library: Library = "plain"
+
+    def __init__(self, path: Path) -> None:
+        """Decode ``path``.
+
+        :raises SlideError: damaged, too many pixels, more than 8 bits a sample, or colours that are not RGB or grey.
+        """
+        self._path = path
+        with translated(path):
+            self._handle = openslide.ImageSlide(_decoded(path))
+        self.size: tuple[int, int] = self._handle.dimensions
+        self.level_sizes: tuple[tuple[int, int], ...] = (self.size,)
+        self.downsamples: tuple[float, ...] = (1.0,)
+        self.properties: Mapping[str, str] = {}
+
+    def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """See ``Backend``."""
+        with translated(self._path):
+            return np.asarray(self._handle.read_region(location, level, size))
+
+    def cache(self, capacity: int) -> None:
+        """The whole image is in memory anyway."""
+
+    def close(self) -> None:
+        """See ``Backend``."""
+        self._handle.close()
+
+
+def _decoded(path: Path) -> Image.Image:
     with bounded():
         try:
             image = Image.open(path)
@@ -47,7 +77,7 @@ def open_image(path: Path) -> openslide.ImageSlide:
                 f"{path.name} cannot be read: {str(error).replace(str(path), path.name)}",
                 "the image is damaged; copy it again",
             ) from error
-    return openslide.ImageSlide(image)
+    return image
 
 
 def _check_supported(path: Path, image: Image.Image) -> None:

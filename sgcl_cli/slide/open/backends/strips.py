@@ -24,6 +24,7 @@ from PIL import Image
 
 from sgcl_cli.errors import SlideError
 from sgcl_cli.slide.open.backends import image as plain
+from sgcl_cli.slide.open.backends.base import Library, translated
 from sgcl_cli.slide.open.backends.image import REMEDY, bounded, unsupported
 from sgcl_cli.slide.open.levels import mismatch
 from sgcl_cli.slide.open.tiff import largest_page
@@ -90,10 +91,9 @@ class _Blocks:
 
 
 class PlainTiff:
-    """The largest image of a TIFF, in OpenSlide's terms, with the reduced copies that it flags as such.
+    """The largest image of a TIFF, with the reduced copies that it flags as such; a ``Backend``."""
 
-    :ivar dimensions: (width, height), pixels.
-    """
+    library: Library = "plain"
 
     def __init__(self, path: Path) -> None:
         """Read the directories.
@@ -107,29 +107,26 @@ class PlainTiff:
                 self._levels = _described(path, tiff)
         except _DAMAGED as error:
             raise SlideError(f"{path.name} cannot be read: {error}", "the file is damaged; copy it again") from error
-        self.dimensions = self._levels[0].size
+        self.size = self._levels[0].size
         self._decoded: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
         self._held = 0
-        self._descriptor = os.open(path, os.O_RDONLY)
+        with translated(path):
+            self._descriptor = os.open(path, os.O_RDONLY)
 
     @property
-    def level_dimensions(self) -> tuple[tuple[int, int], ...]:
+    def level_sizes(self) -> tuple[tuple[int, int], ...]:
         """(width, height) of each level."""
         return tuple(level.size for level in self._levels)
 
     @property
-    def level_downsamples(self) -> tuple[float, ...]:
+    def downsamples(self) -> tuple[float, ...]:
         """Level-0 pixels per pixel of each level, the mean of both sides'."""
-        (width, height), sizes = self.dimensions, self.level_dimensions
+        (width, height), sizes = self.size, self.level_sizes
         return (1.0, *((width / size[0] + height / size[1]) / 2 for size in sizes[1:]))
 
-    def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """A rectangle, uint8 (height, width, 4), RGBA; transparent outside the image.
-
-        :param location: (x, y) of its corner, level-0 pixels. :param size: (width, height), pixels of the level.
-        :raises SlideError: a block is damaged; others can still be read.
-        """
-        blocks, downsample = self._levels[level], self.level_downsamples[level]
+    def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """See ``Backend``."""
+        blocks, downsample = self._levels[level], self.downsamples[level]
         x, y = (round(place / downsample) for place in location)
         width, height = size
         pixels = np.zeros((height, width, 4), np.uint8)
@@ -151,8 +148,11 @@ class PlainTiff:
                     place[..., 3] = 255
         return pixels
 
+    def cache(self, capacity: int) -> None:
+        """What is kept is bounded already."""
+
     def close(self) -> None:
-        """Close the file."""
+        """See ``Backend``."""
         os.close(self._descriptor)
 
     def _block(self, level: int, number: int) -> NDArray[np.uint8]:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts.labels import Columns, LabelRow, Labels, read_labels
 from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
+from sgcl_cli.artefacts.spelling import lookalikes, spoken
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import LabelError
 from sgcl_cli.slide.annotations import files
 from sgcl_cli.slide.annotations.files import MaskReading
+from sgcl_cli.slide.annotations.find import Found, find
 from sgcl_cli.slide.annotations.outlines import Raster
 
 _NAMED = 5
@@ -36,8 +38,10 @@ class Masked:
         """The class of each pixel of a patch, int64 (size, size), -1 for none: that of the mask's pixel at its centre."""
         values = self.raster.values
         steps = self.file.sides / size
-        corner = self.file.coords[row]
-        across, down = ((corner[axis] + (np.arange(size) + 0.5) * steps[axis]).astype(np.int64) for axis in (0, 1))
+        corner = self.file.coords[row] - np.asarray(self.raster.corner)
+        across, down = (
+            np.floor(corner[axis] + (np.arange(size) + 0.5) * steps[axis]).astype(np.int64) for axis in (0, 1)
+        )
         inside = ((down >= 0) & (down < values.shape[0]))[:, None] & ((across >= 0) & (across < values.shape[1]))
         seen = values[np.clip(down, 0, values.shape[0] - 1)[:, None], np.clip(across, 0, values.shape[1] - 1)]
         truth = np.full((size, size), -1, dtype=np.int64)
@@ -82,7 +86,8 @@ def open_masks(config: EvaluateConfig, index: PatchIndex) -> Masks:
         ``--mask-values`` names; with ``--cv site`` a slide without site or a patient at two.
     """
     named = None if config.mask_values is None else files.parse_mask_values(config.mask_values)
-    paths, strangers = _found(config, index)
+    found = _found(config, index)
+    paths = found.files
     rasters, hashes, pixels = {}, [], dict[int, int]()
     for slide_id, path in sorted(paths.items()):
         content = files.read(path, MaskReading(None, named))
@@ -104,18 +109,21 @@ def open_masks(config: EvaluateConfig, index: PatchIndex) -> Masks:
         left_out="sites" if config.cv == "site" else "patients" if table and table.has_patients else "slides",
         uncounted={v: n / sum(pixels.values()) for v, n in sorted(pixels.items()) if v not in kinds},
         id=hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
-        warnings=tuple(_warnings(index, paths, strangers, kinds, pixels, table, lone)),
+        warnings=tuple(_warnings(index, found, kinds, pixels, table, lone)),
     )
     _check(masks, config)
     return masks
 
 
-def _found(config: EvaluateConfig, index: PatchIndex) -> tuple[dict[str, Path], list[str]]:
+def _found(config: EvaluateConfig, index: PatchIndex) -> Found:
     """The mask of each slide, and files of none; PNG files where there are any, since slides themselves may be TIFF."""
     assert config.dense is not None
     folder = Path(config.dense)
     png = folder.is_dir() and any(path.suffix.lower() == ".png" for path in folder.iterdir())
-    return files.find(folder, index.slide_ids, [], (".png",) if png else (".tif", ".tiff"))
+    found = find(folder, index.slide_ids, [], (".png",) if png else (".tif", ".tiff"))
+    for slide_id, names in found.doubled.items():
+        raise LabelError(f"{folder} has two files for slide {slide_id}: {' and '.join(names[:2])}", "remove one")
+    return found
 
 
 def _classes(kinds: Mapping[int, str], pixels: Mapping[int, int]) -> tuple[str, ...]:
@@ -146,13 +154,7 @@ def _matched(
         if file.slide_id not in rasters:
             continue
         values = rasters[file.slide_id]
-        height, width = values.shape
-        size = file.geometry.get("level0_width", width), file.geometry.get("level0_height", height)
-        if (width, height) != size:
-            raise LabelError(
-                f"{paths[file.slide_id].name} is {width} x {height} pixels, its slide {size[0]} x {size[1]}",
-                "give masks of the slides' full size",
-            )
+        corner = _corner(config, file, values.shape, paths[file.slide_id])
         if not len(file):
             lone.append(file.slide_id)
             continue
@@ -160,8 +162,29 @@ def _matched(
         patient = file.slide_id if row is None else row.patient_id
         group = patient if config.cv == "patient" else (row.site if row and row.site else "")
         own = {value: name for value, name in kinds.items() if (values == value).any()}
-        found.append(Masked(len(found), file, patient, group, Raster(values, (1.0, 1.0), own)))
+        found.append(Masked(len(found), file, patient, group, Raster(values, (1.0, 1.0), own, corner)))
     return tuple(found), lone
+
+
+def _corner(config: EvaluateConfig, file: PatchFile, shape: tuple[int, ...], path: Path) -> tuple[float, float]:
+    """Where a mask's top-left corner lies on its slide, level-0 pixels.
+
+    :param shape: (H, W) of the mask.
+    :raises LabelError: the mask is not as large as what it should cover.
+    """
+    height, width = shape
+    x, y, *scanned = file.source.get("bounds") or (0, 0, width, height)
+    whole = [file.geometry.get("level0_width", width), file.geometry.get("level0_height", height)]
+    in_part = config.mask_origin == "bounds" and file.source.get("bounds") is not None
+    size, other = (scanned, whole) if in_part else (whole, scanned)
+    if [width, height] != size:
+        what = "the scanned part of its slide" if in_part else "its slide"
+        hint = f"use --mask-origin {'slide' if in_part else 'bounds'}: it is as large as that"
+        raise LabelError(
+            f"{path.name} is {width} x {height} pixels, {what} {size[0]} x {size[1]}",
+            hint if [width, height] == other and file.source.get("bounds") else "give masks of the slides' full size",
+        )
+    return (x, y) if in_part else (0, 0)
 
 
 def _check(masks: Masks, config: EvaluateConfig) -> None:
@@ -184,24 +207,24 @@ def _check(masks: Masks, config: EvaluateConfig) -> None:
 
 def _warnings(
     index: PatchIndex,
-    paths: Mapping[str, Path],
-    strangers: Sequence[str],
+    found: Found,
     kinds: Mapping[int, str],
     pixels: Mapping[int, int],
     table: Labels | None,
     lone: Sequence[str],
 ) -> list[str]:
     absent = [f"{value}={name}" for value, name in kinds.items() if value not in pixels]
-    bare = sorted(set(index.slide_ids) - set(paths))
-    unlisted = [] if table is None else sorted(set(paths) - set(table.by_slide()))
+    bare = sorted(set(index.slide_ids) - set(found.files))
+    unlisted = [] if table is None else sorted(set(found.files) - set(table.by_slide()))
     said = {
-        "masks are of no slide with patches": strangers,
+        "masks are of no slide with patches": found.strangers,
         "slides have no mask and are left out": bare,
         "slides with a mask have no patches": lone,
         "values of --mask-values are in no mask": absent,
         f"slides with a mask are not in {table.path.name if table else ''}, each counts as a patient of its own": unlisted,
     }
-    return [f"{len(names)} {what}: {_listed(names)}" for what, names in said.items() if names]
+    alike = [f"classes differ only in case or blanks: {spoken(group)}" for group in lookalikes(kinds.values())]
+    return [*(f"{len(names)} {what}: {_listed(names)}" for what, names in said.items() if names), *alike]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ _BATCH = 16
 
 
 @dataclass(frozen=True)
-class Work:
+class DenseWork:
     """What is needed to look at slides' pixels by one encoder."""
 
     config: EvaluateConfig
@@ -91,7 +91,7 @@ def evaluate_dense(config: EvaluateConfig, reporter: Reporter) -> Outcome:
     for key, one in {"head": opened, "random": random}.items():
         if one is not None:
             network = maps.FeatureMaps(one.readout, one.card, running)
-            found[key] = _heads(Work(config, index, masks, network, one.card.name), parts, reporter)
+            found[key] = _heads(DenseWork(config, index, masks, network, one.card.name), parts, reporter)
     identity = store.artefact_id(FORMAT, config.affecting(), [f"{name}={value}" for name, value in ids.items()])
     content = {"format": FORMAT, "id": identity, **content_of(config, masks, opened.card, len(parts), found)}
     outcome = write(config, masks, content, warnings)
@@ -138,7 +138,7 @@ def _planned(out: Path, masks: Masks, folds: int, warnings: list[str]) -> Outcom
     return Outcome("evaluate", out, headline, len(masks.slides), warnings=warnings, data={"plan": plan})
 
 
-def _batches(work: Work, slide: Masked) -> Iterator[tuple[Any, NDArray[np.int64], NDArray[np.int64]]]:
+def _batches(work: DenseWork, slide: Masked) -> Iterator[tuple[Any, NDArray[np.int64], NDArray[np.int64]]]:
     """Feature maps (B, D, h, w) of a slide's patches with their truth (B, size, size) and their rows."""
     position = work.index.files.index(slide.file)
     start, count = int(work.index.starts[position]), len(slide.file)
@@ -151,7 +151,7 @@ def _batches(work: Work, slide: Masked) -> Iterator[tuple[Any, NDArray[np.int64]
             yield work.network(batch.patches), truth, rows
 
 
-def _samples(work: Work, reporter: Reporter) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
+def _samples(work: DenseWork, reporter: Reporter) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
     """Of each slide the features (n, D) and classes (n,) of about --dense-pixels labelled pixels, at least one a patch."""
     size = work.index.patch_size
     found = []
@@ -173,7 +173,7 @@ def _samples(work: Work, reporter: Reporter) -> tuple[list[NDArray[np.float32]],
     return [rows for rows, _ in found], [labels for _, labels in found]
 
 
-def _heads(work: Work, parts: Sequence[NDArray[np.int64]], reporter: Reporter) -> Heads:
+def _heads(work: DenseWork, parts: Sequence[NDArray[np.int64]], reporter: Reporter) -> Heads:
     """Pixels by truth and prediction of each slide, from the head that did not see its group, and of the commonest class."""
     slides, classes = work.masks.slides, len(work.masks.classes)
     rows, labels = _samples(work, reporter)

@@ -169,7 +169,7 @@ def test_strips_are_decoded_once_and_kept_within_bounds(tmp_path, monkeypatch):
         assert sorted(decoded) == list(range(12))
         monkeypatch.setattr(strips, "_KEPT", 3 * 16 * WIDTH * 3)
         slide.region((0, 0), (WIDTH, HEIGHT), (WIDTH, HEIGHT))
-        assert len(slide._source._decoded) == 3 and slide._source._held <= strips._KEPT
+        assert len(slide._backend._decoded) == 3 and slide._backend._held <= strips._KEPT
 
 
 def test_uncompressed_images_may_be_of_any_size(tmp_path):
@@ -190,7 +190,7 @@ def test_uncompressed_images_may_be_of_any_size(tmp_path):
         stream.write(bytes([10, 20, 30]))
     with Slide(path, given_mpp=0.25) as slide:
         corner = slide.region((width - 100, height - 100), (100, 100), (100, 100))
-        assert slide.size == (width, height) and len(slide._source._levels[0].places) == 469
+        assert slide.size == (width, height) and len(slide._backend._levels[0].places) == 469
     assert corner[95, 93].tolist() == [10, 20, 30] and corner.sum() == 60
 
 

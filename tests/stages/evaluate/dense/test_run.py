@@ -26,8 +26,11 @@ SIDE = 64
 FAST = {"threads": 1, "device": "cpu", "dense_layer": "layer1", "dense_pixels": 400}
 
 
-def write_slide(folder: Path, slide_id: str, boundary: int) -> None:
-    """Two patches side by side, dark left of the boundary, with a mask: 1 dark, 2 bright, 9 a strip of neither."""
+def write_slide(folder: Path, slide_id: str, boundary: int, at: tuple[int, int] | None = None) -> None:
+    """Two patches side by side, dark left of the boundary, with a mask: 1 dark, 2 bright, 9 a strip of neither.
+
+    :param at: the corner of the scanned part, which is all that the mask covers; None where all is scanned.
+    """
     size = (2 * SIDE, SIDE)
     mask = np.full((SIDE, 2 * SIDE), 2, np.uint8)
     mask[:, :boundary] = 1
@@ -41,16 +44,20 @@ def write_slide(folder: Path, slide_id: str, boundary: int) -> None:
             patch = np.ascontiguousarray(image[y : y + SIDE, x : x + SIDE].astype(np.uint8))
             writer.append(simplejpeg.encode_jpeg(patch, quality=95))
         writer.finish(
-            coords=corners.astype(np.int64),
+            coords=corners.astype(np.int64) + (at or (0, 0)),
             grid=(corners // SIDE).astype(np.int32),
             tissue=np.ones(2, np.float32),
             attributes={
                 "id": f"id {slide_id}",
                 "slide_id": slide_id,
                 "config": {"mpp": 1.0, "patch_size": SIDE, "overlap": 0},
-                "source": {"identity": slide_id},
+                "source": {"identity": slide_id, "bounds": None if at is None else [*at, *size]},
             },
-            coords_attributes={"patch_size_level0": SIDE, "level0_width": size[0], "level0_height": size[1]},
+            coords_attributes={
+                "patch_size_level0": SIDE,
+                "level0_width": size[0] if at is None else 1000,
+                "level0_height": size[1] if at is None else 900,
+            },
             pixels=True,
         )
     (folder / "masks").mkdir(exist_ok=True)
@@ -224,6 +231,36 @@ def test_what_cannot_be_done_is_refused(data: Path, tmp_path: Path) -> None:
         settings(data, tmp_path / "out", features="f")
     with pytest.raises(ConfigError, match="--splits does not go with --dense"):
         settings(data, tmp_path / "out", splits="s.csv")
+
+
+def test_masks_of_the_scanned_part_count_from_its_corner(tmp_path: Path) -> None:
+    for slide_id, at in (("a", (300, 211)), ("b", None)):
+        write_slide(tmp_path, slide_id, 40, at)
+    with pytest.raises(
+        LabelError, match=r"a.mask.png is 128 x 64 pixels, its slide 1000 x 900 \(use --mask-origin bounds"
+    ):
+        masks_of(tmp_path, tmp_path)
+    masks = masks_of(tmp_path, tmp_path, mask_origin="bounds")
+    for row in (0, 1):
+        part, whole = (slide.truth(row, SIDE, masks.classes) for slide in masks.slides)
+        assert (part == whole).all() and set(np.unique(part)) == ({-1, 0, 1} if row == 0 else {-1, 0})
+    cv2.imwrite(str(tmp_path / "masks/a.mask.png"), np.ones((900, 1000), np.uint8))
+    with pytest.raises(LabelError, match=r"the scanned part of its slide 128 x 64 \(use --mask-origin slide"):
+        masks_of(tmp_path, tmp_path, mask_origin="bounds")
+    cv2.imwrite(str(tmp_path / "masks/a.mask.png"), np.ones((64, 64), np.uint8))
+    with pytest.raises(LabelError, match=r"its slide 1000 x 900 \(give masks of the slides' full size"):
+        masks_of(tmp_path, tmp_path)
+
+
+def test_classes_that_look_alike_and_two_masks_of_a_slide_are_told(data: Path, tmp_path: Path) -> None:
+    masks = masks_of(data, tmp_path, mask_values="1=Tumour,2=tumour,9=other")
+    assert "classes differ only in case or blanks: 'Tumour' and 'tumour'" in masks.warnings
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for name in ("a.png", "a_mask.png"):
+        (folder / name).write_bytes((data / "masks/a.mask.png").read_bytes())
+    with pytest.raises(LabelError, match=r"two files for slide a: a.png and a_mask.png"):
+        masks_of(data, tmp_path, dense=str(folder))
 
 
 def test_masks_that_cannot_be_used_are_refused(data: Path, tmp_path: Path) -> None:

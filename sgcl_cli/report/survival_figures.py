@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.report.drawing import ACCENT, LINE, MUTED, Drawn, colour, sheet, short
+from sgcl_cli.report.drawing import ACCENT, LINE, MUTED, DrawnFigure, colour, sheet, short
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Survival:
+class SurvivalCurve:
     """The Kaplan-Meier curve of a group: distinct event times (T,), survival from each on with its interval (NaN where
     undefined), and every row's follow-up time (n,), from which the numbers at risk are counted."""
 
@@ -26,7 +26,9 @@ class Survival:
     followed: Floats
 
 
-def kaplan_meier(title: str, groups: Sequence[Survival], *, p: float | None = None, unit: str = "time") -> Drawn:
+def kaplan_meier(
+    title: str, groups: Sequence[SurvivalCurve], *, p: float | None = None, unit: str = "time"
+) -> DrawnFigure:
     """Survival curves with their intervals, censored rows as ticks, and below them how many are still at risk.
 
     :param p: of the log-rank test, where there is one.
@@ -58,7 +60,7 @@ def kaplan_meier(title: str, groups: Sequence[Survival], *, p: float | None = No
     return made.drawn
 
 
-def measured(title: str, truth: Floats, value: Floats, *, name: str = "measured") -> Drawn:
+def measured(title: str, truth: Floats, value: Floats, *, name: str = "measured") -> DrawnFigure:
     """Predicted against measured values; on the dashed line they agree."""
     with sheet(title) as made:
         ends = [float(min(truth.min(), value.min())), float(max(truth.max(), value.max()))]

@@ -1,4 +1,4 @@
-"""Threads that share out the work on one slide: decoding and encoding in C libraries, which let other threads run meanwhile."""
+"""Threads that share the work on one slide: decoding and encoding in C libraries, which release the GIL."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def _one() -> int:
     return 1
 
 
-class Crew:
-    """The calling thread and as many more as it may have at the moment; a context manager.
+class Threads:
+    """The calling thread and as many more as it may use at the moment; a context manager.
 
     :param size: how many threads may work now, the caller included; asked before each piece of work.
     """
@@ -66,7 +66,7 @@ class Crew:
         self.close()
 
 
-ALONE = Crew()
+ALONE = Threads()
 
 
 def _take(waiting: Iterator[int], function: Callable[[Given], Made], items: Sequence[Given], made: list[Made]) -> None:

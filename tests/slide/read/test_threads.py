@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from sgcl_cli.slide.read.crew import ALONE, Crew
+from sgcl_cli.slide.read.threads import ALONE, Threads
 
 
 def test_results_come_in_order_and_each_item_is_done_once():
@@ -16,8 +16,8 @@ def test_results_come_in_order_and_each_item_is_done_once():
         done.append(number)
         return number**2
 
-    with Crew(lambda: 3) as crew:
-        assert crew.map(square, range(50)) == [number**2 for number in range(50)]
+    with Threads(lambda: 3) as threads:
+        assert threads.map(square, range(50)) == [number**2 for number in range(50)]
     assert sorted(done) == list(range(50))
 
 
@@ -35,13 +35,13 @@ def test_no_more_threads_work_than_allowed_at_the_moment():
             working -= 1
         return threading.get_ident()
 
-    with Crew(lambda: allowed) as crew:
-        assert threading.get_ident() in crew.map(work, range(30))
+    with Threads(lambda: allowed) as threads:
+        assert threading.get_ident() in threads.map(work, range(30))
         assert most == 3
         allowed, most = 1, 0
-        assert set(crew.map(work, range(5))) == {threading.get_ident()} and most == 1
+        assert set(threads.map(work, range(5))) == {threading.get_ident()} and most == 1
         allowed = 5
-        crew.map(work, range(30))
+        threads.map(work, range(30))
         assert most == 5
 
 
@@ -55,8 +55,8 @@ def test_a_failure_stops_the_work_and_is_raised(size):
         if number == 3:
             raise ValueError("three")
 
-    with Crew(lambda: size) as crew, pytest.raises(ValueError, match="three"):
-        crew.map(fail, range(1000))
+    with Threads(lambda: size) as threads, pytest.raises(ValueError, match="three"):
+        threads.map(fail, range(1000))
     assert len(begun) < 20
 
 

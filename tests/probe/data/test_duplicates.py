@@ -6,7 +6,7 @@ import numpy as np
 
 from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.probe.data.audit import Audit
-from sgcl_cli.probe.data.twins import audit_twins
+from sgcl_cli.probe.data.duplicates import audit_duplicates
 
 
 def slide(name: str, patient: str, features: np.ndarray) -> tuple[str, str, FeatureFile]:
@@ -17,7 +17,7 @@ def found(*extra: tuple[str, str, FeatureFile]) -> list[tuple[str, str]]:
     rng = np.random.default_rng(0)
     others = [slide(f"s{n}", f"p{n}", rng.normal(size=(20, 8)) + rng.normal(size=8)) for n in range(6)]
     audit = Audit()
-    audit_twins([*others, *extra], audit)
+    audit_duplicates([*others, *extra], audit)
     return [(finding.level, finding.message) for finding in audit.findings]
 
 

@@ -1,4 +1,4 @@
-"""The same slide under two names: it would stand on both sides of a split."""
+"""Duplicate slides: the same slide under two names would be on both sides of a split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BLOCK = 512
 Slide = tuple[str, str, FeatureFile]
 
 
-def audit_twins(slides: Sequence[Slide], audit: Audit) -> None:
+def audit_duplicates(slides: Sequence[Slide], audit: Audit) -> None:
     """Find slides of one identity, of equal features, and of nearly equal ones.
 
     The same slide for two patients is an error, for one patient a warning; nearly equal features (their means lie

@@ -1,0 +1,29 @@
+"""Names in a cohort that are spelled in two ways: each spelling counts as a class, a patient or a site of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sgcl_cli.artefacts.spelling import lookalikes, spoken
+from sgcl_cli.probe.data.audit import Audit
+
+_SHOWN = 3
+_HARM = {
+    "classes": "they count as different classes",
+    "patients": "they count as different patients, who may stand on both sides of a division",
+    "sites": "they count as different sites",
+}
+
+
+def audit_spelling(what: str, names: Iterable[str], audit: Audit) -> None:
+    """Warn of names that differ only in case or blanks, with all their spellings.
+
+    :param what: classes, patients or sites.
+    """
+    groups = lookalikes(names)
+    if groups:
+        more = f"; and {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else ""
+        shown = "; ".join(spoken(group) for group in groups[:_SHOWN])
+        audit.warn(
+            "spelling", f"{what} that differ only in case or blanks: {shown}{more}; {_HARM[what]}, spell them alike"
+        )

@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from sgcl_cli.artefacts.spelling import lookalikes, spoken
+
+
+def test_names_that_differ_only_in_case_blanks_or_encoding_are_grouped():
+    names = ["Tumor", "tumor", "Tumor ", "stroma", "B  cell", "b cell", "tumour", "tum\u00f6r", "tumo\u0308r"]
+    assert lookalikes(names) == [("B  cell", "b cell"), ("Tumor", "Tumor ", "tumor"), ("tumo\u0308r", "tum\u00f6r")]
+    assert lookalikes(["a", "a", "b", "B1"]) == lookalikes([]) == []
+
+
+def test_blanks_show():
+    assert spoken(("Tumor", "Tumor ")) == "'Tumor' and 'Tumor '"
