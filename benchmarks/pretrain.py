@@ -47,7 +47,7 @@ from sgcl_cli.progress import Silent
 from sgcl_cli.stages.encoders import open_start
 from sgcl_cli.stages.pretrain.experiment import first_state, plan
 from sgcl_cli.stages.pretrain.step import encoder_step, objective_step
-from sgcl_cli.stages.pretrain.training import Training
+from sgcl_cli.stages.pretrain.training import Pretraining
 from sgcl_cli.stages.pretrain.warnings import Warnings
 
 SIDE = 256
@@ -89,14 +89,14 @@ def corpus(folder: Path, patches: int, side: int = SIDE) -> Path:
 
 
 @contextmanager
-def training_over(config: PretrainConfig, index: PatchIndex) -> Iterator[Training]:
+def training_over(config: PretrainConfig, index: PatchIndex) -> Iterator[Pretraining]:
     runtime = engine.start(config.device, config.precision, config.threads)
     start, reporter = open_start(config.encoder, config.init), Silent()
     warnings = Warnings(reporter)
     experiment = plan(config, index, start, run_id="benchmark", runtime=runtime, ranks=Ranks(), warnings=warnings)
     with experiment.loader() as loader:
         state = first_state(experiment, reporter)
-        training = Training(experiment, state, loader, reporter=reporter, warnings=warnings)
+        training = Pretraining(experiment, state, loader, reporter=reporter, warnings=warnings)
         training.connect()
         yield training
 
@@ -117,7 +117,7 @@ def loop(config: PretrainConfig, index: PatchIndex, steps: int) -> None:
         looped(training, steps)
 
 
-def looped(training: Training, steps: int) -> None:
+def looped(training: Pretraining, steps: int) -> None:
     experiment, runtime = training.experiment, training.experiment.runtime
     config, index = experiment.config, experiment.index
     loops, ceilings = [], []
@@ -157,7 +157,7 @@ def looped(training: Training, steps: int) -> None:
     pieces(training)
 
 
-def pieces(training: Training) -> None:
+def pieces(training: Pretraining) -> None:
     experiment, step, found = training.experiment, training.step, training.found
     runtime, batch = experiment.runtime, found.fed.batch
     patches = batch.patches.to(runtime.device)

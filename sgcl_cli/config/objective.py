@@ -7,7 +7,7 @@ from typing import Literal
 
 from sgcl_cli.config.base import Options, option
 
-Base = Literal["npid", "moco"]
+BaseName = Literal["npid", "moco"]
 Agreement = Literal["all", "any"]
 NegativeLaw = Literal["auto", "beta", "hardest", "uniform"]
 Ranking = Literal["h", "v"]
@@ -18,7 +18,7 @@ BankDtype = Literal["float32", "bfloat16"]
 class ObjectiveOptions(Options):
     """The objective as given: what is None follows from the number of patches (``sgcl_cli.method.resolve``)."""
 
-    base: Base = option(
+    base: BaseName = option(
         "npid", "Where the self term's keys come from: the bank, or a momentum encoder and a queue.", panel="Objective"
     )
     queue: int | None = option(

@@ -36,7 +36,7 @@ class Embedded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Inputs:
+class WantedViews:
     """What an objective is computed from, besides the global view of each patch.
 
     corners: whether the four quarters are embedded.    second: whether a second global view is.
@@ -140,7 +140,7 @@ class Objective(ABC):
 
     @classmethod
     @abstractmethod
-    def inputs(cls, settings: Settings) -> Inputs:
+    def wanted_views(cls, settings: Settings) -> WantedViews:
         """What it is computed from."""
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sgcl_cli.config.objective import Agreement, BankDtype, Base, NegativeLaw, Ranking
+from sgcl_cli.config.objective import Agreement, BankDtype, BaseName, NegativeLaw, Ranking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Settings:
     auxiliary anchors.    as_released: the three departures of the published code that can be switched on.
     """
 
-    base: Base
+    base: BaseName
     temperature: float
     spatial_temperature: float
     radius: float

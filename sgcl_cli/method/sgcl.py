@@ -25,7 +25,7 @@ from sgcl_cli.method.clusters import Clusters
 from sgcl_cli.method.instance import instance_loss
 from sgcl_cli.method.losses import contrast, ramp, released_contrast
 from sgcl_cli.method.negatives import CORNERS, Draws, Sampler
-from sgcl_cli.method.objective import Embedded, Inputs, Losses, Objective, Term
+from sgcl_cli.method.objective import Embedded, Losses, Objective, Term, WantedViews
 from sgcl_cli.method.positives import Neighbourhood
 from sgcl_cli.method.settings import Settings
 
@@ -105,10 +105,10 @@ class SGCL(Objective):
         self._corner_start_4K = start_4[:, None].expand(-1, settings.corner_negatives).reshape(-1)
 
     @classmethod
-    def inputs(cls, settings: Settings) -> Inputs:
+    def wanted_views(cls, settings: Settings) -> WantedViews:
         """The quarters for the inner term, and what the base needs."""
         base = BASES[settings.base]
-        return Inputs(settings.inner, base.second, settings.key_momentum if base.followed else None)
+        return WantedViews(settings.inner, base.second, settings.key_momentum if base.followed else None)
 
     @classmethod
     def bytes_needed(cls, settings: Settings, n: int, *, dim: int = 128, hidden_dim: int = 512) -> int:

@@ -18,7 +18,7 @@ from sgcl_cli.engine.loader import Failed, Loader
 from sgcl_cli.engine.ranks import joint_refit
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.stages.pretrain.step import encoder_step, objective_step
-from sgcl_cli.stages.pretrain.training import Training
+from sgcl_cli.stages.pretrain.training import Pretraining
 
 _STEPS = 2
 _MORE = 5  # steps, where they are cheap
@@ -60,7 +60,7 @@ class Cost:
         return max(("data", "host"), key=pieces.__getitem__)
 
 
-def try_out(training: Training) -> Outcome:
+def try_out(training: Pretraining) -> Outcome:
     """Two steps of a training that was just built, and five more where they are cheap; then its pieces one by one."""
     experiment, objective = training.experiment, training.state.objective
     clustering = 0.0
@@ -95,7 +95,7 @@ def try_out(training: Training) -> Outcome:
     return Outcome("pretrain", experiment.out, headline, warnings=training.warnings.said, data=data)
 
 
-def measure(training: Training) -> Cost:
+def measure(training: Pretraining) -> Cost:
     """What a step costs. The weights and banks of the training change; all ranks do the same."""
     experiment, runtime = training.experiment, training.experiment.runtime
     marks = [time.perf_counter()]

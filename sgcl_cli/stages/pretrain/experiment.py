@@ -21,7 +21,7 @@ from sgcl_cli.engine.ranks import Ranks, synchronised
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import Views, ViewSettings, make_views
 from sgcl_cli.errors import TrainingError
-from sgcl_cli.method.objective import Inputs, Objective
+from sgcl_cli.method.objective import Objective, WantedViews
 from sgcl_cli.method.objectives import OBJECTIVES
 from sgcl_cli.method.resolve import resolve
 from sgcl_cli.method.settings import Settings
@@ -49,14 +49,14 @@ class Experiment:
     views: ViewSettings
 
     @property
-    def objective(self) -> type[Objective]:
+    def objective_class(self) -> type[Objective]:
         """The kind of the objective."""
         return OBJECTIVES[self.config.base]
 
     @property
-    def inputs(self) -> Inputs:
+    def wanted_views(self) -> WantedViews:
         """What the objective is computed from."""
-        return self.objective.inputs(self.settings)
+        return self.objective_class.wanted_views(self.settings)
 
     @property
     def out(self) -> Path:
@@ -103,8 +103,8 @@ class Experiment:
             settings=self.views,
             seed=self.config.seed,
             epoch=epoch,
-            corners=self.inputs.corners,
-            second=self.inputs.second,
+            corners=self.wanted_views.corners,
+            second=self.wanted_views.second,
         )
 
     def loader(self) -> Loader:
@@ -150,8 +150,8 @@ def first_state(experiment: Experiment, reporter: Reporter) -> State:
 
     :raises TrainingError: banks and lists do not fit into memory.
     """
-    config, runtime, inputs = experiment.config, experiment.runtime, experiment.inputs
-    sides = (experiment.views.view, experiment.views.corner) if inputs.corners else (experiment.views.view,)
+    config, runtime, wanted = experiment.config, experiment.runtime, experiment.wanted_views
+    sides = (experiment.views.view, experiment.views.corner) if wanted.corners else (experiment.views.view,)
     with engine.seeded(config.seed):
         encoder, width, fitted = build_start(experiment.start, sides)
         projector = Projector(width, config.projection)
@@ -161,7 +161,7 @@ def first_state(experiment: Experiment, reporter: Reporter) -> State:
     if config.sync_bn:
         synchronised(networks, experiment.ranks, runtime)
     _check_memory(experiment, width, reporter)
-    objective = experiment.objective(
+    objective = experiment.objective_class(
         experiment.settings,
         torch.from_numpy(experiment.index.slide_of),
         torch.from_numpy(experiment.index.cells),
@@ -178,7 +178,7 @@ def first_state(experiment: Experiment, reporter: Reporter) -> State:
         weight_decay=config.weight_decay,
         fused=runtime.on_cuda,
     )
-    return State(networks, None if inputs.key_momentum is None else KeyNetworks(networks), objective, optimiser)
+    return State(networks, None if wanted.key_momentum is None else KeyNetworks(networks), objective, optimiser)
 
 
 def _check_memory(experiment: Experiment, hidden_dim: int, reporter: Reporter) -> None:
@@ -187,7 +187,7 @@ def _check_memory(experiment: Experiment, hidden_dim: int, reporter: Reporter) -
 
     def needed(patches: int) -> int:
         sizes = {"dim": experiment.config.projection, "hidden_dim": hidden_dim}
-        return experiment.objective.bytes_needed(experiment.settings, patches, **sizes)
+        return experiment.objective_class.bytes_needed(experiment.settings, patches, **sizes)
 
     free = engine.free_bytes(runtime)
     copies = 1 if runtime.on_cuda else experiment.ranks.local_count

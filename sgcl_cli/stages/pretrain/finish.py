@@ -12,10 +12,10 @@ from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.artefacts.results import Outcome, RunRecord
 from sgcl_cli.stages.pretrain.pictures import picture_curves, picture_neighbours
 from sgcl_cli.stages.pretrain.probe import Probe
-from sgcl_cli.stages.pretrain.training import Training
+from sgcl_cli.stages.pretrain.training import Pretraining
 
 
-def close(training: Training, record: RunRecord, *, seconds: float) -> Outcome:
+def close(training: Pretraining, record: RunRecord, *, seconds: float) -> Outcome:
     """Export the encoder, draw how it went, list the slides, write run.json.
 
     :param seconds: of training.

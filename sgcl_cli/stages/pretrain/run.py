@@ -20,7 +20,7 @@ from sgcl_cli.stages.pretrain.experiment import first_state, plan
 from sgcl_cli.stages.pretrain.finish import close, headline
 from sgcl_cli.stages.pretrain.pictures import picture_views
 from sgcl_cli.stages.pretrain.state import epochs_kept
-from sgcl_cli.stages.pretrain.training import Training
+from sgcl_cli.stages.pretrain.training import Pretraining
 from sgcl_cli.stages.pretrain.warnings import Warnings
 
 FORMAT = "sgcl.pretrain/1"
@@ -78,7 +78,7 @@ def _pretrain(config: PretrainConfig, reporter: Reporter, ranks: Ranks) -> Outco
             experiment = plan(config, index, start, run_id=run_id, runtime=runtime, ranks=ranks, warnings=warnings)
             loader = opened.enter_context(experiment.loader())
             state = first_state(experiment, reporter)
-            training = Training(experiment, state, loader, reporter=reporter, warnings=warnings)
+            training = Pretraining(experiment, state, loader, reporter=reporter, warnings=warnings)
             if not config.dry_run:
                 training.resume()
         _same_everywhere(ranks, state.position, f"the processes do not see the same checkpoint in {out}")
@@ -86,7 +86,7 @@ def _pretrain(config: PretrainConfig, reporter: Reporter, ranks: Ranks) -> Outco
         if config.dry_run:
             return replace(try_out(training), told=not ranks.first)
         if ranks.first:
-            corners = experiment.inputs.corners
+            corners = experiment.wanted_views.corners
             warnings.say(picture_views(index, experiment.views, out, seed=config.seed, corners=corners))
         seconds = training.train()
     with ranks.together():

@@ -20,7 +20,7 @@ from sgcl_cli.stages.pretrain.state import State
 
 
 @dataclass(frozen=True)
-class Found:
+class StepResult:
     """What a step found of a batch.
 
     losses: of this rank's share.    total: this rank's, with gradient; its mean over the ranks is that of the joined batch.
@@ -66,7 +66,7 @@ class Step:
             return self.networks(views.whole, views.corners), self.state.keys.keys_of(views)
         return self.networks(views.whole, views.corners, views.second), None
 
-    def __call__(self, fed: Fed, position: Position) -> Found:
+    def __call__(self, fed: Fed, position: Position) -> StepResult:
         """The losses of a batch from the state as it is."""
         began = _host_time()
         query, key = self.embed(fed.views)
@@ -78,11 +78,11 @@ class Step:
             step=position.step,
         )
         total = joint_total(losses, self.experiment.ranks)
-        return Found(fed, losses, total, (query if key is None else key).detached(), began)
+        return StepResult(fed, losses, total, (query if key is None else key).detached(), began)
 
-    def commit(self, found: Found) -> None:
+    def commit(self, found: StepResult) -> None:
         """After the optimiser's step: remember the batch, and let the key networks follow."""
-        state, momentum = self.state, self.experiment.inputs.key_momentum
+        state, momentum = self.state, self.experiment.wanted_views.key_momentum
         joint_commit(state.objective, self.experiment.ranks, found.fed.index, found.new)
         if state.keys is not None and momentum is not None:
             state.keys.follow(state.networks, momentum)
@@ -95,7 +95,7 @@ class Step:
         joint_commit(self.state.objective, self.experiment.ranks, fed.index, new, momentum=1.0)
 
 
-def encoder_step(step: Step, found: Found) -> None:
+def encoder_step(step: Step, found: StepResult) -> None:
     """Forward, backward and the optimiser's step on the views of a batch; the learning rate is 0."""
     state = step.state
     query, _ = step.embed(found.fed.views)
@@ -109,7 +109,7 @@ def encoder_step(step: Step, found: Found) -> None:
     state.optimiser.step()
 
 
-def objective_step(step: Step, found: Found) -> None:
+def objective_step(step: Step, found: StepResult) -> None:
     """The losses of the embeddings of a batch, their gradient, and what the objective remembers of them."""
     objective, new, index = step.state.objective, found.new, found.fed.index
     v, corners, second = (

@@ -26,13 +26,13 @@ from sgcl_cli.stages.pretrain.log import MetricsLog, Tally
 from sgcl_cli.stages.pretrain.monitor import Watch, bank_health
 from sgcl_cli.stages.pretrain.probe import Probe
 from sgcl_cli.stages.pretrain.state import Checkpoints, State
-from sgcl_cli.stages.pretrain.step import Found, Step
+from sgcl_cli.stages.pretrain.step import Step, StepResult
 from sgcl_cli.stages.pretrain.warnings import Warnings, about_corpus, about_epoch
 
 _LAUNCHER_REPEATS = 2.0  # seconds
 
 
-class Training:
+class Pretraining:
     """Takes the state of an experiment from step to step, and writes down how it goes.
 
     ``found``: what the last step found.
@@ -40,7 +40,7 @@ class Training:
     :param loader: of the experiment; it was started before the state was made.
     """
 
-    found: Found
+    found: StepResult
 
     def __init__(
         self, experiment: Experiment, state: State, loader: Loader, *, reporter: Reporter, warnings: Warnings
@@ -177,7 +177,7 @@ class Training:
         )
         return {"probe": score}
 
-    # Training, checkpoints.
+    # Pretraining, checkpoints.
 
     def resume(self) -> None:
         """Go on from last.pt, where there is one.

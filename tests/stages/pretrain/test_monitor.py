@@ -24,7 +24,7 @@ from sgcl_cli.report.board import scalars
 from sgcl_cli.stages.pretrain import pretrain
 from sgcl_cli.stages.pretrain.log import MetricsLog, Tally
 from sgcl_cli.stages.pretrain.monitor import Watch
-from sgcl_cli.stages.pretrain.training import Training
+from sgcl_cli.stages.pretrain.training import Pretraining
 
 Make = Callable[..., Path]
 
@@ -128,14 +128,14 @@ def test_what_an_interrupted_part_of_a_run_said_is_in_run_json(
 ) -> None:
     """A self term that never moves is said once, of the first epoch, though the process that saw it is gone."""
     config = replace(config, ramp_epochs=0.0, lr=1e-9, bank_start="random")
-    stepped = Training.stepped
+    stepped = Pretraining.stepped
 
-    def interrupted(self: Training, batch: object, position: Position) -> None:
+    def interrupted(self: Pretraining, batch: object, position: Position) -> None:
         stepped(self, batch, position)  # type: ignore[arg-type]
         if position.step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Training, "stepped", interrupted)
+    monkeypatch.setattr(Pretraining, "stepped", interrupted)
     first = Silent()
     with pytest.raises(Interrupted):
         pretrain(config, first)

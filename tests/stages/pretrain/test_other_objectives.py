@@ -21,14 +21,14 @@ from sgcl_cli.config import ObjectiveOptions, PretrainConfig, option
 from sgcl_cli.engine.fit import Position
 from sgcl_cli.errors import ConfigError, Interrupted
 from sgcl_cli.method.bases import BASES, Base, Slopes
-from sgcl_cli.method.objective import Embedded, Inputs, Losses, Objective, Term
+from sgcl_cli.method.objective import Embedded, Losses, Objective, Term, WantedViews
 from sgcl_cli.method.objectives import OBJECTIVES
 from sgcl_cli.method.resolve import resolve
 from sgcl_cli.method.settings import Settings
 from sgcl_cli.method.sgcl import SGCL
 from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.stages.pretrain import pretrain
-from sgcl_cli.stages.pretrain.training import Training
+from sgcl_cli.stages.pretrain.training import Pretraining
 
 BATCH = 8
 
@@ -51,8 +51,8 @@ class Pairs(Objective):
         self.mean = torch.zeros(how["dim"])
 
     @classmethod
-    def inputs(cls, settings: Settings) -> Inputs:
-        return Inputs(second=True)
+    def wanted_views(cls, settings: Settings) -> WantedViews:
+        return WantedViews(second=True)
 
     def losses(
         self, index_B: Tensor, query: Embedded, key: Embedded | None = None, *, epoch: float, step: int
@@ -168,14 +168,14 @@ def test_stopped_and_resumed_equals_uninterrupted_to_the_bit(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretrain(config)
-    broken, stepped = replace(config, out=str(tmp_path / "broken")), Training.stepped
+    broken, stepped = replace(config, out=str(tmp_path / "broken")), Pretraining.stepped
 
-    def interrupted(self: Training, batch: object, position: Position) -> None:
+    def interrupted(self: Pretraining, batch: object, position: Position) -> None:
         stepped(self, batch, position)  # type: ignore[arg-type]
         if position.step in (2, 5):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Training, "stepped", interrupted)
+    monkeypatch.setattr(Pretraining, "stepped", interrupted)
     for _ in range(2):
         with pytest.raises(Interrupted):
             pretrain(broken)

@@ -112,14 +112,14 @@ def test_stopped_after_any_step_and_resumed_equals_uninterrupted_to_the_bit(
     config = replace(config, base=base, bank_start=start)
     pretrain(config)
     broken = replace(config, out=str(tmp_path / "broken"))
-    stepped = stage.Training.stepped
+    stepped = stage.Pretraining.stepped
 
-    def interrupted(self: stage.Training, batch: object, position: Position) -> None:
+    def interrupted(self: stage.Pretraining, batch: object, position: Position) -> None:
         stepped(self, batch, position)  # type: ignore[arg-type]
         if position.step in (2, 3, 5, 7):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(stage.Training, "stepped", interrupted)
+    monkeypatch.setattr(stage.Pretraining, "stepped", interrupted)
     for _ in range(4):
         with pytest.raises(Interrupted) as stop:
             pretrain(broken)
@@ -201,9 +201,9 @@ def test_coordinates_without_pixels(config: PretrainConfig, make_patches: Make) 
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
     config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = stage.Training.loss
+    whole = stage.Pretraining.loss
     monkeypatch.setattr(
-        stage.Training, "loss", lambda self, b, p: whole(self, b, p) * (float("nan") if p.step == 4 else 1)
+        stage.Pretraining, "loss", lambda self, b, p: whole(self, b, p) * (float("nan") if p.step == 4 else 1)
     )
     with pytest.raises(TrainingError, match=r"the loss is nan at step 4 .*last good checkpoint is .*last.pt"):
         pretrain(config)

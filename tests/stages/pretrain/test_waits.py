@@ -133,10 +133,10 @@ def test_a_whole_step_depends_on_no_number_of_the_device(case: str) -> None:
         optimiser = torch.optim.SGD(networks.parameters(), lr=0.1, momentum=0.9)
         watcher.copies.clear()
         settings = ViewSettings.of(ViewOptions(view=56, corner=24, rotate90=0.5, stain_scale=0.1), 32)
-        inputs = objective.inputs(objective.settings)
+        wanted = objective.wanted_views(objective.settings)
         for step in range(9):  # draws are made for eight steps at a time
             views = make_views(
-                patches, np.arange(32), settings=settings, seed=0, epoch=0, corners=inputs.corners, second=inputs.second
+                patches, np.arange(32), settings=settings, seed=0, epoch=0, corners=wanted.corners, second=wanted.second
             )
             query, key = networks(views.whole, views.corners), None if keys is None else keys.keys_of(views)
             new = (query if key is None else key).detached()

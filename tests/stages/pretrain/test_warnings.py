@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from sgcl_cli.config import ObjectiveOptions
-from sgcl_cli.method.objective import Inputs, Losses, Objective
+from sgcl_cli.method.objective import Losses, Objective, WantedViews
 from sgcl_cli.method.resolve import resolve
 from sgcl_cli.method.settings import Settings
 from sgcl_cli.method.sgcl import SGCL
@@ -140,8 +140,8 @@ class Other(Objective):
         self.settings, self.n = settings, 400
 
     @classmethod
-    def inputs(cls, settings: Settings) -> Inputs:
-        return Inputs()
+    def wanted_views(cls, settings: Settings) -> WantedViews:
+        return WantedViews()
 
     def losses(self, *batch: Any, **when: Any) -> Losses:
         raise NotImplementedError
