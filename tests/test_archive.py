@@ -14,7 +14,7 @@ import pytest
 from sgcl_cli.artefacts.checkpoint import load_checkpoint, load_encoder
 from sgcl_cli.artefacts.features import open_features
 from sgcl_cli.artefacts.patches import PatchIndex
-from sgcl_cli.config import EmbedConfig, EvaluateConfig, PretrainConfig
+from sgcl_cli.config import EmbedConfig, EvaluateConfig, PretrainConfig, TileConfig, differences
 from sgcl_cli.stages.embed import embed
 from sgcl_cli.stages.evaluate import evaluate
 from sgcl_cli.stages.pretrain import pretrain
@@ -41,6 +41,13 @@ def test_patches(archive: Path) -> None:
     assert file.label_names == ("carcinoma", "fat", "lymphoid", "stroma")
     assert hashlib.sha256(index.read(0)).hexdigest().startswith("a075b045acab34ac")
     assert index.id == "deae15686753bdda4f9ecd5e2fdd539c"
+
+
+def test_slides_that_are_tiled_already_are_kept(archive: Path) -> None:
+    settings = {"mpp": 5.0, "patch_size": 32, "jpeg_quality": 60, "annotations": "annotations"}
+    made = PatchIndex.open(archive / "tiles").files[0].config
+    assert differences(made, TileConfig(slides=("in",), out="tiles", **settings).affecting()) == []
+    assert differences(made, TileConfig(slides=("in",), out="tiles", **{**settings, "mpp": 4.0}).affecting())
 
 
 def test_features(archive: Path) -> None:

@@ -174,12 +174,15 @@ def relative(path: str) -> str:
 
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two resolved configs, one phrase a field: ``--mpp was 0.5, is 0.25``."""
+    """What differs between two resolved configs, one phrase a field: ``--mpp was 0.5, is 0.25``.
+
+    An option that one of them does not know is as if it were not given, None, so that what earlier releases made is kept.
+    """
     names = [*now, *(name for name in stored if name not in now)]
     return [
         f"{flag(name)} was {stored.get(name, 'absent')}, is {now.get(name, 'absent')}"
         for name in names
-        if stored.get(name, "absent") != now.get(name, "absent")
+        if stored.get(name) != now.get(name)
     ]
 
 
