@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide.open.backends import image, openslide, strips
+from sgcl_cli.slide.open.backends import czi, image, openslide, strips
 from sgcl_cli.slide.open.backends.base import Backend, Library
 from sgcl_cli.slide.open.bounds import Bounds, bounds
 from sgcl_cli.slide.open.files import check_readable
@@ -61,13 +61,18 @@ class Thumbnail:
 
 def _opened(path: Path) -> Backend:
     """OpenSlide's view of a file, or that of another backend for images that OpenSlide does not open."""
-    if path.suffix.lower() in image.EXTENSIONS:
+    suffix = path.suffix.lower()
+    if suffix in image.EXTENSIONS:
         return image.WholeImage(path)
     try:
         return openslide.OpenSlideBackend(path)
     except openslide.UnknownFormatError:
         if strips.is_tiff(path):
             return strips.PlainTiff(path)
+        raise
+    except SlideError as error:
+        if suffix == czi.EXTENSION:
+            return czi.Czi(path, error.message)
         raise
 
 
