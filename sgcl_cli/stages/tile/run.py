@@ -24,7 +24,7 @@ from sgcl_cli.config import TileConfig, differences
 from sgcl_cli.config.tile import parse_shard
 from sgcl_cli.engine.cluster import run_on_cluster
 from sgcl_cli.engine.pool import Lost, Progress, Result, run_tasks
-from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
+from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError, UnavailableError
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.slide.open.backends.openslide import dicom_series
 from sgcl_cli.slide.open.discover import Entry, discover
@@ -136,7 +136,8 @@ def _take_existing(path: Path, job: Job | None, config: TileConfig, drawings: Dr
         made = PatchFile.open(path)
     except ArtefactError as error:
         if job is not None:
-            tally.failures.append(_failure(job, error.message, "use --overwrite to make it again"))
+            remedy = error.hint if isinstance(error, UnavailableError) else "use --overwrite to make it again"
+            tally.failures.append(_failure(job, error.message, remedy))
         return
     _refuse_other_settings(made, config, drawings, job)
     if job is None:
