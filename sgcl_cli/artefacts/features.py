@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -97,6 +97,7 @@ SCHEMA = Schema(
 
 
 _TEXTS = ("id", "encoder", "encoder_sha256", "encoder_feed", "patches_id", "patches_path", "pixels", "source_identity")
+PARTS = ".part"
 _FARTHEST = 2**31  # level-0 pixels
 _WHOLE = "get the file again"
 
@@ -391,6 +392,13 @@ def _features(array: NDArray[Any], path: Path) -> NDArray[Any]:
     return array
 
 
+def sweep_parts(folder: Path, unfinished: Collection[str]) -> None:
+    """Remove the rows of interrupted runs that no unfinished slide will go on with."""
+    for path in (folder / PARTS).glob("*"):
+        if path.stem not in unfinished and path.suffix in (".rows", ".json"):
+            path.unlink(missing_ok=True)
+
+
 class FeatureWriter:
     """Write one feature file row by row; what was written before an interruption is kept, if it has the same id.
 
@@ -405,7 +413,7 @@ class FeatureWriter:
         self.identity = identity
         self.dim = dim
         self.dtype = np.dtype(dtype)
-        part = self.path.parent / ".part"
+        part = self.path.parent / PARTS
         self._rows_path = part / f"{self.path.stem}.rows"
         self._count_path = part / f"{self.path.stem}.json"
         self.done = 0

@@ -136,14 +136,6 @@ def parse_csv(text: str, delimiter: str = ",") -> list[list[str]]:
         raise ValueError(str(error)) from error
 
 
-def whole_number(text: str, low: int, high: int) -> int | None:
-    """A whole number in decimal digits; None where the text is something else or out of range."""
-    digits = text.strip()
-    if not digits.isdecimal() or len(digits) > _MOST_DIGITS or not low <= int(digits) <= high:
-        return None
-    return int(digits)
-
-
 # Values.
 
 

@@ -14,7 +14,9 @@ import io
 import json
 import math
 import os
+import re
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,9 @@ TEXT = "text"
 MAKE_AGAIN = "make it again with the command that wrote it, or get it again"
 _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])  # of a text, as HDF5 stores it
 _BLOCK = 2**26  # bytes
+_DAY = 86_400.0  # seconds
+_DEPTH = 4  # folders: TRIDENT's trees are the deepest
+_TEMPORARY = re.compile(r"^\..+\..+-\d+\.tmp$")  # see temporary_name
 _LARGEST_INFLATION = 1100  # deflate cannot expand its input further than about 1032 times
 
 
@@ -318,13 +323,26 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{name}.{socket.gethostname()}-{os.getpid()}.tmp")
 
 
-def sweep(folder: str | Path) -> None:
-    """Remove temporary files that dead processes of this host left in a folder and one level below."""
-    mark = f".{socket.gethostname()}-"
-    for leftover in [*Path(folder).glob(".*.tmp"), *Path(folder).glob("*/.*.tmp")]:
+def sweep(out: str | Path) -> None:
+    """Remove the temporary files that dead processes left in an output, wherever in it they are.
+
+    Of another host nobody can tell whether its processes live, so its files go when they have not changed for a day.
+    """
+    mark, yesterday = f".{socket.gethostname()}-", time.time() - _DAY
+    for leftover in _temporary(Path(out)):
         _, found, process = leftover.name.removesuffix(".tmp").rpartition(mark)
-        if found and process.isdigit() and not _alive(int(process)):
-            leftover.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if found and process.isdecimal():
+                gone = len(process) > 9 or not _alive(int(process))
+            else:
+                gone = leftover.stat().st_mtime < yesterday
+            if gone:
+                leftover.unlink()
+
+
+def _temporary(out: Path) -> Iterator[Path]:
+    for depth in range(_DEPTH):
+        yield from (path for path in out.glob("*/" * depth + ".*.tmp") if _TEMPORARY.search(path.name))
 
 
 def _alive(process: int) -> bool:

@@ -61,8 +61,8 @@ class PretrainConfig(Config):
     init: str | None = option(
         None, "Weights to start from: torchvision's, timm's, or a run of sgcl pretrain; default: random.", affects=False
     )
-    epochs: int = option(100, "Passes over the patches.", low=1, panel="Optimisation")
-    batch: int = option(128, "Patches in a batch, over all GPUs.", low=2, panel="Optimisation")
+    epochs: int = option(100, "Passes over the patches.", low=1, high=10**6, panel="Optimisation")
+    batch: int = option(128, "Patches in a batch, over all GPUs.", low=2, high=2**16, panel="Optimisation")
     optimiser: Literal["sgd", "adamw"] = option(
         "sgd", "Optimiser: sgd, or adamw for vision transformers.", panel="Optimisation"
     )
@@ -78,10 +78,18 @@ class PretrainConfig(Config):
     sync_bn: bool = option(False, "Batch norm over the batches of all GPUs; CUDA only.", panel="Optimisation")
 
     view: int | None = option(
-        None, "Side of the global view in pixels; default 224 for patches of 256, in proportion.", low=16, panel="Views"
+        None,
+        "Side of the global view in pixels; default 224 for patches of 256, in proportion.",
+        low=16,
+        high=8192,
+        panel="Views",
     )
     corner: int | None = option(
-        None, "Side of a corner view in pixels; default 96 for patches of 256, in proportion.", low=8, panel="Views"
+        None,
+        "Side of a corner view in pixels; default 96 for patches of 256, in proportion.",
+        low=8,
+        high=8192,
+        panel="Views",
     )
     crop_low: float = option(0.2, "Smallest area of the global crop.", above=0, high=1, panel="Views")
     crop_high: float = option(1.0, "Largest area of the global crop.", above=0, high=1, panel="Views")
@@ -109,11 +117,11 @@ class PretrainConfig(Config):
         None, "Keys in MoCo's queue; default min(65536, N / 2), a multiple of the batch.", low=1, panel="Objective"
     )
     key_momentum: float = option(0.999, "Momentum of MoCo's key encoder.", low=0, high=1, panel="Objective")
-    projection: int = option(128, "Dimensions of the projected embedding v.", low=2, panel="Objective")
+    projection: int = option(128, "Dimensions of the projected embedding v.", low=2, high=2**14, panel="Objective")
     temperature: float = option(0.2, "tau of the self and inner terms.", above=0, panel="Objective")
     spatial_temperature: float = option(0.07, "T of the spatial term.", above=0, panel="Objective")
     radius: float = option(3.0, "R: spatial neighbours lie nearer than this many patches.", above=0, panel="Objective")
-    auxiliary: int = option(1, "a: auxiliary anchors for propagation.", low=0, panel="Objective")
+    auxiliary: int = option(1, "a: auxiliary anchors for propagation.", low=0, high=10**4, panel="Objective")
     neighbours: int | None = option(
         None,
         "k: nearest bank entries considered for propagation; default min(4096, 0.6 % of N).",
@@ -121,7 +129,7 @@ class PretrainConfig(Config):
         panel="Objective",
     )
     clusters: int | None = option(None, "Clusters of a k-means run; default from N.", low=2, panel="Objective")
-    clusterings: int = option(3, "C: independent k-means runs that must agree.", low=1, panel="Objective")
+    clusterings: int = option(3, "C: independent k-means runs that must agree.", low=1, high=1000, panel="Objective")
     agreement: Literal["all", "any"] = option("all", "How many clusterings must agree.", panel="Objective")
     uniform_negatives: int | None = option(
         None, "K: uniform negatives of the self term; default min(65536, N - 1).", low=1, panel="Objective"
@@ -202,10 +210,15 @@ class PretrainConfig(Config):
     )
 
     workers: int | None = option(
-        None, "Processes that decode patches; default: from the cores.", low=0, affects=False, panel="Run"
+        None, "Processes that decode patches; default: from the cores.", low=0, high=1024, affects=False, panel="Run"
     )
     checkpoint_minutes: float = option(
-        10.0, "Minutes between checkpoints, besides the one after each epoch.", above=0, affects=False, panel="Run"
+        10.0,
+        "Minutes between checkpoints, besides the one after each epoch.",
+        above=0,
+        high=1e6,
+        affects=False,
+        panel="Run",
     )
     keep: int = option(
         0,
@@ -221,7 +234,12 @@ class PretrainConfig(Config):
         panel="Run",
     )
     grace: float = option(
-        25.0, "Seconds after a SIGTERM in which a checkpoint may be written.", low=0, affects=False, panel="Run"
+        25.0,
+        "Seconds after a SIGTERM in which a checkpoint may be written.",
+        low=0,
+        high=1e6,
+        affects=False,
+        panel="Run",
     )
 
     @property

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sgcl_cli.artefacts.features import FeatureWriter, open_features, open_file
+from sgcl_cli.artefacts.features import FeatureWriter, open_features, open_file, sweep_parts
 from sgcl_cli.errors import ArtefactError
 
 ATTRIBUTES = {
@@ -155,3 +155,12 @@ def test_folders_without_features(tmp_path: Path) -> None:
     (tmp_path / "x.h5").write_bytes(b"no")
     with pytest.raises(ArtefactError, match="damaged"):
         open_features(tmp_path)
+
+
+def test_rows_that_nobody_goes_on_with_are_swept(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with FeatureWriter(tmp_path / f"{name}.h5", "id", 2, "float32") as writer:
+            writer.append(np.ones((3, 2)))
+            writer.checkpoint()
+    sweep_parts(tmp_path, {"b", "c"})
+    assert sorted(path.name for path in (tmp_path / ".part").iterdir()) == ["b.json", "b.rows"]

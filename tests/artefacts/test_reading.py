@@ -152,15 +152,6 @@ def test_json_that_is_some() -> None:
     assert reading.parse_json(json.dumps(value)) == value
 
 
-@pytest.mark.parametrize("text", ["²", "9" * 5000, "", "-1", "1.0", "11", "0", " "])
-def test_whole_numbers_from_text(text: str) -> None:
-    assert reading.whole_number(text, 1, 10) is None
-
-
-def test_whole_numbers_in_range() -> None:
-    assert [reading.whole_number(text, 1, 10) for text in ("1", " 10 ", "007", "٣")] == [1, 10, 7, 3]
-
-
 KINDS = {
     "n": reading.number(0, 5),
     "w": reading.whole(0, 5),

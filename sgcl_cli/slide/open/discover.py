@@ -6,7 +6,6 @@ any work: the file's stem, the table's slide_id, or the relative path.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import Counter
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sgcl_cli.artefacts import names, store
-from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
 from sgcl_cli.slide.tissue.tissue import Choice, Ink
 
 # https://openslide.org/formats/
@@ -136,8 +135,8 @@ def _is_our_output(folder: Path) -> bool:
     if not record.is_file():
         return False
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = store.read_json(record)
+    except ArtefactError:
         return False
     return isinstance(content, dict) and str(content.get("format", "")).startswith("sgcl.")
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.evaluations import Evaluated
+from sgcl_cli.artefacts.results import read_run
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Plan
@@ -22,7 +23,7 @@ def asked(config: EvaluateConfig) -> bool:
     """Whether --patches names another folder than when the result was made, and there is attention to draw."""
     if config.patches is None or config.dry_run:
         return False
-    run = store.read_json(Path(config.out) / "run.json")
+    run = read_run(Path(config.out))
     drawn: str | None = run["config"].get("patches")
     return drawn != config.patches and run["result"]["attention_model"] is not None
 
@@ -37,7 +38,7 @@ def redraw(
     :raises ConfigError: --patches holds none of the slides' patches.
     """
     out = Path(config.out)
-    run, evaluated = store.read_json(out / "run.json"), Evaluated.open(out)
+    run, evaluated = read_run(out), Evaluated.open(out)
     warnings = [text for text in run["result"]["warnings"] if text != report.WITHOUT_FIGURES]
     warnings += report.missing()
     drawn = report.write_report(

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sgcl_cli.artefacts import failed_batch
+from sgcl_cli.artefacts import failed_batch, reading
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine import runtime as engine
@@ -311,7 +311,8 @@ class Run:
         """
         if self.checkpoints.resume(self.state):
             self.reporter.note(f"going on from step {self.state.position.step} of {self.checkpoints.last}")
-            self.log.trim(self.state.position.step)
+        self.log.trim(self.state.position.step)
+        with reading.understood(self.log.path, "remove it: the curves begin anew"):
             for summary in self.log.summaries():
                 self.warn_of(summary)
 

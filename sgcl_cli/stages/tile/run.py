@@ -12,6 +12,7 @@ import os
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from sgcl_cli.slide.open.discover import Entry, discover
 from sgcl_cli.slide.open.files import companions, identity
 from sgcl_cli.slide.open.reader import LEVEL_0_UPSAMPLING
 from sgcl_cli.stages.tile.annotations import Drawings, renamed, settle
-from sgcl_cli.stages.tile.claims import Elsewhere, Work, claimed, exclusively, shard_of
+from sgcl_cli.stages.tile.claims import Elsewhere, Work, claimed, exclusively, settings_of, shard_of
 from sgcl_cli.stages.tile.page import write_page
 from sgcl_cli.stages.tile.slide import TRIED, Job, Row, Survey, class_counts, patches_path, survey_slide, tile_slide
 
@@ -67,10 +68,14 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
     :raises SlideError: no slide gave any patch.
     :raises ArtefactError: the output cannot be written.
     """
-    reporter = reporter or Silent()
+    check_free(Path(config.out), "tile")
+    with nullcontext() if config.dry_run else lock.claimed(Path(config.out), settings_of(config)):
+        return _tile(config, reporter or Silent(), work)
+
+
+def _tile(config: TileConfig, reporter: Reporter, work: Work | None) -> Outcome:
     record = RunRecord("tile", config)
     out = Path(config.out)
-    check_free(out, "tile")
     table = None if config.list is None else Path(config.list)
     found = discover([Path(given) for given in config.slides], table, config.id_from, _series_of(config))
     if found.passed_over:
@@ -86,7 +91,6 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
     if tally.skipped:
         reporter.note(f"{tally.skipped} of {len(entries)} slides are complete already")
     if not config.dry_run:
-        store.sweep(out)
         lock.sweep(out)
         if config.overwrite:
             _remove_old(config, jobs)
