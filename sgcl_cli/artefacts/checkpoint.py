@@ -40,7 +40,7 @@ CONTAINERS = (
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     """Write a checkpoint, whole or not at all. ``content`` holds tensors and plain values."""
     with store.atomic(path) as temporary:
-        torch.save({"format": FORMAT, **content}, temporary)
+        tensors.save({"format": FORMAT, **content}, temporary)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -113,13 +113,13 @@ class Rounding:
     total: float = 0.0
     count: int = 0
 
-    @classmethod
-    def of(cls, features: NDArray[Any], stored: NDArray[Any]) -> Rounding:
-        """The differences of two arrays of one shape."""
+    def after(self, features: NDArray[Any], stored: NDArray[Any]) -> Rounding:
+        """With the differences of further rows (n, D), added row by row: how rows come in batches does not matter."""
         if stored.dtype == features.dtype or not stored.size:
-            return cls(0.0, 0.0, stored.size)
-        differences = np.abs(features - stored.astype(np.float32))
-        return cls(float(differences.max()), float(differences.sum(dtype=np.float64)), stored.size)
+            return Rounding(self.largest, self.total, self.count + stored.size)
+        differences = np.abs(features.astype(np.float64) - stored.astype(np.float64))
+        total = np.cumsum(np.concatenate([[self.total], differences.sum(axis=1)]))[-1]
+        return Rounding(max(self.largest, float(differences.max())), float(total), self.count + stored.size)
 
     def joined(self, other: Rounding) -> Rounding:
         """Both together."""
@@ -465,7 +465,7 @@ class FeatureWriter:
         with store.writing(self.path):
             self._rows.write(rows.tobytes())
         self.done += len(rows)
-        self.rounding = self.rounding.joined(Rounding.of(features, rows))
+        self.rounding = self.rounding.after(features, rows)
 
     def lose(self, reason: str) -> None:
         """Leave the next row of the source out."""

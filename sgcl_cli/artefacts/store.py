@@ -32,6 +32,10 @@ TEXT = "text"
 MAKE_AGAIN = "make it again with the command that wrote it, or get it again"
 _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])  # of a text, as HDF5 stores it
 _BLOCK = 2**26  # bytes
+_REFUSALS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT,
+)  # fmt: skip
+_NOT_OURS = (ConnectionError, ChildProcessError, InterruptedError, TimeoutError)
 _DAY = 86_400.0  # seconds
 _DEPTH = 4  # folders: TRIDENT's trees are the deepest
 _TEMPORARY = re.compile(r"^\..+\..+-\d+\.tmp$")  # see temporary_name
@@ -249,7 +253,7 @@ def fill(file: h5py.File, schema: Schema, columns: Mapping[str, Any], attributes
     root["format"] = schema.format
     for name, value in attributes.items():
         if value is not None:
-            root[name] = value
+            root[name] = escaped(value) if isinstance(value, str) else value
     known = {column.name: column for column in schema.columns}
     for name, value in columns.items():
         if value is None:
@@ -260,6 +264,11 @@ def fill(file: h5py.File, schema: Schema, columns: Mapping[str, Any], attributes
             array = np.asarray(value)
             dtype = array.dtype if array.dtype.name in known[name].dtypes else np.dtype(known[name].dtypes[0])
             file.create_dataset(name, data=array.astype(dtype, copy=False))
+
+
+def escaped(text: str) -> str:
+    """A text as UTF-8 can hold it: of a name of a file that is not UTF-8 the odd bytes as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def verify(path: Path, schema: Schema) -> None:
@@ -291,30 +300,32 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def writing(path: str | Path) -> Iterator[None]:
     """Translate what the operating system says about writing ``path``.
 
-    :raises ArtefactError: disk full, no permission, not a folder, name too long.
+    :raises ArtefactError: disk full, no permission, not a folder, name too long, file too large, a failing disk.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+    except (OSError, RuntimeError) as error:  # a RuntimeError is how HDF5 and torch tell of some
+        code = reading.code_of(error)
+        if code in (errno.ENOSPC, errno.EDQUOT):
             raise ArtefactError(
                 f"the disk is full while writing {path}",
                 "free space and run the same command again; what is finished stays",
             ) from error
-        if error.errno in (
-            errno.EACCES,
-            errno.EPERM,
-            errno.EROFS,
-            errno.ENOTDIR,
-            errno.EEXIST,
-            errno.ENAMETOOLONG,
-            errno.ENOENT,
-        ):
-            reason = os.strerror(error.errno)
+        if code == errno.EFBIG:
             raise ArtefactError(
-                f"cannot write {path}: {reason}", "choose a folder that you may write to with --out"
+                f"{path} is larger than the system allows a file to be",
+                "see ulimit -f, and whether the file system takes files of this size",
             ) from error
-        raise
+        if code in _REFUSALS:
+            raise ArtefactError(
+                f"cannot write {path}: {os.strerror(code)}", "choose a folder that you may write to with --out"
+            ) from error
+        if code is None or isinstance(error, _NOT_OURS):
+            raise
+        raise ArtefactError(
+            f"cannot write {path}: {os.strerror(code)}",
+            "look at the disk or the network drive, and run the same command again; what is finished stays",
+        ) from error
 
 
 def temporary_name(path: Path) -> Path:
@@ -368,9 +379,12 @@ def file_sha256(path: str | Path) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file (UTF-8), whole or not at all."""
+    """Write a text file (UTF-8), whole or not at all.
+
+    Names of files that are not UTF-8 are written as escapes, which JSON reads back.
+    """
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Files of tensors by others' hands: read without running what they hold, and without believing their sizes.
+"""Files of tensors: read without running what they hold, and without believing their sizes.
 
 ``torch.load`` with ``weights_only=True`` runs no code, but it makes whatever tensors a file describes: sparse ones, ones without
 content, ones that repeat four bytes a million times. What is used here is dense and held by the file, byte by byte.
@@ -9,12 +9,55 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
 from sgcl_cli.artefacts import reading
 from sgcl_cli.errors import ArtefactError
+
+
+class Told:
+    """A file to write to that remembers what the system said, which torch.save tells as a RuntimeError without a reason."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write bytes.
+
+        :raises OSError: as the file does.
+        """
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """Hand over what waits.
+
+        :raises OSError: as the file does.
+        """
+        try:
+            self._file.flush()
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def save(value: Any, path: Path) -> None:
+    """``torch.save`` that tells a full disk as what it is.
+
+    :raises OSError: the file cannot be written.
+    """
+    with path.open("wb") as file:
+        told = Told(file)
+        try:
+            torch.save(value, cast(IO[bytes], told))
+        except RuntimeError as error:
+            raise told.error or error from error
 
 
 def load(path: Path, kind: str, remedy: str) -> Any:

@@ -164,3 +164,19 @@ def test_rows_that_nobody_goes_on_with_are_swept(tmp_path: Path) -> None:
             writer.checkpoint()
     sweep_parts(tmp_path, {"b", "c"})
     assert sorted(path.name for path in (tmp_path / ".part").iterdir()) == ["b.json", "b.rows"]
+
+
+def test_how_rows_come_in_batches_leaves_no_trace(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(1000, 37)).astype(np.float32)
+    made = []
+    for sizes in ([1000], [1, 2, 300, 697], [256, 256, 256, 232]):
+        path = tmp_path / f"{len(sizes)}" / "a.h5"
+        for part in np.split(rows, np.cumsum(sizes)[:-1]):
+            writer = FeatureWriter(path, "id", 37, "float16").__enter__()  # killed after each part, and begun again
+            writer.append(part)
+            writer.checkpoint()
+            writer.__exit__(None, None, None)
+        with FeatureWriter(path, "id", 37, "float16") as writer:
+            writer.finish({}, ATTRIBUTES)
+        made.append(path.read_bytes())
+    assert made[0] == made[1] == made[2]
