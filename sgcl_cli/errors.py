@@ -5,7 +5,8 @@ SgclError
 ├── LabelError       exit 2   labels or splits that cannot be evaluated honestly
 ├── SlideError       exit 1   one slide: not a slide, unreadable, no resolution, too coarse
 ├── ArtefactError    exit 1   a file of ours (or a peer's) is missing, damaged, foreign or cannot be written
-│   └── WriteError              the disk is full, or the folder may not be written to
+│   ├── WriteError              the disk is full, or the folder may not be written to
+│   └── UnavailableError        a file that may be whole cannot be read now
 ├── TrainingError    exit 1   training cannot go on: non-finite loss, too few patches, no such device
 └── ElsewhereError   exit 1   another process of the same run failed, and says why
 
@@ -59,6 +60,10 @@ class ArtefactError(SgclError):
 
 class WriteError(ArtefactError):
     """A file cannot be written: the disk is full, or the folder is not to be written to. Other files would fail as well."""
+
+
+class UnavailableError(ArtefactError):
+    """A file that may be whole cannot be read now: another program has it open, the disk or the rights say no."""
 
 
 class TrainingError(SgclError):

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from sgcl_cli.config import (
+    Config,
     EmbedConfig,
     EvaluateConfig,
     ObjectiveOptions,
@@ -16,6 +20,7 @@ from sgcl_cli.config import (
     failures_allowed,
     flag,
     load_toml,
+    whole_number,
 )
 from sgcl_cli.errors import ConfigError
 
@@ -72,7 +77,7 @@ def test_unknown_key_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mpp": 0.0}, "--mpp is 0.0; it must be greater than 0"),
+        ({"mpp": 0.0}, "--mpp is 0.0; it must be at least 0.001"),
         ({"mpp": -1.0}, "--mpp is -1.0"),
         ({"mpp": float("nan")}, "--mpp is nan"),
         ({"mpp": "fine"}, "--mpp takes a number"),
@@ -233,3 +238,84 @@ def test_the_command_line_tells_paths_from_the_working_folder(tmp_path, monkeypa
 def test_a_value_of_the_objective_without_meaning_is_refused_by_flag(change: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=flag(next(iter(change)))):
         ObjectiveOptions(**change)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (EmbedConfig, "batch", 10**12),
+        (EmbedConfig, "threads", 10**400),
+        (EmbedConfig, "workers", 10**9),
+        (EmbedConfig, "encoder_mpp", 1e300),
+        (EmbedConfig, "encoder_mpp", 1e-300),
+        (EmbedConfig, "slide_timeout", 1e300),
+        (TileConfig, "seed", 10**400),
+        (TileConfig, "mpp", 10**400),
+        (TileConfig, "min_area", 1e300),
+        (EvaluateConfig, "bootstrap", 10**12),
+        (EvaluateConfig, "seeds", 10**12),
+        (EvaluateConfig, "mil_hidden", 10**12),
+        (PretrainConfig, "epochs", 10**12),
+        (PretrainConfig, "negatives", 10**12),
+        (PretrainConfig, "radius", 1e300),
+        (EmbedConfig, "out", ""),
+        (EmbedConfig, "also", " "),
+        (EmbedConfig, "groups", "a\0b"),
+        (TileConfig, "slides", ("a", "")),
+        (TileConfig, "slides", 5),
+    ],
+    ids=range(20),
+)
+def test_values_beyond_any_use_are_refused(kind: type[Config], name: str, value: object) -> None:
+    needed = {"out": "o", "patches": "p", "encoder": "e", "features": "f"}
+    given = {key: text for key, text in needed.items() if key in {spec.name for spec in fields(kind)}}
+    with pytest.raises(ConfigError, match=f"^{flag(name)} (is|holds|takes)") as caught:
+        kind.resolve({**given, name: value})
+    assert len(caught.value.message) < 150
+
+
+@pytest.mark.parametrize("kind", [TileConfig, EmbedConfig, EvaluateConfig, PretrainConfig])
+def test_every_number_has_an_upper_bound(kind: type[Config]) -> None:
+    needed = {"out": "o", "patches": "p", "encoder": "e", "features": "f"}
+    given = {key: text for key, text in needed.items() if key in {spec.name for spec in fields(kind)}}
+    for name, _, hint in describe(kind):
+        if {int, float} & {hint, *get_args(hint)}:
+            with pytest.raises(ConfigError, match=f"^{flag(name)} is"):
+                kind.resolve({**given, name: 10**13})
+
+
+@pytest.mark.parametrize("text", ["²", "9" * 5000, "", "-1", "1.0", "11", "0", " "], ids=range(8))
+def test_text_that_is_no_whole_number_in_range(text: str) -> None:
+    assert whole_number(text, 1, 10) is None
+
+
+def test_whole_numbers_in_range() -> None:
+    assert [whole_number(text, 1, 10) for text in ("1", " 10 ", "007", "٣")] == [1, 10, 7, 3]
+
+
+@pytest.mark.parametrize("shard", ["²/3", "1/" + "9" * 5000, "0/3", "4/3", "1/10000000"], ids=range(5))
+def test_shards_that_are_none(shard: str) -> None:
+    with pytest.raises(ConfigError, match="^--shard is"):
+        TileConfig(slides=("a",), out="o", shard=shard)
+
+
+@pytest.mark.parametrize("rule", ["²", "9" * 5000, "-1", "101%", "nan%"], ids=range(5))
+def test_allowed_failures_that_are_none(rule: str) -> None:
+    with pytest.raises(ConfigError, match="^--allow-failures"):
+        failures_allowed(rule, 10)
+
+
+@pytest.mark.parametrize(
+    "text", ["[tile]\nworkers = " + "9" * 5000, "[tile]\nx = " + "[" * 5000, "[tile]\nmpp = \udcff"], ids=range(3)
+)
+def test_toml_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.toml").write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ConfigError, match="c.toml is not valid TOML"):
+        load_toml(tmp_path / "c.toml", "tile")
+
+
+def test_toml_is_read_from_files_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "c.toml")
+    for path in (tmp_path / "c.toml", Path("/dev/zero"), tmp_path):
+        with pytest.raises(ConfigError, match="it is no file"):
+            load_toml(path, "tile")

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import reading, store, tensors
 from sgcl_cli.errors import ArtefactError
 
+_LONGEST_NAME = 200  # characters
 FORMAT = "sgcl.checkpoint/1"
 ENCODER_FORMAT = "sgcl.encoder/1"
 # Where others put the weights in a checkpoint; the averaged ones, which are meant for use, come first.
@@ -42,7 +40,7 @@ CONTAINERS = (
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     """Write a checkpoint, whole or not at all. ``content`` holds tensors and plain values."""
     with store.atomic(path) as temporary:
-        torch.save({"format": FORMAT, **content}, temporary)
+        tensors.save({"format": FORMAT, **content}, temporary)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     :raises ArtefactError: missing, damaged, holding Python objects, or of another format.
     """
-    content = _load(Path(path), "checkpoint", "give a last.pt or best.pt that sgcl pretrain wrote")
+    content = tensors.load(Path(path), "checkpoint", "give a last.pt or best.pt that sgcl pretrain wrote")
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise ArtefactError(
@@ -59,17 +57,6 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     result: dict[str, Any] = content
     return result
-
-
-def _load(path: Path, kind: str, remedy: str) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ArtefactError(f"no such {kind}: {path}", "check the path") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ArtefactError(
-            f"{path} is not a {kind}: damaged, or it holds Python objects, which are refused", remedy
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -144,23 +131,26 @@ def load_encoder(path: str | Path) -> tuple[EncoderCard, dict[str, torch.Tensor]
             f"{weights} has no encoder.json beside it", "take both files from one run, or name the weights' --arch"
         )
     content = store.read_json(folder / "encoder.json")
-    if content.get("format") != ENCODER_FORMAT:
+    if not isinstance(content, dict) or content.get("format") != ENCODER_FORMAT:
         raise ArtefactError(
             f"{folder / 'encoder.json'} is not {ENCODER_FORMAT}", "give a folder that this version wrote"
         )
     card = _card(content, folder / "encoder.json")
-    if store.file_sha256(weights) != card.sha256:
+    if _sha256(weights) != card.sha256:
         raise ArtefactError(f"{weights} does not belong to its encoder.json", "take both files from one run")
     return card, _safetensors(weights)
 
 
 def _from_checkpoint(content: Mapping[str, Any], path: Path) -> tuple[EncoderCard, dict[str, torch.Tensor]]:
     """The card, with the sha256 that the encoder would have as encoder.safetensors, and the weights."""
-    try:
-        card, state = _card(content["encoder"]["card"], path), content["encoder"]["state"]
-    except (KeyError, TypeError) as error:
-        raise ArtefactError(f"{path} holds no encoder", "give a last.pt that sgcl pretrain wrote") from error
-    return replace(card, sha256=hashlib.sha256(_exported(state)).hexdigest()), state
+    encoder = content.get("encoder")
+    card, state = (encoder.get("card"), encoder.get("state")) if isinstance(encoder, Mapping) else (None, None)
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items()
+    ):
+        raise ArtefactError(f"{path} holds no encoder", "give a last.pt that sgcl pretrain wrote")
+    tensors.check_all(state, str(path))
+    return replace(_card(card, path), sha256=hashlib.sha256(_exported(state)).hexdigest()), dict(state)
 
 
 def _exported(state: Mapping[str, torch.Tensor]) -> bytes:
@@ -169,8 +159,10 @@ def _exported(state: Mapping[str, torch.Tensor]) -> bytes:
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
+        return safetensors.torch.load_file(reading.plain(path))
+    except OSError as error:
+        raise reading.unreadable(path, error, "a file of weights", "get the file again") from error
+    except Exception as error:  # its header is JSON of any content
         raise ArtefactError(f"{path} is damaged: {error}", "get the file again") from error
 
 
@@ -202,44 +194,70 @@ def read_weights(path: str | Path) -> Weights:
     if path.suffix == ".safetensors":
         if path.name == "encoder.safetensors" and (path.parent / "encoder.json").exists():
             return _ours(path, *load_encoder(path))
-        return Weights(path, {"": _safetensors(path)}, store.file_sha256(path), None)
-    content = _load(path, "file of weights", "save its tensors alone: torch.save(model.state_dict(), FILE)")
+        return Weights(path, {"": _safetensors(path)}, _sha256(path), None)
+    content = tensors.load(path, "file of weights", "save its tensors alone: torch.save(model.state_dict(), FILE)")
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
         return _ours(path, *_from_checkpoint(content, path))
-    return Weights(path, _groups(content), store.file_sha256(path), None)
+    groups = _groups(content)
+    for group in groups.values():
+        tensors.check_all(group, str(path))
+    return Weights(path, groups, _sha256(path), None)
 
 
 def _ours(path: Path, card: EncoderCard, state: dict[str, torch.Tensor]) -> Weights:
     return Weights(path, {"": state}, card.sha256, card)
 
 
+def _sha256(path: Path) -> str:
+    try:
+        return store.file_sha256(reading.plain(path))
+    except OSError as error:
+        raise reading.unreadable(path, error, "a file of weights", "get the file again") from error
+
+
 def _groups(content: Any) -> dict[str, Mapping[str, torch.Tensor]]:
     if not isinstance(content, Mapping):
         return {}
     parts = {"": content, **{name: content[name] for name in CONTAINERS if isinstance(content.get(name), Mapping)}}
-    tensors = {
+    found = {
         name: {key: value for key, value in part.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
         for name, part in parts.items()
     }
-    return {name: group for name, group in tensors.items() if group}
+    return {name: group for name, group in found.items() if group}
 
 
-def _card(content: dict[str, Any], path: Path) -> EncoderCard:
-    try:
-        fields = {key: content[key] for key in EncoderCard.__dataclass_fields__ if key in content}
-        for key in ("mean", "std", "pretrain_slides", "probe_slides"):
-            fields[key] = tuple(fields.get(key, ()))
-        card = EncoderCard(**fields)
-        sizes_right = card.input_size > 0 and card.embedding_size > 0 and len(card.mean) == len(card.std) == 3
-        numbers_right = all(math.isfinite(value) for value in (*card.mean, *card.std)) and min(card.std) > 0
-    except (KeyError, TypeError) as error:
-        raise ArtefactError(
-            f"{path} lacks what an encoder needs: {error}", "take the file that sgcl pretrain wrote"
-        ) from error
-    resizing_right = card.interpolation in (None, "bilinear", "bicubic") and (card.resize is None or card.resize > 0)
-    if not (sizes_right and numbers_right and resizing_right):
-        raise ArtefactError(f"{path} describes no usable encoder", "take the file that sgcl pretrain wrote")
-    return card
+_SIDE = reading.whole(1, 2**14)  # pixels
+_CHANNELS = reading.listed(reading.number(-1e6, 1e6), count=3)
+_CARD = {
+    **dict.fromkeys(("name", "sha256", "run_id", "pool"), reading.TEXT),
+    "embedding_size": reading.whole(1, 2**20),
+    **dict.fromkeys(("input_size", "patch_size", "resize"), _SIDE),
+    "mean": _CHANNELS,
+    "std": reading.listed(reading.number(1e-9, 1e6), count=3),
+    "mpp": reading.number(1e-3, 1e3),
+    "epochs": reading.number(0, 1e12),
+    **dict.fromkeys(("pretrain_slides", "probe_slides"), reading.TEXTS),
+    "interpolation": reading.one_of("bilinear", "bicubic"),
+    "layer": reading.TEXT,
+}
+_NEEDED = ("name", "embedding_size", "input_size", "mean", "std")
+
+
+def _card(content: Any, path: Path) -> EncoderCard:
+    """An encoder's card from plain values.
+
+    :raises ArtefactError: an entry is missing, or not what it must be.
+    """
+    remedy = "take the file that sgcl pretrain wrote"
+    values = reading.typed(content, _CARD, f"{path}, the encoder's card", remedy, _NEEDED)
+    fields = {name: values[name] for name in EncoderCard.__dataclass_fields__ if values.get(name) is not None}
+    if not fields["name"].isprintable() or len(fields["name"]) > _LONGEST_NAME:
+        raise ArtefactError(f"{path}: the encoder's name cannot be shown", remedy)
+    if (values.get("resize") is None) != (values.get("interpolation") is None):
+        raise ArtefactError(f"{path} describes no usable encoder: resize and interpolation go together", remedy)
+    for name in ("mean", "std", "pretrain_slides", "probe_slides"):
+        fields[name] = tuple(fields.get(name, ()))
+    return EncoderCard(**{"mpp": None, "patch_size": None, **fields})
 
 
 def card_values(card: EncoderCard) -> dict[str, Any]:

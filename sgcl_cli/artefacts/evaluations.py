@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import reading, store
+from sgcl_cli.artefacts.results import read_run
 from sgcl_cli.errors import ArtefactError
 
+_RESULT = {
+    **dict.fromkeys(("task", "level"), reading.TEXT),
+    **dict.fromkeys(("models", "counts"), reading.MAPPING),
+    "classes": reading.TEXTS,
+}
 _SPLIT_COLUMNS = ("slide_id", "patient_id", "fold", "split")
 _PREDICTION_COLUMNS = ("slide_id", "patient_id", "fold", "model")
 
@@ -44,7 +50,7 @@ class Evaluated:
             raise ArtefactError(
                 f"{folder} holds no finished evaluation", "give folders that sgcl evaluate wrote with --out"
             )
-        run = store.read_json(folder / "run.json")
+        run = read_run(folder)
         if run.get("stage") != "evaluate" or not (folder / "metrics.json").is_file():
             raise ArtefactError(
                 f"{folder} holds the output of sgcl {run.get('stage')}, not predictions of slides or patches",
@@ -58,4 +64,8 @@ class Evaluated:
             if not rows or not set(columns) <= set(rows[0]):
                 raise ArtefactError(f"{folder / name} lacks rows, or one of {', '.join(columns)}", "evaluate again")
         ordered = sorted(splits, key=lambda row: [row[name] for name in _SPLIT_COLUMNS])
-        return cls(folder, str(run["id"]), store.read_json(folder / "metrics.json"), predictions, ordered)
+        path = folder / "metrics.json"
+        result = reading.typed(
+            store.read_json(path), _RESULT, str(path), "evaluate again", ("task", "models", "counts")
+        )
+        return cls(folder, str(run.get("id", "")), result, predictions, ordered)

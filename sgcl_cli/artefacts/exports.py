@@ -88,7 +88,9 @@ def _read(record: Path) -> dict[str, Any]:
 def _pt(file: FeatureFile, path: Path, picture: Callable[[], Picture | None]) -> None:
     import torch
 
-    torch.save(torch.from_numpy(file.features.astype(np.float32)), path)
+    from sgcl_cli.artefacts import tensors
+
+    tensors.save(torch.from_numpy(file.features.astype(np.float32)), path)
 
 
 def _columns(file: FeatureFile) -> dict[str, Any]:

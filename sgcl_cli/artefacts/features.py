@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout, store
+from sgcl_cli.artefacts import layout, names, reading, store
 from sgcl_cli.artefacts.store import TEXT, Attribute, Column, Schema
 from sgcl_cli.errors import ArtefactError
 
@@ -96,6 +96,12 @@ SCHEMA = Schema(
 )
 
 
+_TEXTS = ("id", "encoder", "encoder_sha256", "encoder_feed", "patches_id", "patches_path", "pixels", "source_identity")
+PARTS = ".part"
+_FARTHEST = 2**31  # level-0 pixels
+_WHOLE = "get the file again"
+
+
 @dataclass(frozen=True)
 class Rounding:
     """Absolute differences between float32 features and what is stored of them.
@@ -107,13 +113,13 @@ class Rounding:
     total: float = 0.0
     count: int = 0
 
-    @classmethod
-    def of(cls, features: NDArray[Any], stored: NDArray[Any]) -> Rounding:
-        """The differences of two arrays of one shape."""
+    def after(self, features: NDArray[Any], stored: NDArray[Any]) -> Rounding:
+        """With the differences of further rows (n, D), added row by row: how rows come in batches does not matter."""
         if stored.dtype == features.dtype or not stored.size:
-            return cls(0.0, 0.0, stored.size)
-        differences = np.abs(features - stored.astype(np.float32))
-        return cls(float(differences.max()), float(differences.sum(dtype=np.float64)), stored.size)
+            return Rounding(self.largest, self.total, self.count + stored.size)
+        differences = np.abs(features.astype(np.float64) - stored.astype(np.float64))
+        total = np.cumsum(np.concatenate([[self.total], differences.sum(axis=1)]))[-1]
+        return Rounding(max(self.largest, float(differences.max())), float(total), self.count + stored.size)
 
     def joined(self, other: Rounding) -> Rounding:
         """Both together."""
@@ -199,11 +205,11 @@ def open_features(path: str | Path, *, mapped: bool = False) -> FeatureSet:
         (p for p in inner.iterdir() if p.suffix in (".h5", ".pt", ".npy") and not p.name.startswith(".")),
         key=lambda p: (p.stem, p.suffix),
     )
-    names = [p.stem for p in paths]
-    paths = [p for i, p in enumerate(paths) if i == 0 or names[i - 1] != p.stem]
+    paths = [p for i, p in enumerate(paths) if i == 0 or paths[i - 1].stem != p.stem]
     if not paths:
         raise ArtefactError(f"no features in {inner}", "run sgcl embed first, and give the folder that it wrote")
     files = tuple(open_file(p, mapped=mapped) for p in paths)
+    names.refuse_twins((file.slide_id, file.path) for file in files)
     for file in files[1:]:
         if file.features.shape[1] != files[0].features.shape[1]:
             raise ArtefactError(
@@ -240,33 +246,28 @@ def open_file(path: str | Path, *, mapped: bool = False) -> FeatureFile:
     path = Path(path)
     if path.suffix == ".h5":
         return _open_h5(path, mapped)
-    if path.suffix == ".npy":
-        try:
-            array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ArtefactError(
-                f"{path} is not a plain .npy array: {error}", "arrays of Python objects are refused"
-            ) from error
-        return FeatureFile(path, path.stem, _features(array, path))
-    return _open_pt(path)
+    slide_id = names.checked(path.stem, path)
+    array = _open_npy(path, mapped) if path.suffix == ".npy" else _open_pt(path)
+    return FeatureFile(path, slide_id, _features(array, path))
 
 
 @dataclass(frozen=True)
 class Header:
     """The attributes and the row count of a features file of ours.
 
-    :ivar rows: how many it has.
+    :ivar rows: how many it has. :ivar dim: of each.
     :ivar unreadable: places in the source that have no row, and why.
     """
 
     attributes: dict[str, Any]
     rows: int
+    dim: int
     unreadable: dict[int, str]
 
     @property
     def rounding(self) -> Rounding:
         """What storing took from the features."""
-        count = self.rows * int(self.attributes["dim"])
+        count = self.rows * self.dim
         mean = float(self.attributes.get("rounding_mean", 0.0))
         return Rounding(float(self.attributes.get("rounding_max", 0.0)), mean * count, count)
 
@@ -277,46 +278,50 @@ def read_header(path: Path) -> Header:
     :raises ArtefactError: missing, damaged or not of ours.
     """
     with store.opened(path, SCHEMA) as file:
-        entries = [json.loads(text) for text in file["unreadable"].asstr()[:]] if "unreadable" in file else []
-        unreadable = {int(row): str(reason) for row, reason in entries}
-        return Header(dict(file.attrs), len(file["features"]), unreadable)
+        entries = store.texts_of(file["unreadable"], path) if "unreadable" in file else []
+        shape, attributes = file["features"].shape, store.attributes_of(file, path)
+    names.checked(attributes["slide_id"], path)
+    with reading.understood(path, store.MAKE_AGAIN):
+        unreadable = {int(row): str(reason) for row, reason in map(reading.parse_json, entries)}
+    return Header(attributes, int(shape[0]), int(shape[1]), unreadable)
 
 
 def _open_h5(path: Path, mapped: bool = False) -> FeatureFile:
     with store.opened(path) as file:
         if "format" in file.attrs:
             SCHEMA.check(file, path)
-        name = next((key for key in ("features", "feats") if key in file), None)
+        name = next((key for key in ("features", "feats") if isinstance(file.get(key), h5py.Dataset)), None)
         if name is None:
             raise ArtefactError(f"{path} has neither 'features' nor 'feats'", "give a folder of feature files")
+        attributes = store.attributes_of(file, path)
         array = _array(file[name], path, mapped)
         if array.ndim == 3 and array.shape[0] == 1:
             array = array[0]
         array = _features(array, path)
-        columns: dict[str, Any] = {"coords": _coords(file, len(array), path)}
+        columns: dict[str, Any] = {"coords": _coords(file, len(array), attributes, path)}
         for key, shape in (("grid", (len(array), 2)), ("label", (len(array),))):
-            if key in file and file[key].shape == shape:
+            if key in file and file[key].shape == shape and file[key].dtype.kind in "iu":
                 columns[key] = file[key][:]
         for key in ("name", "group"):
-            if key in file:
-                columns[key] = tuple(file[key].asstr()[:])
-        geometry = dict(file["coords"].attrs) if columns["coords"] is not None else None
-        attributes = dict(file.attrs)
+            if key in file and file[key].shape == (len(array),):
+                columns[key] = tuple(store.texts_of(file[key], path))
+        geometry = store.attributes_of(file["coords"], path) if columns["coords"] is not None else None
+    told = {key: value for key, value in attributes.items() if key not in _TEXTS or isinstance(value, str)}
     return FeatureFile(
         path=path,
-        slide_id=str(attributes.get("slide_id", path.stem)),
+        slide_id=names.checked(attributes.get("slide_id", path.stem), path),
         features=array,
-        label_names=tuple(json.loads(attributes.get("label_names", "[]"))),
-        attributes=attributes,
+        label_names=reading.texts_in(attributes, "label_names", path),
+        attributes=told,
         geometry=geometry,
         **columns,
     )
 
 
-def _coords(file: h5py.File, rows: int, path: Path) -> NDArray[np.int64] | None:
+def _coords(file: h5py.File, rows: int, attributes: Mapping[str, Any], path: Path) -> NDArray[np.int64] | None:
     """int64 (rows, 2), level-0 pixels; None where there are none, or in another unit, as STAMP's, which are in um.
 
-    :raises ArtefactError: not one place a row.
+    :raises ArtefactError: not one place a row, or beyond any slide.
     """
     if "coords" not in file:
         return None
@@ -327,9 +332,14 @@ def _coords(file: h5py.File, rows: int, path: Path) -> NDArray[np.int64] | None:
         raise ArtefactError(
             f"{path} has {rows} rows of features, and coords {coords.shape}", "embed this slide again, as a whole"
         )
-    unit = str(file.attrs.get("unit", file["coords"].attrs.get("unit", "px")))
+    unit = str(attributes.get("unit", store.attributes_of(file["coords"], path).get("unit", "px")))
     whole = coords.dtype.kind in "iu" or (coords.dtype.kind == "f" and bool((coords == np.rint(coords)).all()))
-    return coords.astype(np.int64) if whole and unit == "px" else None
+    if not whole or unit != "px":
+        return None
+    if rows and not -_FARTHEST < coords.min() <= coords.max() < _FARTHEST:
+        raise ArtefactError(f"{path}: 'coords' reach beyond any slide", store.MAKE_AGAIN)
+    placed: NDArray[np.int64] = coords.astype(np.int64)
+    return placed
 
 
 def _array(data: h5py.Dataset, path: Path, mapped: bool) -> NDArray[Any]:
@@ -340,26 +350,36 @@ def _array(data: h5py.Dataset, path: Path, mapped: bool) -> NDArray[Any]:
     return np.memmap(path, data.dtype, "r", offset, data.shape)
 
 
-def _open_pt(path: Path) -> FeatureFile:
-    import pickle
+def _open_npy(path: Path, mapped: bool) -> NDArray[Any]:
+    """By memory map, which cannot be larger than the file, whatever its header says."""
+    try:
+        array = np.load(reading.plain(path), mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise reading.unreadable(path, error, "a plain .npy array", _WHOLE) from error
+    except Exception as error:  # a header is an expression, and can be wrong in any way
+        raise ArtefactError(
+            f"{path} is not a plain .npy array: {error}", "arrays of Python objects are refused"
+        ) from error
+    return array if mapped or not isinstance(array, np.ndarray) else np.array(array)
 
+
+def _open_pt(path: Path) -> NDArray[Any]:
     import torch
 
-    try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ArtefactError(f"no such file: {path}", "check the path") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise ArtefactError(
-            f"{path} is not a plain tensor file", "files that hold Python objects are refused"
-        ) from error
+    from sgcl_cli.artefacts import tensors
+
+    value = tensors.load(path, "plain tensor file", "files that hold Python objects are refused")
     if isinstance(value, dict):
         value = value.get("features", value.get("feats"))
     if not isinstance(value, torch.Tensor):
         raise ArtefactError(f"{path} holds no tensor of features", "expected a tensor (N, D)")
-    if value.dtype == torch.bfloat16:
+    tensors.check_dense(value, str(path))
+    if value.dtype not in (torch.float16, torch.float32, torch.float64):
+        if not value.dtype.is_floating_point:
+            raise ArtefactError(f"{path}: features are {value.dtype} {tuple(value.shape)}", "expected numbers (N, D)")
         value = value.float()
-    return FeatureFile(path, path.stem, _features(value.numpy(), path))
+    array: NDArray[Any] = value.detach().numpy()
+    return array
 
 
 def _features(array: NDArray[Any], path: Path) -> NDArray[Any]:
@@ -370,6 +390,13 @@ def _features(array: NDArray[Any], path: Path) -> NDArray[Any]:
     if not np.isfinite(array).all():
         raise ArtefactError(f"{path} has features that are not finite", "embed this slide again, with --precision fp32")
     return array
+
+
+def sweep_parts(folder: Path, unfinished: Collection[str]) -> None:
+    """Remove the rows of interrupted runs that no unfinished slide will go on with."""
+    for path in (folder / PARTS).glob("*"):
+        if path.stem not in unfinished and path.suffix in (".rows", ".json"):
+            path.unlink(missing_ok=True)
 
 
 class FeatureWriter:
@@ -386,7 +413,7 @@ class FeatureWriter:
         self.identity = identity
         self.dim = dim
         self.dtype = np.dtype(dtype)
-        part = self.path.parent / ".part"
+        part = self.path.parent / PARTS
         self._rows_path = part / f"{self.path.stem}.rows"
         self._count_path = part / f"{self.path.stem}.json"
         self.done = 0
@@ -438,7 +465,7 @@ class FeatureWriter:
         with store.writing(self.path):
             self._rows.write(rows.tobytes())
         self.done += len(rows)
-        self.rounding = self.rounding.joined(Rounding.of(features, rows))
+        self.rounding = self.rounding.after(features, rows)
 
     def lose(self, reason: str) -> None:
         """Leave the next row of the source out."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout, store
+from sgcl_cli.artefacts import layout, reading, store
 from sgcl_cli.errors import ArtefactError, LabelError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
@@ -85,7 +85,11 @@ class ImageFolder:
 
         path = self.folder / self.names[row]
         try:
-            with Image.open(io.BytesIO(path.read_bytes())) as image:
+            data = reading.plain(path).read_bytes()
+        except OSError as error:
+            raise reading.unreadable(path, error, "an image", "replace or remove it") from error
+        try:
+            with Image.open(io.BytesIO(data)) as image:
                 width, height = image.size
                 smallest = self.crop if self.interpolation is None else 1
                 if not smallest <= min(width, height) <= max(width, height) <= _LARGEST_SIDE:
@@ -100,7 +104,9 @@ class ImageFolder:
                     colour = colour.resize((width, height), Image.Resampling[self.interpolation.upper()])
                 left, top = (width - self.crop) // 2, (height - self.crop) // 2
                 return np.asarray(colour.crop((left, top, left + self.crop, top + self.crop)))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except ArtefactError:
+            raise
+        except Exception as error:  # Pillow's decoders fail in any way on damaged images
             raise ArtefactError(f"{path} is not a readable image: {error}", "replace or remove it") from error
 
 

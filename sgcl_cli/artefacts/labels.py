@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import names, store
 from sgcl_cli.errors import LabelError
 
 SPLITS = ("train", "val", "test")
@@ -122,6 +122,8 @@ def _row(cells: dict[str, str], columns: Columns, where: str) -> LabelRow:
     slide_id = plain_id(cells[columns.slide_id])
     if not slide_id:
         raise LabelError(f"{where} has no {columns.slide_id}", "fill it in or remove the row")
+    if reason := names.fault(slide_id):
+        raise LabelError(f"{where}: the {columns.slide_id} '{names.shown(slide_id)}' {reason}", "give the slide's id")
     for name in columns.needed:
         if not cells[name]:
             raise LabelError(f"{where}: slide '{slide_id}' has no {name}", "fill it in or remove the row")

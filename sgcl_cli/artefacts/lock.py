@@ -1,5 +1,8 @@
 """One owner at a time for what several processes, perhaps on several hosts, could write: a file with a heartbeat.
 
+``alone`` is the only writer of an output (pretrain, embed, evaluate); ``claimed`` is one of several under the same settings
+(tile, whose slides have locks of their own). Both sweep what dead runs left.
+
 The lock is filelock's ``SoftFileLease``, which works where only the shared folder is common. Its file names the owner's host,
 process and start; the owner touches it every few seconds. A lock of a process of this host that is gone, or whose number
 another process has now, is taken over at once; one of another host when its file has not changed for ``LEASE`` seconds of the
@@ -11,15 +14,17 @@ absent and the same, so nothing is torn; the work is done twice.
 
 from __future__ import annotations
 
+import hashlib
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.errors import ArtefactError
+from sgcl_cli.errors import ArtefactError, ConfigError
 
 LEASE = 120.0  # seconds
 HEARTBEAT = 10.0  # seconds
@@ -95,6 +100,63 @@ def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
     finally:
         if taken:
             lock.release()
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """The only writer of an output folder for a ``with`` block; what dead runs left there is swept first.
+
+    A folder that is made for the lock and stays empty is taken away again.
+
+    :raises ArtefactError: another run writes there.
+    """
+    made = not out.exists()
+    lock = Lock(out / ".writer.lock")
+    if not lock.take():
+        owner = lock.owner()
+        raise ArtefactError(
+            f"another run writes to {out}" + (f": {owner}" if owner else ""), "wait for it to end, or use another --out"
+        )
+    try:
+        store.sweep(out)
+        yield
+    finally:
+        lock.release()
+        if made:
+            with suppress(OSError):
+                out.rmdir()
+
+
+@contextmanager
+def claimed(out: Path, settings: str) -> Iterator[None]:
+    """One of several writers of an output folder, all of which work under the same settings.
+
+    :param settings: what all must have in common.
+    :raises ConfigError: another run works there under other settings.
+    """
+    made = not out.exists()
+    kind = hashlib.sha256(settings.encode()).hexdigest()[:16]
+    mine = Lock(out / f".claim-{kind}-{uuid.uuid4().hex[:12]}.lock")
+    with held(out / ".claims.lock", wait=True):
+        for path in out.glob(".claim-*.lock"):
+            other = Lock(path)
+            if path.name.startswith(f".claim-{kind}-"):
+                continue
+            if not other.take():
+                raise ConfigError(
+                    f"another run works on {out} under other settings: {other.owner()}",
+                    "wait for it to end, use its settings, or another --out",
+                )
+            other.release()
+        mine.take()
+    try:
+        store.sweep(out)
+        yield
+    finally:
+        mine.release()
+        if made:
+            with suppress(OSError):
+                out.rmdir()
 
 
 def sweep(folder: Path) -> None:

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sgcl_cli.artefacts import store
-from sgcl_cli.artefacts.results import Failure
+from sgcl_cli.artefacts import reading, store
+from sgcl_cli.artefacts.results import Failure, read_run
 from sgcl_cli.errors import ArtefactError
 
 _PATTERN = ".part-*.json"
@@ -62,7 +62,7 @@ class Part:
                 measured=dict(value.get("measured", {})),
                 token=str(value["token"]),
             )
-        except (KeyError, TypeError, ValueError):
+        except reading.MISTAKEN:
             return None
 
 
@@ -80,11 +80,9 @@ def announce(out: Path, part: Part) -> None:
 def recorded(out: Path) -> list[Part]:
     """The parts in run.json; none where it is missing or of another kind."""
     try:
-        run = store.read_json(out / "run.json")
+        return _known(read_run(out).get("parts", []))
     except ArtefactError:
         return []
-    found = run.get("parts") if isinstance(run, dict) else None
-    return _known(found if isinstance(found, list) else [])
 
 
 @dataclass(frozen=True)

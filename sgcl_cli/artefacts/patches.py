@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout, peers, store
+from sgcl_cli.artefacts import layout, names, peers, reading, store
 from sgcl_cli.artefacts.store import Attribute, Column, Schema
 from sgcl_cli.errors import ArtefactError
 
@@ -62,6 +62,27 @@ SCHEMA = Schema(
 )
 
 _BLOCK = 16 * 2**20
+_LARGEST = 2**31  # level-0 pixels
+_SIDE = reading.number(1e-3, _LARGEST)
+_CONFIG = {
+    "mpp": reading.number(1e-3, 1e3),
+    "patch_size": reading.whole(1, 2**15),
+    "overlap": reading.whole(0, 2**15),
+    "slide_mpp": reading.number(1e-6, 1e6),
+}
+_SOURCE = {
+    **dict.fromkeys(("name", "identity", "remarks", "tissue_preset", "mpp_source", "path", "path_why"), reading.TEXT),
+    "given_mpp": reading.number(1e-6, 1e6),
+    "unreadable": reading.listed(reading.listed(reading.whole(-_LARGEST, _LARGEST), count=2)),
+    "overhanging": reading.whole(0, _LARGEST),
+    "level": reading.whole(0, 1000),
+    **dict.fromkeys(("tissue_mm2", "ink_mm2"), reading.number(0, 1e12)),
+}
+_GEOMETRY = {
+    **dict.fromkeys(("patch_size", "patch_size_level0", "mpp_level0", "mpp_target", "mpp_actual"), _SIDE),
+    **dict.fromkeys(("patch_size_level0_xy", "mpp_level0_xy"), reading.listed(_SIDE, count=2)),
+    **dict.fromkeys(("level0_width", "level0_height"), reading.number(1, _LARGEST)),
+}
 
 
 class PatchWriter:
@@ -188,39 +209,53 @@ class PatchFile:
                 if jpeg.chunks is not None:
                     raise ArtefactError(f"{path}: 'jpeg' is not stored contiguously", "make the file again")
                 start = (jpeg.id.get_offset() or 0) if jpeg.size else 0
-            try:
-                return cls(
-                    path=path,
-                    id=file.attrs["id"],
-                    slide_id=file.attrs["slide_id"],
-                    coords=columns["coords"],
-                    grid=columns["grid"],
-                    tissue=columns["tissue"],
-                    label=columns.get("label"),
-                    label_names=tuple(json.loads(file.attrs.get("label_names", "[]"))),
-                    config=json.loads(file.attrs["config"]),
-                    source=json.loads(file.attrs["source"]),
-                    reason=file.attrs.get("reason", ""),
-                    geometry={key: _value(value) for key, value in file["coords"].attrs.items()},
-                    jpeg_offsets=offsets,
-                    jpeg_start=start,
-                    label_share=columns.get("label_share"),
-                    blur=columns.get("blur"),
-                    pen=columns.get("pen"),
-                )
-            except (json.JSONDecodeError, TypeError) as error:
-                raise ArtefactError(
-                    f"{path}: an attribute is not valid JSON", "the file is damaged; make it again"
-                ) from error
+            attributes = store.attributes_of(file, path)
+            geometry = {key: _value(value) for key, value in store.attributes_of(file["coords"], path).items()}
+        for name in ("coords", "grid"):
+            if len(columns[name]) and not -_LARGEST < columns[name].min() <= columns[name].max() < _LARGEST:
+                raise ArtefactError(f"{path}: '{name}' reaches beyond any slide", reading.DAMAGED)
+        known = reading.texts_in(attributes, "label_names", path)
+        label = columns.get("label")
+        if label is not None and len(label) and not -1 <= label.min() <= label.max() < len(known):
+            raise ArtefactError(
+                f"{path} has patches of class {label.max()} and names {len(known)} classes", reading.DAMAGED
+            )
+        return cls(
+            path=path,
+            id=attributes["id"],
+            slide_id=names.checked(attributes["slide_id"], path),
+            coords=columns["coords"],
+            grid=columns["grid"],
+            tissue=columns["tissue"],
+            label=label,
+            label_names=known,
+            config=reading.typed(
+                reading.json_in(attributes, "config", path), _CONFIG, f"{path}: 'config'", reading.DAMAGED
+            ),
+            source=reading.typed(
+                reading.json_in(attributes, "source", path), _SOURCE, f"{path}: 'source'", reading.DAMAGED
+            ),
+            reason=attributes.get("reason", ""),
+            geometry=reading.typed(geometry, _GEOMETRY, f"{path}: an attribute of 'coords'", reading.DAMAGED),
+            jpeg_offsets=offsets,
+            jpeg_start=start,
+            label_share=columns.get("label_share"),
+            blur=columns.get("blur"),
+            pen=columns.get("pen"),
+        )
 
     def __len__(self) -> int:
         return len(self.coords)
 
     @property
     def sides(self) -> NDArray[np.float64]:
-        """Width and height of a patch in level-0 pixels, float64 (2,)."""
+        """Width and height of a patch in level-0 pixels, float64 (2,).
+
+        :raises ArtefactError: the file does not tell.
+        """
         found = peers.sides(self.geometry)
-        assert found is not None
+        if found is None:
+            raise ArtefactError(f"{self.path}: 'coords' does not tell patch_size_level0", reading.DAMAGED)
         return found
 
     @property
@@ -271,12 +306,13 @@ class PatchIndex:
         if not trees:
             raise ArtefactError(f"no patches in {folder}", "run sgcl tile first, and give the folder that it wrote")
         if len(trees) > 1:
-            names = ", ".join(path.relative_to(folder).as_posix() for path in trees)
-            raise ArtefactError(f"{folder} holds patches more than once: {names}", "give one of these folders")
+            found = ", ".join(path.relative_to(folder).as_posix() for path in trees)
+            raise ArtefactError(f"{folder} holds patches more than once: {found}", "give one of these folders")
         inner = trees[0]
         files = tuple(file for path in layout.files(inner) if (file := _opened(path, damaged)) is not None)
         if damaged and not files:
             raise next(iter(damaged.values()))
+        names.refuse_twins((file.slide_id, file.path) for file in files)
         for file in files[1:]:
             for key in ("mpp", "patch_size", "overlap"):
                 if file.config.get(key) != files[0].config.get(key):
@@ -285,6 +321,9 @@ class PatchIndex:
                         f"{files[0].path.name} with {files[0].config.get(key)}",
                         "tile all slides under the same settings",
                     )
+        for file in files:
+            if not all(isinstance(file.config.get(key), int | float) for key in ("mpp", "patch_size")):
+                raise ArtefactError(f"{file.path} does not tell its mpp and patch_size", reading.DAMAGED)
         if sum(map(len, files)) == 0:
             raise ArtefactError(f"every slide in {inner} is without patches", "see slides.csv for the reasons")
         if pixels:
@@ -384,7 +423,7 @@ def of_ours(path: Path) -> bool:
     :raises ArtefactError: it is no HDF5 file.
     """
     with store.opened(path) as file:
-        return str(file.attrs.get("format", "")).startswith(f"{SCHEMA.name}/")
+        return str(store.attributes_of(file, path).get("format", "")).startswith(f"{SCHEMA.name}/")
 
 
 def folder_id(file_ids: Sequence[str]) -> str:

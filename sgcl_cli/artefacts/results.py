@@ -7,13 +7,14 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from sgcl_cli import __version__
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import reading, store
 from sgcl_cli.config import Config
 from sgcl_cli.errors import ConfigError
 
@@ -71,12 +72,35 @@ def check_free(out: Path, stage: str) -> None:
     run = out / "run.json"
     if not run.exists():
         return
-    written = store.read_json(run)
-    other = written.get("stage") if isinstance(written, dict) else None
+    other = read_run(out).get("stage")
     if other != stage:
         raise ConfigError(
             f"{out} holds the output of {f'sgcl {other}' if other else 'something else'}", "choose another --out"
         )
+
+
+_RUN = {
+    **dict.fromkeys(("stage", "id", "format"), reading.TEXT),
+    **dict.fromkeys(("config", "affecting", "inputs", "result", "versions"), reading.MAPPING),
+    "parts": reading.listed(reading.MAPPING),
+}
+
+
+def read_run(out: Path) -> dict[str, Any]:
+    """The content of run.json; its known entries are of the right types.
+
+    :raises ArtefactError: it is missing, not JSON, or something else.
+    """
+    path = out / "run.json"
+    return reading.typed(store.read_json(path), _RUN, str(path), "remove it if no run of sgcl wrote it")
+
+
+def understood(out: Path) -> AbstractContextManager[None]:
+    """A stretch that takes apart what run.json and the tables beside it say.
+
+    :raises ArtefactError: they are not what a run of sgcl writes.
+    """
+    return reading.understood(out / "run.json", "use --overwrite, or another --out")
 
 
 class RunRecord:

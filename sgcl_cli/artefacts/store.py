@@ -12,21 +12,33 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
 
+from sgcl_cli.artefacts import reading
 from sgcl_cli.errors import ArtefactError, LabelError, WriteError
 
 TEXT = "text"
-_LONGEST_REASON = 200  # characters of what HDF5 says
+MAKE_AGAIN = "make it again with the command that wrote it, or get it again"
+_REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])  # of a text, as HDF5 stores it
+_BLOCK = 2**26  # bytes
+_REFUSALS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT,
+)  # fmt: skip
+_NOT_OURS = (ConnectionError, ChildProcessError, InterruptedError, TimeoutError)
+_DAY = 86_400.0  # seconds
+_DEPTH = 4  # folders: TRIDENT's trees are the deepest
+_TEMPORARY = re.compile(r"^\..+\..+-\d+\.tmp$")  # see temporary_name
 _LARGEST_INFLATION = 1100  # deflate cannot expand its input further than about 1032 times
 
 
@@ -82,14 +94,23 @@ class Schema:
                 if attribute.required:
                     raise ArtefactError(f"{path} lacks the attribute '{attribute.name}'", "make the file again")
                 continue
-            if attribute.kind is str and not isinstance(attributes[attribute.name], str):
-                raise ArtefactError(f"{path}: the attribute '{attribute.name}' is not text", "make the file again")
+            words, kinds = _KINDS[attribute.kind]
+            value = attributes[attribute.name]
+            if not isinstance(value, kinds) or not (attribute.kind is str or math.isfinite(cast(float, value))):
+                raise ArtefactError(f"{path}: the attribute '{attribute.name}' is not {words}", "make the file again")
         sizes: dict[str, int] = {}
         for column in self.columns:
             if column.name in file:
                 _check_column(column, file[column.name], sizes, path)
             elif column.required:
                 raise ArtefactError(f"{path} lacks the dataset '{column.name}'", "make the file again")
+
+
+_KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
+    str: ("text", (str,)),
+    np.integer: ("a whole number", (np.integer,)),
+    np.floating: ("a number", (np.floating, np.integer)),
+}
 
 
 def _check_column(column: Column, data: Any, sizes: dict[str, int], path: Path) -> None:
@@ -120,24 +141,22 @@ def opened(path: str | Path, schema: Schema | None = None) -> Iterator[h5py.File
     """
     path = Path(path)
     try:
-        file = h5py.File(path, "r")
-    except FileNotFoundError as error:
-        raise ArtefactError(f"no such file: {path}", "check the path") from error
+        file = h5py.File(reading.plain(path), "r")
     except OSError as error:
-        raise ArtefactError(
-            f"{path} cannot be opened as HDF5: damaged, cut off, or another format",
-            "delete it and run the command again",
-        ) from error
+        raise reading.unreadable(path, error, "HDF5", MAKE_AGAIN) from error
     with file:
         try:
             _refuse_deceit(file, path, path.stat().st_size)
             if schema is not None:
                 schema.check(file, path)
-        except (RuntimeError, KeyError, ValueError, OSError) as error:
-            raise ArtefactError(
-                f"{path} is damaged: {str(error)[:_LONGEST_REASON]}", "delete it and run the command again"
-            ) from error
-        yield file
+            yield file
+        except MemoryError as error:
+            raise ArtefactError(f"{path} holds more than fits into memory", "use a larger machine") from error
+        except (OSError, RuntimeError, *reading.MISTAKEN) as error:
+            if reading.code_of(error) is not None:
+                raise reading.unreadable(path, error, "HDF5", MAKE_AGAIN) from error
+            said = str(error)[: reading.LONGEST_REASON]
+            raise ArtefactError(f"{path} is damaged: {said}", MAKE_AGAIN) from error
 
 
 def _refuse_deceit(file: h5py.File, path: Path, file_size: int) -> None:
@@ -162,13 +181,62 @@ def _refuse_deceit(file: h5py.File, path: Path, file_size: int) -> None:
 def _refuse_claims(data: h5py.Dataset, name: str, path: Path, file_size: int) -> None:
     if data.is_virtual or data.external:
         raise ArtefactError(f"{path}: '{name}' keeps its data in other files", "such datasets are refused")
-    claimed, stored = data.size * data.dtype.itemsize, data.id.get_storage_size()
+    claimed, stored = math.prod(data.shape or (0,)) * data.dtype.itemsize, data.id.get_storage_size()
     limit = stored if data.chunks is None else stored * _LARGEST_INFLATION
     if stored > file_size or claimed > limit:
         raise ArtefactError(
             f"{path}: '{name}' claims {claimed} bytes where {stored} are stored",
             "the file is damaged or forged",
         )
+
+
+def attributes_of(holder: Any, path: Path) -> dict[str, Any]:
+    """The attributes of a group or dataset: numbers, arrays of them and single texts.
+
+    Arrays of texts, whose members could all be one long text, are left out.
+
+    :raises ArtefactError: texts that are together longer than the file.
+    """
+    found: dict[str, Any] = {}
+    room = path.stat().st_size
+    for name in holder.attrs:
+        stored = holder.attrs.get_id(name)
+        if stored.dtype.hasobject and stored.shape != ():
+            continue
+        value = holder.attrs[name]
+        room -= len(value) if isinstance(value, str) else 0
+        if room < 0:
+            raise ArtefactError(f"{path}: its attributes claim more text than the file has", MAKE_AGAIN)
+        if not isinstance(value, h5py.Empty):
+            found[name] = value
+    return found
+
+
+def texts_of(data: h5py.Dataset, path: Path) -> list[str]:
+    """A column of texts, after a look at their lengths: many could refer to one long text.
+
+    :raises ArtefactError: they are not texts, or together longer than the file.
+    """
+    kind = h5py.check_string_dtype(data.dtype)
+    if kind is None or data.ndim != 1:
+        raise ArtefactError(f"{path}: '{data.name}' is {data.dtype} {data.shape}, not texts (N,)", MAKE_AGAIN)
+    if kind.length is not None or not data.size:
+        return list(data.asstr()[:])
+    room = path.stat().st_size
+    offset = data.id.get_offset()
+    if offset is not None and data.file.id.get_create_plist().get_sizes()[0] == 8:
+        lengths = np.fromfile(path, _REFERENCE, data.size, offset=offset)["length"]
+        if int(lengths.sum(dtype=np.uint64)) > room:
+            raise ArtefactError(f"{path}: '{data.name}' claims more text than the file has", MAKE_AGAIN)
+        return list(data.asstr()[:])
+    found: list[str] = []
+    step = max(1, _BLOCK // max(1, room))
+    for start in range(0, data.size, step):
+        found.extend(data.asstr()[start : start + step])
+        room -= sum(map(len, found[start:]))
+        if room < 0:
+            raise ArtefactError(f"{path}: '{data.name}' claims more text than the file has", MAKE_AGAIN)
+    return found
 
 
 def write_h5(path: str | Path, schema: Schema, columns: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
@@ -185,7 +253,7 @@ def fill(file: h5py.File, schema: Schema, columns: Mapping[str, Any], attributes
     root["format"] = schema.format
     for name, value in attributes.items():
         if value is not None:
-            root[name] = value
+            root[name] = escaped(value) if isinstance(value, str) else value
     known = {column.name: column for column in schema.columns}
     for name, value in columns.items():
         if value is None:
@@ -196,6 +264,11 @@ def fill(file: h5py.File, schema: Schema, columns: Mapping[str, Any], attributes
             array = np.asarray(value)
             dtype = array.dtype if array.dtype.name in known[name].dtypes else np.dtype(known[name].dtypes[0])
             file.create_dataset(name, data=array.astype(dtype, copy=False))
+
+
+def escaped(text: str) -> str:
+    """A text as UTF-8 can hold it: of a name of a file that is not UTF-8 the odd bytes as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def verify(path: Path, schema: Schema) -> None:
@@ -227,30 +300,32 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def writing(path: str | Path) -> Iterator[None]:
     """Translate what the operating system says about writing ``path``.
 
-    :raises WriteError: disk full, no permission, not a folder, name too long.
+    :raises WriteError: disk full, no permission, not a folder, name too long, file too large, a failing disk.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+    except (OSError, RuntimeError) as error:  # a RuntimeError is how HDF5 and torch tell of some
+        code = reading.code_of(error)
+        if code in (errno.ENOSPC, errno.EDQUOT):
             raise WriteError(
                 f"the disk is full while writing {path}",
                 "free space and run the same command again; what is finished stays",
             ) from error
-        if error.errno in (
-            errno.EACCES,
-            errno.EPERM,
-            errno.EROFS,
-            errno.ENOTDIR,
-            errno.EEXIST,
-            errno.ENAMETOOLONG,
-            errno.ENOENT,
-        ):
-            reason = os.strerror(error.errno)
+        if code == errno.EFBIG:
             raise WriteError(
-                f"cannot write {path}: {reason}", "choose a folder that you may write to with --out"
+                f"{path} is larger than the system allows a file to be",
+                "see ulimit -f, and whether the file system takes files of this size",
             ) from error
-        raise
+        if code in _REFUSALS:
+            raise ArtefactError(
+                f"cannot write {path}: {os.strerror(code)}", "choose a folder that you may write to with --out"
+            ) from error
+        if code is None or isinstance(error, _NOT_OURS):
+            raise
+        raise ArtefactError(
+            f"cannot write {path}: {os.strerror(code)}",
+            "look at the disk or the network drive, and run the same command again; what is finished stays",
+        ) from error
 
 
 def temporary_name(path: Path) -> Path:
@@ -259,13 +334,26 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{name}.{socket.gethostname()}-{os.getpid()}.tmp")
 
 
-def sweep(folder: str | Path) -> None:
-    """Remove temporary files that dead processes of this host left in a folder and one level below."""
-    mark = f".{socket.gethostname()}-"
-    for leftover in [*Path(folder).glob(".*.tmp"), *Path(folder).glob("*/.*.tmp")]:
+def sweep(out: str | Path) -> None:
+    """Remove the temporary files that dead processes left in an output, wherever in it they are.
+
+    Of another host nobody can tell whether its processes live, so its files go when they have not changed for a day.
+    """
+    mark, yesterday = f".{socket.gethostname()}-", time.time() - _DAY
+    for leftover in _temporary(Path(out)):
         _, found, process = leftover.name.removesuffix(".tmp").rpartition(mark)
-        if found and process.isdigit() and not _alive(int(process)):
-            leftover.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if found and process.isdecimal():
+                gone = len(process) > 9 or not _alive(int(process))
+            else:
+                gone = leftover.stat().st_mtime < yesterday
+            if gone:
+                leftover.unlink()
+
+
+def _temporary(out: Path) -> Iterator[Path]:
+    for depth in range(_DEPTH):
+        yield from (path for path in out.glob("*/" * depth + ".*.tmp") if _TEMPORARY.search(path.name))
 
 
 def _alive(process: int) -> bool:
@@ -291,9 +379,12 @@ def file_sha256(path: str | Path) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file (UTF-8), whole or not at all."""
+    """Write a text file (UTF-8), whole or not at all.
+
+    Names of files that are not UTF-8 are written as escapes, which JSON reads back.
+    """
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -310,14 +401,18 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """Read JSON.
 
-    :raises ArtefactError: missing or not JSON.
+    :raises ArtefactError: missing, not JSON, too deep, or with numbers that are too long.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise ArtefactError(f"no such file: {path}", "check the path") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtefactError(f"{path} is not readable JSON: {error}", "delete it and run the command again") from error
+        text = reading.plain(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise reading.unreadable(path, error, "JSON", MAKE_AGAIN) from error
+    except UnicodeDecodeError as error:
+        raise ArtefactError(f"{path} is not readable JSON: {error}", MAKE_AGAIN) from error
+    try:
+        return reading.parse_json(text)
+    except ValueError as error:
+        raise ArtefactError(f"{path} is not readable JSON: {error}", MAKE_AGAIN) from error
 
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
@@ -338,10 +433,11 @@ def read_csv(path: str | Path) -> list[dict[str, str]]:
     :raises ArtefactError: missing, or not such a table.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        header, *rows = reading.parse_csv(reading.plain(path).read_text(encoding="utf-8")) or [[]]
+    except OSError as error:
+        raise reading.unreadable(path, error, "a table", MAKE_AGAIN) from error
+    except ValueError as error:
         raise ArtefactError(f"cannot read {path}: {error}", "make it again") from error
-    header, *rows = list(csv.reader(io.StringIO(text))) or [[]]
     if any(len(row) != len(header) for row in rows):
         raise ArtefactError(f"{path} has rows of another length than its header", "the file is damaged; make it again")
     return [dict(zip(header, map(_unquoted, row), strict=True)) for row in rows]
@@ -355,14 +451,19 @@ def read_table(path: str | Path, required: Sequence[str]) -> list[dict[str, str]
     :raises LabelError: missing, not text, without header or a required column, or with a row of another length.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = reading.plain(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise LabelError(f"cannot read the table {path}: {error.strerror}", "check the path") from error
     except UnicodeDecodeError as error:
         raise LabelError(f"the table {path} is not UTF-8 text", "save it as CSV UTF-8") from error
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
-    lines = [line for line in csv.reader(io.StringIO(text), delimiter=delimiter) if any(cell.strip() for cell in line)]
+    try:
+        lines = [line for line in reading.parse_csv(text, delimiter) if any(cell.strip() for cell in line)]
+    except ValueError as error:
+        raise LabelError(
+            f"the table {path} cannot be read: {error}", "save it as CSV UTF-8, with short cells"
+        ) from error
     header = [name.strip().lower() for name in lines[0]] if lines else []
     for name in required:
         if name not in header:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from sgcl_cli import __version__
-from sgcl_cli.cli.console import Terminal
+from sgcl_cli.cli.console import Terminal, drop_output, finish_output, prepare_streams, print_plain
 from sgcl_cli.cli.options import as_toml, options_of, repeated
 from sgcl_cli.config import (
     Config,
@@ -26,7 +27,7 @@ from sgcl_cli.config import (
     failures_allowed,
     load_toml,
 )
-from sgcl_cli.errors import ElsewhereError, Interrupted, SgclError
+from sgcl_cli.errors import ConfigError, ElsewhereError, Interrupted, SgclError
 
 if TYPE_CHECKING:
     from sgcl_cli.artefacts.results import Outcome
@@ -62,10 +63,11 @@ def _command(kind: type[Given], example: str) -> Callable[[Stage[Given]], Stage[
 
     def register(stage: Stage[Given]) -> Stage[Given]:
         def body(common: dict[str, Any], given: dict[str, Any]) -> None:
+            _check_working_folder()
             settings = load_toml(common["config"], kind.table) if common["config"] else {}
             config = kind.resolve(settings, given)
             if common["print_config"]:
-                print(as_toml(config))
+                print_plain(as_toml(config))
             else:
                 _finish(stage, config, json=common["json"], quiet=common["quiet"])
 
@@ -73,6 +75,13 @@ def _command(kind: type[Given], example: str) -> Callable[[Stage[Given]], Stage[
         return stage
 
     return register
+
+
+def _check_working_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ConfigError("the working folder does not exist any more", "change to a folder that is there") from error
 
 
 def _finish(stage: Stage[Given], config: Given, *, json: bool, quiet: bool) -> None:
@@ -140,6 +149,10 @@ def run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(args=repeated(arguments, "--compare"), prog_name="sgcl", standalone_mode=False)
+        finish_output()
+    except BrokenPipeError:  # whoever read the help has read enough
+        drop_output()
+        return 0
     except ElsewhereError as error:
         return error.exit_code
     except SgclError as error:
@@ -166,6 +179,7 @@ def main() -> None:
     One of several processes ends without taking Python down: a thread of gloo may still free a tensor of the last exchange, and
     where it asks for the interpreter while that ends, the process aborts (pytorch/pytorch#190489).
     """
+    prepare_streams()
     code = run(sys.argv[1:])
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         atexit._run_exitfuncs()

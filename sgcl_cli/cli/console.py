@@ -5,8 +5,12 @@ Markup is off everywhere: a slide named ``[/red]`` is shown as it is called.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +19,83 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sgcl_cli.errors import SgclError
+from sgcl_cli.errors import ArtefactError, SgclError
 
 if TYPE_CHECKING:
     from sgcl_cli.artefacts.results import Outcome
     from sgcl_cli.progress import Task
 
 LINE_EVERY = 30.0
+_SPACES = "\n\t"
 _MOST_FAILURES = 20
+
+
+def prepare_streams() -> None:
+    """Make standard input, output and error such that nothing a run says can break it.
+
+    Where one is closed, the next file that is opened would take its place, and a warning of a library be written into it. What
+    their encoding has no character for is escaped.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def drop_output() -> None:
+    """Let whatever else goes to standard output vanish: nobody reads it any more."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_plain(text: str) -> None:
+    """Print on standard output.
+
+    :raises ArtefactError: it cannot be written.
+    """
+    with _printing():
+        print(text, flush=True)
+
+
+def finish_output() -> None:
+    """Hand over what waits to be printed; a reader that has gone, as ``head`` does, is no error.
+
+    :raises ArtefactError: it cannot be written, on a full disk, say.
+    """
+    with _printing():
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _printing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        drop_output()
+    except OSError as error:
+        drop_output()
+        raise ArtefactError(
+            f"cannot write to standard output: {error.strerror}",
+            "what was made is complete; only its table is not shown",
+        ) from error
+
+
+class _Console(Console):
+    """A console that outlives its reader."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def shown(text: str) -> str:
+    """A text without what a terminal would obey: control characters are escaped."""
+    return "".join(c if c.isprintable() or c in _SPACES else c.encode("unicode_escape").decode() for c in text)
 
 
 class Terminal:
@@ -30,8 +103,8 @@ class Terminal:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.errors = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-        self.results = Console(markup=False, highlight=False, soft_wrap=True)
+        self.errors = _Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        self.results = _Console(markup=False, highlight=False, soft_wrap=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -54,36 +127,48 @@ class Terminal:
     def note(self, message: str) -> None:
         """One line that may be left out."""
         if not self.quiet:
-            self.errors.print(message)
+            self._tell(Text(shown(message)))
 
     def warn(self, message: str) -> None:
         """One line that must be seen."""
-        self.errors.print(Text("warning: ", style="yellow") + Text(message))
+        self._tell(Text("warning: ", style="yellow") + Text(shown(message)))
 
     def error(self, error: SgclError) -> None:
         """An error as one line, and its hint as another."""
-        self.errors.print(Text("error: ", style="bold red") + Text(error.message))
+        self._tell(Text("error: ", style="bold red") + Text(shown(error.message)))
         if error.hint:
-            self.errors.print(Text("  hint: ", style="cyan") + Text(error.hint))
+            self._tell(Text("  hint: ", style="cyan") + Text(shown(error.hint)))
+
+    def _tell(self, text: Text) -> None:
+        """Print on stderr; where nobody can hear it the work goes on."""
+        with contextlib.suppress(OSError, ValueError):
+            self.errors.print(text)
 
     def close(self, outcome: Outcome, *, as_json: bool) -> None:
-        """The closing table with the failures below it, or the result as JSON."""
-        if as_json:
-            print(json.dumps(outcome.as_dict(), indent=2, ensure_ascii=False, default=str))
-        elif not self.quiet:
-            table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-            for name, value in outcome.headline:
-                table.add_row(Text(name, style="bold"), Text(value))
-            self.results.print(table)
-        if outcome.failures:
-            self.errors.print(Text(f"{len(outcome.failures)} failed:", style="bold red"))
-            for failure in outcome.failures[:_MOST_FAILURES]:
-                remedy = f" ({failure.hint})" if failure.hint else ""
-                name = failure.path or failure.slide_id
-                named = "" if name in failure.reason else f"{name}: "
-                self.errors.print(Text(f"  {named}{failure.reason}{remedy}"))
-            if len(outcome.failures) > _MOST_FAILURES:
-                self.errors.print(f"  and {len(outcome.failures) - _MOST_FAILURES} more, see failures.csv")
+        """The closing table with the failures below it, or the result as JSON.
+
+        :raises ArtefactError: it cannot be printed.
+        """
+        try:
+            with _printing():
+                if as_json:
+                    print_plain(json.dumps(outcome.as_dict(), indent=2, ensure_ascii=False, default=str))
+                elif not self.quiet:
+                    self.results.print(_table(outcome))
+        finally:
+            self._failed(outcome)
+
+    def _failed(self, outcome: Outcome) -> None:
+        if not outcome.failures:
+            return
+        self._tell(Text(f"{len(outcome.failures)} failed:", style="bold red"))
+        for failure in outcome.failures[:_MOST_FAILURES]:
+            remedy = f" ({failure.hint})" if failure.hint else ""
+            name = failure.path or failure.slide_id
+            named = "" if name in failure.reason else f"{name}: "
+            self._tell(Text(shown(f"  {named}{failure.reason}{remedy}")))
+        if len(outcome.failures) > _MOST_FAILURES:
+            self._tell(Text(f"  and {len(outcome.failures) - _MOST_FAILURES} more, see failures.csv"))
 
     def _enter(self) -> Progress:
         self._open += 1
@@ -95,6 +180,13 @@ class Terminal:
         self._open -= 1
         if self._open == 0:
             self._progress.stop()
+
+
+def _table(outcome: Outcome) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, value in outcome.headline:
+        table.add_row(Text(shown(name), style="bold"), Text(shown(value)))
+    return table
 
 
 class _Bar:

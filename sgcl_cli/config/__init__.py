@@ -11,7 +11,18 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from sgcl_cli.config.base import REQUIRED, Config, Meta, describe, differences, failures_allowed, flag, option, relative
+from sgcl_cli.config.base import (
+    REQUIRED,
+    Config,
+    Meta,
+    describe,
+    differences,
+    failures_allowed,
+    flag,
+    option,
+    relative,
+    whole_number,
+)
 from sgcl_cli.config.embed import EmbedConfig
 from sgcl_cli.config.encoders import ARCHITECTURES, colours
 from sgcl_cli.config.evaluate import EvaluateConfig
@@ -43,6 +54,7 @@ __all__ = [
     "load_toml",
     "option",
     "relative",
+    "whole_number",
 ]
 
 COMMANDS: tuple[type[Config], ...] = (TileConfig, PretrainConfig, EmbedConfig, EvaluateConfig, PredictConfig)
@@ -53,11 +65,13 @@ def load_toml(path: str | Path, table: str) -> dict[str, Any]:
 
     :raises ConfigError: the file is missing, not TOML, or has a table of another name.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise ConfigError(f"cannot read {path}: it is no file", "give an existing TOML file to --config")
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", "give an existing TOML file to --config") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, too
         raise ConfigError(f"{path} is not valid TOML: {error}", "example: [tile] then mpp = 0.5") from error
     tables = [kind.table for kind in COMMANDS]
     for key, value in content.items():
@@ -68,6 +82,6 @@ def load_toml(path: str | Path, table: str) -> dict[str, Any]:
                 if near
                 else "settings stand in tables: " + ", ".join(f"[{t}]" for t in tables)
             )
-            raise ConfigError(f"unknown table or key '{key}' in {path}", hint)
+            raise ConfigError(f"unknown table or key '{key[:60]}' in {path}", hint)
     settings: dict[str, Any] = content.get(table, {})
     return settings

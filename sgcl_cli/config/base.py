@@ -50,6 +50,9 @@ def option(
 
 
 REQUIRED = dataclasses.MISSING
+_MOST_WHOLE, _MOST = 10**9, 1e12  # where a setting names no bound of its own
+_MOST_DIGITS = 25
+_SHOWN = 60  # characters of a value in a message
 
 
 def flag(name: str) -> str:
@@ -83,7 +86,12 @@ class Config(Options):
         "auto", "auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.", affects=False, panel="Run"
     )
     threads: int | None = option(
-        None, "CPU threads for computing in the main process; default: all cores.", low=1, affects=False, panel="Run"
+        None,
+        "CPU threads for computing in the main process; default: all cores.",
+        low=1,
+        high=4096,
+        affects=False,
+        panel="Run",
     )
     dry_run: bool = option(False, "Say what would be done, write nothing.", affects=False, panel="Run")
     overwrite: bool = option(
@@ -153,6 +161,14 @@ def describe(kind: type[Options]) -> list[tuple[str, Meta, Any]]:
     return [(spec.name, spec.metadata["meta"], hints[spec.name]) for spec in dataclasses.fields(kind)]
 
 
+def whole_number(text: str, low: int, high: int) -> int | None:
+    """A whole number in decimal digits; None where the text is something else or out of range."""
+    digits = text.strip()
+    if not digits.isdecimal() or len(digits) > _MOST_DIGITS or not low <= int(digits) <= high:
+        return None
+    return int(digits)
+
+
 def failures_allowed(rule: str, total: int) -> int:
     """How many of ``total`` slides may fail under a rule such as ``3`` or ``2%``.
 
@@ -160,11 +176,11 @@ def failures_allowed(rule: str, total: int) -> int:
     """
     text = rule.strip()
     try:
-        number = float(text.removesuffix("%")) if text.endswith("%") else int(text)
+        number = float(text.removesuffix("%")) if text.endswith("%") else whole_number(text, 0, _MOST_WHOLE)
     except ValueError:
-        number = -1
-    if number < 0 or not math.isfinite(number) or (text.endswith("%") and number > 100):
-        raise ConfigError(f"--allow-failures {rule} is neither a count nor a percentage", "examples: 3, 2%")
+        number = None
+    if number is None or number < 0 or not math.isfinite(number) or (text.endswith("%") and number > 100):
+        raise ConfigError(f"--allow-failures {_shown(rule)} is neither a count nor a percentage", "examples: 3, 2%")
     return math.floor(total * number / 100) if text.endswith("%") else int(number)
 
 
@@ -199,15 +215,18 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
     if get_origin(base) is Literal:
         return value
     if get_origin(base) is tuple:
-        if isinstance(value, str) or not all(isinstance(item, str | Path) for item in value):
-            raise ConfigError(f"{flag(name)} takes a list of texts, not {value!r}")
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str | Path) for item in value):
+            raise ConfigError(f"{flag(name)} takes a list of texts, not {_shown(value)}")
         return tuple(str(item) for item in value)
     if base is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{flag(name)} is {_shown(value)}", f"give a number of at most {_MOST:g}") from error
     if base is str and isinstance(value, Path):
         return str(value)
     if not isinstance(value, base) or (isinstance(value, bool) and base is not bool):
-        raise ConfigError(f"{flag(name)} takes {_spoken(base)}, not {value!r}")
+        raise ConfigError(f"{flag(name)} takes {_spoken(base)}, not {_shown(value)}")
     return value
 
 
@@ -221,20 +240,40 @@ def _check(name: str, value: Any, meta: Meta, kind: Any) -> None:
     for alternative in _alternatives(kind):
         if get_origin(alternative) is Literal and value not in get_args(alternative):
             choices = ", ".join(map(str, get_args(alternative)))
-            raise ConfigError(f"{flag(name)} is {value!r}", f"choose one of: {choices}")
+            raise ConfigError(f"{flag(name)} is {_shown(repr(value))}", f"choose one of: {choices}")
+    for text in value if isinstance(value, tuple) else (value,):
+        if isinstance(text, str):
+            _check_text(name, text)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{flag(name)} is {value}", "give a finite number")
+    most = _MOST_WHOLE if isinstance(value, int) else _MOST
+    high = meta.high if meta.high is not None or meta.below is not None else most
     bounds = (
         (meta.low is not None and value < meta.low, f"at least {meta.low}"),
-        (meta.high is not None and value > meta.high, f"at most {meta.high}"),
+        (high is not None and value > high, f"at most {high}"),
         (meta.above is not None and value <= meta.above, f"greater than {meta.above}"),
         (meta.below is not None and value >= meta.below, f"smaller than {meta.below}"),
     )
     for broken, rule in bounds:
         if broken:
-            raise ConfigError(f"{flag(name)} is {value}; it must be {rule}", f"{meta.help}")
+            raise ConfigError(f"{flag(name)} is {_shown(value)}; it must be {rule}", f"{meta.help}")
+
+
+def _check_text(name: str, text: str) -> None:
+    if not text.strip():
+        raise ConfigError(f"{flag(name)} is empty", "give a value, or leave it out")
+    if "\0" in text:
+        raise ConfigError(f"{flag(name)} holds a null character", "no path and no name can")
+
+
+def _shown(value: Any) -> str:
+    """A value as a message can hold it."""
+    if isinstance(value, int) and abs(value) >= 10**_MOST_DIGITS:
+        return "a number of more than 25 digits"
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _plain(value: Any) -> Any:

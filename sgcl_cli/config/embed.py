@@ -46,7 +46,7 @@ class EmbedConfig(Config):
     slide_mpp: float | None = option(
         None,
         "With a peer's coordinates: level-0 resolution of slides that record none, um per pixel.",
-        above=0,
+        low=0.001,
         high=100,
         affects=False,
     )
@@ -98,7 +98,12 @@ class EmbedConfig(Config):
         panel="Encoder",
     )
     input_size: int | None = option(
-        None, "Side of the encoder's input in pixels; default: its own.", low=16, affects=False, panel="Encoder"
+        None,
+        "Side of the encoder's input in pixels; default: its own.",
+        low=16,
+        high=8192,
+        affects=False,
+        panel="Encoder",
     )
     mean: str | None = option(
         None,
@@ -115,7 +120,7 @@ class EmbedConfig(Config):
     encoder_mpp: float | None = option(
         None,
         "Resolution that the encoder was trained at, um per pixel; default: what it records.",
-        above=0,
+        low=0.001,
         high=100,
         affects=False,
         panel="Encoder",
@@ -126,7 +131,7 @@ class EmbedConfig(Config):
     groups: str | None = option(
         None, "Table name,group for a folder of images: the patient of each image, say.", affects=False
     )
-    batch: int = option(256, "Patches in a batch.", low=1, affects=False)
+    batch: int = option(256, "Patches in a batch.", low=1, high=2**16, affects=False)
     dtype: Literal["float16", "float32"] = option(
         "float16", "How features are stored; with --layout clam or trident float32 by default, which their models need."
     )
@@ -134,12 +139,18 @@ class EmbedConfig(Config):
         "auto", "Arithmetic of the encoder; auto is bf16 on CUDA, fp32 on CPU."
     )
     workers: int | None = option(
-        None, "Processes that read and decode patches; default: from the cores.", low=0, affects=False, panel="Run"
+        None,
+        "Processes that read and decode patches; default: from the cores.",
+        low=0,
+        high=1024,
+        affects=False,
+        panel="Run",
     )
     slide_timeout: float = option(
         600.0,
         "With --slides: seconds without a patch after which a slide is given up.",
         above=0,
+        high=1e6,
         affects=False,
         panel="Run",
     )
@@ -182,5 +193,5 @@ def parse_query(text: str) -> tuple[str, float, float]:
     except ValueError:
         x = y = math.nan
     if not slide_id or not (math.isfinite(x) and math.isfinite(y)):
-        raise ConfigError(f"--query is '{text}'", "give SLIDE_ID:X,Y, a place in level-0 pixels")
+        raise ConfigError(f"--query is '{text[:60]}'", "give SLIDE_ID:X,Y, a place in level-0 pixels")
     return slide_id, x, y

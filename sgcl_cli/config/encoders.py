@@ -27,6 +27,9 @@ def check_architecture(setting: str, name: str) -> None:
     )
 
 
+_LARGEST = 1e6
+
+
 def colours(setting: str, text: str | None) -> tuple[float, float, float] | None:
     """Three numbers for red, green and blue, ``0.485,0.456,0.406``; None stays None.
 
@@ -36,9 +39,11 @@ def colours(setting: str, text: str | None) -> tuple[float, float, float] | None
         return None
     try:
         red, green, blue = (float(part) for part in text.split(","))
+        if not max(abs(red), abs(green), abs(blue)) <= _LARGEST:  # nor NaN
+            raise ValueError("out of range")
     except ValueError as error:
         raise ConfigError(
-            f"{flag(setting)} is '{text}'", "give three numbers, red,green,blue, such as 0.5,0.5,0.5"
+            f"{flag(setting)} is '{text[:60]}'", "give three numbers, red,green,blue, such as 0.5,0.5,0.5"
         ) from error
     if setting == "std" and not min(red, green, blue) > 0:
         raise ConfigError(f"{flag(setting)} is '{text}'", "standard deviations are greater than 0")

@@ -81,9 +81,11 @@ class EvaluateConfig(Config):
         None, "Division to use: our splits.csv, CLAM's splits, or a table slide_id,split.", affects=False, panel="Data"
     )
     folds: int = option(5, "Folds of the patient-grouped cross-validation.", low=2, high=50, panel="Protocol")
-    seeds: int = option(3, "Fits of each bag model in each fold; predictions are averaged.", low=1, panel="Protocol")
+    seeds: int = option(
+        3, "Fits of each bag model in each fold; predictions are averaged.", low=1, high=1000, panel="Protocol"
+    )
     bag_sample: int | None = option(
-        None, "Patches drawn of each training slide every epoch; default: all.", low=1, panel="Protocol"
+        None, "Patches drawn of each training slide every epoch; default: all.", low=1, high=10**7, panel="Protocol"
     )
     label_efficiency: bool = option(
         False, "Also fit on 1, 10 and 100 % of the fitted patients, repeatedly.", panel="Protocol"
@@ -99,21 +101,26 @@ class EvaluateConfig(Config):
         "Linear model of classes: path chooses C on validation; sgd has a fixed schedule, a tenth of the rate after 60 and 80 %.",
         panel="Protocol",
     )
-    linear_epochs: int = option(100, "Epochs of --linear sgd.", low=1, panel="Protocol")
+    linear_epochs: int = option(100, "Epochs of --linear sgd.", low=1, high=10**6, panel="Protocol")
     linear_lr: float = option(0.03, "Learning rate of --linear sgd.", above=0, panel="Protocol")
     knn_k: int | None = option(
         None,
         "Neighbours of the kNN probe; default: 10, 20, 100 or 200, whichever suits validation.",
         low=1,
+        high=10**6,
         panel="Protocol",
     )
     knn_temperature: float = option(0.07, "Temperature of the kNN probe's votes.", above=0, panel="Protocol")
-    mil_epochs: int = option(60, "Most epochs of the attention model.", low=1, panel="Protocol")
-    mil_patience: int = option(12, "Epochs without a better validation loss before it stops.", low=1, panel="Protocol")
+    mil_epochs: int = option(60, "Most epochs of the attention model.", low=1, high=10**6, panel="Protocol")
+    mil_patience: int = option(
+        12, "Epochs without a better validation loss before it stops.", low=1, high=10**6, panel="Protocol"
+    )
     mil_lr: float = option(3e-4, "Learning rate of the attention model.", above=0, panel="Protocol")
-    mil_hidden: int = option(128, "Width of the attention model.", low=1, panel="Protocol")
+    mil_hidden: int = option(128, "Width of the attention model.", low=1, high=2**14, panel="Protocol")
     mil_dropout: float = option(0.25, "Dropout of the attention model.", low=0, below=1, panel="Protocol")
-    bootstrap: int = option(2000, "Resamples of the patients for intervals; 0 for none.", low=0, panel="Protocol")
+    bootstrap: int = option(
+        2000, "Resamples of the patients for intervals; 0 for none.", low=0, high=10**6, panel="Protocol"
+    )
     confidence: float = option(0.95, "Coverage of the intervals.", above=0, below=1, panel="Protocol")
 
     finetune: str | None = option(
@@ -126,14 +133,14 @@ class EvaluateConfig(Config):
         "1,10,100", "Per cent of the fitted patients whose labels are used, by comma.", panel="Fine-tuning"
     )
     finetune_epochs: int = option(
-        20, "Epochs of fine-tuning; validation chooses one of them.", low=1, panel="Fine-tuning"
+        20, "Epochs of fine-tuning; validation chooses one of them.", low=1, high=10**6, panel="Fine-tuning"
     )
     finetune_lr: str = option(
         "0.003,0.03", "Highest learning rates, by comma; validation chooses one of them.", panel="Fine-tuning"
     )
-    finetune_batch: int = option(64, "Patches in a batch of fine-tuning.", low=2, panel="Fine-tuning")
+    finetune_batch: int = option(64, "Patches in a batch of fine-tuning.", low=2, high=2**16, panel="Fine-tuning")
     finetune_seeds: int = option(
-        1, "Fits of each network in each fold; predictions are averaged.", low=1, panel="Fine-tuning"
+        1, "Fits of each network in each fold; predictions are averaged.", low=1, high=1000, panel="Fine-tuning"
     )
 
     dense: str | None = option(
@@ -150,11 +157,13 @@ class EvaluateConfig(Config):
         "What the masks cover on slides with openslide.bounds-*: the whole slide, or the scanned part, as QuPath exports it.",
         panel="Dense",
     )
-    ignore: int | None = option(None, "Value of the masks that is no class.", low=0, panel="Dense")
+    ignore: int | None = option(None, "Value of the masks that is no class.", low=0, high=2**32 - 1, panel="Dense")
     dense_layer: str | None = option(
         None, "Whose map is read: layer1 to layer4, or block1 to block12; default: the last.", panel="Dense"
     )
-    dense_pixels: int = option(8000, "Labelled pixels a slide that the head is fitted on.", low=1, panel="Dense")
+    dense_pixels: int = option(
+        8000, "Labelled pixels a slide that the head is fitted on.", low=1, high=10**7, panel="Dense"
+    )
 
     @property
     def bag_models(self) -> tuple[str, ...]:

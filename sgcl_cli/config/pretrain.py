@@ -38,8 +38,8 @@ class TrainingOptions(Config):
     init: str | None = option(
         None, "Weights to start from: torchvision's, timm's, or a run of sgcl pretrain; default: random.", affects=False
     )
-    epochs: int = option(100, "Passes over the patches.", low=1, panel="Optimisation")
-    batch: int = option(128, "Patches in a batch, over all GPUs.", low=2, panel="Optimisation")
+    epochs: int = option(100, "Passes over the patches.", low=1, high=10**6, panel="Optimisation")
+    batch: int = option(128, "Patches in a batch, over all GPUs.", low=2, high=2**16, panel="Optimisation")
     optimiser: Literal["sgd", "adamw"] = option(
         "sgd", "Optimiser: sgd, or adamw for vision transformers.", panel="Optimisation"
     )
@@ -115,10 +115,15 @@ class PretrainConfig(ObjectiveOptions, ViewOptions, TrainingOptions):
     )
 
     workers: int | None = option(
-        None, "Processes that decode patches; default: from the cores.", low=0, affects=False, panel="Run"
+        None, "Processes that decode patches; default: from the cores.", low=0, high=1024, affects=False, panel="Run"
     )
     checkpoint_minutes: float = option(
-        10.0, "Minutes between checkpoints, besides the one after each epoch.", above=0, affects=False, panel="Run"
+        10.0,
+        "Minutes between checkpoints, besides the one after each epoch.",
+        above=0,
+        high=1e6,
+        affects=False,
+        panel="Run",
     )
     keep: int = option(
         0,
@@ -134,7 +139,12 @@ class PretrainConfig(ObjectiveOptions, ViewOptions, TrainingOptions):
         panel="Run",
     )
     grace: float = option(
-        25.0, "Seconds after a SIGTERM in which a checkpoint may be written.", low=0, affects=False, panel="Run"
+        25.0,
+        "Seconds after a SIGTERM in which a checkpoint may be written.",
+        low=0,
+        high=1e6,
+        affects=False,
+        panel="Run",
     )
 
     def __post_init__(self) -> None:

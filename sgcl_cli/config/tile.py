@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-from sgcl_cli.config.base import Config, failures_allowed, flag, option
+from sgcl_cli.config.base import Config, failures_allowed, flag, option, whole_number
 from sgcl_cli.errors import ConfigError
 
 
@@ -41,12 +41,12 @@ class TileConfig(Config):
     min_area: float = option(20_000.0, "Least area of a piece of tissue, um^2.", low=0, panel="Tissue")
     max_hole: float = option(6_000.0, "Largest area of a hole that counts as tissue, um^2.", low=0, panel="Tissue")
 
-    mpp: float = option(0.5, "Resolution of the patches, um per pixel.", above=0, high=100, panel="Patches")
+    mpp: float = option(0.5, "Resolution of the patches, um per pixel.", low=0.001, high=100, panel="Patches")
     patch_size: int = option(256, "Side of a patch in pixels at --mpp.", low=16, high=8192, panel="Patches")
     overlap: int = option(0, "Overlap of neighbouring patches in pixels at --mpp.", low=0, panel="Patches")
     min_tissue: float = option(0.5, "Least share of a patch that is tissue.", low=0, high=1, panel="Patches")
     slide_mpp: float | None = option(
-        None, "Resolution of level 0 where a slide records none, um per pixel.", above=0, high=100, panel="Patches"
+        None, "Resolution of level 0 where a slide records none, um per pixel.", low=0.001, high=100, panel="Patches"
     )
     allow_upsample: bool = option(False, "Accept slides coarser than --mpp by more than 7 %.", panel="Patches")
     coords_only: bool = option(False, "Store coordinates without pixels.", panel="Patches")
@@ -89,7 +89,7 @@ class TileConfig(Config):
     mask_mpp: float | None = option(
         None,
         "Resolution of mask images, um per pixel; default: they are as large as their slides.",
-        above=0,
+        low=0.001,
         high=1000,
         panel="Annotations",
     )
@@ -116,7 +116,12 @@ class TileConfig(Config):
     )
 
     workers: int | None = option(
-        None, "Worker processes, the total CPU budget; default: all cores.", low=1, affects=False, panel="Run"
+        None,
+        "Worker processes, the total CPU budget; default: all cores.",
+        low=1,
+        high=1024,
+        affects=False,
+        panel="Run",
     )
     shard: str | None = option(
         None,
@@ -128,7 +133,7 @@ class TileConfig(Config):
         None, "Address of a dask scheduler whose workers do the slides, tcp://host:port.", affects=False, panel="Run"
     )
     slide_timeout: float = option(
-        3600.0, "Seconds after which a slide is given up.", above=0, affects=False, panel="Run"
+        3600.0, "Seconds after which a slide is given up.", above=0, high=1e6, affects=False, panel="Run"
     )
     allow_failures: str = option(
         "0", "Failed slides, as N or P%, up to which the exit code stays 0.", affects=False, panel="Run"
@@ -174,9 +179,12 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     """
     if text is None:
         return 1, 1
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+    first, _, second = text.partition("/")
+    count = whole_number(second, 1, 10**6)
+    number = None if count is None else whole_number(first, 1, count)
+    if number is None or count is None:
         raise ConfigError(
-            f"--shard is '{text}'; it must be i/n with i from 1 to n", "example: the second of eight is --shard 2/8"
+            f"--shard is '{text[:60]}'; it must be i/n with i from 1 to n",
+            "example: the second of eight is --shard 2/8",
         )
-    return int(number), int(count)
+    return number, count

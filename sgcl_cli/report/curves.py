@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import reading, store
 from sgcl_cli.report.drawing import INK, MUTED, colour
 
 if TYPE_CHECKING:
@@ -22,11 +21,13 @@ Record = Mapping[str, Any]
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The records of a metrics.jsonl; a last line that was cut off is left out."""
     records = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = reading.parse_json(line)
+        except ValueError:
             break
+        if isinstance(record, dict):
+            records.append(record)
     return records
 
 
@@ -41,7 +42,7 @@ def draw_curves(records: Sequence[Record], path: str | Path) -> None:
     from matplotlib.figure import Figure
 
     steps = [record for record in records if "loss" in record]
-    epochs = [record["summary"] for record in records if "summary" in record]
+    epochs = [record["summary"] for record in records if isinstance(record.get("summary"), dict)]
     panels = [_terms(steps), *_PANELS]
     panels = [panel for panel in panels if any(_known(steps, epochs, key, source) for key, _, source in panel[2])]
     columns = min(3, len(panels))
@@ -125,7 +126,7 @@ def _plot(axis: Axes, records: Sequence[Record], key: str, name: str, source: st
     values = _values(records, key)
     if not np.isfinite(values).any():
         return
-    epoch = np.array([record["epoch"] for record in records], dtype=np.float64)
+    epoch = _values(records, "epoch")
     if key == "lr":
         values = values / values[0]
     if source == "epoch":
@@ -145,7 +146,7 @@ def _values(records: Sequence[Record], key: str) -> NDArray[np.float64]:
         value: Any = record
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
-        return float("nan") if value is None else float(value)
+        return float(value) if isinstance(value, int | float) else float("nan")
 
     return np.array([find(record) for record in records], dtype=np.float64)
 

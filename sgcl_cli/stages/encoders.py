@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sgcl_cli.artefacts import reading
 from sgcl_cli.artefacts.checkpoint import EncoderCard, Weights, load_encoder, read_weights
 from sgcl_cli.config import EmbedConfig, colours, differences
 from sgcl_cli.engine.runtime import seeded
@@ -246,8 +246,13 @@ def other_encoder(attributes: Mapping[str, Any], card: EncoderCard) -> str | Non
     """How an encoder that made a features file differs from ``card``, in words; None where it does not."""
     if attributes.get("encoder_sha256") != card.sha256:
         return f"another encoder ({attributes.get('encoder')}, weights {str(attributes.get('encoder_sha256'))[:12]})"
-    changed = differences(json.loads(attributes.get("encoder_feed", "{}")), card.feed())
-    return "; ".join(changed) or None
+    try:
+        fed = reading.parse_json(attributes.get("encoder_feed", "{}"))
+    except ValueError:
+        fed = None
+    if not isinstance(fed, dict):
+        return "an encoder that was fed in an unknown way"
+    return "; ".join(differences(fed, card.feed())) or None
 
 
 # For training.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sgcl_cli.artefacts.features import FeatureWriter, open_features, open_file
+from sgcl_cli.artefacts.features import FeatureWriter, open_features, open_file, sweep_parts
 from sgcl_cli.errors import ArtefactError
 
 ATTRIBUTES = {
@@ -155,3 +155,28 @@ def test_folders_without_features(tmp_path: Path) -> None:
     (tmp_path / "x.h5").write_bytes(b"no")
     with pytest.raises(ArtefactError, match="damaged"):
         open_features(tmp_path)
+
+
+def test_rows_that_nobody_goes_on_with_are_swept(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with FeatureWriter(tmp_path / f"{name}.h5", "id", 2, "float32") as writer:
+            writer.append(np.ones((3, 2)))
+            writer.checkpoint()
+    sweep_parts(tmp_path, {"b", "c"})
+    assert sorted(path.name for path in (tmp_path / ".part").iterdir()) == ["b.json", "b.rows"]
+
+
+def test_how_rows_come_in_batches_leaves_no_trace(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(1000, 37)).astype(np.float32)
+    made = []
+    for sizes in ([1000], [1, 2, 300, 697], [256, 256, 256, 232]):
+        path = tmp_path / f"{len(sizes)}" / "a.h5"
+        for part in np.split(rows, np.cumsum(sizes)[:-1]):
+            writer = FeatureWriter(path, "id", 37, "float16").__enter__()  # killed after each part, and begun again
+            writer.append(part)
+            writer.checkpoint()
+            writer.__exit__(None, None, None)
+        with FeatureWriter(path, "id", 37, "float16") as writer:
+            writer.finish({}, ATTRIBUTES)
+        made.append(path.read_bytes())
+    assert made[0] == made[1] == made[2]

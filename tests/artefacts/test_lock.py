@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -8,11 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sgcl_cli.artefacts.lock import LEASE, Lock, held, sweep
-from sgcl_cli.errors import ArtefactError
+from sgcl_cli.artefacts.lock import LEASE, Lock, alone, claimed, held, sweep
+from sgcl_cli.errors import ArtefactError, ConfigError
 
 RULES = {"lease": 0.6, "heartbeat": 0.1}
 OWNER = """
@@ -153,3 +155,77 @@ def test_other_rules_are_an_error_not_a_guess(tmp_path):
     foreign(lock.path, lease=5.0)
     with pytest.raises(ArtefactError, match="another version of sgcl"):
         lock.take()
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from sgcl_cli.artefacts import lock
+how = {"alone": lambda: lock.alone(Path(sys.argv[2])), "claimed": lambda: lock.claimed(Path(sys.argv[2]), sys.argv[3])}
+with how[sys.argv[1]]():
+    print("in", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def another_process_writes(*words: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen([sys.executable, "-c", WRITER, *words], stdout=subprocess.PIPE, text=True) as writer:
+        try:
+            assert writer.stdout is not None and writer.stdout.readline() == "in\n"
+            yield writer
+        finally:
+            writer.kill()
+
+
+def test_an_output_has_one_writer_and_a_dead_one_is_followed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with another_process_writes("alone", str(out)) as writer:
+        with pytest.raises(ArtefactError, match=f"another run writes to .*out: process {writer.pid} on"):
+            with alone(out):
+                pytest.fail("two writers")
+        writer.kill()
+        writer.wait()
+        assert list(out.iterdir())
+        with alone(out):
+            (out / "result").touch()
+    assert [path.name for path in out.iterdir()] == ["result"]
+
+
+def test_a_folder_that_was_made_for_the_lock_alone_goes(tmp_path: Path) -> None:
+    for writing in (alone(tmp_path / "out"), claimed(tmp_path / "out", "a")):
+        with pytest.raises(ZeroDivisionError), writing:
+            raise ZeroDivisionError
+    assert not list(tmp_path.glob("out/.claim-*")) and not (tmp_path / "out").exists()
+
+
+def test_writers_of_one_output_have_the_same_settings(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with another_process_writes("claimed", str(out), "a") as writer:
+        with claimed(out, "a"), claimed(out, "a"):
+            pass
+        with pytest.raises(ConfigError, match=f"another run works on .*out under other settings: process {writer.pid}"):
+            with claimed(out, "b"):
+                pytest.fail("two settings")
+        writer.kill()
+        writer.wait()
+        with claimed(out, "b"):
+            assert len(list(out.glob(".claim-*"))) == 1
+
+
+@pytest.mark.parametrize("writing", [alone, lambda out: claimed(out, "a")], ids=["alone", "claimed"])
+def test_a_writer_sweeps_what_dead_ones_left(tmp_path: Path, writing: Any) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    host = socket.gethostname()
+    names = ["", "pt_files/", "20x_256px_0px_overlap/patches/", "a/b/c/"]
+    left = [tmp_path / f"{folder}.x.pt.{host}-{dead.pid}.tmp" for folder in names]
+    old, new = (tmp_path / f".{name}.h5.elsewhere-1.tmp" for name in ("old", "new"))
+    mine, other = tmp_path / f".y.h5.{host}-{os.getpid()}.tmp", tmp_path / ".notes.tmp"
+    for path in [*left, old, new, mine, other]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    os.utime(old, (0, 0))
+    with writing(tmp_path):
+        assert [path.exists() for path in left] == [False] * 4
+        assert (old.exists(), new.exists(), mine.exists(), other.exists()) == (False, True, True, True)

@@ -230,3 +230,88 @@ def test_ids_depend_on_kind_config_and_sources() -> None:
     assert base == store.artefact_id("k", {"b": 2, "a": 1}, ["x", "y"])
     others = [("l", {"a": 1, "b": 2}, ["x", "y"]), ("k", {"a": 2, "b": 2}, ["x", "y"]), ("k", {"a": 1, "b": 2}, ["x"])]
     assert len({base, *(store.artefact_id(*other) for other in others)}) == 4
+
+
+# What the system says in other ways.
+
+
+class _Full:
+    """A path whose file cannot be written."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def open(self, mode: str) -> _Full:
+        return self
+
+    def __enter__(self) -> _Full:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, data: object) -> int:
+        raise OSError(self.code, os.strerror(self.code))
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.ENOSPC, "the disk is full while writing"),
+        (errno.EDQUOT, "the disk is full while writing"),
+        (errno.EFBIG, "larger than the system allows"),
+        (errno.EIO, "cannot write x: Input/output error"),
+        (errno.ESTALE, "cannot write x: Stale"),
+    ],
+)
+def test_torch_and_hdf5_say_it_in_their_own_ways(code: int, message: str) -> None:
+    import torch
+
+    from sgcl_cli.artefacts import tensors
+
+    with pytest.raises(ArtefactError, match=message), store.writing("x"):
+        tensors.save({"a": torch.zeros(10)}, _Full(code))  # type: ignore[arg-type]
+    with pytest.raises(ArtefactError, match=message), store.writing("x"):
+        raise RuntimeError(f"Can't decrement id ref count (unable to write, errno = {code}, error message = '...')")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_checkpoint_on_a_really_full_disk() -> None:
+    import torch
+
+    from sgcl_cli.artefacts import tensors
+
+    with pytest.raises(ArtefactError, match="the disk is full while writing last.pt"), store.writing("last.pt"):
+        tensors.save({"a": torch.zeros(10**6)}, Path("/dev/full"))
+
+
+def test_a_runtime_error_of_another_kind_stays_one() -> None:
+    with pytest.raises(RuntimeError, match="a defect"), store.writing("x"):
+        raise RuntimeError("a defect")
+
+
+def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "from sgcl_cli.artefacts import store; store.write_bytes(sys.argv[1], bytes(2000))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "x")], capture_output=True, text=True)
+    assert "ArtefactError" in done.stderr and "larger than the system allows" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_not_utf8_are_carried_through(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"a\xff")
+    store.write_json(tmp_path / "x.json", {"path": odd})
+    assert store.read_json(tmp_path / "x.json") == {"path": odd}
+    store.write_csv(tmp_path / "x.csv", ["path"], [{"path": odd}])
+    assert store.read_csv(tmp_path / "x.csv") == [{"path": "a\\udcff"}]
+    store.write_h5(tmp_path / odd / "x.h5", SCHEMA, _good(), {"id": odd})
+    with store.opened(tmp_path / odd / "x.h5", SCHEMA) as file:
+        assert file.attrs["id"] == "a\\udcff"

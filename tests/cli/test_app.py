@@ -84,7 +84,7 @@ def test_printed_config_reads_back(tmp_path, capsys: pytest.CaptureFixture[str])
     [
         (["tile", "--nonsense"], "No such option"),
         (["tile", "x", "--out", "o", "--mpp", "fast"], "--mpp"),
-        (["tile", "x", "--out", "o", "--mpp", "0"], "--mpp is 0.0; it must be greater than 0"),
+        (["tile", "x", "--out", "o", "--mpp", "0"], "--mpp is 0.0; it must be at least 0.001"),
         (["tile", "x", "--out", "o", "--mpp", "-1"], "--mpp is -1.0"),
         (["tile", "x", "--out", "o", "--mpp", "nan"], "--mpp is nan"),
         (["tile", "x"], "--out is missing"),

@@ -5,7 +5,6 @@ Rows are sorted by slide id, patches by their row within the file, so the order 
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from sgcl_cli.artefacts import reading
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet
 from sgcl_cli.artefacts.labels import LabelRow, Labels, plain_id
 from sgcl_cli.artefacts.spelling import lookalikes, spoken
@@ -470,7 +470,7 @@ def _audit_transductive(cohort: Cohort, audit: Audit) -> None:
     seen = []
     for file in cohort.files:
         attributes = file.attributes or {}
-        trained_on = json.loads(str(attributes.get("pretrain_slides", "[]")))
+        trained_on = reading.texts_in(attributes, "pretrain_slides", file.path)
         if attributes.get("source_identity") in trained_on:
             seen.append(plain_id(file.slide_id))
     audit.ledger["seen_in_pretraining"] = sorted(seen)
@@ -489,7 +489,7 @@ def _audit_probed(cohort: Cohort, audit: Audit) -> None:
     used = []
     for file in cohort.files:
         attributes = file.attributes or {}
-        asked = json.loads(str(attributes.get("probe_slides", "[]")))
+        asked = reading.texts_in(attributes, "probe_slides", file.path)
         if attributes.get("source_identity") in asked or attributes.get("patches_id") in asked:
             used.append(file.slide_id)
     if used:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import math
 import warnings
 from collections import Counter
@@ -26,9 +25,10 @@ from xml.parsers import expat
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import reading, store
+from sgcl_cli.config import whole_number
 from sgcl_cli.errors import ConfigError, LabelError, SlideError
 from sgcl_cli.slide.annotations.frames import Frame
 from sgcl_cli.slide.annotations.outlines import Annotation, Areas, Points, Raster, Region, Ring
@@ -42,6 +42,7 @@ _MOST_CLASSES = 1000
 NO_CLASS = "without a class"
 NO_AREA = "points or lines"
 DEGENERATE = "outlines that enclose nothing"
+_MOST_POINTS = 3_000_000  # of a GeoJSON file: a gigabyte of memory, half a minute
 _NO_CLASS = ("", "unknown", "none")
 _CAMELYON = {"_0": "tumor", "_1": "tumor"}
 _CUT_OUT = ("_2", "Exclusion")
@@ -91,7 +92,10 @@ def read(path: Path, reading: MaskReading) -> Content:
         return _limited(path, Content(sha256, None, names, names, values))
     parsers: dict[str, Callable[[Path, bytes, _Tally], Areas | Points]] = {".xml": _asap, ".csv": _table}
     tally = _Tally()
-    annotation = parsers.get(suffix, _geojson)(path, data, tally)
+    try:
+        annotation = parsers.get(suffix, _geojson)(path, data, tally)
+    except RecursionError as error:
+        raise LabelError(f"{path} is nested too deeply", "export it again") from error
     spellings = frozenset(tally.spellings)
     return _limited(path, Content(sha256, annotation, annotation.names, spellings, passed_over=tally.passed_over))
 
@@ -156,10 +160,11 @@ def parse_mask_values(text: str) -> dict[int, str]:
     """
     classes: dict[int, str] = {}
     for part in split_names(text):
-        value, equals, name = part.partition("=")
-        if not equals or not value.strip().isdigit() or not name.strip():
+        text, equals, name = part.partition("=")
+        value = whole_number(text, 0, 2**32 - 1)
+        if not equals or value is None or not name.strip():
             raise ConfigError(f"--mask-values has '{part}'", "example: --mask-values 255=tumour,0=other")
-        classes[int(value)] = name.strip()
+        classes[value] = name.strip()
     return classes
 
 
@@ -170,13 +175,17 @@ def split_names(text: str) -> list[str]:
 
 def in_order(names: Iterator[str] | frozenset[str]) -> tuple[str, ...]:
     """Classes in the order of their labels: numbers by value, then texts by code point."""
-    return tuple(sorted(names, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name)))
+    return tuple(sorted(names, key=lambda name: (0, int(name), "") if _short_number(name) else (1, 0, name)))
+
+
+def _short_number(name: str) -> bool:
+    return whole_number(name, 0, 10**18) is not None
 
 
 def _bytes(path: Path) -> tuple[bytes, str]:
     """A file's content and its sha256."""
     try:
-        if path.stat().st_size > _LARGEST_FILE:
+        if reading.plain(path).stat().st_size > _LARGEST_FILE:
             raise LabelError(f"{path} has more than {_LARGEST_FILE >> 20} MiB", "split or simplify the annotation")
         data = path.read_bytes()
     except OSError as error:
@@ -240,9 +249,14 @@ def _encloses(ring: Ring) -> bool:
 
 
 def _json(path: Path, data: bytes) -> Any:
+    points = data.count(b"[")
+    if points > _MOST_POINTS:
+        raise LabelError(
+            f"{path} has some {points:,} points, more than {_MOST_POINTS:,}", "simplify the outlines, or split the file"
+        )
     try:
-        return json.loads(data.decode("utf-8-sig"))
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        return reading.parse_json(data.decode("utf-8-sig"))
+    except ValueError as error:
         raise LabelError(f"{path} is not JSON: {error}", "export it again, as GeoJSON") from error
 
 
@@ -294,8 +308,8 @@ def _ring(points: Any, path: Path) -> Ring:
     """
     hint = "export it again, in pixels of the full resolution"
     try:
-        given = np.array([[point[0], point[1]] for point in points]).reshape(-1, 2)
-    except (TypeError, ValueError, IndexError, KeyError) as error:
+        given = np.array([[float(point[0]), float(point[1])] for point in points], np.float64).reshape(-1, 2)
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
         raise LabelError(f"{path} has a polygon whose points are not pairs of numbers", "export it again") from error
     if given.dtype.kind in "US":
         raise LabelError(f"{path} has coordinates that are texts", "write them as numbers, without quotes")
@@ -327,7 +341,7 @@ def _asap(path: Path, data: bytes, tally: _Tally) -> Areas:
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
         parser.Parse(data, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, ValueError, LookupError) as error:  # an encoding that it does not know is a LookupError
         raise LabelError(f"{path} is not XML: {error}", "export it again from ASAP") from error
     if root != "ASAP_Annotations":
         raise LabelError(f"{path} begins with {root}, not ASAP_Annotations", "export it from ASAP")
@@ -388,10 +402,9 @@ def _mask_values(path: Path, data: bytes) -> NDArray[np.integer[Any]]:
     refusal = "save it as PNG or TIFF with one channel of whole numbers"
     try:
         values = _tiff_values(path, data) if path.suffix.lower() != ".png" else _png_values(path, data)
-    except (
-        tifffile.TiffFileError, UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError,
-        IndexError, KeyError,
-    ) as error:  # fmt: skip
+    except LabelError:
+        raise
+    except Exception as error:  # decoders of damaged strips fail in any way
         raise LabelError(f"{path} is not a readable image: {error}", refusal) from error
     if values.ndim != 2 or values.dtype.kind not in "ub":
         raise LabelError(f"{path} has shape {values.shape} of {values.dtype}", refusal)
@@ -411,6 +424,9 @@ def _tiff_values(path: Path, data: bytes) -> NDArray[Any]:
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page = tiff.pages.first
         _check_pixels(path, math.prod(page.shape))
+        dtype = page.dtype
+        if dtype is None or dtype.kind not in "ub" or len(page.shape) != 2:
+            raise ValueError(f"it has shape {page.shape} of {dtype}")
         return np.asarray(page.asarray())
 
 

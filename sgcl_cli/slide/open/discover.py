@@ -6,23 +6,20 @@ any work: the file's stem, the table's slide_id, or the relative path.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sgcl_cli.artefacts import store
-from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.artefacts import names, store
+from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
 from sgcl_cli.slide.tissue.tissue import Choice, Ink
 
 # https://openslide.org/formats/
 EXTENSIONS = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi")
-_LONGEST_ID = 200  # bytes
 _SHOWN = 5
 
 IdFrom = Literal["stem", "path"]
@@ -150,8 +147,8 @@ def _is_our_output(folder: Path) -> bool:
     if not record.is_file():
         return False
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = store.read_json(record)
+    except ArtefactError:
         return False
     return isinstance(content, dict) and str(content.get("format", "")).startswith("sgcl.")
 
@@ -264,29 +261,16 @@ def _beside(paths: Sequence[Path]) -> list[Path]:
 
 
 def _check_id(entry: Entry) -> None:
-    slide_id = entry.slide_id
-    control = any(unicodedata.category(character) == "Cc" for character in slide_id)
-    reasons = {
-        "is empty": not slide_id,
-        "begins with a dot, so its files would be hidden": slide_id.startswith("."),
-        "holds a slash or backslash": "/" in slide_id or "\\" in slide_id,
-        "holds '..'": ".." in slide_id,
-        "holds control characters": control,
-        f"is longer than {_LONGEST_ID} bytes": len(slide_id.encode("utf-8", "surrogatepass")) > _LONGEST_ID,
-        "is not valid text": any(unicodedata.category(character) == "Cs" for character in slide_id),
-    }
-    for reason, broken in reasons.items():
-        if broken:
-            shown = slide_id.encode("unicode_escape").decode() if control or reason == "is not valid text" else slide_id
-            raise ConfigError(f"the slide id '{shown}' {reason}", "name the slide with --list, column slide_id")
+    reason = names.fault(entry.slide_id)
+    if reason:
+        raise ConfigError(
+            f"the slide id '{names.shown(entry.slide_id)}' {reason}", "name the slide with --list, column slide_id"
+        )
 
 
 def _check_collisions(entries: Sequence[Entry]) -> None:
     """Ids must differ even where case and Unicode composition do not count, as on some file systems."""
-    by_id: dict[str, list[Entry]] = {}
-    for entry in entries:
-        by_id.setdefault(unicodedata.normalize("NFC", entry.slide_id).casefold(), []).append(entry)
-    clashes = [group for group in by_id.values() if len(group) > 1]
+    clashes = names.shared((names.folded(entry.slide_id), entry) for entry in entries)
     if clashes:
         pairs = "; ".join(" and ".join(str(entry.path) for entry in group) for group in clashes[:_SHOWN])
         more = f"; and {len(clashes) - _SHOWN} more" if len(clashes) > _SHOWN else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import Any
 
 from sgcl_cli.artefacts import exports, layout, store
 from sgcl_cli.artefacts.checkpoint import EncoderCard
-from sgcl_cli.artefacts.features import SCHEMA, FeatureWriter, Header, Rounding, read_header
+from sgcl_cli.artefacts.features import SCHEMA, FeatureWriter, Header, Rounding, read_header, sweep_parts
 from sgcl_cli.artefacts.images import ImageFolder
+from sgcl_cli.artefacts.lock import alone
 from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, check_free, write_failures
 from sgcl_cli.config import EmbedConfig
 from sgcl_cli.config.embed import further_forms, parse_query
@@ -94,6 +95,16 @@ def _embed(config: EmbedConfig, reporter: Reporter, ranks: Ranks) -> Outcome:
         )
     if config.dry_run:
         return replace(_forecast(work), told=not ranks.first)
+    with ExitStack() as opened:
+        with ranks.together():
+            if ranks.first:
+                opened.enter_context(alone(work.home))
+        return _embedded(work, record, reporter, ranks)
+
+
+def _embedded(work: _Work, record: RunRecord, reporter: Reporter, ranks: Ranks) -> Outcome:
+    """The work itself, whose output nobody else writes to."""
+    config = work.config
     with ranks.together():
         done = _finished(work) if ranks.first else set()
     done = ranks.of_first(done)
@@ -157,7 +168,6 @@ def _finished(work: _Work) -> set[str]:
     :raises ConfigError: a file of other settings stands in the way.
     """
     config, done = work.config, set()
-    store.sweep(work.folder)
     for bag in work.source.bags:
         path = work.path(bag)
         if config.overwrite:
@@ -177,6 +187,7 @@ def _finished(work: _Work) -> set[str]:
         else:
             why = f"with --dtype or --precision other than {config.dtype}, {config.precision}"
         raise ConfigError(f"{path} was made {why}", "use another --out, or --overwrite to replace it")
+    sweep_parts(work.folder, {bag.slide_id for bag in work.source.bags} - done)
     return done
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import reading, store
 from sgcl_cli.artefacts.evaluations import Evaluated
-from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, versions
+from sgcl_cli.artefacts.results import Outcome, RunRecord, versions
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe.scores import comparison, measurements, metrics, survival
@@ -36,7 +36,6 @@ def compare(config: EvaluateConfig, reporter: Reporter) -> Outcome:
     """
     record = RunRecord("compare", config)
     out = Path(config.out)
-    check_free(out, "compare")
     opened = [Evaluated.open(folder) for folder in config.compare]
     names = _names(opened)
     for name, other in zip(names[1:], opened[1:], strict=True):
@@ -129,7 +128,15 @@ def _check_same(first: str, one: Evaluated, second: str, other: Evaluated) -> No
 
 
 def _entry(name: str, evaluated: Evaluated, key: str) -> ComparedResult:
-    """A model's rows in the order of slide and patch."""
+    """A model's rows in the order of slide and patch.
+
+    :raises ArtefactError: the tables do not hold what an evaluation writes.
+    """
+    with reading.understood(evaluated.folder / "predictions.csv", "evaluate again"):
+        return _read_entry(name, evaluated, key)
+
+
+def _read_entry(name: str, evaluated: Evaluated, key: str) -> ComparedResult:
     rows = [row for row in evaluated.predictions if row["model"] == key]
     rows.sort(key=lambda row: (row["slide_id"], int(row.get("row") or 0)))
     names = np.array([row["slide_id"] + (f"/{row['row']}" if row.get("row") else "") for row in rows])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sgcl_cli.artefacts import models as kept_models
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.evaluations import Evaluated
+from sgcl_cli.artefacts.results import read_run
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Plan
@@ -26,7 +27,7 @@ def asked(config: EvaluateConfig) -> bool:
     given = {name: value for name in _PICTURED if (value := getattr(config, name)) is not None}
     if not given or config.dry_run:
         return False
-    run = store.read_json(Path(config.out) / "run.json")
+    run = read_run(Path(config.out))
     drawn = {name: run["config"].get(name) for name in given}
     return drawn != given and run["result"]["attention_model"] is not None
 
@@ -41,7 +42,7 @@ def redraw(
     :raises ConfigError: --patches holds none of the slides' patches.
     """
     out = Path(config.out)
-    run, evaluated = store.read_json(out / "run.json"), Evaluated.open(out)
+    run, evaluated = read_run(out), Evaluated.open(out)
     warnings = [text for text in run["result"]["warnings"] if text != report.WITHOUT_FIGURES]
     warnings += report.missing()
     drawn = report.write_report(

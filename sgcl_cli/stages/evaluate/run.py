@@ -11,7 +11,8 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
+from sgcl_cli.artefacts.lock import alone
+from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, understood
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import LabelError
 from sgcl_cli.probe.data import split_files
@@ -42,18 +43,21 @@ def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcom
     :raises ArtefactError: features cannot be read, or results cannot be written.
     """
     reporter = reporter or Silent()
-    if config.compare:
-        return compare(config, reporter)
-    if config.dense is not None:
-        return evaluate_dense(config, reporter)
+    kind = "compare" if config.compare else "evaluate" if config.dense is None else "dense"
+    check_free(Path(config.out), kind)
     with ExitStack() as opened:
+        if not config.dry_run:
+            opened.enter_context(alone(Path(config.out)))
+        if config.compare:
+            return compare(config, reporter)
+        if config.dense is not None:
+            return evaluate_dense(config, reporter)
         return _evaluate(config, reporter, opened)
 
 
 def _evaluate(config: EvaluateConfig, reporter: Reporter, opened: ExitStack) -> Outcome:
     record = RunRecord("evaluate", config)
     out = Path(config.out)
-    check_free(out, "evaluate")
     audit = Audit()
     with _recording_errors(audit, out, config.dry_run):
         inputs = open_inputs(config, audit)
@@ -61,7 +65,7 @@ def _evaluate(config: EvaluateConfig, reporter: Reporter, opened: ExitStack) -> 
         if checkpoint is not None:
             inputs.ids["finetune"] = checkpoint.card.sha256
         stored = _stored(out, config, inputs.ids)
-        if stored is not None and not redraw.asked(config):
+        if stored is not None and not _redraws(config, out):
             reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
             return stored
         cohort = cohort_of(config, inputs, audit)
@@ -76,7 +80,8 @@ def _evaluate(config: EvaluateConfig, reporter: Reporter, opened: ExitStack) -> 
         reporter.warn(warning)
     if stored is not None:
         reporter.note(f"{out} is complete under the same settings and inputs: only its pictures are drawn")
-        redraw.redraw(config, inputs, cohort, plan, described)
+        with understood(out):
+            redraw.redraw(config, inputs, cohort, plan, described)
         return _stored(out, config, inputs.ids) or stored
     if config.dry_run:
         return _planned(config, cohort, plan, audit, described, tuner)
@@ -84,6 +89,11 @@ def _evaluate(config: EvaluateConfig, reporter: Reporter, opened: ExitStack) -> 
     tuned = () if tuner is None else tuner.models()
     scores = fit(config, cohort, plan, Fits(out, cohort), audit, reporter, tuned)
     return _write(config, inputs, cohort, plan, audit, scores, described, record, identity, reporter)
+
+
+def _redraws(config: EvaluateConfig, out: Path) -> bool:
+    with understood(out):
+        return redraw.asked(config)
 
 
 def _planned(
@@ -128,14 +138,9 @@ def _stored(out: Path, config: EvaluateConfig, ids: Mapping[str, str]) -> Outcom
     if result is None:
         return None
     data, warnings = result
-    return Outcome(
-        "evaluate",
-        out,
-        tables.closing_table(data),
-        total=int(data["counts"]["slides"]),
-        warnings=warnings,
-        data=data,
-    )
+    with understood(out):
+        total, headline = int(data["counts"]["slides"]), tables.closing_table(data)
+    return Outcome("evaluate", out, headline, total=total, warnings=warnings, data=data)
 
 
 def _write(
@@ -152,7 +157,6 @@ def _write(
 ) -> Outcome:
     """Write everything, run.json last."""
     out = Path(config.out)
-    store.sweep(out)
     _remove_former(out)
     warnings = [*audit.warnings, *report.missing()]
     for warning in report.missing():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import results
 from sgcl_cli.config import Config, differences, flag
 from sgcl_cli.errors import ConfigError
 
@@ -19,7 +19,14 @@ def stored_result(out: Path, config: Config, ids: Mapping[str, str]) -> tuple[di
     """
     if config.overwrite or not (out / "run.json").exists():
         return None
-    run = store.read_json(out / "run.json")
+    run = results.read_run(out)
+    with results.understood(out):
+        return _same(out, run, config, ids)
+
+
+def _same(
+    out: Path, run: Mapping[str, Any], config: Config, ids: Mapping[str, str]
+) -> tuple[dict[str, Any], list[str]] | None:
     changed = differences(run.get("affecting", {}), config.affecting())
     changed += [
         f"{flag(name)} has other content now" for name, value in ids.items() if run["inputs"].get(name, value) != value

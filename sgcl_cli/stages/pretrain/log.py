@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import reading, store
 
 
 @dataclass
@@ -40,7 +40,8 @@ class Tally:
 
 
 class MetricsLog:
-    """The lines of metrics.jsonl. They wait in memory until ``flush``, which comes before the checkpoint that they lead to.
+    """The lines of metrics.jsonl, each step, epoch and refit once. They wait in memory until ``flush``, which comes before the
+    checkpoint that they lead to.
 
     :param writes: whether anything is kept at all.
     """
@@ -49,10 +50,11 @@ class MetricsLog:
         self.path = out / "metrics.jsonl"
         self._writes = writes
         self._lines: list[str] = []
+        self._told: set[tuple[str, int]] = set()
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Add a line; it has "step", the steps done when it was written."""
-        if self._writes:
+        """Add a line, unless an interrupted run has; it has "step", the steps done when it was written."""
+        if self._writes and _what(entry) not in self._told:
             self._lines.append(json.dumps(entry, allow_nan=False))
 
     def flush(self) -> None:
@@ -67,21 +69,36 @@ class MetricsLog:
 
     def summaries(self) -> list[dict[str, Any]]:
         """The means of each epoch that the file has, in order."""
-        if not self.path.exists():
-            return []
-        lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
-        return [line["summary"] for line in lines if "summary" in line]
+        return [entry["summary"] for _, entry in self._entries() if isinstance(entry.get("summary"), dict)]
 
     def trim(self, step: int) -> None:
-        """Drop the lines that an interrupted run wrote after its checkpoint; their steps come again."""
+        """Drop the lines that an interrupted run wrote after its checkpoint; their steps come again.
+
+        What it wrote just at the checkpoint's step stays, and is not written again.
+        """
         if not self._writes or not self.path.exists():
             return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] > step:
-                    break
-            except json.JSONDecodeError:
+        kept = dict[tuple[str, int], str]()
+        for line, entry in self._entries():
+            if entry["step"] > step:
                 break
-            kept.append(line + "\n")
-        store.write_text(self.path, "".join(kept))
+            kept.setdefault(_what(entry), line + "\n")
+        self._told = set(kept)
+        store.write_text(self.path, "".join(kept.values()))
+
+    def _entries(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The lines up to the first that is damaged."""
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
+        for line in text.splitlines():
+            try:
+                entry = reading.parse_json(line)
+            except ValueError:
+                return
+            if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+                return
+            yield line, entry
+
+
+def _what(entry: Mapping[str, Any]) -> tuple[str, int]:
+    """What a line tells: of a step, of an epoch that ended with it, or of the clusters made after it."""
+    return next((name for name in ("summary", "clusters") if name in entry), "step"), entry["step"]

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from sgcl_cli.artefacts import failed_batch, store
+from sgcl_cli.artefacts.lock import alone
 from sgcl_cli.artefacts.patches import PatchIndex
-from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
+from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, read_run, understood
 from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.ranks import Ranks, joined
 from sgcl_cli.errors import ArtefactError, TrainingError
 from sgcl_cli.progress import Reporter, Silent
-from sgcl_cli.stages.encoders import open_start
+from sgcl_cli.stages.encoders import Start, open_start
 from sgcl_cli.stages.pretrain.dry_run import try_out
 from sgcl_cli.stages.pretrain.experiment import first_state, plan
 from sgcl_cli.stages.pretrain.finish import close, headline
@@ -64,6 +65,24 @@ def _pretrain(config: PretrainConfig, reporter: Reporter, ranks: Ranks) -> Outco
         start = open_start(config.encoder, config.init)
         run_id = store.artefact_id(FORMAT, {**config.affecting(), **start.settings}, [index.id])
     _same_everywhere(ranks, run_id, f"the settings or the patches in {config.patches} differ between the processes")
+    with ExitStack() as opened:
+        with ranks.together():
+            if ranks.first and not config.dry_run:
+                opened.enter_context(alone(out))
+        return _trained(config, record, index, start, run_id, reporter, ranks)
+
+
+def _trained(
+    config: PretrainConfig,
+    record: RunRecord,
+    index: PatchIndex,
+    start: Start,
+    run_id: str,
+    reporter: Reporter,
+    ranks: Ranks,
+) -> Outcome:
+    """The run itself, whose output nobody else writes to."""
+    out = Path(config.out)
     with ranks.together():
         stored = _stored(config, out, run_id) if ranks.first else None
     stored = ranks.of_first(stored)
@@ -126,9 +145,10 @@ def _stored(config: PretrainConfig, out: Path, run_id: str) -> Outcome | None:
         _clear(out)
     if not (out / "run.json").exists() or not (out / "encoder.safetensors").exists():
         return None
-    written = store.read_json(out / "run.json")
+    written = read_run(out)
     if written.get("id") != run_id:
         return None
-    result = written["result"]
-    data = {key: value for key, value in result.items() if key not in ("stage", "out", "failures", "warnings")}
-    return Outcome("pretrain", out, headline(out, data), warnings=result["warnings"], data=data)
+    with understood(out):
+        result = written["result"]
+        data = {key: value for key, value in result.items() if key not in ("stage", "out", "failures", "warnings")}
+        return Outcome("pretrain", out, headline(out, data), warnings=list(result["warnings"]), data=data)

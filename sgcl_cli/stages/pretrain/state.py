@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -11,17 +12,25 @@ from typing import Any
 
 import torch
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import reading, store
 from sgcl_cli.artefacts.checkpoint import EncoderCard, card_values, load_checkpoint, save_checkpoint
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import PretrainConfig, differences
 from sgcl_cli.engine.fit import Position
 from sgcl_cli.engine.networks import KeyNetworks, Networks
 from sgcl_cli.engine.views import MEAN, STD
-from sgcl_cli.errors import ConfigError
+from sgcl_cli.errors import ArtefactError, ConfigError, SgclError
 from sgcl_cli.method.objective import Objective
 from sgcl_cli.stages.encoders import Start, input_side
 from sgcl_cli.stages.pretrain.log import Tally
+
+_REMEDY = "put an epoch-*.pt of --keep in its place, or use --overwrite to start again"
+_CONTENT = {
+    "position": reading.listed(reading.whole(0, 2**62), count=3),
+    "seconds": reading.number(0, 1e12),
+    "patches_id": reading.TEXT,
+    **dict.fromkeys(("config", "slides", "encoder", "epoch_means", "tally", "seen"), reading.MAPPING),
+}
 
 
 @dataclass
@@ -128,8 +137,17 @@ class Checkpoints:
         if not self.last.exists():
             return False
         content = load_checkpoint(self.last)
-        self._refuse_another_run(content)
-        state.load(content)
+        reading.typed(content, _CONTENT, str(self.last), _REMEDY, (*_CONTENT,))
+        try:
+            self._refuse_another_run(content)
+            state.load(content)
+        except ConfigError:
+            raise
+        except (RuntimeError, SgclError, *reading.MISTAKEN) as error:
+            raise ArtefactError(
+                f"{self.last} does not hold a run that can go on: {str(error)[: reading.LONGEST_REASON]}",
+                _REMEDY,
+            ) from error
         return True
 
     def _refuse_another_run(self, content: dict[str, Any]) -> None:
@@ -166,7 +184,8 @@ class Checkpoints:
 
 def epochs_kept(folder: Path) -> list[Path]:
     """The checkpoints of epochs in a folder, oldest first."""
-    return sorted(folder.glob("epoch-[0-9]*.pt"), key=lambda path: int(path.stem.partition("-")[2]))
+    numbered = [path for path in folder.glob("epoch-*.pt") if re.fullmatch(r"[0-9]{1,9}", path.stem.partition("-")[2])]
+    return sorted(numbered, key=lambda path: int(path.stem.partition("-")[2]))
 
 
 def keep_epoch(last: Path, epoch: int, most: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sgcl_cli.artefacts import reading
 from sgcl_cli.engine.feed import Fed, Feed
 from sgcl_cli.engine.fit import NotFiniteError, Position, cosine, fit
 from sgcl_cli.engine.interrupt import StopRequest
@@ -186,7 +187,8 @@ class Pretraining:
         """
         if self.checkpoints.resume(self.state):
             self._reporter.note(f"going on from step {self.state.position.step} of {self.checkpoints.last}")
-            self.log.trim(self.state.position.step)
+        self.log.trim(self.state.position.step)
+        with reading.understood(self.log.path, "remove it: the curves begin anew"):
             for summary in self.log.summaries():
                 self._warn_of(summary)
 

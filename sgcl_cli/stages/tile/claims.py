@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sgcl_cli.artefacts.lock import Lock, held
+from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress, Result
 from sgcl_cli.progress import Reporter
 from sgcl_cli.slide.open.discover import Entry
@@ -24,6 +26,12 @@ class Elsewhere(enum.Enum):
 
     BUSY = enum.auto()
     DONE = enum.auto()
+
+
+def settings_of(config: TileConfig) -> str:
+    """What runs that write to one output at the same time must have in common, as text."""
+    folders = (config.annotations, config.roi, config.from_coords)
+    return json.dumps([config.affecting(), config.layout, [Path(name).name if name else None for name in folders]])
 
 
 def shard_of(entries: Sequence[Entry], shard: tuple[int, int]) -> tuple[Entry, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from sgcl_cli.artefacts import layout, store
 from sgcl_cli.artefacts.patches import PatchFile
 from sgcl_cli.config import TileConfig, differences
-from sgcl_cli.errors import ArtefactError, ConfigError, SlideError
+from sgcl_cli.errors import ArtefactError, ConfigError, SlideError, UnavailableError
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.slide.open.files import companions, identity
 from sgcl_cli.stages.tile.annotations import Drawings, renamed
@@ -42,7 +42,8 @@ def take_existing(path: Path, job: Job | None, config: TileConfig, drawings: Dra
         made = PatchFile.open(path)
     except ArtefactError as error:
         if job is not None:
-            tally.failures.append(failure_of(job, error.message, "use --overwrite to make it again"))
+            remedy = error.hint if isinstance(error, UnavailableError) else "use --overwrite to make it again"
+            tally.failures.append(failure_of(job, error.message, remedy))
         return
     refuse_other_settings(made, config, drawings, job)
     if job is None:

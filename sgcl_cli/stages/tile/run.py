@@ -8,10 +8,11 @@ written from all files of patches and from what all runs say.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from sgcl_cli.artefacts import lock, store
+from sgcl_cli.artefacts import lock
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
 from sgcl_cli.config import TileConfig
 from sgcl_cli.config.tile import parse_shard
@@ -20,7 +21,7 @@ from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.slide.open.backends.openslide import dicom_series
 from sgcl_cli.slide.open.discover import discover
 from sgcl_cli.stages.tile.annotations import said_origins, settle
-from sgcl_cli.stages.tile.claims import Elsewhere, Work, claimed, exclusively, shard_of
+from sgcl_cli.stages.tile.claims import Elsewhere, Work, claimed, exclusively, settings_of, shard_of
 from sgcl_cli.stages.tile.existing import remove_old, take_existing, take_what_others_made, unfinished
 from sgcl_cli.stages.tile.job import Job, Row, patches_path, workers_of
 from sgcl_cli.stages.tile.slide import tile_slide
@@ -51,10 +52,14 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
     :raises SlideError: no slide gave any patch.
     :raises ArtefactError: the output cannot be written.
     """
-    reporter = reporter or Silent()
+    check_free(Path(config.out), "tile")
+    with nullcontext() if config.dry_run else lock.claimed(Path(config.out), settings_of(config)):
+        return _tile(config, reporter or Silent(), work)
+
+
+def _tile(config: TileConfig, reporter: Reporter, work: Work | None) -> Outcome:
     record = RunRecord("tile", config)
     out = Path(config.out)
-    check_free(out, "tile")
     table = None if config.list is None else Path(config.list)
     found = discover([Path(given) for given in config.slides], table, config.id_from, _series_of(config))
     if found.passed_over:
@@ -70,7 +75,6 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
     if tally.skipped:
         reporter.note(f"{tally.skipped} of {len(entries)} slides are complete already")
     if not config.dry_run:
-        store.sweep(out)
         lock.sweep(out)
         if config.overwrite:
             remove_old(config, jobs)

@@ -304,3 +304,72 @@ def test_points_may_lie_left_of_the_slide_but_have_no_negative_radius(tmp_path):
     assert read(write(tmp_path / "a.csv", rows)).annotation.centres.tolist() == [[5, 5], [-139, 80]]
     with pytest.raises(LabelError, match="row 4 has a negative radius_px"):
         read(write(tmp_path / "b.csv", rows + "1,1,a,-3\n"))
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzma"])
+@pytest.mark.parametrize("damage", ["cut", "noise", "ones"])
+def test_masks_with_damaged_strips(tmp_path: Path, compression: str | None, damage: str) -> None:
+    path, rng = tmp_path / "m.tif", np.random.default_rng(0)
+    tifffile.imwrite(path, rng.integers(0, 3, (64, 64), np.uint8), compression=compression, rowsperstrip=8)
+    whole = path.read_bytes()
+    for seed in range(20):
+        data, at = bytearray(whole), int(np.random.default_rng(seed).integers(8, len(whole)))
+        if damage == "cut":
+            del data[at:]
+        elif damage == "noise":
+            data[at : at + 16] = rng.bytes(len(data[at : at + 16]))
+        else:
+            data[at : at + 8] = b"\xff" * len(data[at : at + 8])
+        path.write_bytes(data)
+        try:
+            files.read(path, MaskReading())
+        except LabelError as error:
+            assert str(path) in error.message
+
+
+@pytest.mark.parametrize("encoding", ["utf-7", "shift_jis", "cp037", "nonsense", "hex", "utf-32", "rot13", "x" * 1000])
+def test_xml_in_odd_encodings(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.xml").write_bytes(f'<?xml version="1.0" encoding="{encoding}"?><ASAP_Annotations/>'.encode())
+    with pytest.raises(LabelError, match="a.xml is not XML"):
+        files.read(tmp_path / "a.xml", MaskReading())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"type": ' + "9" * 5000 + "}", "5000 digits"),
+        (
+            json.dumps(
+                {
+                    "type": "Feature",
+                    "properties": {"classification": {"name": "a"}},
+                    "geometry": {"type": "Polygon", "coordinates": [[[10**24, 0], [1, 1], [2, 0]]]},
+                }
+            ),
+            "coordinates that are no level-0 pixels",
+        ),
+    ],
+)
+def test_geojson_that_is_none(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "a.geojson").write_text(text)
+    with pytest.raises(LabelError, match=f"a.geojson.*{reason}"):
+        files.read(tmp_path / "a.geojson", MaskReading())
+
+
+def test_geojson_of_more_points_than_memory_is_meant_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_MOST_POINTS", 1000)
+    (tmp_path / "a.geojson").write_text(json.dumps([[0, 0]] * 1001))
+    with pytest.raises(LabelError, match="some 1,002 points, more than 1,000"):
+        files.read(tmp_path / "a.geojson", MaskReading())
+
+
+@pytest.mark.parametrize("text", ["²=a", "9" * 5000 + "=a", "4294967296=a", "-1=a"])
+def test_values_of_masks_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="--mask-values has"):
+        files.parse_mask_values(text)
+
+
+def test_classes_may_be_called_by_odd_numbers() -> None:
+    names = frozenset({"²", "10", "9", "9" * 5000})
+    assert files.in_order(names) == ("9", "10", "9" * 5000, "²")

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.artefacts.checkpoint import load_checkpoint, load_encoder
+from sgcl_cli.artefacts.checkpoint import load_checkpoint, load_encoder, save_checkpoint
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine.fit import Position
@@ -31,6 +31,7 @@ from sgcl_cli.progress import Silent
 from sgcl_cli.stages.pretrain import experiment, pretrain
 from sgcl_cli.stages.pretrain import training as stage
 from sgcl_cli.stages.pretrain.dry_run import Cost
+from sgcl_cli.stages.pretrain.log import MetricsLog
 
 Make = Callable[..., Path]
 
@@ -356,3 +357,59 @@ def test_hand_set_counts_that_are_clamped_warn(config: PretrainConfig) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_run_on_cuda(config: PretrainConfig) -> None:
     assert pretrain(replace(config, device="cuda")).data["steps"] == 9
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"position": ["x", 0, 0]},
+        {"position": [10**400, 0, 0]},
+        {"config": [1]},
+        {"slides": None},
+        {"encoder": {"state": 5}},
+        {"projector": {}},
+        {"objective": {}},
+        {"optimiser": {"state": {}, "param_groups": []}},
+        {"tally": {"sums": 5}},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_a_checkpoint_that_lacks_something_or_has_other_shapes(
+    config: PretrainConfig, change: dict[str, object]
+) -> None:
+    pretrain(replace(config, epochs=1))
+    out = Path(config.out)
+    (out / "run.json").unlink()
+    content = {**load_checkpoint(out / "last.pt"), **change}
+    content.pop("format")
+    save_checkpoint(out / "last.pt", content)
+    with pytest.raises(ArtefactError, match="last.pt") as caught:
+        pretrain(replace(config, epochs=1))
+    assert "\n" not in caught.value.message and "--overwrite" in caught.value.hint
+
+
+@pytest.mark.parametrize("line", ["5", '{"step": "x"}', '{"step": ' + "9" * 5000 + "}", "[" * 2000, '{"ste'])
+def test_metrics_hold_each_step_epoch_and_refit_once(tmp_path: Path, line: str) -> None:
+    log = MetricsLog(tmp_path, writes=True)
+    entries = [{"step": 1}, {"step": 2}, {"step": 2, "summary": {"epoch": 1}}, {"step": 2, "clusters": {}}, {"step": 3}]
+    for entry in entries:
+        log.write(entry)
+    log.flush()
+    with log.path.open("a") as file:  # as a run leaves it that was killed while it wrote
+        file.write(line)
+    again = MetricsLog(tmp_path, writes=True)
+    again.trim(2)
+    assert again.summaries() == [{"epoch": 1}]
+    for entry in entries[2:]:
+        again.write(entry)
+    again.flush()
+    assert [json.loads(text) for text in again.path.read_text().splitlines()] == entries
+
+
+def test_metrics_of_a_run_without_a_checkpoint_begin_anew(config: PretrainConfig) -> None:
+    Path(config.out).mkdir()
+    (Path(config.out) / "metrics.jsonl").write_text('{"step": 1, "loss": {}}\n{"step": 2, "loss": {}}\n')
+    pretrain(replace(config, epochs=1))
+    steps = [json.loads(line) for line in (Path(config.out) / "metrics.jsonl").read_text().splitlines()]
+    told = [(entry["step"], [*entry]) for entry in steps if "loss" in entry]
+    assert len({step for step, _ in told}) == len(told) > 0

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.patches import PatchIndex
-from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
+from sgcl_cli.artefacts.results import Outcome, RunRecord
 from sgcl_cli.config import EmbedConfig, EvaluateConfig
 from sgcl_cli.engine import maps, runtime
 from sgcl_cli.engine.loader import Failed, Loader, StoredPatches, in_turn
@@ -60,7 +60,6 @@ def evaluate_dense(config: EvaluateConfig, reporter: Reporter) -> Outcome:
     """
     record = RunRecord("dense", config)
     out = Path(config.out)
-    check_free(out, "dense")
     if config.encoder is None or config.patches is None:
         raise ConfigError(
             "--dense needs --encoder and --patches",
