@@ -5,8 +5,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
+MINUTES ?= 10
 
-.PHONY: demo test test-all check format docs clean
+.PHONY: demo test test-all check format docs fuzz clean
 
 demo: .venv/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash sample_data/demo.sh "$(DEMO)"
@@ -21,6 +22,9 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .

@@ -16,6 +16,14 @@ that knows the foreign library. ``Interrupted`` is no error: it is a signal on i
 
 from __future__ import annotations
 
+_LONGEST = 2000  # characters of a message
+
+
+def _one_line(text: str) -> str:
+    """A text without line breaks and control characters, which a file may bring into it; of a long one both ends."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 4 :]}"
+
 
 class SgclError(Exception):
     """An error that its reader can act on.
@@ -28,8 +36,8 @@ class SgclError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.message = " ".join(message.split())
-        self.hint = " ".join(hint.split())
+        self.message = _one_line(message)
+        self.hint = _one_line(hint)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

@@ -37,6 +37,8 @@ def test_the_second_run_is_refused(make_patches: Make, tmp_path: Path, name: str
         with pytest.raises(ArtefactError, match="another run writes to .*out: process"):
             commands(str(make_patches()), str(out))[name]()
         assert (out / "last.pt").exists()
+    if name == "pretrain":  # which would train now
+        return
     try:
         commands(str(make_patches()), str(out))[name]()
     except SgclError as error:
