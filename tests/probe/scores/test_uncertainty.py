@@ -3,13 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sgcl_cli.probe.scores import uncertainty
-from sgcl_cli.probe.scores.uncertainty import Headline, Score
+from sgcl_cli.probe.scores import reported, uncertainty
+from sgcl_cli.probe.scores.reported import Score
+from sgcl_cli.probe.scores.uncertainty import Headline
 
 
 def headline(*folds: float | None) -> Headline:
     scores = {str(number): Score(value) for number, value in enumerate(folds)}
-    value, reason = uncertainty.mean_of_scores(scores)
+    value, reason = reported.mean_of_scores(scores)
     return Headline("auroc", value, reason, None, None, "", scores, Score(None))
 
 
@@ -26,10 +27,5 @@ def test_a_spread_of_one_is_none():
 
 
 def test_the_mean_leaves_undefined_folds_out_and_keeps_the_reason():
-    assert uncertainty.mean_of_scores({"1": Score(0.5), "2": Score(None, "why")}) == (0.5, "")
-    assert uncertainty.mean_of_scores({"1": Score(None, "why")}) == (None, "why")
-
-
-def test_loners_join_the_largest_stratum():
-    counts = np.array([[3, 0], [2, 0], [0, 1], [1, 1], [4, 1]])
-    assert uncertainty.strata(counts).tolist() == [0, 0, 0, 2, 2]
+    assert reported.mean_of_scores({"1": Score(0.5), "2": Score(None, "why")}) == (0.5, "")
+    assert reported.mean_of_scores({"1": Score(None, "why")}) == (None, "why")
