@@ -10,11 +10,12 @@ import numpy as np
 
 from benchmarks.study.table import PROBES, Line
 from sgcl_cli.artefacts import store
+from sgcl_cli.probe.scores import intervals
 from sgcl_cli.probe.scores.comparison import ComparedResult, Difference, compare, holm
 from sgcl_cli.probe.scores.metrics import Predictions
-from sgcl_cli.probe.scores.uncertainty import interval, resample
+from sgcl_cli.probe.scores.resampling import average, resample
 
-RESAMPLES = 2000
+RESAMPLES, CONFIDENCE = 2000, 0.95
 
 
 @dataclass(frozen=True)
@@ -67,27 +68,30 @@ def differences(lines: Sequence[Line], tasks: Mapping[str, bool], folder: Path) 
 
 
 def over_seeds(pairs: Sequence[Sequence[ComparedResult]], metric: str) -> Difference:
-    """The mean over seeds of the second minus the first of each pair, with patients and seeds resampled together.
+    """The mean over seeds of the second minus the first of each pair, with an interval that holds patients and seeds.
 
-    Every seed's difference is taken on the same resampled patients. Of S seeds, S - 1 are drawn with replacement, so that the
-    variance of their mean is not understated (Rao, Wu 1988). With one seed it is that of ``compare``.
+    Every seed's difference is resampled on the same patients. Beside the variance over patients stands that of the mean over
+    S seeds, s^2 / S with S - 1 degrees of freedom, so few seeds make a wide interval. With one seed it is that of ``compare``.
     """
     each = [compare(pair, metric, resamples=RESAMPLES)[0] for pair in pairs]
     values = [one.value for one in each if one.value is not None]
     if len(pairs) == 1 or len(values) < len(pairs) or any(one.low is None for one in each):
         value = float(np.mean(values)) if len(values) == len(pairs) else None
         return replace(each[0], value=value)
-    moved_SR = np.stack(
-        [np.subtract(*(resample(e.reported, RESAMPLES, 0)[metric] for e in pair[::-1])) for pair in pairs]
+    moved = [
+        resample(second.reported, RESAMPLES, 0)[metric] - resample(first.reported, RESAMPLES, 0)[metric]
+        for first, second in pairs
+    ]
+    of_seeds = (float(np.var(values, ddof=1)) / len(values), len(values) - 1.0)
+    tested = intervals.difference(average(moved), CONFIDENCE, unseen=[of_seeds])
+    return replace(
+        each[0],
+        value=float(np.mean(values)),
+        low=tested.interval.low,
+        high=tested.interval.high,
+        p=tested.p,
+        reason=tested.interval.reason,
     )
-    seeds, resamples = moved_SR.shape
-    drawn = np.random.default_rng(0).integers(0, seeds, (seeds - 1, resamples))
-    moved = moved_SR[drawn, np.arange(resamples)].mean(0)
-    moved = moved[np.isfinite(moved)]
-    value = float(np.mean(values))
-    p = float((1 + (np.abs(moved - value) >= abs(value) - 1e-12).sum()) / (1 + len(moved)))
-    low, high = interval(moved, 0.95)
-    return replace(each[0], value=value, low=low, high=high, p=p)
 
 
 def markdown(pairs: Sequence[Paired]) -> str:

@@ -80,7 +80,13 @@ class EvaluateConfig(Config):
     splits: str | None = option(
         None, "Division to use: our splits.csv, CLAM's splits, or a table slide_id,split.", affects=False, panel="Data"
     )
-    folds: int = option(5, "Folds of the patient-grouped cross-validation.", low=2, high=50, panel="Protocol")
+    folds: int | None = option(
+        None,
+        "Folds of the patient-grouped cross-validation; default: 5, fewer where a fold would hold under 4 patients of a class.",
+        low=2,
+        high=50,
+        panel="Protocol",
+    )
     seeds: int = option(
         3, "Fits of each bag model in each fold; predictions are averaged.", low=1, high=1000, panel="Protocol"
     )

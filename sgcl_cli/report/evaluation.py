@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sgcl_cli.report import figures, learning, survival_figures
-from sgcl_cli.report.page import METRIC_NAMES, Page, Picture, Section, Table
+from sgcl_cli.report.page import METRIC_NAMES, Page, Picture, Section, Table, same_reason
 
 BASELINE = "majority"
 _CALIBRATION = {"ece": "ECE", "brier": "Brier score"}
@@ -124,10 +124,8 @@ class Evaluation:
 
     @property
     def no_interval(self) -> str:
-        """Why there are no intervals, "" where there are."""
-        first = next(iter(self.models.values()))["metrics"]
-        reason: str = next(iter(first.values()))["no_interval"]
-        return reason
+        """Why there are no intervals at all, "" where there are."""
+        return same_reason({model["name"]: model["metrics"] for model in self.models.values()})
 
 
 def pictures(evaluation: Evaluation) -> dict[str, Picture]:
@@ -520,10 +518,11 @@ def _interval_method(evaluation: Evaluation) -> str:
     if evaluation.no_interval:
         return f"There are no intervals: {evaluation.no_interval}."
     how = "once for all repetitions, which share patients" if evaluation.repeats else "within each fold"
-    moved = " Resampling moves the mean that R² compares with, so its interval may lie below it."
     return (
         f"Intervals ({100 * evaluation.result['confidence']:g} %): {evaluation.result['resamples']} resamples of patients "
-        f"{how}, stratified by class; the metric is computed in each fold and averaged over the folds, as the "
-        "headline is. Intervals are conditional on the fitted models: they do not say how much another training set "
-        f"would have changed the models.{moved if 'r2' in evaluation.metric_names else ''}"
+        f"{how}, stratified by class, n − 1 of n with weights n / (n − 1) (Rao and Wu, 1988); the metric is computed "
+        "in each fold and averaged over the folds, as the headline is. The interval is Student’s, on the logit for shares. Its "
+        "standard error is that over the resamples, or that of leaving each patient out in turn where this is larger; the "
+        "latter also gives the bias, which is taken off, and the degrees of freedom. Intervals are conditional on the "
+        "fitted models: they do not say how much another training set would have changed the models."
     )

@@ -138,7 +138,7 @@ def render(page: Page) -> str:
     return (
         environment()
         .get_template("report.html")
-        .render(page=page, notes=_notes(page.models), same_interval_note=_same_interval_note(page.models))
+        .render(page=page, notes=_notes(page.models), same_interval_note=same_reason(page.models))
     )
 
 
@@ -199,9 +199,9 @@ def _notes(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
     return notes
 
 
-def _same_interval_note(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """Why there are no intervals; the same for all models, which share their rows."""
-    reasons = [
+def same_reason(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Why there is no interval at all, "" where there is one, or where the reasons differ."""
+    reasons = {
         entry["no_interval"] for metrics in models.values() for entry in metrics.values() if entry["value"] is not None
-    ]
-    return next((reason for reason in reasons if reason), "")
+    }
+    return str(reasons.pop()) if len(reasons) == 1 else ""

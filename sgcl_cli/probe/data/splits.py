@@ -19,6 +19,8 @@ from sgcl_cli.errors import LabelError
 
 Rows = NDArray[np.int64]
 ATTEMPTS = 20
+FOLDS = 5
+FEWEST_IN_A_FOLD = 4
 NOBODY: Rows = np.array([], dtype=np.int64)
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -55,13 +57,18 @@ def patients_per_class(labels: NDArray[np.int64], patients: NDArray[np.str_]) ->
     return {int(c): len(np.unique(patients[labels == c])) for c in np.unique(labels)}
 
 
+def folds_for(patients: int, fewest: int = FEWEST_IN_A_FOLD) -> int:
+    """How many folds leave each that many of the patients (of the rarest class): 5 at most, 2 at least."""
+    return max(2, min(FOLDS, patients // fewest))
+
+
 def cross_validation(
     ids: NDArray[np.str_],
     labels: NDArray[np.int64],
     patients: NDArray[np.str_],
     *,
     classes: Sequence[str],
-    folds: int = 5,
+    folds: int = FOLDS,
     validation: float = 0.2,
     seed: int = 0,
 ) -> Plan:

@@ -13,14 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.probe.models.linear import LinearProbe
-from sgcl_cli.probe.scores.uncertainty import (
-    FEWEST_OF_A_CLASS,
-    FEWEST_PATIENTS,
-    Score,
-    draw,
-    interval,
-    mean_of_defined,
-)
+from sgcl_cli.probe.scores.intervals import Interval, interval
+from sgcl_cli.probe.scores.reported import FEWEST_OF_A_CLASS, FEWEST_PATIENTS, Score
+from sgcl_cli.probe.scores.resampling import Resampled, draw, leave_one_out, mean_of_defined
 
 METRICS = ("dice", "iou")
 Floats = NDArray[np.float64]
@@ -80,22 +75,13 @@ def mean(scores: Sequence[Score]) -> Score:
     return Score(float(np.mean(known))) if known else Score(None, scores[0].reason)
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Percentiles of a resampled score, or None with the reason."""
-
-    low: float | None
-    high: float | None
-    reason: str = ""
-
-
 def intervals(
     counts: Counts, classes: Sequence[str], *, unit: str, resamples: int, confidence: float, seed: int
 ) -> dict[str, list[Interval]]:
-    """Of each metric the interval of each class, and last that of their mean: whole groups are resampled with replacement.
+    """Of each metric the interval of each class, and last that of their mean: whole groups are resampled.
 
-    Pixels of all groups drawn are counted together, as for the score itself; it is conditional on the fitted heads. There
-    is none below 10 groups, nor of a class that fewer than 5 of them hold, nor of the mean where a class has none.
+    Pixels of all groups are counted together, as for the score itself; it is conditional on the fitted heads. There is
+    none below 10 groups, nor of a class that fewer than 5 of them hold, nor of the mean where a class has none.
 
     :param counts: (G, K, K), of each group. :param unit: what a group is, in the plural, for the reasons.
     """
@@ -104,27 +90,30 @@ def intervals(
     found = resampled(counts, resamples, seed) if not all(reasons) else {}
     return {
         metric: [
-            Interval(None, None, why) if why else Interval(*interval(found[metric][:, number], confidence))
+            Interval(None, None, why) if why else interval(found[metric][number], confidence, witnesses=len(counts))
             for number, why in enumerate(reasons)
         ]
         for metric in METRICS
     }
 
 
-def resampled(counts: Counts, resamples: int, seed: int) -> dict[str, Floats]:
-    """Of each metric the classes' scores and last their mean in each resample of the groups, (R, K + 1), NaN where undefined.
+def resampled(counts: Counts, resamples: int, seed: int) -> dict[str, list[Resampled]]:
+    """Of each metric the classes' scores and last their mean under resampling of the groups; NaN where undefined.
 
     Equal draws for as many groups and an equal seed, so that two encoders are compared on the same groups.
 
     :param counts: (G, K, K), of each group.
     """
     one_stratum = np.zeros(len(counts), dtype=np.int64)
-    weights = draw(one_stratum, resamples, np.random.default_rng([seed, 6]))
+    drawn = draw(one_stratum, resamples, np.random.default_rng([seed, 6]))
+    weights = np.vstack([np.ones((1, len(counts))), leave_one_out(one_stratum), drawn])
     totals = np.einsum("rg,gtp->rtp", weights, counts)
+    end = 1 + len(counts)
     found = {}
     for metric, (part, whole) in _parts(totals).items():
         shares = np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
-        found[metric] = np.column_stack([shares, mean_of_defined(shares.T)])
+        columns = [*shares.T, mean_of_defined(shares.T)]
+        found[metric] = [Resampled(float(one[0]), one[end:], one[1:end], one_stratum) for one in columns]
     return found
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.probe.scores.probabilities import Probabilities
-from sgcl_cli.probe.scores.uncertainty import Score, rows_per_patient, strata
+from sgcl_cli.probe.scores.reported import Score, rows_per_patient
+from sgcl_cli.probe.scores.resampling import strata
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.errors import LabelError
-from sgcl_cli.probe.scores.uncertainty import Reported, fold_names, interval, mean_of_scores, resample, why_no_interval
-
-Floats = NDArray[np.float64]
+from sgcl_cli.probe.scores import intervals
+from sgcl_cli.probe.scores.reported import Reported, fold_names, mean_of_scores, why_no_interval
+from sgcl_cli.probe.scores.resampling import Resampled, resample
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,21 @@ def compare(
 ) -> list[Difference]:
     """Every pair of entries, with an interval and a p value adjusted after Holm (1979) over the pairs.
 
-    Both headlines are recomputed on the same resampled patients; the interval is between percentiles of their
-    difference d*, and p = (1 + #(|d* - d| >= |d|)) / (1 + R) (Efron, Tibshirani 1993, a bootstrap test of d = 0).
+    Both headlines are recomputed on the same resampled patients, so what the patients have in common cancels out of the
+    standard error of their difference; interval and p are Student's (``intervals.difference``).
 
     :raises LabelError: the entries do not report the same rows, with equal truth and patients, in the same folds.
     """
     for entry in entries[1:]:
         _same_rows(entries[0], entry)
-    sampled: list[Floats | None] = []
+    sampled: list[Resampled | None] = []
     values, reasons = [], []
     for entry in entries:
         reported = entry.reported
         value, reason = mean_of_scores(
             {name: reported.score(metric, reported.fold == name) for name in fold_names(reported)}
         )
-        reason = reason or why_no_interval(reported, resamples)
+        reason = reason or why_no_interval(reported, metric, resamples)
         values.append(value)
         reasons.append(reason)
         sampled.append(None if reason else resample(reported, resamples, seed)[metric])
@@ -75,9 +75,13 @@ def compare(
         if value is None or first is None or second is None:
             found.append(Difference(*names, metric, value, None, None, None, None, reasons[i] or reasons[j]))
             continue
-        moved = (second - first)[np.isfinite(second - first)]
-        p = float((1 + (np.abs(moved - value) >= abs(value) - 1e-12).sum()) / (1 + len(moved)))
-        found.append(Difference(*names, metric, value, *interval(moved, confidence), p, None))
+        if not first.pairs_with(second):
+            reason = "they are not defined in the same folds"
+            found.append(Difference(*names, metric, value, None, None, None, None, reason))
+            continue
+        tested = intervals.difference(second - first, confidence)
+        low, high, reason = tested.interval.low, tested.interval.high, tested.interval.reason
+        found.append(Difference(*names, metric, value, low, high, tested.p, None, reason))
     adjusted = iter(holm([one.p for one in found if one.p is not None]))
     return [one if one.p is None else Difference(**{**vars(one), "adjusted": next(adjusted)}) for one in found]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.probe.data.splits import Fold, inner_split
-from sgcl_cli.probe.scores.uncertainty import rows_per_patient
+from sgcl_cli.probe.scores.reported import rows_per_patient
 
 SHARES = (0.01, 0.1, 1.0)
 REPEATS = 5

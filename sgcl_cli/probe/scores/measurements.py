@@ -5,6 +5,7 @@ Shapes: n rows, G patients of a fold, R resamples. Scores equal scikit-learn's a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import mean_absolute_error, r2_score
 
-from sgcl_cli.probe.scores.uncertainty import Score
+from sgcl_cli.probe.scores.reported import Score, counted_patients, fold_names
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 METRICS = ("r2", "mae", "spearman")
+FEWEST = {"r2": 20, "mae": 2, "spearman": 8}
 _BLOCK = 128
 
 
@@ -36,12 +38,22 @@ class Values:
         """One metric on some of the rows."""
         return score(metric, self.truth[rows], self.value[rows])
 
-    def why_no_interval(self) -> str:
-        """Whether a fold has a single patient, "" where not."""
-        for name in sorted(set(self.fold.tolist())):
-            if len(np.unique(self.patient[self.fold == name])) == 1:
-                return f"fold {name} has one patient, whom resampling cannot vary"
+    def why_no_interval(self, metric: str) -> str:
+        """Whether a fold has too few patients, "" where not: the more the metric's denominator moves, the more it takes."""
+        fewest = FEWEST[metric]
+        for name in fold_names(self):
+            count = len(np.unique(self.patient[self.fold == name]))
+            if count < fewest:
+                return f"fold {name} has {counted_patients(count)}, fewer than {fewest}"
         return ""
+
+    def witnesses(self, metric: str) -> int:
+        """None: these scores are not shares of right answers."""
+        return 0
+
+    def unseen(self, metric: str) -> Sequence[tuple[float, float]]:
+        """Nothing."""
+        return ()
 
     def resampler(self, rows: NDArray[np.bool_]) -> ResampledValues:
         """One fold, ready to be scored under patients' weights."""

@@ -7,7 +7,6 @@ statistics per patient, which is exact and keeps 2,000 of them to seconds.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -26,7 +25,8 @@ from sklearn.metrics import (
 
 from sgcl_cli.probe.scores.auroc import resampled_auroc
 from sgcl_cli.probe.scores.probabilities import Probabilities
-from sgcl_cli.probe.scores.uncertainty import Score, mean_of_defined, rows_per_patient, strata
+from sgcl_cli.probe.scores.reported import Score, rows_per_patient, too_mixed
+from sgcl_cli.probe.scores.resampling import strata
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -47,11 +47,50 @@ class Predictions(Probabilities):
         """One fold, ready to be scored under patients' weights."""
         return ResampledFold.of(self, rows)
 
+    def why_no_interval(self, metric: str) -> str:
+        """Whether a class has too few patients, or an AUROC's folds too few who hold several; "" where not."""
+        why = super().why_no_interval(metric)
+        return why or (too_mixed(self.truth, self.fold, self.patient) if metric == "auroc" else "")
+
+    def witnesses(self, metric: str) -> int:
+        """Patients, for accuracy; else over folds the patients of the class that has fewest there."""
+        if metric == "accuracy":
+            return len(np.unique(self.patient))
+        return sum(self._fewest(self.fold == name) for name in np.unique(self.fold))
+
+    def _fewest(self, rows: NDArray[np.bool_]) -> int:
+        """Of each class in turn as many patients as the rarest has, so that nobody counts twice."""
+        _, counts = rows_per_patient(self.patient[rows], self.truth[rows], len(self.classes))
+        held = counts > 0
+        several = bool((held.sum(1) > 1).any())
+        return len(held) // len(self.classes) if several else int(held.sum(0).min())
+
+    def unseen(self, metric: str) -> Sequence[tuple[float, float]]:
+        """Of a balanced accuracy: classes that are right, or wrong, in every row; there are m patients of the class.
+
+        Their recall's variance is taken for that of a share of m + 2 patients one of whom is otherwise (Laplace). A model
+        that always says the same has no such doubt: it reaches 1 / K whoever is drawn.
+        """
+        predicted = self.probability.argmax(1)
+        constant = all(len(np.unique(predicted[self.fold == name])) == 1 for name in np.unique(self.fold))
+        if metric != "balanced_accuracy" or constant:
+            return ()
+        right = predicted == self.truth
+        found = []
+        for number in range(len(self.classes)):
+            mine = self.truth == number
+            if right[mine].all() or not right[mine].any():
+                m = len(np.unique(self.patient[mine]))
+                share = (m + 1) / (m + 2)
+                found.append((share * (1 - share) / (m + 3) / len(self.classes) ** 2, max(m - 1, 1)))
+        return found
+
 
 def score(metric: str, truth: Labels, probability: Floats, classes: Sequence[str]) -> Score:
     """One metric on rows; AUROC is that of the second class of two, or the mean of one-versus-rest over all K.
 
-    Undefined, with the reason: all but accuracy on rows of a single class; multi-class AUROC where a class is absent.
+    The classes are those of ``classes``, not those that the rows happen to hold: all but accuracy are undefined, with the
+    reason, where one is absent.
     """
     present = np.unique(truth)
     if len(present) == 0:
@@ -60,17 +99,15 @@ def score(metric: str, truth: Labels, probability: Floats, classes: Sequence[str
         return Score(float(accuracy_score(truth, probability.argmax(1))))
     if len(present) < 2:
         return Score(None, f"only class '{classes[present[0]]}' is present")
+    absent = [name for number, name in enumerate(classes) if number not in present]
+    if absent:
+        return Score(None, f"class '{absent[0]}' is absent")
     if metric == "auroc":
-        absent = [name for number, name in enumerate(classes) if number not in present]
-        if absent:
-            return Score(None, f"class '{absent[0]}' is absent")
         columns = [1] if len(classes) == 2 else range(len(classes))
         return Score(float(np.mean([roc_auc_score(truth == c, probability[:, c]) for c in columns])))
     predicted = probability.argmax(1)
     if metric == "balanced_accuracy":
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "y_pred contains classes not in y_true", UserWarning)
-            return Score(float(balanced_accuracy_score(truth, predicted)))
+        return Score(float(balanced_accuracy_score(truth, predicted)))
     return Score(float(f1_score(truth, predicted, average="macro", zero_division=0)))
 
 
@@ -129,17 +166,16 @@ class ResampledFold:
         counts = np.bincount(cells, minlength=self.patients * classes**2).reshape(self.patients, classes**2)
         tables = (weights @ counts).reshape(-1, classes, classes)
         right, support, predicted = tables.diagonal(axis1=1, axis2=2), tables.sum(2), tables.sum(1)
-        several = (support > 0).sum(1) > 1
-        recall = np.where(support > 0, right / np.maximum(support, 1), np.nan)
-        either = support + predicted
-        f1 = np.where(either > 0, 2 * right / np.maximum(either, 1), np.nan)
+        with np.errstate(invalid="ignore"):
+            recall = right / np.where(support > 0, support, np.nan)
+            f1 = 2 * right / np.where(support > 0, support + predicted, np.nan)
         columns = [1] if classes == 2 else range(classes)
         return {
             "auroc": np.mean(
                 [resampled_auroc(self.probability[:, c], self.truth == c, self.patient, weights) for c in columns],
                 axis=0,
             ),
-            "balanced_accuracy": np.where(several, mean_of_defined(recall.T), np.nan),
-            "macro_f1": np.where(several, mean_of_defined(f1.T), np.nan),
+            "balanced_accuracy": recall.mean(1),
+            "macro_f1": f1.mean(1),
             "accuracy": right.sum(1) / support.sum(1),
         }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.probe.scores.uncertainty import too_few
+from sgcl_cli.probe.scores.reported import too_few
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,14 @@ class Probabilities:
     patient: NDArray[np.str_]
     classes: Sequence[str] = field(default_factory=tuple)
 
-    def why_no_interval(self) -> str:
+    def why_no_interval(self, metric: str) -> str:
         """Whether a class has too few patients, "" where not."""
         return too_few(dict(enumerate(self.classes)), self.truth, self.fold, self.patient)
+
+    def witnesses(self, metric: str) -> int:
+        """None: these scores are not shares of right answers."""
+        return 0
+
+    def unseen(self, metric: str) -> Sequence[tuple[float, float]]:
+        """Nothing."""
+        return ()

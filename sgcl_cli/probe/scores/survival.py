@@ -6,6 +6,7 @@ Shapes: n rows, G patients of a fold, R resamples. ``event`` is 1 for an event a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
-from sgcl_cli.probe.scores.uncertainty import Score, rows_per_patient, strata, too_few
+from sgcl_cli.probe.scores.reported import Score, rows_per_patient, too_few
+from sgcl_cli.probe.scores.resampling import strata
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -41,9 +43,18 @@ class Risks:
         """Harrell's C of some of the rows."""
         return c_index(self.time[rows], self.event[rows], self.risk[rows])
 
-    def why_no_interval(self) -> str:
+    def why_no_interval(self, metric: str) -> str:
         """Whether there are too few patients with an event, "" where not."""
         return too_few({1: "event"}, self.event, self.fold, self.patient, "outcome")
+
+    def witnesses(self, metric: str) -> int:
+        """Of each fold half of the patients with an event: each with the next one is a comparable pair."""
+        happened = self.event == 1
+        return sum(len(np.unique(self.patient[happened & (self.fold == name)])) // 2 for name in np.unique(self.fold))
+
+    def unseen(self, metric: str) -> Sequence[tuple[float, float]]:
+        """Nothing."""
+        return ()
 
     def resampler(self, rows: NDArray[np.bool_]) -> ResampledRisks:
         """One fold, ready to be scored under patients' weights."""

@@ -5,6 +5,7 @@ A row is called positive where its score is at least the threshold. Shapes: n ro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from sgcl_cli.probe.scores.uncertainty import Score, rows_per_patient, strata, too_few
+from sgcl_cli.probe.scores.reported import Score, rows_per_patient, too_few
+from sgcl_cli.probe.scores.resampling import strata
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -84,9 +86,17 @@ class Decisions:
             return Score(None, _UNDEFINED[metric])
         return Score(right / (right + wrong))
 
-    def why_no_interval(self) -> str:
+    def why_no_interval(self, metric: str) -> str:
         """Whether a class has too few patients, "" where not."""
         return too_few({0: "negative", 1: "positive"}, self.truth.astype(np.int64), self.fold, self.patient)
+
+    def witnesses(self, metric: str) -> int:
+        """The patients that the share is of."""
+        return len(np.unique(self.patient[np.isin(self.cell, _CELLS[metric])]))
+
+    def unseen(self, metric: str) -> Sequence[tuple[float, float]]:
+        """Nothing."""
+        return ()
 
     def resampler(self, rows: NDArray[np.bool_]) -> ResampledDecisions:
         """One fold, ready to be scored under patients' weights."""

@@ -16,7 +16,7 @@ from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe.scores import comparison, measurements, metrics, survival
 from sgcl_cli.probe.scores.comparison import ComparedResult, Difference
-from sgcl_cli.probe.scores.uncertainty import Reported
+from sgcl_cli.probe.scores.reported import Reported
 from sgcl_cli.progress import Reporter
 from sgcl_cli.report import page
 from sgcl_cli.report.page import METRIC_NAMES, Page, Section, Table

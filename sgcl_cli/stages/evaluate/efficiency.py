@@ -11,7 +11,8 @@ import numpy as np
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Fold, Plan
-from sgcl_cli.probe.scores import efficiency, uncertainty
+from sgcl_cli.probe.scores import efficiency, reported, resampling, uncertainty
+from sgcl_cli.probe.scores.intervals import Interval
 from sgcl_cli.progress import Reporter
 from sgcl_cli.stages.evaluate.cache import Fits
 from sgcl_cli.stages.evaluate.inputs import strata_of
@@ -120,20 +121,19 @@ class _Curve:
 
     def point(self, repeats: Sequence[Sequence[FoldFit]]) -> tuple[list[float], dict[str, Any]]:
         """Each repeat's mean over folds, and the interval of their mean: all repeats score the same resampled patients."""
-        values, sampled, refusal = [], [], ""
+        values: list[float] = []
+        sampled, refusal, rows = [], "", None
         for of_folds in repeats:
-            reported = self.scorer.reported(placed(self.scorer.plan, [fit.test.mean(0) for fit in of_folds]))
-            scores = {
-                fold.name: reported.score(self.metric, reported.fold == fold.name) for fold in self.scorer.plan.folds
-            }
-            value, _ = uncertainty.mean_of_scores(scores)
+            rows = self.scorer.reported(placed(self.scorer.plan, [fit.test.mean(0) for fit in of_folds]))
+            scores = {fold.name: rows.score(self.metric, rows.fold == fold.name) for fold in self.scorer.plan.folds}
+            value, _ = reported.mean_of_scores(scores)
             if value is None:
                 continue
             values.append(value)
-            refusal = uncertainty.why_no_interval(reported, self.config.bootstrap)
+            refusal = reported.why_no_interval(rows, self.metric, self.config.bootstrap)
             if not refusal:
-                sampled.append(uncertainty.resample(reported, self.config.bootstrap, self.config.seed)[self.metric])
-        low = high = None
-        if sampled:
-            low, high = uncertainty.interval(uncertainty.mean_of_defined(np.stack(sampled)), self.config.confidence)
-        return values, {"low": low, "high": high, "no_interval": refusal}
+                sampled.append(resampling.resample(rows, self.config.bootstrap, self.config.seed)[self.metric])
+        found = Interval(None, None, refusal)
+        if sampled and rows is not None:
+            found = uncertainty.interval_of(rows, self.metric, resampling.average(sampled), self.config.confidence)
+        return values, {"low": found.low, "high": found.high, "no_interval": found.reason}

@@ -27,6 +27,7 @@ from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.report import evaluation
 
 MOST_BINS = 4
+MEASURED_IN_A_FOLD = 8
 MAPPED_SHARE = 0.5
 
 
@@ -168,7 +169,8 @@ def plan_of(config: EvaluateConfig, inputs: Inputs, cohort: Cohort, audit: Audit
     :raises LabelError: see ``probe.splits`` and ``probe.split_files``.
     """
     folded = inputs.split_file is None and cohort.split is None and config.cv == "patient"
-    strata, names = strata_of(cohort, config.folds if folded else 0)
+    folds = folds_of(config, cohort)[0]
+    strata, names = strata_of(cohort, folds if folded else 0)
     rows = (cohort.slide_id, strata, cohort.patient_id)
     arguments: dict[str, Any] = {"classes": names, "validation": config.validation, "seed": config.seed}
     if inputs.split_file is not None:
@@ -179,12 +181,29 @@ def plan_of(config: EvaluateConfig, inputs: Inputs, cohort: Cohort, audit: Audit
         sites = np.full(len(cohort), "") if cohort.site is None else cohort.site
         plan = splits.by_site(*rows, sites, **arguments)
     elif cohort.split is None:
-        plan = splits.cross_validation(*rows, folds=config.folds, **arguments)
+        plan = splits.cross_validation(*rows, folds=folds, **arguments)
     else:
         plan = splits.given(*rows, cohort.split, **arguments)
     for warning in plan.warnings:
         audit.warn("splits", warning)
     return plan
+
+
+def folds_of(config: EvaluateConfig, cohort: Cohort) -> tuple[int, str]:
+    """How many folds by patient, and why not 5: as asked, or so that each has enough patients for an interval."""
+    if config.folds is not None:
+        return config.folds, "as asked"
+    if cohort.value is not None:
+        count, fewest, what = cohort.patients, MEASURED_IN_A_FOLD, "patients"
+    else:
+        labels = cohort.label if cohort.event is None else cohort.event
+        counts = splits.patients_per_class(labels, cohort.patient_id)
+        rarest = min(counts, key=lambda c: (counts[c], c))
+        kind = f"of class '{cohort.classes[rarest]}'" if cohort.event is None else ("censored", "with an event")[rarest]
+        count, fewest, what = counts[rarest], splits.FEWEST_IN_A_FOLD, f"patients {kind}"
+    folds = splits.folds_for(count, fewest)
+    few = f"fewer than {splits.FOLDS}, for {count} {what} are too few for {fewest} of them in each of {splits.FOLDS}"
+    return folds, few if folds < splits.FOLDS else ""
 
 
 def strata_of(cohort: Cohort, folds: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -246,7 +265,8 @@ def _division(config: EvaluateConfig, inputs: Inputs, cohort: Cohort, plan: Plan
         why = "--train and --test" if config.train is not None else "the table has a split column"
         return "one division into training and test", why
     by = {"regression": "quantile", "survival": "event"}.get(cohort.task, "class")
-    return f"{folds} folds by patient, stratified by {by}", "no split column"
+    why = folds_of(config, cohort)[1] if folds != splits.FOLDS else ""
+    return f"{folds} folds by patient, stratified by {by}", "; ".join(filter(None, ("no split column", why)))
 
 
 def _count_of(cohort: Cohort) -> str:

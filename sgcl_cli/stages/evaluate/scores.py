@@ -13,7 +13,8 @@ from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.probe.scores import calibration, measurements, metrics, survival, thresholds, uncertainty
-from sgcl_cli.probe.scores.uncertainty import Headline, Reported, Spread
+from sgcl_cli.probe.scores.reported import Reported
+from sgcl_cli.probe.scores.uncertainty import Headline, Spread
 from sgcl_cli.stages.evaluate.models import BASELINE, FoldFit, Model
 
 HEADLINES = {"binary": "auroc", "multiclass": "auroc", "regression": "spearman", "survival": "c_index"}

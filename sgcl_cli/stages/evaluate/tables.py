@@ -28,7 +28,7 @@ _PROTOCOL = ("mil_", "knn_", "seeds", "bag_sample", "cv", "models", "linear")
 
 def metrics_json(config: EvaluateConfig, cohort: Cohort, plan: Plan, scores: Scores, identity: str) -> dict[str, Any]:
     """The content of metrics.json."""
-    refused = next(iter(scores.models[0].headlines.values())).no_interval
+    refused = all(one.no_interval for model in scores.models for one in model.headlines.values())
     path = {"regression": ridge.ALPHA_PATH, "survival": linear_cox.C_PATH}.get(cohort.task, linear.C_PATH)
     return {
         "format": FORMAT,
@@ -55,7 +55,7 @@ def metrics_json(config: EvaluateConfig, cohort: Cohort, plan: Plan, scores: Sco
         },
         "interval": _REPEATED if plan.repeats else _WITHIN,
         "attention_model": scores.attention_model,
-        "models": {model.key: _model(config, cohort, plan, model) for model in scores.models},
+        "models": {model.key: _model(cohort, plan, model, refused and config.bootstrap > 0) for model in scores.models},
         **({} if scores.efficiency is None else {"label_efficiency": scores.efficiency}),
     }
 
@@ -66,7 +66,8 @@ def _settings(config: EvaluateConfig) -> dict[str, Any]:
     return {name: value for name, value in config.affecting().items() if name.startswith(used)}
 
 
-def _model(config: EvaluateConfig, cohort: Cohort, plan: Plan, model: Scored) -> dict[str, Any]:
+def _model(cohort: Cohort, plan: Plan, model: Scored, alone: bool) -> dict[str, Any]:
+    """A model's entry; ``alone``: patients stand for themselves, for there are no intervals."""
     entry: dict[str, Any] = {
         "name": model.name,
         "metrics": {
@@ -95,7 +96,7 @@ def _model(config: EvaluateConfig, cohort: Cohort, plan: Plan, model: Scored) ->
         rows, fold_of = reported_rows(cohort, plan)
         told = model.prediction
         entry["confusion"] = metrics.confusion(cohort.label[rows], told, len(cohort.classes)).tolist()
-        if config.bootstrap and model.headlines["accuracy"].no_interval:
+        if alone:
             patient = cohort.patient_id[rows]
             entry["per_patient"] = metrics.per_patient(
                 metrics.Predictions(cohort.label[rows], told, fold_of, patient, cohort.classes)
@@ -130,7 +131,7 @@ def spoken(entry: Mapping[str, Any]) -> str:
     if entry["value"] is None:
         return f"undefined: {entry['reason']}"
     if entry["low"] is None:
-        return f"{entry['value']:.3f}"
+        return f"{entry['value']:.3f} (no interval: {entry['no_interval']})"
     return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
 
 
@@ -201,7 +202,8 @@ def tidy_metrics(models: Sequence[Scored]) -> list[dict[str, Any]]:
 
 
 def _tidy(key: str, metric: str, headline: Headline) -> list[dict[str, Any]]:
-    mean = {"value": headline.value, "low": headline.low, "high": headline.high, "reason": headline.reason}
+    why = headline.reason or (headline.no_interval and f"no interval: {headline.no_interval}")
+    mean = {"value": headline.value, "low": headline.low, "high": headline.high, "reason": why}
     scopes: dict[str, dict[str, Any]] = {"mean": mean}
     scopes |= {f"fold {name}": {"value": s.value, "reason": s.reason} for name, s in headline.folds.items()}
     scopes["pooled"] = {"value": headline.pooled.value, "reason": headline.pooled.reason}

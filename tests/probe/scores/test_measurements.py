@@ -51,7 +51,9 @@ def test_undefined_scores_say_why():
 
 def test_the_headline_has_an_interval():
     found = uncertainty.headlines(values(), resamples=200)
-    for headline in found.values():
-        assert headline.low < headline.value < headline.high
+    for metric in ("mae", "spearman"):
+        assert found[metric].low < found[metric].value < found[metric].high
+    assert found["r2"].no_interval == "fold 1 has 10 patients, fewer than 20"
+    assert uncertainty.headlines(values(folds=1), resamples=200)["r2"].low is not None
     lone = values(patients=30, folds=30)
-    assert "fold 1 has one patient" in uncertainty.headlines(lone)["mae"].no_interval
+    assert uncertainty.headlines(lone)["mae"].no_interval == "fold 1 has 1 patient, fewer than 2"

@@ -112,14 +112,6 @@ def test_resamples_equal_scores_of_repeated_rows(classes):
             assert found[metric][number] == pytest.approx(expected, abs=1e-12)
 
 
-def test_patients_are_drawn_within_their_fold_and_class():
-    stratum = np.array([0, 0, 0, 1, 1])
-    weights = uncertainty.draw(stratum, 500, np.random.default_rng(0))
-    assert (weights[:, :3].sum(1) == 3).all()
-    assert (weights[:, 3:].sum(1) == 2).all()
-    assert weights.mean(0) == pytest.approx(np.ones(5), abs=0.15)
-
-
 def test_intervals_hold_the_headline_and_are_repeatable():
     rows = predictions(rows=120, patients=60, folds=3)
     found = uncertainty.headlines(rows, resamples=400, seed=1)
@@ -163,6 +155,31 @@ def test_coverage_of_the_interval_is_about_what_it_says():
         found = uncertainty.headlines(rows, resamples=200)["auroc"]
         inside += found.low <= truth_value <= found.high
     assert 0.86 <= inside / 120 <= 0.99
+
+
+def test_classes_are_those_of_the_data_and_not_those_that_rows_happen_to_hold():
+    truth, probability = simulated(40, 4)
+    names = ("a", "b", "c", "d")
+    few = truth < 3
+    for metric in ("auroc", "balanced_accuracy", "macro_f1"):
+        found = metrics.score(metric, truth[few], probability[few], names)
+        assert (found.value, found.reason) == (None, "class 'd' is absent")
+    constant = np.tile([0.7, 0.1, 0.1, 0.1], (40, 1))
+    assert metrics.score("balanced_accuracy", truth, constant, names).value == 0.25
+
+
+def test_a_class_that_is_right_throughout_still_widens_a_balanced_accuracy():
+    """8 of 8 and 52 of 80: without doubt of the 8 the interval would reach 0.77 to 0.87."""
+    truth = np.repeat([1, 0], [8, 80])
+    wrong = np.arange(88) >= 60
+    probability = np.eye(2)[np.where(wrong, 1 - truth, truth)]
+    names = np.array([f"p{number}" for number in range(88)])
+    rows = metrics.Predictions(truth, probability, np.full(88, "1"), names, BINARY)
+    ((variance, freedom),) = rows.unseen("balanced_accuracy")
+    assert (variance, freedom) == pytest.approx((0.9 * 0.1 / 11 / 4, 7))
+    found = uncertainty.headlines(rows, resamples=500)["balanced_accuracy"]
+    assert found.value == pytest.approx((1 + 52 / 80) / 2)
+    assert found.low < 0.72
 
 
 @pytest.mark.parametrize(

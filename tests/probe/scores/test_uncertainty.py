@@ -3,13 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sgcl_cli.probe.scores import metrics, uncertainty
-from sgcl_cli.probe.scores.uncertainty import Headline, Score
+from sgcl_cli.probe.scores import metrics, reported, resampling, uncertainty
+from sgcl_cli.probe.scores.reported import Score
+from sgcl_cli.probe.scores.uncertainty import Headline
 
 
 def headline(*folds: float | None) -> Headline:
     scores = {str(number): Score(value) for number, value in enumerate(folds)}
-    value, reason = uncertainty.mean_of_scores(scores)
+    value, reason = reported.mean_of_scores(scores)
     return Headline("auroc", value, reason, None, None, "", scores, Score(None))
 
 
@@ -26,13 +27,8 @@ def test_a_spread_of_one_is_none():
 
 
 def test_the_mean_leaves_undefined_folds_out_and_keeps_the_reason():
-    assert uncertainty.mean_of_scores({"1": Score(0.5), "2": Score(None, "why")}) == (0.5, "")
-    assert uncertainty.mean_of_scores({"1": Score(None, "why")}) == (None, "why")
-
-
-def test_loners_join_the_largest_stratum():
-    counts = np.array([[3, 0], [2, 0], [0, 1], [1, 1], [4, 1]])
-    assert uncertainty.strata(counts).tolist() == [0, 0, 0, 2, 2]
+    assert reported.mean_of_scores({"1": Score(0.5), "2": Score(None, "why")}) == (0.5, "")
+    assert reported.mean_of_scores({"1": Score(None, "why")}) == (None, "why")
 
 
 def predictions(copies: int) -> metrics.Predictions:
@@ -62,11 +58,11 @@ def test_a_patient_is_drawn_as_often_in_every_fold_that_reports_it():
     """As loops: accuracy of two folds that share half of their patients, one draw of all patients for both."""
     both = predictions(2)
     kept = np.r_[0:30, 50:80]  # patients 0 to 29 in fold 1, 10 to 39 in fold 2
-    reported = metrics.Predictions(
+    given = metrics.Predictions(
         both.truth[kept], both.probability[kept], both.fold[kept], both.patient[kept], ("a", "b")
     )
-    found = uncertainty.resample(reported, 20, seed=3)["accuracy"]
-    drawn = uncertainty.draw(np.arange(40) % 2, 20, np.random.default_rng([3, 0]))
+    found = resampling.resample(given, 20, seed=3)["accuracy"].drawn
+    drawn = resampling.draw(np.arange(40) % 2, 20, np.random.default_rng([3, 0]))
     right = (both.probability.argmax(1) == both.truth)[:40].astype(float)
     for number in range(20):
         folds = [np.average(right[part], weights=drawn[number, part]) for part in (slice(0, 30), slice(10, 40))]

@@ -30,7 +30,7 @@ from sgcl_cli.stages.evaluate import models as evaluate_fit
 from sgcl_cli.stages.evaluate import run as stage
 
 DIM = 6
-FAST = {"mil_epochs": 2, "seeds": 1, "bootstrap": 40, "mil_hidden": 8, "threads": 1, "device": "cpu"}
+FAST = {"folds": 5, "mil_epochs": 2, "seeds": 1, "bootstrap": 40, "mil_hidden": 8, "threads": 1, "device": "cpu"}
 
 
 DRAWN = evaluation.pictures
@@ -329,6 +329,27 @@ def test_a_missing_file_is_made_again(slides: Path, labels: Path, out: Path) -> 
     run(out, features=str(slides), labels=str(labels))
     assert (out / "report.html").exists()
     assert {**content(out), "report.html": b""} == {**before, "report.html": b""}
+
+
+@pytest.mark.parametrize(("patients", "folds"), [(40, 5), (16, 2), (6, 2)])
+def test_folds_are_fewer_where_they_would_hold_fewer_than_four_of_a_class(
+    tmp_path: Path, patients: int, folds: int
+) -> None:
+    rows = [{"slide_id": f"{n:03d}", "label": "ab"[n % 2], "patient_id": f"p{n}"} for n in range(patients)]
+    for row in rows:
+        write_slide(tmp_path / "slides", row["slide_id"], bag(row["slide_id"], 0))
+    table = write_table(tmp_path / "labels.csv", rows)
+    settings = {"features": str(tmp_path / "slides"), "labels": str(table), "folds": None}
+    cohort, plan, audit = planned(tmp_path, **settings)
+    assert len(plan.folds) == folds
+    config = EvaluateConfig(out=str(tmp_path / "out"), **{**FAST, **settings})
+    inputs = evaluate_inputs.open_inputs(config, audit)
+    ((_, division, why),) = [
+        row for row in evaluate_inputs.describe(config, inputs, cohort, plan) if row[0] == "Division"
+    ]
+    assert division.startswith(f"{folds} folds by patient")
+    few = f"; fewer than 5, for {patients // 2} patients of class 'a' are too few for 4 of them in each of 5"
+    assert why == "no split column" + (few if folds < 5 else "")
 
 
 def test_other_settings_or_inputs_are_refused_by_name(slides: Path, labels: Path, out: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from sgcl_cli.artefacts.results import Outcome, versions
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.models import dense
 from sgcl_cli.probe.models.dense import Counts
-from sgcl_cli.probe.scores.uncertainty import interval
+from sgcl_cli.probe.scores import intervals
 from sgcl_cli.report import figures, page
 from sgcl_cli.report.page import Page, Picture, Section, Table
 from sgcl_cli.stages.evaluate.dense.masks import Masks
@@ -100,7 +100,7 @@ def _plain_scores(classes: Sequence[str], counts: Counts) -> dict[str, Any]:
 def _scores(config: EvaluateConfig, masks: Masks, counts: Counts) -> dict[str, Any]:
     """The same of all pixels together, from each patient's (G, K, K), with intervals."""
     found = _plain_scores(masks.classes, counts.sum(0))
-    intervals = dense.intervals(
+    found_intervals = dense.intervals(
         counts,
         masks.classes,
         unit=masks.unit,
@@ -108,7 +108,7 @@ def _scores(config: EvaluateConfig, masks: Masks, counts: Counts) -> dict[str, A
         confidence=config.confidence,
         seed=config.seed,
     )
-    for metric, of_classes in intervals.items():
+    for metric, of_classes in found_intervals.items():
         scores = [*found[metric].values(), found[f"mean_{metric}"]]
         for score, one in zip(scores, of_classes, strict=True):
             score |= {"low": one.low, "high": one.high, "no_interval": one.reason}
@@ -127,8 +127,8 @@ def _difference(config: EvaluateConfig, masks: Masks, first: Counts, second: Cou
         entry: dict[str, Any] = {"value": None if a is None or b is None else a - b, "low": None, "high": None}
         entry["no_interval"] = why[metric][-1].reason
         if not entry["no_interval"]:
-            apart = draws[0][metric][:, -1] - draws[1][metric][:, -1]
-            entry["low"], entry["high"] = interval(apart, config.confidence)
+            one = intervals.difference(draws[0][metric][-1] - draws[1][metric][-1], config.confidence).interval
+            entry |= {"low": one.low, "high": one.high, "no_interval": one.reason}
         found[f"mean_{metric}"] = entry
     return found
 

@@ -24,6 +24,7 @@ from sgcl_cli.engine.loader import Failed, Loader, StoredPatches, in_turn
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.nets.baselines import RANDOM
 from sgcl_cli.nets.foreign import is_foreign
+from sgcl_cli.probe.data import splits
 from sgcl_cli.probe.models import dense, linear
 from sgcl_cli.probe.models.dense import Counts, Head
 from sgcl_cli.progress import Reporter
@@ -81,7 +82,7 @@ def evaluate_dense(config: EvaluateConfig, reporter: Reporter) -> Outcome:
     warnings = [*masks.warnings, *check_resolution(seen, index.mpp, size, allowed=True)]
     for warning in warnings:
         reporter.warn(warning)
-    parts = dense.left_out(masks.group, config.folds, config.seed)
+    parts = dense.left_out(masks.group, config.folds or splits.FOLDS, config.seed)
     if config.dry_run:
         return _planned(out, masks, len(parts), warnings)
     running = runtime.start(config.device, "fp32", config.threads)

@@ -1,0 +1,130 @@
+"""From a headline's standard error to its interval, and from that of a difference to p.
+
+An interval is Student's: value, less its bias, plus and minus t times the standard error, on a scale where the metric has
+no ends (the logit for shares), so that it stays within the metric's range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, logit
+from scipy.stats import t as student
+
+from sgcl_cli.probe.scores.resampling import Resampled
+
+MOST_UNDEFINED = 0.1
+_ZERO = 1e-12
+_MOST = 700.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A change of scale, increasing or not, with its derivative and inverse; ``ends`` are the least and highest values."""
+
+    to: Callable[[float], float]
+    slope: Callable[[float], float]
+    back: Callable[[float], float]
+    ends: tuple[float, float]
+
+
+SHARE = Scale(logit, lambda x: 1 / (x * (1 - x)), expit, (0.0, 1.0))
+CORRELATION = Scale(np.arctanh, lambda x: 1 / (1 - x**2), np.tanh, (-1.0, 1.0))
+POSITIVE = Scale(np.log, lambda x: 1 / x, np.exp, (0.0, np.inf))
+BELOW_ONE = Scale(lambda x: -np.log1p(-x), lambda x: 1 / (1 - x), lambda y: -np.expm1(min(-y, _MOST)), (-np.inf, 1.0))
+_SCALES = {"spearman": CORRELATION, "r2": BELOW_ONE, "mae": POSITIVE, "brier": POSITIVE}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Low and high end, or None with the reason."""
+
+    low: float | None
+    high: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The interval of a difference and the p value of its being 0 (two-sided, Student's t)."""
+
+    interval: Interval
+    p: float | None
+
+
+def scale_of(metric: str) -> Scale:
+    """The scale on which a metric's interval is symmetric: the logit, if nothing else is known."""
+    return _SCALES.get(metric, SHARE)
+
+
+def interval(
+    found: Resampled,
+    confidence: float,
+    *,
+    scale: Scale = SHARE,
+    witnesses: int = 0,
+    unseen: Sequence[tuple[float, float]] = (),
+) -> Interval:
+    """The interval of a headline; it always holds the headline itself.
+
+    A perfect score (or the worst) has no spread. Its other end is the score q that would have come out perfect with
+    probability (1 - confidence) / 2: q^m, for m independent patients or pairs.
+
+    :param witnesses: m. :param unseen: (variance, degrees of freedom) that resampling cannot show.
+    """
+    why = _why_none(found)
+    if why:
+        return Interval(None, None, why)
+    if scale is SHARE and not _ZERO < found.value < 1 - _ZERO:
+        return _at_the_end(found.value, witnesses, confidence)
+    estimate = found.estimate(unseen)
+    if estimate.error < _ZERO or found.value in scale.ends:
+        return Interval(None, None, "every resample gives the same value")
+    slope = scale.slope(found.value)
+    centre = scale.to(found.value) - estimate.bias * slope
+    half = float(student.ppf((1 + confidence) / 2, estimate.freedom)) * estimate.error * slope
+    ends = float(scale.back(centre - half)), float(scale.back(centre + half))
+    return Interval(min(*ends, found.value), max(*ends, found.value))
+
+
+def difference(found: Resampled, confidence: float, unseen: Sequence[tuple[float, float]] = ()) -> Tested:
+    """The interval of a difference of two headlines and its p value.
+
+    :param unseen: (variance, degrees of freedom) that resampling cannot show.
+
+    p is never below 1 / (1 + R) of R resamples: less cannot be told from them.
+    """
+    why = _why_none(found)
+    estimate = found.estimate(unseen) if not why else None
+    if estimate is not None and estimate.error < _ZERO:
+        if abs(found.value) < _ZERO:
+            return Tested(Interval(found.value, found.value), 1.0)
+        why = "every resample gives the same difference"
+    if estimate is None or why:
+        return Tested(Interval(None, None, why), None)
+    half = float(student.ppf((1 + confidence) / 2, estimate.freedom)) * estimate.error
+    p = 2 * float(student.sf(abs(found.value) / estimate.error, estimate.freedom))
+    return Tested(Interval(found.value - half, found.value + half), max(p, least_p(len(found.drawn))))
+
+
+def least_p(resamples: int) -> float:
+    """The smallest p value that so many resamples can tell."""
+    return 1 / (1 + resamples)
+
+
+def _why_none(found: Resampled) -> str:
+    if np.isnan(found.without).any():
+        return "it is not defined without one of the patients"
+    undefined = float(np.isnan(found.drawn).mean())
+    if undefined > MOST_UNDEFINED:
+        return f"it is not defined in {100 * undefined:.0f} % of the resamples"
+    return ""
+
+
+def _at_the_end(value: float, witnesses: int, confidence: float) -> Interval:
+    if witnesses == 0:
+        return Interval(None, None, "every resample gives the same value")
+    far = float(((1 - confidence) / 2) ** (1 / witnesses))
+    return Interval(far, 1.0) if value > 0.5 else Interval(0.0, 1 - far)

@@ -1,0 +1,129 @@
+"""What a score is made from: out-of-fold predictions that can be scored, in whole, fold by fold and under resampling.
+
+Shapes: n rows, G patients of a fold, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Rows = NDArray[np.bool_]
+
+FEWEST_PATIENTS = 10
+FEWEST_OF_A_CLASS = 5
+FEWEST_MIXED = 4
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric on one set of rows; None with the reason where it is not defined."""
+
+    value: float | None
+    reason: str = ""
+
+
+class Resampler(Protocol):
+    """One fold's rows with patients numbered 0 .. G-1 in the order of their names."""
+
+    @property
+    def stratum(self) -> Labels:
+        """Within which patients are exchanged, (G,)."""
+
+    def scores(self, weights: Floats) -> Mapping[str, Floats]:
+        """Every metric under patients' weights (R, G): (R,) each, NaN where undefined."""
+
+
+class Reported(Protocol):
+    """Out-of-fold predictions of n rows with their truth, fold (n,) and patient (n,)."""
+
+    @property
+    def fold(self) -> NDArray[np.str_]: ...
+
+    @property
+    def patient(self) -> NDArray[np.str_]: ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]: ...
+
+    def score(self, metric: str, rows: Rows) -> Score: ...
+
+    def resampler(self, rows: Rows) -> Resampler: ...
+
+    def why_no_interval(self, metric: str) -> str:
+        """Why the design allows no interval of the metric, "" where it does."""
+
+    def witnesses(self, metric: str) -> int:
+        """How many patients, or disjoint pairs of them, each had to come out right for a perfect score."""
+
+    def unseen(self, metric: str) -> Sequence[tuple[float, float]]:
+        """(variance, degrees of freedom) of what no resample can show, such as a class that is right throughout."""
+
+
+def fold_names(reported: Reported) -> list[str]:
+    """Folds in order: numbers as numbers."""
+    return sorted(set(reported.fold.tolist()), key=lambda name: (len(name), name))
+
+
+def mean_of_scores(folds: Mapping[str, Score]) -> tuple[float | None, str]:
+    """The mean over the folds where the metric is defined; None with the first reason where it is in none."""
+    defined = [one.value for one in folds.values() if one.value is not None]
+    return (float(np.mean(defined)), "") if defined else (None, next(iter(folds.values())).reason)
+
+
+def why_no_interval(reported: Reported, metric: str, resamples: int) -> str:
+    """Why there is no interval of a metric, "" where there may be one."""
+    if resamples == 0:
+        return "no resamples were asked for"
+    patients = len(np.unique(reported.patient))
+    if patients < FEWEST_PATIENTS:
+        return f"{counted_patients(patients)}, fewer than {FEWEST_PATIENTS}"
+    return reported.why_no_interval(metric)
+
+
+def counted_patients(count: int) -> str:
+    """``1 patient``, ``2 patients``."""
+    return f"{count} patient" + "s" * (count != 1)
+
+
+def too_few(
+    names: Mapping[int, str], label: Labels, fold: NDArray[np.str_], patient: NDArray[np.str_], kind: str = "class"
+) -> str:
+    """Whether a class has fewer than 5 patients, or only one in some fold; "" where not."""
+    for number, name in names.items():
+        mine = label == number
+        count = len(np.unique(patient[mine]))
+        if count < FEWEST_OF_A_CLASS:
+            return f"{counted_patients(count)} of {kind} '{name}', fewer than {FEWEST_OF_A_CLASS}"
+        for one in sorted(set(fold.tolist()), key=lambda text: (len(text), text)):
+            if len(np.unique(patient[mine & (fold == one)])) == 1:
+                return f"fold {one} has one patient of {kind} '{name}', whom resampling cannot vary"
+    return ""
+
+
+def too_mixed(label: Labels, fold: NDArray[np.str_], patient: NDArray[np.str_]) -> str:
+    """Whether patients hold several classes and a fold has fewer than 4 patients; "" where not.
+
+    Pairs of rows within a patient are then so large a part of a fold's pairs that an AUROC says little of other patients.
+    """
+    pairs = np.unique(np.stack([np.unique(patient, return_inverse=True)[1], label]), axis=1)
+    if np.bincount(pairs[0]).max(initial=0) < 2:
+        return ""
+    for one in sorted(set(fold.tolist()), key=lambda text: (len(text), text)):
+        count = len(np.unique(patient[fold == one]))
+        if count < FEWEST_MIXED:
+            return f"fold {one} has {counted_patients(count)}, fewer than {FEWEST_MIXED}, and patients hold several classes"
+    return ""
+
+
+def rows_per_patient(patient: NDArray[np.str_], label: Labels, classes: int) -> tuple[Labels, NDArray[np.int64]]:
+    """Patients numbered in the order of their names, (n,), and how many rows of each class they have, (G, K)."""
+    _, number = np.unique(patient, return_inverse=True)
+    counts = np.bincount(number * classes + label, minlength=(number.max(initial=-1) + 1) * classes)
+    return number, counts.reshape(-1, classes)
