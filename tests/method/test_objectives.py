@@ -12,7 +12,7 @@ from tests.method.made import options
 
 
 def test_each_choice_of_the_command_line_has_a_row():
-    assert get_args(BaseName) == tuple(OBJECTIVES) == tuple(BASES)
+    assert get_args(BaseName) == tuple(OBJECTIVES) and BASES.keys() <= OBJECTIVES.keys()
     assert {recipe.get("base", "npid") for recipe in PretrainConfig.recipes.values()} <= OBJECTIVES.keys()
 
 
