@@ -140,52 +140,52 @@ def parse_csv(text: str, delimiter: str = ",") -> list[list[str]]:
 
 
 @dataclass(frozen=True)
-class Kind:
+class Expected:
     """What a value must be, in words and as a test."""
 
     words: str
     holds: Callable[[Any], bool]
 
 
-def number(low: float, high: float) -> Kind:
+def number(low: float, high: float) -> Expected:
     """A finite number, both bounds included."""
-    return Kind(f"a number from {low:g} to {high:g}", lambda value: _is_number(value) and low <= value <= high)
+    return Expected(f"a number from {low:g} to {high:g}", lambda value: _is_number(value) and low <= value <= high)
 
 
-def whole(low: int, high: int) -> Kind:
+def whole(low: int, high: int) -> Expected:
     """A whole number, both bounds included."""
-    return Kind(
+    return Expected(
         f"a whole number from {low} to {high}",
         lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high,
     )
 
 
-def listed(kind: Kind, most: int | None = None, count: int | None = None) -> Kind:
+def listed(kind: Expected, most: int | None = None, count: int | None = None) -> Expected:
     """A list of values of a kind, of at most ``most`` or of just ``count`` of them."""
 
     def holds(value: Any) -> bool:
         right = isinstance(value, list | tuple) and (count is None or len(value) == count)
         return right and (most is None or len(value) <= most) and all(map(kind.holds, value))
 
-    return Kind(f"a list{'' if count is None else f' of {count}'}, each {kind.words}", holds)
+    return Expected(f"a list{'' if count is None else f' of {count}'}, each {kind.words}", holds)
 
 
-def one_of(*choices: Any) -> Kind:
+def one_of(*choices: Any) -> Expected:
     """One of several texts."""
-    return Kind(f"one of {', '.join(map(str, choices))}", lambda value: isinstance(value, str) and value in choices)
+    return Expected(f"one of {', '.join(map(str, choices))}", lambda value: isinstance(value, str) and value in choices)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-TEXT = Kind("text", lambda value: isinstance(value, str))
+TEXT = Expected("text", lambda value: isinstance(value, str))
 TEXTS = listed(TEXT)
-MAPPING = Kind("a table", lambda value: isinstance(value, dict))
+MAPPING = Expected("a table", lambda value: isinstance(value, dict))
 
 
 def typed(
-    value: Any, kinds: Mapping[str, Kind], where: str, remedy: str, needed: tuple[str, ...] = ()
+    value: Any, kinds: Mapping[str, Expected], where: str, remedy: str, needed: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """A table of plain values whose known entries are of their kinds; those that are absent or null are not looked at.
 

@@ -378,7 +378,7 @@ def test_other_initial_weights_are_another_run(
         raise Interrupted(15)
 
     with monkeypatch.context() as patched:
-        patched.setattr("sgcl_cli.stages.pretrain.training.Run.stepped", stopped)
+        patched.setattr("sgcl_cli.stages.pretrain.training.Pretraining.stepped", stopped)
         with pytest.raises(Interrupted):
             pretrain(replace(training, init=str(earlier)))
     card, state = load_encoder(earlier)

@@ -164,7 +164,7 @@ def test_slide_level_writes_everything_it_promises(
     outcome = run(out, features=str(slides), labels=str(labels))
     assert {path.name for path in out.iterdir()} == {
         *("metrics.json", "metrics.csv", "predictions.csv", "predictions_patients.csv", "splits.csv", "audit.json"),
-        *("figures", "attention", "report.html", "run.json", ".cache"),
+        *("figures", "attention", "models", "report.html", "run.json", ".cache"),
     }
     assert {path.name for path in (out / "figures").iterdir()} >= {
         f"{kind}_{model}.{suffix}"
@@ -219,7 +219,7 @@ def test_attention_of_a_slide_never_comes_from_a_model_that_saw_it(
         asked.append((set(seen), chosen.tolist()))
         return predict(model, cohort, chosen)
 
-    monkeypatch.setattr(evaluate_fit.training, "Training", Watched)
+    monkeypatch.setattr(evaluate_fit.training, "BagTraining", Watched)
     monkeypatch.setattr(evaluate_fit.training, "predict", watched)
     run(tmp_path / "out", features=str(slides), labels=str(labels))
     final = [(known, chosen) for known, chosen in asked if not known & set(chosen)]
