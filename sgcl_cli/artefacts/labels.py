@@ -16,7 +16,8 @@ SPLITS = ("train", "val", "test")
 _EVENTS = {"1": 1, "0": 0, "true": 1, "false": 0, "yes": 1, "no": 0, "1.0": 1, "0.0": 0}
 _MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null")
 _SUFFIXES = (
-    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".svslide", ".czi", ".dcm", ".h5", ".pt", ".npy",
+    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".svslide", ".czi", ".dcm", ".ome.zarr",
+    ".zarr", ".h5", ".pt", ".npy",
 )  # fmt: skip
 
 

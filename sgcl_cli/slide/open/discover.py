@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from sgcl_cli.artefacts import names, store
 from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
+from sgcl_cli.slide.open.files import is_folder
 from sgcl_cli.slide.tissue.tissue import Choice, Ink
 
 # https://openslide.org/formats/
@@ -88,7 +89,9 @@ def discover(
 
 
 def _from_path(given: Path, id_from: IdFrom, passed: Counter[str]) -> Iterator[Entry]:
-    if given.is_dir():
+    if is_folder(given):
+        yield _named(given, Path(given.name), id_from)
+    elif given.is_dir():
         for path in _walk(given, passed):
             yield _named(path, path.relative_to(given), id_from)
     elif given.exists():
@@ -98,7 +101,8 @@ def _from_path(given: Path, id_from: IdFrom, passed: Counter[str]) -> Iterator[E
 
 
 def _named(path: Path, relative: Path, id_from: IdFrom) -> Entry:
-    slide_id = path.stem if id_from == "stem" else "__".join(relative.parts)
+    stem = path.stem.removesuffix(".ome") if is_folder(path) else path.stem
+    slide_id = stem if id_from == "stem" else "__".join(relative.parts)
     return Entry(slide_id, path, relative.as_posix())
 
 
@@ -119,7 +123,9 @@ def _walk(folder: Path, passed: Counter[str]) -> Iterator[Path]:
             continue
         entered.add(node)
         passed["hidden"] += sum(name.startswith(".") for name in [*folders, *files])
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        shown = sorted(name for name in folders if not name.startswith("."))
+        yield from (here / name for name in shown if is_folder(here / name))
+        folders[:] = [name for name in shown if not is_folder(here / name)]
         for name in sorted(files):
             path = here / name
             if name.startswith("."):
@@ -165,7 +171,7 @@ def _from_table(table: Path, id_from: IdFrom) -> list[Entry]:
         if not row["path"]:
             raise ConfigError(f"{table}, row {number} has no path", "each row names a slide in column path")
         path = table.parent / row["path"]
-        if path.is_dir():
+        if path.is_dir() and not is_folder(path):
             raise ConfigError(
                 f"{table}, row {number} names the folder {row['path']}",
                 "a row names one file, of a DICOM series any one; folders are given beside --list",

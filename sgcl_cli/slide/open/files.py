@@ -16,6 +16,19 @@ from sgcl_cli.errors import SlideError
 
 _MIB = 2**20
 _LARGEST_TABLE = 2**20  # bytes
+_ZARR = ".zarr"
+_DESCRIBING = (
+    ".zattrs",
+    ".zgroup",
+    ".zarray",
+    ".zmetadata",
+    "zarr.json",
+)  # the files of a Zarr folder that are no chunks
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a slide is a folder, as OME-Zarr is."""
+    return path.suffix.lower() == _ZARR and path.is_dir()
 
 
 def companions(path: Path) -> tuple[Path, ...]:
@@ -36,8 +49,12 @@ def identity(path: Path, further: Sequence[Path] = ()) -> str:
     implies count with their names.
 
     :param further: the other files of a DICOM series.
+    Of a folder (OME-Zarr) the names and sizes of all files count, and what those say that describe the image.
+
     :raises SlideError: a file cannot be read.
     """
+    if is_folder(path):
+        return _of_folder(path)
     implied = companions(path)
     if not further and not implied:
         return _of_file(path)
@@ -61,11 +78,29 @@ def _of_file(path: Path) -> str:
     return f"{size}-{digest.hexdigest()}"
 
 
+def _of_folder(path: Path) -> str:
+    digest, total = hashlib.sha256(), 0
+    try:
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            size = file.stat().st_size
+            total += size
+            digest.update(f"{file.relative_to(path).as_posix()} {size}\n".encode())
+            if file.name in _DESCRIBING:
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    except OSError as error:
+        raise SlideError(
+            f"{path.name} cannot be read: {error.strerror}", "check the path and its permissions"
+        ) from error
+    return f"{total}-{digest.hexdigest()}"
+
+
 def check_readable(path: Path) -> None:
     """Refuse a file that is not there or may not be read.
 
     :raises SlideError: so it is.
     """
+    if is_folder(path):
+        return
     try:
         with path.open("rb"):
             pass

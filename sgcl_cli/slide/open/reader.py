@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide.open.backends import czi, image, openslide, strips
+from sgcl_cli.slide.open.backends import czi, image, ome_zarr, openslide, strips
 from sgcl_cli.slide.open.backends.base import Backend, Library
 from sgcl_cli.slide.open.bounds import Bounds, bounds
-from sgcl_cli.slide.open.files import check_readable
+from sgcl_cli.slide.open.files import check_readable, is_folder
 from sgcl_cli.slide.open.levels import WINDOW, contrast, differs, mismatch
 from sgcl_cli.slide.open.resolution import MppSource, positive, resolution
 
@@ -62,6 +62,8 @@ class Thumbnail:
 def _opened(path: Path) -> Backend:
     """OpenSlide's view of a file, or that of another backend for images that OpenSlide does not open."""
     suffix = path.suffix.lower()
+    if is_folder(path):
+        return ome_zarr.OmeZarr(path)
     if suffix in image.EXTENSIONS:
         return image.WholeImage(path)
     try:

@@ -108,7 +108,7 @@ def _check_unchanged(entry: Entry, made: PatchFile) -> None:
 
     :raises SlideError: it is another file now, or cannot be read any more.
     """
-    if entry.path.exists() and not entry.further and not companions(entry.path):
+    if entry.path.is_file() and not entry.further and not companions(entry.path):
         status = entry.path.stat()
         if (status.st_size, status.st_mtime_ns) == (made.source.get("bytes"), made.source.get("modified_ns")):
             return

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sgcl_cli.errors import SlideError
 
-Library = Literal["openslide", "plain", "czi"]
+Library = Literal["openslide", "plain", "czi", "zarr"]
 
 
 class Backend(Protocol):
