@@ -262,9 +262,9 @@ def _calibration_tables(evaluation: Evaluation) -> list[Table]:
     if not rows:
         return []
     columns = ["Model", *_CALIBRATION.values()]
-    note = "Expected calibration error: how far stated probabilities lie from observed shares, over ten bins. Brier score: "
-    note += "mean squared error of probabilities. Both: lower is better, mean over folds. "
-    note += "Resampling raises an ECE, so its interval may lie above it."
+    note = "ECE, the calibration error: how far stated probabilities lie from observed shares, root mean square over ten bins of "
+    note += "all reported rows, less what chance adds; it takes 100 rows. Brier score: mean squared error of probabilities, mean "
+    note += "over folds. Both: lower is better."
     return [Table("Calibration", columns, rows, note)]
 
 
@@ -275,20 +275,28 @@ def _threshold_tables(evaluation: Evaluation) -> list[Table]:
             known = [value for value in rule["values"].values() if value is not None]
             span = f"{min(known):.3g} to {max(known):.3g}" if known else "undefined"
             shares = [_with_interval(rule["metrics"][share]) for share in _SHARES]
-            rows.append([model["name"], rule["rule"], span, *shares])
+            rows.append([model["name"], rule["rule"], span, _span(rule.get("rests_on", {}), "positive"), *shares])
     if not rows:
         return []
-    columns = ["Model", "Rule", "Thresholds", *_SHARES.values()]
+    columns = ["Model", "Rule", "Thresholds", "Chosen on positives", *_SHARES.values()]
     note = "Each fold's threshold was chosen on its validation rows, as told by a fit that did not see them, and applied to "
     note += "its reported rows; PPV and NPV hold "
     note += f"for the share of '{evaluation.classes[1]}' among these rows only." if evaluation.classes else ""
     return [Table("Decisions at thresholds from validation", columns, _named_once(rows), note)]
 
 
+def _span(folds: Mapping[str, Mapping[str, int]], what: str) -> str:
+    """How many rows of a kind the folds have: ``3`` or ``2 to 5``."""
+    counts = sorted(one[what] for one in folds.values())
+    if not counts:
+        return "not recorded"
+    return str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+
+
 def _with_interval(entry: Mapping[str, Any]) -> str:
     """``0.912 (0.870–0.950)``, a dash where undefined; no line ends within the interval."""
     if entry["value"] is None:
-        return "–"
+        return f"– ({entry['reason']})" if entry.get("reason") else "–"
     interval = "" if entry["low"] is None else f" ({entry['low']:.3f}–{_JOINED}{entry['high']:.3f})"
     return f"{entry['value']:.3f}{interval}"
 

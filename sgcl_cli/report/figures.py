@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.report import drawing
-from sgcl_cli.report.drawing import ACCENT, INK, LINE, MUTED, PALETTE, DrawnFigure, colour, sheet, short
+from sgcl_cli.report.drawing import ACCENT, INK, LINE, PALETTE, DrawnFigure, colour, sheet, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,8 +49,6 @@ class Bins:
     count: NDArray[np.int64]
     stated: Floats
     observed: Floats
-    ece: float | None = None
-    brier: float | None = None
 
 
 def roc(title: str, curves: Sequence[Curve], *, folds: bool) -> DrawnFigure:
@@ -135,10 +133,6 @@ def reliability(title: str, bins: Bins) -> DrawnFigure:
         axes.vlines(bins.stated[filled], bins.stated[filled], bins.observed[filled], color=PALETTE[1], linewidth=1.2)
         axes.plot(bins.stated[filled], bins.observed[filled], color=ACCENT, linewidth=1.2, zorder=3)
         axes.scatter(bins.stated[filled], bins.observed[filled], 12 + 240 * share[filled], color=ACCENT, zorder=4)
-        said = [
-            f"{name} {value:.3f}" for name, value in (("ECE", bins.ece), ("Brier", bins.brier)) if value is not None
-        ]
-        axes.text(0.03, 0.97, "\n".join(said), transform=axes.transAxes, va="top", color=MUTED)
         _unit_square(axes, "stated probability", "observed share")
     return made.drawn
 

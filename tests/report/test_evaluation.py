@@ -157,13 +157,20 @@ def test_calibration_and_thresholds_are_tables_with_their_numbers():
     }
     told.result["models"]["linear"] |= {
         "calibration": {"ece": headline, "brier": headline | {"value": 0.25}},
-        "thresholds": [{"rule": "Youden", "values": {"1": 0.4, "2": 0.61, "3": None}, "metrics": shares}],
+        "thresholds": [
+            {
+                "rule": "Youden",
+                "values": {"1": 0.4, "2": 0.61, "3": None},
+                "metrics": shares,
+                "rests_on": {fold: {"positive": n, "negative": 9} for fold, n in (("1", 3), ("2", 5), ("3", 0))},
+            }
+        ],
     }
     found = tables(evaluation.page(told, {}))
     assert found["Calibration"].rows == [["Model linear", "0.123 (0.100–\u20600.200)", "0.250 (0.100–\u20600.200)"]]
     row = found["Decisions at thresholds from validation"].rows[0]
-    assert row[:3] == ["Model linear", "Youden", "0.4 to 0.61"]
-    assert [cell.split()[0] for cell in row[3:]] == ["0.900", "0.800", "0.700", "0.600"]
+    assert row[:4] == ["Model linear", "Youden", "0.4 to 0.61", "0 to 5"]
+    assert [cell.split()[0] for cell in row[4:]] == ["0.900", "0.800", "0.700", "0.600"]
 
 
 def test_label_efficiency_is_a_figure_and_a_table():

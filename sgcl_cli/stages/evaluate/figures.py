@@ -31,16 +31,20 @@ def _classes(result: Mapping[str, Any], key: str, rows: Rows) -> FigureData:
     number = {name: index for index, name in enumerate(classes)}
     truth = np.array([number[row["label"]] for row in rows], dtype=np.int64)
     probability = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows], dtype=np.float64)
-    bins = calibration.reliability(truth, probability)
-    scores = [calibration.expected_error(truth, probability), calibration.squared_errors(truth, probability).mean()]
     curves = _fold_curves if len(classes) == 2 else _class_curves
     return FigureData(
         roc=curves(result, key, rows, truth, probability),
         precision_recall=_precision_recall(classes, truth, probability),
-        reliability=figures.Bins(
-            bins.edges, bins.count, bins.stated, bins.observed, *(float(score) for score in scores)
-        ),
+        reliability=_reliability(truth, probability),
     )
+
+
+def _reliability(truth: NDArray[np.int64], probability: Floats) -> figures.Bins | None:
+    """None where there are too few rows for a curve."""
+    if len(truth) < calibration.FEWEST_ROWS:
+        return None
+    bins = calibration.reliability(truth, probability)
+    return figures.Bins(bins.edges, bins.count, bins.stated, bins.observed)
 
 
 def _fold_curves(

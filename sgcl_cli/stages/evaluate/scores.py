@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.data.cohort import Cohort
-from sgcl_cli.probe.data.splits import Plan
+from sgcl_cli.probe.data.splits import Fold, Plan
 from sgcl_cli.probe.scores import calibration, measurements, metrics, survival, thresholds, uncertainty
 from sgcl_cli.probe.scores.reported import Reported
 from sgcl_cli.probe.scores.uncertainty import Headline, Spread
@@ -25,10 +25,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rule:
-    """Decisions at thresholds that a rule took from each fold's validation rows; None where they say nothing."""
+    """Decisions at thresholds that a rule took from each fold's validation rows; None where they say nothing.
+
+    :param rests_on: of each fold the validation rows that the rule saw: (positive, negative).
+    """
 
     name: str
     values: dict[str, float | None]
+    rests_on: dict[str, tuple[int, int]]
     headlines: dict[str, Headline]
 
 
@@ -72,7 +76,8 @@ class Scorer:
             {name: uncertainty.spread(found[name], [one[name] for one in of_seeds]) for name in found},
         )
         if self.cohort.classes and model.key != BASELINE:
-            scored.calibration = self._headlines(self._calibrated(prediction))
+            calibrated = self._calibrated(prediction)
+            scored.calibration = {"ece": _error_of(calibrated), **self._headlines(calibrated)}
             if self.cohort.binary:
                 scored.rules = self._rules(prediction, [fit.validation.mean(0) for fit in fits])
         return scored
@@ -101,6 +106,7 @@ class Scorer:
         """Youden's threshold, and that of a sensitivity of 0.95, both of validation rows."""
         rows, fold_of = reported_rows(self.cohort, self.plan)
         truth, patient = self.cohort.label[rows] == 1, self.cohort.patient_id[rows]
+        rests_on = {fold.name: (many, len(fold.validation) - many) for fold, many in self._positives()}
         rules = []
         for name, choose in (("Youden", thresholds.youden), (f"sensitivity {SENSITIVITY:g}", thresholds.sensitive)):
             values = {
@@ -109,8 +115,20 @@ class Scorer:
             }
             if any(value is not None for value in values.values()):
                 made = thresholds.Decisions.at(values, truth, prediction[:, 1], fold_of, patient)
-                rules.append(Rule(name, values, self._headlines(made)))
+                rules.append(Rule(name, values, rests_on, self._headlines(made)))
         return rules
+
+    def _positives(self) -> list[tuple[Fold, int]]:
+        """Folds with how many of their validation rows are positive."""
+        return [(fold, int((self.cohort.label[fold.validation] == 1).sum())) for fold in self.plan.folds]
+
+
+def _error_of(calibrated: calibration.Calibrated) -> Headline:
+    """The calibration error of all reported rows: bins of a fold alone hold too few."""
+    found = calibration.calibration_error(calibrated.truth, calibrated.probability, calibrated.patient)
+    return Headline(
+        "ece", found.value, found.reason, None, None, "chance is taken off, so it is cut off at 0", {}, found
+    )
 
 
 def reported_rows(cohort: Cohort, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.str_]]:

@@ -83,6 +83,7 @@ def _model(cohort: Cohort, plan: Plan, model: Scored, alone: bool) -> dict[str, 
             {
                 "rule": rule.name,
                 "values": rule.values,
+                "rests_on": {fold: {"positive": p, "negative": n} for fold, (p, n) in rule.rests_on.items()},
                 "metrics": {metric: headline.as_dict() for metric, headline in rule.headlines.items()},
             }
             for rule in model.rules

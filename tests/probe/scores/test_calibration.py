@@ -29,16 +29,35 @@ def test_brier_and_bins_equal_scikit_learn():
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_ece_equals_loops(classes):
+def test_the_calibration_error_is_that_of_pairs_of_rows_of_different_patients(classes):
     some = rows(classes=classes)
-    total = 0.0
     stated = some.probability[:, 1] if classes == 2 else some.probability.max(1)
-    right = some.truth == (1 if classes == 2 else some.probability.argmax(1))
+    gap = stated - (some.truth == (1 if classes == 2 else some.probability.argmax(1)))
+    total, members = 0.0, 0
     for low in range(10):
         inside = [i for i in range(120) if low / 10 <= stated[i] < (low + 1) / 10]
-        if inside:
-            total += abs(sum(stated[i] for i in inside) - sum(right[i] for i in inside))
-    assert some.score("ece", np.ones(120, bool)).value == pytest.approx(total / 120)
+        pairs = [gap[i] * gap[j] for i in inside for j in inside if some.patient[i] != some.patient[j]]
+        if pairs:
+            total += len(inside) * np.mean(pairs)
+            members += len(inside)
+    found = calibration.calibration_error(some.truth, some.probability, some.patient)
+    assert found.value == pytest.approx(np.sqrt(max(0, total / members)))
+
+
+@pytest.mark.parametrize(("sharpness", "expected", "most"), [(1.0, 0.0, 0.05), (2.5, 0.133, 0.16)])
+def test_chance_adds_nothing_to_the_calibration_error(sharpness, expected, most):
+    """Perfect probabilities, and overconfident ones; the plain ECE of the former is 0.10 at 100 rows, 0.22 at 20."""
+    found = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        score = 1.5 * rng.normal(size=100)
+        truth = (rng.random(100) < 1 / (1 + np.exp(-score))).astype(np.int64)
+        positive = 1 / (1 + np.exp(-sharpness * score))
+        names = np.array([f"p{number}" for number in range(100)])
+        found.append(calibration.calibration_error(truth, np.stack([1 - positive, positive], 1), names).value)
+    assert expected - 0.03 <= np.mean(found) <= most
+    few = calibration.calibration_error(truth[:99], np.full((99, 2), 0.5), names[:99])
+    assert (few.value, few.reason) == (None, "99 rows, fewer than 100")
 
 
 def test_three_classes_add_their_squares_and_certainty_is_in_the_last_bin():
@@ -58,9 +77,6 @@ def test_resamples_equal_scores_of_repeated_rows(classes):
     _, patient = np.unique(some.patient, return_inverse=True)
     for number, weight in enumerate(weights):
         again = np.repeat(np.arange(120), weight[patient].astype(int))
-        assert found["ece"][number] == pytest.approx(
-            calibration.expected_error(some.truth[again], some.probability[again])
-        )
         assert found["brier"][number] == pytest.approx(
             calibration.squared_errors(some.truth[again], some.probability[again]).mean()
         )
