@@ -176,7 +176,7 @@ def scores(run: Path, labelled: Path, cell: Mapping[str, Any]) -> dict[str, Any]
     """Balanced accuracy of frozen features by nearest neighbours and by logistic regression."""
     trusted = cell["encoder"] if ":" in cell["encoder"] else None
     images, label, group = read(labelled, round(1.5 * cell["view"]))
-    opened = open_encoder(EmbedConfig(patches="", encoder=str(run), out="", arch=trusted))
+    opened = open_encoder(EmbedConfig(patches="-", encoder=str(run), out="-", arch=trusted))
     card = replace(opened.card, input_size=images.shape[1], resize=None)
     frozen = FrozenEncoder(card, opened.readout, engine.start("cpu", "fp32", cell["threads"]))
     rows = np.concatenate([frozen(torch.from_numpy(part)) for part in np.array_split(images, -(-len(images) // 64))])

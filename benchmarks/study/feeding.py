@@ -40,7 +40,7 @@ def encoders(row: Row, run: Path, corpus: PatchIndex, sets: Mapping[str, Set], o
     """
     if not (run / "encoder.safetensors").exists():
         raise ArtefactError(f"row '{row.of}' is not pretrained yet", "run it first")
-    opened = open_encoder(EmbedConfig(patches="", encoder=str(run), out=""), corpus.patch_size)
+    opened = open_encoder(EmbedConfig(patches="-", encoder=str(run), out="-"), corpus.patch_size)
     scale = view_scale(store.read_json(run / "run.json")["config"], corpus.patch_size) if row.shrunk else 1.0
     if row.norms:
         restate(opened.readout, fed(opened.card, centre(corpus.patch_size), corpus.patch_size, scale), corpus)

@@ -77,7 +77,7 @@ class Job:
         :param tasks: names of what is scored.
         """
         if self.row.encoder is None:
-            made: Any = PretrainConfig.resolve({"patches": "", "out": "", **self.settings(common)}).affecting()
+            made: Any = PretrainConfig.resolve({"patches": "-", "out": "-", **self.settings(common)}).affecting()
             made["corpus"] = corpus
             if self.row.of is not None:
                 made["fed"] = {"norms": self.row.norms, "shrunk": self.row.shrunk}
