@@ -129,6 +129,44 @@ def of_several(count: int, classes: int, folds: int, *, signal: float = 1.5) -> 
     return make
 
 
+def of_tissues(patients: int, held: Sequence[float], folds: int, *, rows: int = 45, signal: float = 1.5) -> Any:
+    """Patches of several classes; each patient holds some of them, and half of the variance is the patient's.
+
+    :param held: the share of the patients who hold each class; at least two do in every fold, and five in all.
+    """
+    classes = len(held)
+    names = tuple("abcdef"[:classes])
+
+    def noise(generator: Generator, owner: NDArray[np.int64]) -> Floats:
+        of_patients = generator.normal(size=(owner.max() + 1, classes))[owner]
+        return np.sqrt(0.5) * (of_patients + generator.normal(size=(len(owner), classes)))
+
+    def told(label: NDArray[np.int64], noise: Floats) -> Floats:
+        probability: Floats = softmax(signal * (signal * np.eye(classes)[label] + noise), axis=1)
+        return probability
+
+    large = np.repeat(np.arange(classes), 40_000)
+    at_large = told(large, np.random.default_rng(0).normal(size=(len(large), classes)))
+    truth = {metric: float(metrics.score(metric, large, at_large, names).value or 0) for metric in CLASSES[:2]}
+
+    def make(generator: Generator) -> tuple[list[Reported], dict[str, float]]:
+        holds, fold = np.zeros((patients, classes), dtype=bool), np.arange(patients) % folds
+        while holds.sum(0).min() < 5 or min(holds[fold == one].sum(0).min() for one in range(folds)) < 2:
+            holds = generator.random((patients, classes)) < np.array(held)
+            holds[~holds.any(1), -1] = True
+        owner = np.repeat(np.arange(patients), rows)
+        label = np.concatenate([generator.choice(np.flatnonzero(one), rows) for one in holds])
+        common = noise(generator, owner)
+        models: list[Reported] = []
+        for _ in range(MODELS):
+            probability = told(label, np.sqrt(0.5) * (common + noise(generator, owner)))
+            patient = np.char.add("p", owner.astype(str))
+            models.append(metrics.Predictions(label, probability, fold[owner].astype(str), patient, names))
+        return models, truth
+
+    return make
+
+
 def of_decisions(counts: Sequence[int], folds: int, *, signal: float = 1.5) -> Any:
     """Decisions half-way between two classes."""
     right, share = norm.cdf(signal / 2), counts[1] / sum(counts)
@@ -272,6 +310,9 @@ DESIGNS = [
     Design("100 + 100 slides, 5 folds", of_classes((100, 100), 5)),
     Design("15 + 15 + 15 slides, 3 classes, 3 folds", of_several(15, 3, 3)),
     Design("10 + 10 + 10 + 10 slides, 4 classes, 2 folds (automatic)", of_several(10, 4, 2)),
+    Design("14 patients x 45 patches of 4 tissues, one in half of them, 3 folds", of_tissues(14, (0.5, 1, 1, 1), 3)),
+    Design("14 patients x 45 patches of 4 tissues, each in 60 %, 3 folds", of_tissues(14, (0.6,) * 4, 3)),
+    Design("30 patients x 45 patches of 5 tissues, each in 60 %, 5 folds", of_tissues(30, (0.6,) * 5, 5)),
     Design("20 + 20 slides, 5 folds, decisions", of_decisions((20, 20), 5)),
     Design("40 + 20 slides, one split, decisions", of_decisions((40, 20), 1)),
     Design("20 + 20 slides, 5 folds, probabilities", of_probabilities((20, 20), 5)),

@@ -15,7 +15,6 @@ from scipy.stats import t as student
 
 from sgcl_cli.probe.scores.resampling import Resampled
 
-MOST_UNDEFINED = 0.1
 _ZERO = 1e-12
 _MOST = 700.0
 
@@ -66,6 +65,7 @@ def interval(
     scale: Scale = SHARE,
     witnesses: int = 0,
     unseen: Sequence[tuple[float, float]] = (),
+    most_undefined: float = 1.0,
 ) -> Interval:
     """The interval of a headline; it always holds the headline itself.
 
@@ -73,8 +73,9 @@ def interval(
     probability (1 - confidence) / 2: q^m, for m independent patients or pairs.
 
     :param witnesses: m. :param unseen: (variance, degrees of freedom) that resampling cannot show.
+    :param most_undefined: the share of the resamples that may leave the headline undefined.
     """
-    why = _why_none(found)
+    why = _why_none(found) or _why_rarely(found, most_undefined)
     if why:
         return Interval(None, None, why)
     if scale is SHARE and not _ZERO < found.value < 1 - _ZERO:
@@ -117,10 +118,12 @@ def least_p(resamples: int) -> float:
 def _why_none(found: Resampled) -> str:
     if np.isnan(found.without).any():
         return "it is not defined without one of the patients"
-    undefined = float(np.isnan(found.drawn).mean())
-    if undefined > MOST_UNDEFINED:
-        return f"it is not defined in {100 * undefined:.0f} % of the resamples"
     return ""
+
+
+def _why_rarely(found: Resampled, most: float) -> str:
+    undefined = float(np.isnan(found.drawn).mean())
+    return f"it is not defined in {100 * undefined:.0f} % of the resamples" if undefined > most else ""
 
 
 def _at_the_end(value: float, witnesses: int, confidence: float) -> Interval:

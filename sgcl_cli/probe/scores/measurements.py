@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import mean_absolute_error, r2_score
 
-from sgcl_cli.probe.scores.reported import Score, counted_patients, fold_names
+from sgcl_cli.probe.scores.reported import MOST_UNDEFINED, Score, counted_patients, fold_names
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -28,6 +28,7 @@ class Values:
     """Out-of-fold values (n,) of rows with their truth, fold and patient (n,)."""
 
     metrics: ClassVar[tuple[str, ...]] = METRICS
+    most_undefined: ClassVar[float] = MOST_UNDEFINED
 
     truth: Floats
     value: Floats

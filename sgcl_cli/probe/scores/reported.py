@@ -19,6 +19,7 @@ Rows = NDArray[np.bool_]
 FEWEST_PATIENTS = 10
 FEWEST_OF_A_CLASS = 5
 FEWEST_MIXED = 4
+MOST_UNDEFINED = 0.1
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Reported(Protocol):
 
     @property
     def metrics(self) -> tuple[str, ...]: ...
+
+    @property
+    def most_undefined(self) -> float:
+        """The share of the resamples in which a metric with an interval may be undefined."""
 
     def score(self, metric: str, rows: Rows) -> Score: ...
 

@@ -50,7 +50,9 @@ class Resampled:
         variances = np.append((size - 1) / size * squares, [variance for variance, _ in unseen])
         freedoms = np.append(np.maximum(size - 1, 1), [freedom for _, freedom in unseen])
         total = float(variances.sum())
-        drawn = float(np.nanvar(self.drawn, ddof=1)) + sum(variance for variance, _ in unseen)
+        known = self.drawn[np.isfinite(self.drawn)]
+        drawn = float(np.var(known, ddof=1)) if len(known) > 1 else 0.0
+        drawn += sum(variance for variance, _ in unseen)
         spread = float((variances**2 / freedoms).sum())
         freedom = total**2 / spread if spread > 0 else float(freedoms.sum())
         return Estimate(self.value, bias, float(np.sqrt(max(total, drawn))), freedom)

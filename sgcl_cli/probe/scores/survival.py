@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
-from sgcl_cli.probe.scores.reported import Score, rows_per_patient, too_few
+from sgcl_cli.probe.scores.reported import MOST_UNDEFINED, Score, rows_per_patient, too_few
 from sgcl_cli.probe.scores.resampling import strata
 
 Floats = NDArray[np.float64]
@@ -32,6 +32,7 @@ class Risks:
     """
 
     metrics: ClassVar[tuple[str, ...]] = METRICS
+    most_undefined: ClassVar[float] = MOST_UNDEFINED
 
     time: Floats
     event: Labels

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from sgcl_cli.probe.scores.reported import Score, rows_per_patient, too_few
+from sgcl_cli.probe.scores.reported import MOST_UNDEFINED, Score, rows_per_patient, too_few
 from sgcl_cli.probe.scores.resampling import strata
 
 Floats = NDArray[np.float64]
@@ -53,6 +53,7 @@ class Decisions:
     """
 
     metrics: ClassVar[tuple[str, ...]] = METRICS
+    most_undefined: ClassVar[float] = MOST_UNDEFINED
 
     truth: NDArray[np.bool_]
     called: NDArray[np.bool_]

@@ -89,6 +89,7 @@ def interval_of(reported: Reported, metric: str, found: Resampled, confidence: f
         scale=intervals.scale_of(metric),
         witnesses=reported.witnesses(metric),
         unseen=reported.unseen(metric),
+        most_undefined=reported.most_undefined,
     )
 
 
