@@ -54,7 +54,7 @@ def differences(lines: Sequence[Line], tasks: Mapping[str, bool], folder: Path) 
             continue
         for task in (name for name, development in tasks.items() if development == (row.group == "ablation")):
             for probe in PROBES:
-                pairs = [[entry_of(one[seed], task, probe, folder) for one in (reference, own)] for seed in both]
+                pairs = [[entry_of(one[seed], task, probe, folder) for one in (own, reference)] for seed in both]
                 first = own[both[0]].result
                 assert first is not None and row.against is not None
                 difference = over_seeds(pairs, first["scores"][task]["metric"])
@@ -68,7 +68,7 @@ def differences(lines: Sequence[Line], tasks: Mapping[str, bool], folder: Path) 
 
 
 def over_seeds(pairs: Sequence[Sequence[ComparedResult]], metric: str) -> Difference:
-    """The mean over seeds of the second minus the first of each pair, with an interval that holds patients and seeds.
+    """The mean over seeds of the first minus the second of each pair, with an interval that holds patients and seeds.
 
     Every seed's difference is resampled on the same patients. Beside the variance over patients stands that of the mean over
     S seeds, s^2 / S with S - 1 degrees of freedom, so few seeds make a wide interval. With one seed it is that of ``compare``.
@@ -79,7 +79,7 @@ def over_seeds(pairs: Sequence[Sequence[ComparedResult]], metric: str) -> Differ
         value = float(np.mean(values)) if len(values) == len(pairs) else None
         return replace(each[0], value=value)
     moved = [
-        resample(second.reported, RESAMPLES, 0)[metric] - resample(first.reported, RESAMPLES, 0)[metric]
+        resample(first.reported, RESAMPLES, 0)[metric] - resample(second.reported, RESAMPLES, 0)[metric]
         for first, second in pairs
     ]
     of_seeds = (float(np.var(values, ddof=1)) / len(values), len(values) - 1.0)

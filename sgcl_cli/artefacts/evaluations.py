@@ -26,6 +26,7 @@ class Evaluated:
 
     :param result: the content of metrics.json.
     :param predictions: rows of predictions.csv, all models. :param splits: rows of splits.csv, sorted.
+    :param warnings: what its report wants read before the numbers.
     """
 
     folder: Path
@@ -33,6 +34,7 @@ class Evaluated:
     result: Mapping[str, Any]
     predictions: Sequence[Mapping[str, str]]
     splits: Sequence[Mapping[str, str]]
+    warnings: Sequence[str] = ()
 
     @property
     def splits_id(self) -> str:
@@ -68,4 +70,6 @@ class Evaluated:
         result = reading.typed(
             store.read_json(path), _RESULT, str(path), "evaluate again", ("task", "models", "counts")
         )
-        return cls(folder, str(run.get("id", "")), result, predictions, ordered)
+        with reading.understood(folder / "run.json", "evaluate again"):
+            warnings = [str(text) for text in run.get("result", {}).get("warnings", [])]
+        return cls(folder, str(run.get("id", "")), result, predictions, ordered, warnings)

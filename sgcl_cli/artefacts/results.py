@@ -6,7 +6,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -32,10 +32,23 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """A table for the terminal: what its rows are, the columns' names, rows of a name and a cell a column, and notes.
+
+    Names and cells may have several lines.
+    """
+
+    corner: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a stage did: the closing table's rows, the failures, and the result for machines.
 
-    :param headline: (name, value) pairs of the closing table.
+    :param headline: (name, value) pairs of the closing table; ``matrix`` is printed below them.
     :param total: slides that were asked for, by which --allow-failures is judged.
     :param data: the result as JSON values, printed by --json.
     :param told: whether another process of the same run tells the user.
@@ -49,6 +62,7 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     told: bool = False
+    matrix: Matrix | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The outcome as JSON values."""

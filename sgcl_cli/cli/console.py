@@ -22,7 +22,7 @@ from rich.text import Text
 from sgcl_cli.errors import ArtefactError, SgclError
 
 if TYPE_CHECKING:
-    from sgcl_cli.artefacts.results import Outcome
+    from sgcl_cli.artefacts.results import Matrix, Outcome
     from sgcl_cli.progress import Task
 
 LINE_EVERY = 30.0
@@ -154,7 +154,12 @@ class Terminal:
                 if as_json:
                     print_plain(json.dumps(outcome.as_dict(), indent=2, ensure_ascii=False, default=str))
                 elif not self.quiet:
-                    self.results.print(_table(outcome))
+                    if outcome.headline:
+                        self.results.print(_table(outcome))
+                    if outcome.matrix is not None:
+                        self.results.print(_matrix(outcome.matrix))
+                        for note in outcome.matrix.notes:
+                            self.results.print(Text(shown(note)))
         finally:
             self._failed(outcome)
 
@@ -186,6 +191,15 @@ def _table(outcome: Outcome) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, value in outcome.headline:
         table.add_row(Text(shown(name), style="bold"), Text(shown(value)))
+    return table
+
+
+def _matrix(matrix: Matrix) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0), header_style="")
+    for name in (matrix.corner, *matrix.columns):
+        table.add_column(Text(shown(name), style="dim"), overflow="fold")
+    for name, cells in matrix.rows:
+        table.add_row(Text(shown(name), style="bold"), *(Text(shown(cell)) for cell in cells))
     return table
 
 

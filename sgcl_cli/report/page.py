@@ -65,12 +65,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """A plain table; cells are text or numbers, numbers are set to the right."""
+    """A plain table; cells are text or numbers, numbers are set to the right.
+
+    :param narrow: the first column may wrap, so that the others are seen on a telephone.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     note: str = ""
+    narrow: bool = False
 
     @property
     def numeric(self) -> list[bool]:
@@ -110,6 +114,7 @@ class Page:
     :param command: how to run it again.
     :param provenance: (name, value) of versions and ids.
     :param data: embedded as JSON for machines.
+    :param lead: sentences under the title: what the page answers.
     """
 
     title: str
@@ -125,6 +130,7 @@ class Page:
     sections: Sequence[Section] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     kicker: str = "sgcl evaluate"
+    lead: Sequence[str] = ()
 
     @property
     def metric_names(self) -> dict[str, str]:

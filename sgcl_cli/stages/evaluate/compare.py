@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,29 @@ import numpy as np
 
 from sgcl_cli.artefacts import reading, store
 from sgcl_cli.artefacts.evaluations import Evaluated
-from sgcl_cli.artefacts.results import Outcome, RunRecord, versions
+from sgcl_cli.artefacts.results import Outcome, RunRecord
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import ConfigError, LabelError
-from sgcl_cli.probe.scores import comparison, measurements, metrics, survival
+from sgcl_cli.probe.scores import comparison, intervals, measurements, metrics, survival
 from sgcl_cli.probe.scores.comparison import ComparedResult, Difference
 from sgcl_cli.probe.scores.reported import Reported
 from sgcl_cli.progress import Reporter
-from sgcl_cli.report import page
-from sgcl_cli.report.page import METRIC_NAMES, Page, Section, Table
+from sgcl_cli.stages.evaluate import answers, compare_page
+from sgcl_cli.stages.evaluate.models import BASELINE, PATCH_COUNT
+from sgcl_cli.stages.evaluate.scores import HEADLINES
 
 FORMAT = "sgcl.comparison/1"
-BASELINE = "majority"
+ONE_TRAINING = (
+    "each result stands for one training of its encoder: a difference of another seed is in no interval here, so train and "
+    "compare several before one way of training is called better"
+)
 _COLUMNS = ("model", "metric", "first", "second", "difference", "low", "high", "p", "p_holm", "reason")
 _HINT = "evaluate both with the same --labels and --splits FILE"
 
 
 def compare(config: EvaluateConfig, reporter: Reporter) -> Outcome:
-    """Compare every model that all folders have; writes compare.json, compare.csv, compare.html and run.json.
+    """Compare every model that all folders have and that sees features; writes compare.json, compare.csv, compare.html,
+    figures/forest.* and run.json.
 
     :raises ConfigError: fewer than two folders, or two of one name.
     :raises ArtefactError: a folder holds no finished evaluation.
@@ -42,7 +47,7 @@ def compare(config: EvaluateConfig, reporter: Reporter) -> Outcome:
         _check_same(names[0], opened[0], name, other)
     result = opened[0].result
     shared = [key for key in result["models"] if all(key in one.result["models"] for one in opened)]
-    shared = [key for key in shared if key != BASELINE]
+    shared = [key for key in shared if key not in (BASELINE, PATCH_COUNT)]
     if not shared:
         raise LabelError("the results have no model in common", "evaluate all with the same --models")
     titles = {key: str(result["models"][key]["name"]) for key in shared}
@@ -58,33 +63,70 @@ def compare(config: EvaluateConfig, reporter: Reporter) -> Outcome:
                 )
             ]
             task.advance()
-    headline = [
-        (f"{titles[key]}: {METRIC_NAMES[one.metric]}, {one.second} minus {one.first}", spoken(one))
-        for key in shared
-        for one in found[key]
-        if one.metric != "accuracy"
-    ]
-    content = _content(config, names, opened, found)
-    data = {k: v for k, v in content.items() if k != "format"}
-    outcome = Outcome("evaluate", out, headline, len(opened), data=data)
-    if config.dry_run:
-        return outcome
-    store.write_json(out / "compare.json", content)
-    store.write_csv(out / "compare.csv", _COLUMNS, [_row(key, one) for key in shared for one in found[key]])
-    store.write_text(out / "compare.html", page.render(_page(config, names, opened, titles, found, content)))
-    inputs = {name: one.id for name, one in zip(names, opened, strict=True)}
-    record.write(out, artefact=content["id"], inputs=inputs, outcome=outcome)
+    found = _adjusted(found)
+    metric = HEADLINES[result["task"]]
+    compared = compare_page.Compared(
+        config=config,
+        names=names,
+        opened=opened,
+        titles=titles,
+        found=found,
+        metric=metric,
+        answers=answers.answers(found, titles, metric, 1 - config.confidence),
+        warnings=_warnings(names, opened),
+    )
+    content = _content(compared)
+    outcome = Outcome(
+        "evaluate",
+        out,
+        [("answer", sentence) for sentence in compared.answers],
+        len(opened),
+        warnings=list(compared.warnings),
+        data={k: v for k, v in content.items() if k not in ("format", "warnings")},
+        matrix=answers.matrix(found, titles, config.bootstrap),
+    )
+    for warning in compared.warnings:
+        reporter.warn(warning)
+    if not config.dry_run:
+        _write(out, compared, content)
+        inputs = {name: one.id for name, one in zip(names, opened, strict=True)}
+        record.write(out, artefact=content["id"], inputs=inputs, outcome=outcome)
     return outcome
 
 
-def spoken(one: Difference) -> str:
-    """A difference in words: ``+0.021 (-0.010 to +0.052), p 0.18, after Holm 0.36``."""
-    if one.value is None:
-        return f"undefined: {one.reason}"
-    if one.low is None or one.p is None:
-        return f"{one.value:+.3f}, no interval: {one.reason}"
-    adjusted = "" if one.adjusted in (None, one.p) else f", after Holm {one.adjusted:.3g}"
-    return f"{one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f}), p {one.p:.3g}{adjusted}"
+def _write(out: Path, compared: compare_page.Compared, content: Mapping[str, Any]) -> None:
+    store.write_json(out / "compare.json", content)
+    rows = [_row(key, one) for key, differences in compared.found.items() for one in differences]
+    store.write_csv(out / "compare.csv", _COLUMNS, rows)
+    pictures = compare_page.pictures(compared)
+    for name, picture in pictures.items():
+        for file, drawn in picture.files(name).items():
+            store.write_bytes(out / "figures" / file, drawn)
+    store.write_text(out / "compare.html", compare_page.rendered(compared, content, pictures))
+
+
+def _adjusted(found: Mapping[str, Sequence[Difference]]) -> dict[str, list[Difference]]:
+    """The differences with p after Holm over all pairs and models of a metric."""
+    by_metric: dict[str, list[float]] = {}
+    for differences in found.values():
+        for one in differences:
+            if one.p is not None:
+                by_metric.setdefault(one.metric, []).append(one.p)
+    adjusted = {metric: iter(comparison.holm(p)) for metric, p in by_metric.items()}
+    return {
+        key: [one if one.p is None else replace(one, adjusted=next(adjusted[one.metric])) for one in differences]
+        for key, differences in found.items()
+    }
+
+
+def _warnings(names: Sequence[str], opened: Sequence[Evaluated]) -> list[str]:
+    """Those of all results, each once with the results that it is of, and what holds for every comparison."""
+    of: dict[str, list[str]] = {}
+    for name, one in zip(names, opened, strict=True):
+        for text in dict.fromkeys(one.warnings):
+            of.setdefault(text, []).append(name)
+    whose = {text: "all results" if len(mine) == len(names) else ", ".join(mine) for text, mine in of.items()}
+    return [*(f"{mine}: {text}" for text, mine in whose.items()), ONE_TRAINING]
 
 
 def _names(opened: Sequence[Evaluated]) -> list[str]:
@@ -172,88 +214,19 @@ def _row(key: str, one: Difference) -> dict[str, Any]:
     }
 
 
-def _content(
-    config: EvaluateConfig, names: Sequence[str], opened: Sequence[Evaluated], found: Mapping[str, Sequence[Difference]]
-) -> dict[str, Any]:
+def _content(compared: compare_page.Compared) -> dict[str, Any]:
+    config, opened = compared.config, compared.opened
     settings = {"bootstrap": config.bootstrap, "confidence": config.confidence, "seed": config.seed}
     return {
         "format": FORMAT,
         "id": store.artefact_id(FORMAT, settings, [one.id for one in opened]),
-        "results": [{"name": name, "id": one.id} for name, one in zip(names, opened, strict=True)],
+        "results": [{"name": name, "id": one.id} for name, one in zip(compared.names, opened, strict=True)],
+        "answers": list(compared.answers),
+        "metric": compared.metric,
+        "warnings": list(compared.warnings),
         "splits": opened[0].splits_id,
         "confidence": config.confidence,
         "resamples": config.bootstrap,
-        "differences": [_row(key, one) for key in found for one in found[key]],
+        "least_p": intervals.least_p(config.bootstrap),
+        "differences": [_row(key, one) for key, differences in compared.found.items() for one in differences],
     }
-
-
-def _page(
-    config: EvaluateConfig,
-    names: Sequence[str],
-    opened: Sequence[Evaluated],
-    titles: Mapping[str, str],
-    found: Mapping[str, Sequence[Difference]],
-    content: Mapping[str, Any],
-) -> Page:
-    counts = opened[0].result["counts"]
-    sections = []
-    for key, differences in found.items():
-        rows = [
-            [
-                METRIC_NAMES[one.metric],
-                one.first,
-                one.second,
-                _signed(one.value),
-                _between(one),
-                _p(one.p),
-                _p(one.adjusted),
-            ]
-            for one in differences
-        ]
-        reasons = sorted({one.reason for one in differences if one.reason})
-        columns = ["Metric", "First", "Second", "Second minus first", "Interval", "p", "p after Holm"]
-        sections.append(Section(titles[key], tables=[Table("", columns, rows)], notes=reasons))
-    methods = (
-        "Every result predicted the same rows in the same folds. Patients are resampled within each fold, or once for all "
-        "repetitions where several report a patient, stratified, "
-        f"{config.bootstrap} times; all results are scored on the same resampled patients, so what patients have in common "
-        f"cancels out. The interval ({100 * config.confidence:g} %) is between percentiles of the difference of the headlines, "
-        "p is two-sided, from the distance of resampled differences from the difference itself (Efron and Tibshirani, 1993). "
-        "Holm’s correction counts the pairs of one metric and model, not metrics or models. Intervals are conditional on the "
-        "fitted models."
-    )
-    return Page(
-        title=f"Is one better? {', '.join(names)}",
-        facts=[
-            f"{len(names)} results",
-            f"{counts['slides']} slides",
-            f"{counts['patients']} patients",
-            f"{counts['folds']} folds",
-        ],
-        inferred=[("Splits", opened[0].splits_id, "equal in all")],
-        models={},
-        confidence=config.confidence,
-        folds=counts["folds"],
-        warnings=[],
-        methods=[methods],
-        command=config.command_line(),
-        provenance=[
-            *((name, one.id) for name, one in zip(names, opened, strict=True)),
-            ("Versions", ", ".join(f"{name} {version}" for name, version in versions().items())),
-        ],
-        sections=sections,
-        data=content,
-        kicker="sgcl evaluate --compare",
-    )
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.3f}"
-
-
-def _p(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
-
-
-def _between(one: Difference) -> str:
-    return "" if one.low is None else f"{one.low:+.3f} to {one.high:+.3f}"

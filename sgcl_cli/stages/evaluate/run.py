@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.lock import alone
@@ -139,8 +140,15 @@ def _stored(out: Path, config: EvaluateConfig, ids: Mapping[str, str]) -> Outcom
         return None
     data, warnings = result
     with understood(out):
-        total, headline = int(data["counts"]["slides"]), tables.closing_table(data)
-    return Outcome("evaluate", out, headline, total=total, warnings=warnings, data=data)
+        return _outcome(out, data, warnings)
+
+
+def _outcome(out: Path, data: dict[str, Any], warnings: list[str]) -> Outcome:
+    """What is printed, from the content of metrics.json."""
+    headline, matrix = tables.closing_table(data), tables.matrix(data)
+    return Outcome(
+        "evaluate", out, headline, int(data["counts"]["slides"]), warnings=warnings, data=data, matrix=matrix
+    )
 
 
 def _write(
@@ -198,7 +206,7 @@ def _write(
     files += keep(out, result, cohort, fitted_in, scores.kept)
     store.write_json(out / "metrics.json", result)
     data = {**{k: v for k, v in result.items() if k != "format"}, "files": files}
-    outcome = Outcome("evaluate", out, tables.closing_table(data), total=cohort.slides, warnings=warnings, data=data)
+    outcome = _outcome(out, data, warnings)
     record.write(out, artefact=identity, inputs=inputs.ids, outcome=outcome)
     return outcome
 

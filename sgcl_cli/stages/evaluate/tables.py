@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgcl_cli.artefacts.results import Matrix
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.data import split_files
 from sgcl_cli.probe.data.cohort import Cohort
@@ -106,14 +107,26 @@ def _model(cohort: Cohort, plan: Plan, model: Scored, alone: bool) -> dict[str, 
 
 
 def closing_table(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Rows of the closing table, from the content of metrics.json."""
-    whole = [
-        (f"{model['name']}: {page.METRIC_NAMES[metric]}", spoken(entry))
-        for model in data["models"].values()
-        for metric, entry in model["metrics"].items()
-        if metric != "accuracy"
-    ]
-    return [*whole, *_at_shares(data.get("label_efficiency") or {})]
+    """Rows of the closing table beside ``matrix``, from the content of metrics.json: models at shares of the patients."""
+    return _at_shares(data.get("label_efficiency") or {})
+
+
+def matrix(data: Mapping[str, Any]) -> Matrix:
+    """Models by metrics, from the content of metrics.json; a number in brackets leads to the reason without an interval."""
+    models = list(data["models"].values())
+    metrics = [metric for metric in models[0]["metrics"] if metric != "accuracy"]
+    reasons: dict[str, int] = {}
+
+    def cell(entry: Mapping[str, Any]) -> str:
+        if entry["value"] is not None and entry["low"] is not None:
+            return f"{entry['value']:.3f}\n{entry['low']:.3f} to {entry['high']:.3f}"
+        why = f"undefined: {entry['reason']}" if entry["value"] is None else f"no interval: {entry['no_interval']}"
+        number = reasons.setdefault(why, len(reasons) + 1)
+        return f"{'undefined' if entry['value'] is None else format(entry['value'], '.3f')} [{number}]"
+
+    rows = [(model["name"], [cell(model["metrics"][metric]) for metric in metrics]) for model in models]
+    notes = [f"[{number}] {why}" for why, number in reasons.items()]
+    return Matrix("model", [page.METRIC_NAMES[metric] for metric in metrics], rows, notes)
 
 
 def _at_shares(found: Mapping[str, Any]) -> list[tuple[str, str]]:

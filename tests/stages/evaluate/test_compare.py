@@ -18,7 +18,16 @@ CLASSES = ("Normal", "=Tumour<script>")
 ROWS = 48
 
 
-def write_result(folder: Path, noise: float, *, moved: bool = False, rows: int = ROWS, task: str = "binary") -> Path:
+def write_result(
+    folder: Path,
+    noise: float,
+    *,
+    moved: bool = False,
+    rows: int = ROWS,
+    task: str = "binary",
+    keys: tuple[str, ...] = ("majority", "patch-count", "linear"),
+    warnings: tuple[str, ...] = (),
+) -> Path:
     """A finished evaluation of one slide a patient in two folds, whose scores are the truth and noise."""
     rng = np.random.default_rng(7)
     truth = np.arange(rows) % 2
@@ -27,7 +36,6 @@ def write_result(folder: Path, noise: float, *, moved: bool = False, rows: int =
     if moved:
         fold[4] = {"1": "2", "2": "1"}[fold[4]]
     names = [f"{number:03d}" for number in range(rows)]
-    models = ("majority", "linear")
     store.write_json(
         folder / "metrics.json",
         {
@@ -35,7 +43,7 @@ def write_result(folder: Path, noise: float, *, moved: bool = False, rows: int =
             "task": task,
             "classes": list(CLASSES) if task == "binary" else [],
             "counts": {"slides": rows, "patients": rows, "folds": 2},
-            "models": {key: {"name": key.title()} for key in models},
+            "models": {key: {"name": key.title()} for key in keys},
         },
     )
     target = {
@@ -53,7 +61,7 @@ def write_result(folder: Path, noise: float, *, moved: bool = False, rows: int =
     }[task]
     predictions = [
         {"slide_id": names[i], "patient_id": f"p{names[i]}", "fold": fold[i], "model": key, **target(i)}
-        for key in models
+        for key in keys
         for i in np.random.default_rng(len(folder.name)).permutation(rows).tolist()
     ]
     store.write_csv(folder / "predictions.csv", list(predictions[0]), predictions)
@@ -63,7 +71,8 @@ def write_result(folder: Path, noise: float, *, moved: bool = False, rows: int =
         for one in ("1", "2")
     ]
     store.write_csv(folder / "splits.csv", list(splits[0]), splits)
-    store.write_json(folder / "run.json", {"stage": "evaluate", "id": f"id of {folder.name}"})
+    run = {"stage": "evaluate", "id": f"id of {folder.name}", "result": {"warnings": list(warnings)}}
+    store.write_json(folder / "run.json", run)
     return folder
 
 
@@ -81,7 +90,7 @@ def test_the_table_says_what_the_pure_function_says(tmp_path: Path) -> None:
         ("linear", "a", "worse"),
         ("linear", "b", "worse"),
     ]
-    assert float(rows[1]["difference"]) < 0 and float(rows[1]["high"]) < 0 and float(rows[1]["p_holm"]) < 0.05
+    assert float(rows[1]["difference"]) > 0 and float(rows[1]["low"]) > 0 and float(rows[1]["p_holm"]) < 0.05
     p, adjusted = ([float(row[name]) for row in rows] for name in ("p", "p_holm"))
     assert adjusted == pytest.approx(comparison.holm(p))
     content = json.loads((tmp_path / "out/compare.json").read_text())
@@ -104,10 +113,20 @@ def test_the_table_says_what_the_pure_function_says(tmp_path: Path) -> None:
                 ]
             )
         )
-    assert by_hand["difference"] == pytest.approx(areas[1] - areas[0])
-    assert outcome.headline[0][0] == "Linear: AUROC, b minus a"
-    assert outcome.headline[0][1].startswith(f"{areas[1] - areas[0]:+.3f} (")
-    assert "majority" not in {row["model"] for row in content["differences"]}
+    assert by_hand["difference"] == pytest.approx(areas[0] - areas[1]), "the first less the second, in the order asked"
+    assert (
+        content["answers"]
+        == [text for _, text in outcome.headline]
+        == [
+            "By AUROC, the data cannot tell a from b with “Linear”.",
+            "By AUROC, a is better than worse with “Linear”.",
+            "By AUROC, b is better than worse with “Linear”.",
+        ]
+    )
+    assert outcome.matrix.columns == ["AUROC", "Balanced accuracy", "Macro F1"]
+    assert outcome.matrix.rows[0][0] == "Linear\na - b"
+    assert outcome.matrix.rows[0][1][0].startswith(f"{areas[0] - areas[1]:+.3f}\n")
+    assert {row["model"] for row in content["differences"]} == {"linear"}, "neither class shares nor patch counts"
 
 
 def test_the_page_has_the_numbers_and_escapes_names(tmp_path: Path) -> None:
@@ -141,7 +160,7 @@ def test_other_tasks_are_compared_too(tmp_path: Path, task: str, metric: str) ->
     run(tmp_path / "out", one, other)
     rows = json.loads((tmp_path / "out/compare.json").read_text())["differences"]
     found = next(row for row in rows if row["metric"] == metric)
-    assert found["difference"] < 0 and found["low"] is not None
+    assert found["difference"] > 0 and found["low"] is not None
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
@@ -166,3 +185,47 @@ def test_folders_follow_the_option_one_after_another() -> None:
     assert repeated(given, "--compare") == [*given[:3], "--compare", "b", "--out", "c", "--compare", "d"]
     command = EvaluateConfig(compare=("a b", "c"), out="o").command_line()
     assert command == "sgcl evaluate --out o --compare 'a b' c"
+
+
+def test_holm_counts_models_as_well_as_pairs(tmp_path: Path) -> None:
+    keys = ("linear", "knn", "simpleshot")
+    folders = [write_result(tmp_path / name, noise, keys=keys) for name, noise in (("a", 0.1), ("b", 2))]
+    run(tmp_path / "out", *folders)
+    rows = json.loads((tmp_path / "out/compare.json").read_text())["differences"]
+    of_metric = [row for row in rows if row["metric"] == "auroc"]
+    assert [row["p_holm"] for row in of_metric] == pytest.approx(comparison.holm([row["p"] for row in of_metric]))
+    assert of_metric[0]["p_holm"] == pytest.approx(3 * of_metric[0]["p"])
+
+
+def test_the_warnings_of_all_results_are_said_before_the_numbers(tmp_path: Path) -> None:
+    both, own = "no patient_id <b>", "transductive: 3 slides"
+    one = write_result(tmp_path / "a", 0.1, warnings=(both,))
+    other = write_result(tmp_path / "b", 0.2, warnings=(both, own))
+    outcome = run(tmp_path / "out", one, other)
+    content = json.loads((tmp_path / "out/compare.json").read_text())
+    assert content["warnings"][:2] == [f"all results: {both}", f"b: {own}"]
+    assert "one training of its encoder" in content["warnings"][2]
+    assert outcome.as_dict()["warnings"] == content["warnings"]
+    page = (tmp_path / "out/compare.html").read_text()
+    assert page.index("no patient_id &lt;b&gt;") < page.index("transductive") < page.index("<h2>AUROC</h2>")
+
+
+def test_p_is_not_said_below_what_the_resamples_can_tell(tmp_path: Path) -> None:
+    one, other = write_result(tmp_path / "a", 0.01, rows=200), write_result(tmp_path / "b", 9, rows=200)
+    outcome = run(tmp_path / "out", one, other)
+    content = json.loads((tmp_path / "out/compare.json").read_text())
+    assert content["differences"][0]["p"] == content["least_p"] == 1 / 201
+    assert outcome.matrix.rows[0][1][0].endswith("Holm p < 0.005")
+    assert "&lt; 1/201" in (tmp_path / "out/compare.html").read_text()
+
+
+def test_a_missing_interval_is_explained_and_the_forest_is_drawn(tmp_path: Path) -> None:
+    outcome = run(
+        tmp_path / "out", *(write_result(tmp_path / name, noise, rows=8) for name, noise in (("a", 0), ("b", 2)))
+    )
+    reason = "8 patients, fewer than 10"
+    assert outcome.headline[0][1] == f"By AUROC, with “Linear” there is no interval ({reason})."
+    assert outcome.matrix.rows[0][1][0].endswith("[1]") and outcome.matrix.notes == [f"[1] no interval: {reason}"]
+    page = (tmp_path / "out/compare.html").read_text()
+    assert page.count(f"no interval: {reason}") == 4
+    assert (tmp_path / "out/figures/forest.svg").read_bytes().startswith(b"<?xml")

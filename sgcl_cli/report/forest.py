@@ -1,0 +1,45 @@
+"""A forest plot: differences with their intervals, one below the other, against no difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sgcl_cli.report.drawing import ACCENT, LINE, MUTED, DrawnFigure, sheet, short
+
+_ROW = 0.34  # inches
+_TALLEST = 12.0
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """A difference: what it is of, its value, and its interval where there is one; ``told`` where chance does not explain it."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    told: bool = False
+
+
+def forest(title: str, rows: Sequence[ForestRow], axis: str) -> DrawnFigure:
+    """Dots with bars from the first row at the top; grey where the data cannot tell, hollow without an interval."""
+    height = min(_TALLEST, 1.3 + _ROW * len(rows))
+    with sheet(title, 6.4, height) as made:
+        axes = made.axes
+        axes.axvline(0, color=LINE, linewidth=1.2, zorder=1)
+        for place, row in enumerate(rows):
+            colour = ACCENT if row.told else MUTED
+            if row.low is not None and row.high is not None:
+                axes.plot(
+                    [row.low, row.high], [place, place], color=colour, linewidth=2.4, solid_capstyle="butt", zorder=2
+                )
+            inside = colour if row.low is not None else "white"
+            axes.plot(row.value, place, "o", color=colour, markerfacecolor=inside, markersize=6.5, zorder=3)
+        axes.set_yticks(range(len(rows)), [short(row.name, 44) for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        reach = max((abs(x) for row in rows for x in (row.value, row.low, row.high) if x is not None), default=0) or 0.1
+        axes.set_xlim(-1.08 * reach, 1.08 * reach)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(axis)
+    return made.drawn
