@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout, store
+from sgcl_cli.artefacts import layout, open_files, store
 from sgcl_cli.artefacts.store import TEXT, Attribute, Column, Schema
 from sgcl_cli.errors import ArtefactError
 
@@ -203,6 +203,8 @@ def open_features(path: str | Path, *, mapped: bool = False) -> FeatureSet:
     paths = [p for i, p in enumerate(paths) if i == 0 or names[i - 1] != p.stem]
     if not paths:
         raise ArtefactError(f"no features in {inner}", "run sgcl embed first, and give the folder that it wrote")
+    if mapped:
+        open_files.allow(len(paths))
     files = tuple(open_file(p, mapped=mapped) for p in paths)
     for file in files[1:]:
         if file.features.shape[1] != files[0].features.shape[1]:
@@ -242,7 +244,8 @@ def open_file(path: str | Path, *, mapped: bool = False) -> FeatureFile:
         return _open_h5(path, mapped)
     if path.suffix == ".npy":
         try:
-            array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+            with open_files.spoken(path):
+                array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise ArtefactError(
                 f"{path} is not a plain .npy array: {error}", "arrays of Python objects are refused"
@@ -337,7 +340,8 @@ def _array(data: h5py.Dataset, path: Path, mapped: bool) -> NDArray[Any]:
     if offset is None:
         array: NDArray[Any] = data[:]
         return array
-    return np.memmap(path, data.dtype, "r", offset, data.shape)
+    with open_files.spoken(path):
+        return np.memmap(path, data.dtype, "r", offset, data.shape)
 
 
 def _open_pt(path: Path) -> FeatureFile:

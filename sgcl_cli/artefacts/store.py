@@ -22,6 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from sgcl_cli.artefacts import open_files
 from sgcl_cli.errors import ArtefactError, LabelError
 
 TEXT = "text"
@@ -119,7 +120,8 @@ def opened(path: str | Path, schema: Schema | None = None) -> Iterator[h5py.File
     """
     path = Path(path)
     try:
-        file = h5py.File(path, "r")
+        with open_files.spoken(path):
+            file = h5py.File(path, "r")
     except FileNotFoundError as error:
         raise ArtefactError(f"no such file: {path}", "check the path") from error
     except OSError as error:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet
-from sgcl_cli.artefacts.labels import LabelRow, Labels, plain_id
+from sgcl_cli.artefacts.labels import LabelRow, Labels
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe.data.audit import Audit
 from sgcl_cli.probe.data.duplicates import audit_duplicates
@@ -351,15 +351,25 @@ def bag_rows(cohort: Cohort) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
     return rows, offsets
 
 
+def known_ids(sources: Sequence[Source]) -> list[str]:
+    """The ids that a table or a split file may name: those of the rows."""
+    return [_name_of(source, file) for source in sources for file in source.features.files]
+
+
+def _name_of(source: Source, file: FeatureFile) -> str:
+    """A file's slide id; an image folder's with its side before it, for both sides may be called alike."""
+    if source.side and file.name is not None and file.slide_id != source.side:
+        return f"{source.side}/{file.slide_id}"
+    return file.slide_id
+
+
 def _files_by_slide(sources: Sequence[Source], audit: Audit) -> tuple[dict[str, FeatureFile], dict[str, str]]:
     """Files by slide id, and the side of each where there are two; an image folder's id is told apart by its side."""
     files: dict[str, FeatureFile] = {}
     sides: dict[str, str] = {}
     for source in sources:
         for file in source.features.files:
-            name = plain_id(file.slide_id)
-            if source.side and file.name is not None:
-                name = f"{source.side}/{name}" if name != source.side else name
+            name = _name_of(source, file)
             if name in files:
                 where = (
                     "both --train and --test" if source.side and sides[name] != source.side else "the features twice"
@@ -459,7 +469,7 @@ def _audit_transductive(cohort: Cohort, audit: Audit) -> None:
         attributes = file.attributes or {}
         trained_on = json.loads(str(attributes.get("pretrain_slides", "[]")))
         if attributes.get("source_identity") in trained_on:
-            seen.append(plain_id(file.slide_id))
+            seen.append(file.slide_id)
     audit.ledger["seen_in_pretraining"] = sorted(seen)
     if seen:
         patients = np.unique(cohort.patient_id[np.isin(cohort.slide_id, seen)])

@@ -13,6 +13,7 @@ from pathlib import Path
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
 from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.engine import threads
 from sgcl_cli.errors import LabelError
 from sgcl_cli.probe.data import split_files
 from sgcl_cli.probe.data.audit import Audit
@@ -41,11 +42,12 @@ def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcom
     :raises ArtefactError: features cannot be read, or results cannot be written.
     """
     reporter = reporter or Silent()
-    if config.compare:
-        return compare(config, reporter)
-    if config.dense is not None:
-        return evaluate_dense(config, reporter)
     with ExitStack() as opened:
+        opened.enter_context(threads.held(config.threads))
+        if config.compare:
+            return compare(config, reporter)
+        if config.dense is not None:
+            return evaluate_dense(config, reporter)
         return _evaluate(config, reporter, opened)
 
 

@@ -54,10 +54,6 @@ def test_slides_are_joined_by_id_and_keep_leading_zeros():
     assert found.patients_from == "no column patient_id: a patient is a slide"
 
 
-def test_a_suffix_on_either_side_is_tolerated():
-    assert slides(features("a.svs", "b"), table({"a": "x", "b": "y"})).slide_id.tolist() == ["a", "b"]
-
-
 def test_the_ledger_names_who_is_left_out():
     audit = Audit()
     found = slides(
