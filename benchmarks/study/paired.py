@@ -11,8 +11,9 @@ import numpy as np
 from benchmarks.study.table import PROBES, Line
 from sgcl_cli.artefacts import store
 from sgcl_cli.probe.scores.comparison import Difference, Entry, compare, holm
+from sgcl_cli.probe.scores.intervals import difference
 from sgcl_cli.probe.scores.metrics import Predictions
-from sgcl_cli.probe.scores.uncertainty import interval, resample
+from sgcl_cli.probe.scores.resampling import average, resample
 
 RESAMPLES = 2000
 
@@ -67,27 +68,24 @@ def differences(lines: Sequence[Line], tasks: Mapping[str, bool], folder: Path) 
 
 
 def over_seeds(pairs: Sequence[Sequence[Entry]], metric: str) -> Difference:
-    """The mean over seeds of the second minus the first of each pair, with patients and seeds resampled together.
+    """The mean over seeds of the second minus the first of each pair.
 
-    Every seed's difference is taken on the same resampled patients. Of S seeds, S - 1 are drawn with replacement, so that the
-    variance of their mean is not understated (Rao, Wu 1988). With one seed it is that of ``compare``.
+    Every seed's difference is taken on the same resampled patients; to the variance over patients comes that of the mean of S
+    seeds, s^2 / S with S - 1 degrees of freedom. With one seed it is that of ``compare``.
     """
-    each = [compare(pair, metric, resamples=RESAMPLES)[0] for pair in pairs]
+    each = [compare(pair[::-1], metric, resamples=RESAMPLES)[0] for pair in pairs]
     values = [one.value for one in each if one.value is not None]
     if len(pairs) == 1 or len(values) < len(pairs) or any(one.low is None for one in each):
         value = float(np.mean(values)) if len(values) == len(pairs) else None
         return replace(each[0], value=value)
-    moved_SR = np.stack(
-        [np.subtract(*(resample(e.reported, RESAMPLES, 0)[metric] for e in pair[::-1])) for pair in pairs]
-    )
-    seeds, resamples = moved_SR.shape
-    drawn = np.random.default_rng(0).integers(0, seeds, (seeds - 1, resamples))
-    moved = moved_SR[drawn, np.arange(resamples)].mean(0)
-    moved = moved[np.isfinite(moved)]
-    value = float(np.mean(values))
-    p = float((1 + (np.abs(moved - value) >= abs(value) - 1e-12).sum()) / (1 + len(moved)))
-    low, high = interval(moved, 0.95)
-    return replace(each[0], value=value, low=low, high=high, p=p)
+    apart = []
+    for pair in pairs:
+        first, second = (resample(one.reported, RESAMPLES, 0)[metric] for one in pair)
+        apart.append(second - first)
+    of_seeds = float(np.var(values, ddof=1)) / len(pairs), len(pairs) - 1
+    tested = difference(average(apart), 0.95, [of_seeds])
+    low, high = tested.interval.low, tested.interval.high
+    return replace(each[0], value=float(np.mean(values)), low=low, high=high, p=tested.p, reason=tested.interval.reason)
 
 
 def markdown(pairs: Sequence[Paired]) -> str:

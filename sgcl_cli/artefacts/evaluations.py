@@ -29,6 +29,13 @@ class Evaluated:
     splits: Sequence[Mapping[str, str]]
 
     @property
+    def warnings(self) -> list[str]:
+        """What its audit wants read before the numbers."""
+        path = self.folder / "audit.json"
+        findings = store.read_json(path).get("findings", []) if path.is_file() else []
+        return [str(one["message"]) for one in findings if one.get("level") == "warning"]
+
+    @property
     def splits_id(self) -> str:
         """Hash of who is in which part of which fold, whatever the order of the rows."""
         return store.artefact_id("splits", {}, ["\t".join(row[name] for name in _SPLIT_COLUMNS) for row in self.splits])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.report import drawing
-from sgcl_cli.report.drawing import ACCENT, INK, LINE, PALETTE, Drawn, colour, sheet, short
+from sgcl_cli.report.drawing import ACCENT, INK, LINE, MUTED, PALETTE, Drawn, colour, sheet, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +49,32 @@ class Bins:
     count: NDArray[np.int64]
     stated: Floats
     observed: Floats
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A value with its interval, and what it is of."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+def forest(title: str, marks: Sequence[Mark]) -> Drawn:
+    """Differences with their intervals, one a line from the top, around a line at 0; those that hold 0 are pale."""
+    with sheet(title, 7.2, 0.9 + 0.34 * len(marks)) as made:
+        axes = made.axes
+        axes.axvline(0, color=INK, linewidth=1)
+        for row, mark in enumerate(marks):
+            ink = MUTED if mark.low <= 0 <= mark.high else ACCENT
+            axes.plot([mark.low, mark.high], [row, row], color=ink, linewidth=2, solid_capstyle="butt")
+            axes.plot([mark.value], [row], "o", color=ink, markersize=5)
+        axes.set_yticks(range(len(marks)), [short(mark.name, 52) for mark in marks])
+        axes.set_ylim(len(marks) - 0.5, -0.5)
+        axes.grid(axis="x", color=LINE, linewidth=0.6)
+        axes.set_xlabel("difference")
+    return made.drawn
 
 
 def roc(title: str, curves: Sequence[Curve], *, folds: bool) -> Drawn:

@@ -365,12 +365,12 @@ def seeds_of(tmp_path: Path, shifts: list[float]) -> list[list[Entry]]:
 def test_intervals_over_seeds_hold_the_spread_of_seeds(tmp_path: Path) -> None:
     """One seed is the comparison of two encoders; equal seeds change nothing; seeds that disagree widen the interval."""
     pairs = seeds_of(tmp_path, [0.3, 0.3, 0.9])
-    (alone,) = paired.compare(pairs[0], "auroc", resamples=paired.RESAMPLES)
+    (alone,) = paired.compare(pairs[0][::-1], "auroc", resamples=paired.RESAMPLES)
     assert paired.over_seeds(pairs[:1], "auroc") == alone
     same = paired.over_seeds(pairs[:2], "auroc")
     assert (same.value, same.low, same.high) == pytest.approx((alone.value, alone.low, alone.high))
     apart = paired.over_seeds(pairs[1:], "auroc")
-    each = [paired.compare(pair, "auroc", resamples=paired.RESAMPLES)[0].value for pair in pairs[1:]]
+    each = [paired.compare(pair[::-1], "auroc", resamples=paired.RESAMPLES)[0].value for pair in pairs[1:]]
     assert apart.value == pytest.approx(np.mean(each))
     assert apart.low is not None and apart.high is not None and same.low is not None and same.high is not None
     assert apart.high - apart.low > 1.3 * (same.high - same.low)

@@ -19,6 +19,7 @@ from sgcl_cli.artefacts.labels import LabelRow, Labels
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe.data.audit import Audit
 from sgcl_cli.probe.data.duplicates import audit_duplicates
+from sgcl_cli.probe.data.patients import audit_patients
 
 Level = Literal["slide", "patch"]
 Task = Literal["binary", "multiclass", "regression", "survival"]
@@ -209,6 +210,7 @@ def by_slide(sources: Sequence[Source], labels: Labels, *, task: str, allow_miss
     if unlabelled:
         audit.warn("missing_labels", f"{len(unlabelled)} slides with features have no label: {_listed(unlabelled)}")
     audit_duplicates([(name, table[name].patient_id, files[name]) for name in matched], audit)
+    audit_patients(matched, [table[name].patient_id for name in matched], labels.has_patients, audit)
     audit.stop_on_errors()
     rows = [table[name] for name in matched]
     given = any(row.split for row in rows)
@@ -299,7 +301,11 @@ def by_patch(sources: Sequence[Source], labels: Labels | None, *, task: str, aud
     sides_of_patches = _patch_splits(used, rows, sides, table)
     if sides_of_patches is not None and sides:
         _audit_class_names(texts, sides_of_patches, audit)
-    audit_duplicates([(name, "", files[name]) for name in used if files[name].name is None], audit)
+    audit_duplicates([(name, _only(patients[name]), files[name]) for name in used], audit)
+    slides = [name for name in used if files[name].name is None]
+    if slides:
+        given = labels is not None and labels.has_patients
+        audit_patients(slides, np.concatenate([patients[name] for name in used]).tolist(), given, audit)
     audit.stop_on_errors()
     classes = class_names(texts.tolist(), task)
     number = {name: index for index, name in enumerate(classes)}
@@ -426,6 +432,11 @@ def _patients(
             "both sides, and intervals are too narrow if patients gave several images",
         )
     return patients, "; ".join(where)
+
+
+def _only(patients: NDArray[np.str_]) -> str:
+    """The patient of all rows, "" where there are several."""
+    return str(patients[0]) if (patients == patients[0]).all() else ""
 
 
 def _patch_splits(

@@ -27,7 +27,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Difference:
-    """``second`` minus ``first`` in the headline of a metric.
+    """``first`` minus ``second`` in the headline of a metric.
 
     :param p: two-sided; ``adjusted`` after Holm over all pairs of the comparison. All None where there is no
         interval, with the reason.
@@ -70,7 +70,7 @@ def compare(
     found = []
     for i, j in combinations(range(len(entries)), 2):
         names, (one, other) = (entries[i].name, entries[j].name), (values[i], values[j])
-        value = None if one is None or other is None else other - one
+        value = None if one is None or other is None else one - other
         first, second = sampled[i], sampled[j]
         if value is None or first is None or second is None:
             found.append(Difference(*names, metric, value, None, None, None, None, reasons[i] or reasons[j]))
@@ -79,7 +79,7 @@ def compare(
             reason = "they are not defined in the same folds"
             found.append(Difference(*names, metric, value, None, None, None, None, reason))
             continue
-        tested = intervals.difference(second - first, confidence)
+        tested = intervals.difference(first - second, confidence)
         low, high, reason = tested.interval.low, tested.interval.high, tested.interval.reason
         found.append(Difference(*names, metric, value, low, high, tested.p, None, reason))
     adjusted = iter(holm([one.p for one in found if one.p is not None]))

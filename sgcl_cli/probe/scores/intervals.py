@@ -89,13 +89,15 @@ def interval(
     return Interval(min(*ends, found.value), max(*ends, found.value))
 
 
-def difference(found: Resampled, confidence: float) -> Tested:
+def difference(found: Resampled, confidence: float, unseen: Sequence[tuple[float, float]] = ()) -> Tested:
     """The interval of a difference of two headlines and its p value.
 
     p is never below 1 / (1 + R) of R resamples: less cannot be told from them.
+
+    :param unseen: (variance, degrees of freedom) that resampling cannot show, such as that of training seeds.
     """
     why = _why_none(found)
-    estimate = found.estimate() if not why else None
+    estimate = found.estimate(unseen) if not why else None
     if estimate is not None and estimate.error < _ZERO:
         if abs(found.value) < _ZERO:
             return Tested(Interval(found.value, found.value), 1.0)

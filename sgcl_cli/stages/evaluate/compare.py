@@ -14,16 +14,19 @@ from sgcl_cli.artefacts.evaluations import Evaluated
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, versions
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import ConfigError, LabelError
-from sgcl_cli.probe.scores import comparison, measurements, metrics, survival
+from sgcl_cli.probe.scores import comparison, intervals, measurements, metrics, survival
 from sgcl_cli.probe.scores.comparison import Difference, Entry
 from sgcl_cli.probe.scores.reported import Reported
 from sgcl_cli.progress import Reporter
-from sgcl_cli.report import page
-from sgcl_cli.report.page import METRIC_NAMES, Page, Section, Table
+from sgcl_cli.report import figures, page
+from sgcl_cli.report.page import METRIC_NAMES, Page, Picture, Section, Table
 
 FORMAT = "sgcl.comparison/1"
 BASELINE = "majority"
 _COLUMNS = ("model", "metric", "first", "second", "difference", "low", "high", "p", "p_holm", "reason")
+_LOWER_IS_BETTER = ("mae",)
+_SHOWN = ("auroc", "balanced_accuracy", "macro_f1", "accuracy", "c_index", "r2", "spearman")
+_ONE_SEED = "each result is of one trained encoder: another seed of pretraining would move it, which neither interval nor p holds"
 _HINT = "evaluate both with the same --labels and --splits FILE"
 
 
@@ -60,32 +63,105 @@ def compare(config: EvaluateConfig, reporter: Reporter) -> Outcome:
             ]
             task.advance()
     headline = [
-        (f"{titles[key]}: {METRIC_NAMES[one.metric]}, {one.second} minus {one.first}", spoken(one))
+        (f"{titles[key]}: {METRIC_NAMES[one.metric]}, {one.first} minus {one.second}", spoken(one, config.bootstrap))
         for key in shared
         for one in found[key]
         if one.metric != "accuracy"
     ]
-    content = _content(config, names, opened, found)
+    warnings = _warnings(names, opened)
+    answers = [_answer(titles[key], pair, 1 - config.confidence) for key in shared for pair in _pairs(found[key])]
+    content = _content(config, names, opened, found) | {"answers": answers, "warnings": warnings}
     data = {k: v for k, v in content.items() if k != "format"}
-    outcome = Outcome("evaluate", out, headline, len(opened), data=data)
+    outcome = Outcome("evaluate", out, headline, len(opened), warnings=warnings, data=data)
     if config.dry_run:
         return outcome
     store.write_json(out / "compare.json", content)
     store.write_csv(out / "compare.csv", _COLUMNS, [_row(key, one) for key in shared for one in found[key]])
-    store.write_text(out / "compare.html", page.render(_page(config, names, opened, titles, found, content)))
+    forests = _forests(found, titles, 100 * config.confidence)
+    for name, picture in forests.items():
+        for file, drawn in picture.files(f"forest_{name}").items():
+            store.write_bytes(out / "figures" / file, drawn)
+    store.write_text(out / "compare.html", page.render(_page(config, names, opened, titles, found, content, forests)))
     inputs = {name: one.id for name, one in zip(names, opened, strict=True)}
     record.write(out, artefact=content["id"], inputs=inputs, outcome=outcome)
     return outcome
 
 
-def spoken(one: Difference) -> str:
+def _pairs(differences: Sequence[Difference]) -> list[list[Difference]]:
+    """Differences by pair of results, in their order."""
+    pairs: dict[tuple[str, str], list[Difference]] = {}
+    for one in differences:
+        pairs.setdefault((one.first, one.second), []).append(one)
+    return list(pairs.values())
+
+
+def _answer(title: str, pair: Sequence[Difference], level: float) -> str:
+    """One sentence on a pair: who is better by which metrics, after Holm; where the data cannot tell; what has no p."""
+    sides: dict[str, list[str]] = {"first": [], "second": [], "open": [], "none": []}
+    for one in pair:
+        if one.value is None or one.adjusted is None:
+            sides["none"].append(METRIC_NAMES[one.metric])
+        elif one.adjusted >= level:
+            sides["open"].append(METRIC_NAMES[one.metric])
+        else:
+            sides["first" if (one.value > 0) != (one.metric in _LOWER_IS_BETTER) else "second"].append(
+                METRIC_NAMES[one.metric]
+            )
+    first, second = pair[0].first, pair[0].second
+    told = [
+        f"{better} is better than {worse} by {_enumerated(sides[side])}"
+        for side, better, worse in (("first", first, second), ("second", second, first))
+        if sides[side]
+    ]
+    if sides["open"]:
+        told.append(f"{_enumerated(sides['open'])} cannot tell {'them' if told else f'{first} and {second}'} apart")
+    if sides["none"]:
+        told.append(f"{_enumerated(sides['none'])} {'has' if len(sides['none']) == 1 else 'have'} no interval")
+    return f"{title}: {'; '.join(told)}."
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" and {names[-1]}"
+
+
+def _warnings(names: Sequence[str], opened: Sequence[Evaluated]) -> list[str]:
+    """Every warning of the results, those that all have once, and what a comparison of single encoders cannot say."""
+    by_message: dict[str, list[str]] = {}
+    for name, one in zip(names, opened, strict=True):
+        for message in one.warnings:
+            by_message.setdefault(message, []).append(name)
+    told = [
+        f"{'all results' if len(of) == len(opened) else ', '.join(of)}: {message}" for message, of in by_message.items()
+    ]
+    return [*told, _ONE_SEED]
+
+
+def _forests(
+    found: Mapping[str, Sequence[Difference]], titles: Mapping[str, str], confidence: float
+) -> dict[str, Picture]:
+    """Of each model a figure of its differences with their intervals; none without matplotlib, or without intervals."""
+    pictures = {}
+    for key, differences in found.items():
+        marks = [
+            figures.Mark(f"{METRIC_NAMES[one.metric]}: {one.first} − {one.second}", one.value, one.low, one.high)
+            for one in differences
+            if one.value is not None and one.low is not None and one.high is not None and one.metric in _SHOWN
+        ]
+        if marks and figures.AVAILABLE:
+            caption = f"First minus second, with the {confidence:g} % interval; an interval that holds 0 cannot tell them apart."
+            drawn = figures.forest(f"Differences, {titles[key]}", marks)
+            pictures[key] = Picture.of(f"Differences, {titles[key]}", caption, drawn)
+    return pictures
+
+
+def spoken(one: Difference, resamples: int) -> str:
     """A difference in words: ``+0.021 (-0.010 to +0.052), p 0.18, after Holm 0.36``."""
     if one.value is None:
         return f"undefined: {one.reason}"
     if one.low is None or one.p is None:
         return f"{one.value:+.3f}, no interval: {one.reason}"
-    adjusted = "" if one.adjusted in (None, one.p) else f", after Holm {one.adjusted:.3g}"
-    return f"{one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f}), p {one.p:.3g}{adjusted}"
+    adjusted = "" if one.adjusted in (None, one.p) else f", after Holm {_p(one.adjusted, resamples)}"
+    return f"{one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f}), p {_p(one.p, resamples)}{adjusted}"
 
 
 def _names(opened: Sequence[Evaluated]) -> list[str]:
@@ -187,30 +263,19 @@ def _page(
     titles: Mapping[str, str],
     found: Mapping[str, Sequence[Difference]],
     content: Mapping[str, Any],
+    forests: Mapping[str, Picture],
 ) -> Page:
     counts = opened[0].result["counts"]
-    sections = []
+    sections = [Section("Is one better?", notes=content["answers"])]
     for key, differences in found.items():
-        rows = [
-            [
-                METRIC_NAMES[one.metric],
-                one.first,
-                one.second,
-                _signed(one.value),
-                _between(one),
-                _p(one.p),
-                _p(one.adjusted),
-            ]
-            for one in differences
-        ]
-        reasons = sorted({one.reason for one in differences if one.reason})
-        columns = ["Metric", "First", "Second", "Second minus first", "Interval", "p", "p after Holm"]
-        sections.append(Section(titles[key], tables=[Table("", columns, rows)], notes=reasons))
+        drawn = [forests[key]] if key in forests else []
+        sections.append(Section(titles[key], drawn, [_table(differences, config.bootstrap)], wide=True))
     methods = (
         f"Every result predicted the same rows in the same folds. Patients are resampled within each fold, stratified, "
-        f"{config.bootstrap} times; all results are scored on the same resampled patients, so what patients have in common "
-        f"cancels out. The interval ({100 * config.confidence:g} %) is between percentiles of the difference of the headlines, "
-        "p is two-sided, from the distance of resampled differences from the difference itself (Efron and Tibshirani, 1993). "
+        f"{config.bootstrap} times, n − 1 of n with weights n / (n − 1) (Rao and Wu, 1988); all results are scored on the same "
+        "resampled patients, so what patients have in common "
+        f"cancels out. The interval ({100 * config.confidence:g} %) and p (two-sided) are Student’s, with the standard error "
+        "over the resamples, or that of leaving each patient out where this is larger, and Satterthwaite’s degrees of freedom. "
         "Holm’s correction counts the pairs of one metric and model, not metrics or models. Intervals are conditional on the "
         "fitted models."
     )
@@ -226,7 +291,7 @@ def _page(
         models={},
         confidence=config.confidence,
         folds=counts["folds"],
-        warnings=[],
+        warnings=content["warnings"],
         methods=[methods],
         command=config.command_line(),
         provenance=[
@@ -239,13 +304,29 @@ def _page(
     )
 
 
+def _table(differences: Sequence[Difference], resamples: int) -> Table:
+    """What is asked for comes first, so that a narrow screen shows it; who is compared only where there are several pairs."""
+    several = len({(one.first, one.second) for one in differences}) > 1
+    rows = []
+    for one in differences:
+        told = [METRIC_NAMES[one.metric], _signed(one.value), _between(one), _p(one.p, resamples)]
+        rows.append([*told, *([_p(one.adjusted, resamples), one.first, one.second] if several else [])])
+    columns = ["Metric", "Difference", "Interval", "p", *(["p after Holm", "First", "Second"] if several else [])]
+    first, second = ("first", "second") if several else (differences[0].first, differences[0].second)
+    return Table("", columns, rows, f"Difference: {first} minus {second}.")
+
+
 def _signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.3f}"
 
 
-def _p(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+def _p(value: float | None, resamples: int) -> str:
+    """A p value, never smaller than the resamples can tell."""
+    if value is None:
+        return "–"
+    least = intervals.least_p(resamples)
+    return f"< {least:.1g}" if value <= least * (1 + 1e-9) else f"{value:.3g}"
 
 
 def _between(one: Difference) -> str:
-    return "" if one.low is None else f"{one.low:+.3f} to {one.high:+.3f}"
+    return one.reason if one.low is None else f"{one.low:+.3f} to {one.high:+.3f}"

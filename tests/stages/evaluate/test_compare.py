@@ -81,7 +81,7 @@ def test_the_table_says_what_the_pure_function_says(tmp_path: Path) -> None:
         ("linear", "a", "worse"),
         ("linear", "b", "worse"),
     ]
-    assert float(rows[1]["difference"]) < 0 and float(rows[1]["high"]) < 0 and float(rows[1]["p_holm"]) < 0.05
+    assert float(rows[1]["difference"]) > 0 and float(rows[1]["low"]) > 0 and float(rows[1]["p_holm"]) < 0.05
     p, adjusted = ([float(row[name]) for row in rows] for name in ("p", "p_holm"))
     assert adjusted == pytest.approx(comparison.holm(p))
     content = json.loads((tmp_path / "out/compare.json").read_text())
@@ -104,9 +104,9 @@ def test_the_table_says_what_the_pure_function_says(tmp_path: Path) -> None:
                 ]
             )
         )
-    assert by_hand["difference"] == pytest.approx(areas[1] - areas[0])
-    assert outcome.headline[0][0] == "Linear: AUROC, b minus a"
-    assert outcome.headline[0][1].startswith(f"{areas[1] - areas[0]:+.3f} (")
+    assert by_hand["difference"] == pytest.approx(areas[0] - areas[1])
+    assert outcome.headline[0][0] == "Linear: AUROC, a minus b"
+    assert outcome.headline[0][1].startswith(f"{areas[0] - areas[1]:+.3f} (")
     assert "majority" not in {row["model"] for row in content["differences"]}
 
 
@@ -141,7 +141,32 @@ def test_other_tasks_are_compared_too(tmp_path: Path, task: str, metric: str) ->
     run(tmp_path / "out", one, other)
     rows = json.loads((tmp_path / "out/compare.json").read_text())["differences"]
     found = next(row for row in rows if row["metric"] == metric)
-    assert found["difference"] < 0 and found["low"] is not None
+    assert found["difference"] > 0 and (found["low"] is not None or found["reason"])
+
+
+def test_the_answer_and_the_warnings_stand_on_the_page_and_in_the_json(tmp_path: Path) -> None:
+    folders = [write_result(tmp_path / name, noise) for name, noise in (("a", 0.1), ("same", 0.1), ("worse", 3))]
+    findings = [
+        {"level": "warning", "code": "x", "message": "of all"},
+        {"level": "error", "code": "y", "message": "no"},
+    ]
+    for folder in folders:
+        store.write_json(folder / "audit.json", {"findings": findings})
+    store.write_json(folders[2] / "audit.json", {"findings": [findings[0], {**findings[0], "message": "of one"}]})
+    outcome = run(tmp_path / "out", *folders)
+    content = json.loads((tmp_path / "out/compare.json").read_text())
+    text = (tmp_path / "out/compare.html").read_text()
+    assert content["warnings"][:2] == ["all results: of all", "worse: of one"]
+    assert "one trained encoder" in content["warnings"][2]
+    assert outcome.warnings == content["warnings"]
+    first, second, _ = content["answers"]
+    assert first == "Linear: AUROC, Balanced accuracy, Macro F1 and Accuracy cannot tell a and same apart."
+    assert second.startswith("Linear: a is better than worse by AUROC")
+    assert all(said in text for said in (*content["warnings"], first, second))
+    smallest = min(row["p"] for row in content["differences"] if row["p"] is not None)
+    assert smallest == pytest.approx(1 / 201)
+    assert "&lt; 0.005" in text
+    assert (tmp_path / "out/figures/forest_linear.png").stat().st_size > 1000
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:

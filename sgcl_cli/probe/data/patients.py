@@ -1,0 +1,54 @@
+"""Whether the patients are known: without them slides of one patient stand on both sides of a split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from sgcl_cli.probe.data.audit import Audit
+
+_TCGA = re.compile(r"(TCGA-\w{2}-\w{4})\b.*", re.IGNORECASE)
+_NUMBERED = re.compile(r"(.*\d.*|.+?)[-_. ](?:[a-z]?\d{1,3}|[a-z])", re.IGNORECASE)
+_MOST_OF_A_PATIENT = 10
+_FEWEST_GROUPS = 2
+
+
+def alike(slides: Iterable[str]) -> list[list[str]]:
+    """Groups of slides that their ids make look like one patient's: TCGA barcodes, or ``p12_a`` and ``p12_b``.
+
+    A stem that more than 10 slides have, or the only stem that several have, is a cohort's name and no patient's.
+    """
+    stems: dict[str, list[str]] = {}
+    for slide in sorted(slides):
+        found = _TCGA.fullmatch(slide) or _NUMBERED.fullmatch(slide)
+        if found:
+            stems.setdefault(found[1].casefold(), []).append(slide)
+    groups = [group for group in stems.values() if 1 < len(group) <= _MOST_OF_A_PATIENT]
+    return groups if len(groups) >= _FEWEST_GROUPS else []
+
+
+def audit_patients(slides: Sequence[str], patients: Iterable[str], known: bool, audit: Audit) -> None:
+    """Warn where no patients are given, more so where ids look like several slides of one, and of ``P00`` and ``p00``."""
+    if not known:
+        groups = alike(slides)
+        look = ""
+        if groups:
+            few = ", ".join(f"'{name}'" for name in groups[0][:3])
+            look = f"; ids look like several slides of a patient in {len(groups)} cases, first {few}"
+        audit.warn(
+            "no_patients",
+            "no patient_id is given, so every slide counts as a patient of its own: where patients gave several slides, they "
+            f"stand on both sides of a split, scores are too high and intervals too narrow{look}",
+        )
+        return
+    spelt: dict[str, list[str]] = {}
+    for name in sorted(set(patients)):
+        spelt.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    twice = [names for names in spelt.values() if len(names) > 1]
+    if twice:
+        pair = "' and '".join(twice[0])
+        audit.warn(
+            "patient_names",
+            f"'{pair}' count as different patients and differ only in capitals or spaces"
+            + (f"; so do {len(twice) - 1} more" if len(twice) > 1 else ""),
+        )
