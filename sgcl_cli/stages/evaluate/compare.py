@@ -70,6 +70,7 @@ def compare(config: EvaluateConfig, reporter: Reporter) -> Outcome:
     ]
     warnings = _warnings(names, opened)
     answers = [_answer(titles[key], pair, 1 - config.confidence) for key in shared for pair in _pairs(found[key])]
+    headline = [*(("Is one better?" if not row else "", answer) for row, answer in enumerate(answers)), *headline]
     content = _content(config, names, opened, found) | {"answers": answers, "warnings": warnings}
     data = {k: v for k, v in content.items() if k != "format"}
     outcome = Outcome("evaluate", out, headline, len(opened), warnings=warnings, data=data)
@@ -100,12 +101,12 @@ def _answer(title: str, pair: Sequence[Difference], level: float) -> str:
     sides: dict[str, list[str]] = {"first": [], "second": [], "open": [], "none": []}
     for one in pair:
         if one.value is None or one.adjusted is None:
-            sides["none"].append(METRIC_NAMES[one.metric])
+            sides["none"].append(_within_a_sentence(one.metric))
         elif one.adjusted >= level:
-            sides["open"].append(METRIC_NAMES[one.metric])
+            sides["open"].append(_within_a_sentence(one.metric))
         else:
             sides["first" if (one.value > 0) != (one.metric in _LOWER_IS_BETTER) else "second"].append(
-                METRIC_NAMES[one.metric]
+                _within_a_sentence(one.metric)
             )
     first, second = pair[0].first, pair[0].second
     told = [
@@ -118,6 +119,12 @@ def _answer(title: str, pair: Sequence[Difference], level: float) -> str:
     if sides["none"]:
         told.append(f"{_enumerated(sides['none'])} {'has' if len(sides['none']) == 1 else 'have'} no interval")
     return f"{title}: {'; '.join(told)}."
+
+
+def _within_a_sentence(metric: str) -> str:
+    """The metric's name, beginning small unless it is an abbreviation."""
+    name = METRIC_NAMES[metric]
+    return name[0].lower() + name[1:] if name[1].islower() else name
 
 
 def _enumerated(names: Sequence[str]) -> str:

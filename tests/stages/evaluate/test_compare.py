@@ -105,8 +105,9 @@ def test_the_table_says_what_the_pure_function_says(tmp_path: Path) -> None:
             )
         )
     assert by_hand["difference"] == pytest.approx(areas[0] - areas[1])
-    assert outcome.headline[0][0] == "Linear: AUROC, a minus b"
-    assert outcome.headline[0][1].startswith(f"{areas[0] - areas[1]:+.3f} (")
+    assert outcome.headline[0] == ("Is one better?", content["answers"][0])
+    assert outcome.headline[3][0] == "Linear: AUROC, a minus b"
+    assert outcome.headline[3][1].startswith(f"{areas[0] - areas[1]:+.3f} (")
     assert "majority" not in {row["model"] for row in content["differences"]}
 
 
@@ -160,7 +161,7 @@ def test_the_answer_and_the_warnings_stand_on_the_page_and_in_the_json(tmp_path:
     assert "one trained encoder" in content["warnings"][2]
     assert outcome.warnings == content["warnings"]
     first, second, _ = content["answers"]
-    assert first == "Linear: AUROC, Balanced accuracy, Macro F1 and Accuracy cannot tell a and same apart."
+    assert first == "Linear: AUROC, balanced accuracy, macro F1 and accuracy cannot tell a and same apart."
     assert second.startswith("Linear: a is better than worse by AUROC")
     assert all(said in text for said in (*content["warnings"], first, second))
     smallest = min(row["p"] for row in content["differences"] if row["p"] is not None)
