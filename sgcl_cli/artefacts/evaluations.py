@@ -26,7 +26,6 @@ class Evaluated:
 
     :param result: the content of metrics.json.
     :param predictions: rows of predictions.csv, all models. :param splits: rows of splits.csv, sorted.
-    :param warnings: what its report wants read before the numbers.
     """
 
     folder: Path
@@ -34,7 +33,17 @@ class Evaluated:
     result: Mapping[str, Any]
     predictions: Sequence[Mapping[str, str]]
     splits: Sequence[Mapping[str, str]]
-    warnings: Sequence[str] = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What its audit wants read before the numbers.
+
+        :raises ArtefactError: audit.json is not what an evaluation writes.
+        """
+        path = self.folder / "audit.json"
+        with reading.understood(path, "evaluate again"):
+            findings = store.read_json(path).get("findings", []) if path.is_file() else []
+            return [str(one["message"]) for one in findings if one.get("level") == "warning"]
 
     @property
     def splits_id(self) -> str:
@@ -70,6 +79,4 @@ class Evaluated:
         result = reading.typed(
             store.read_json(path), _RESULT, str(path), "evaluate again", ("task", "models", "counts")
         )
-        with reading.understood(folder / "run.json", "evaluate again"):
-            warnings = [str(text) for text in run.get("result", {}).get("warnings", [])]
-        return cls(folder, str(run.get("id", "")), result, predictions, ordered, warnings)
+        return cls(folder, str(run.get("id", "")), result, predictions, ordered)

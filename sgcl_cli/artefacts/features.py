@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout, names, reading, store
+from sgcl_cli.artefacts import layout, names, open_files, reading, store
 from sgcl_cli.artefacts.store import TEXT, Attribute, Column, Schema
 from sgcl_cli.errors import ArtefactError
 
@@ -208,6 +208,8 @@ def open_features(path: str | Path, *, mapped: bool = False) -> FeatureSet:
     paths = [p for i, p in enumerate(paths) if i == 0 or paths[i - 1].stem != p.stem]
     if not paths:
         raise ArtefactError(f"no features in {inner}", "run sgcl embed first, and give the folder that it wrote")
+    if mapped:
+        open_files.allow(len(paths))
     files = tuple(open_file(p, mapped=mapped) for p in paths)
     names.refuse_twins((file.slide_id, file.path) for file in files)
     for file in files[1:]:
@@ -347,7 +349,10 @@ def _array(data: h5py.Dataset, path: Path, mapped: bool) -> NDArray[Any]:
     if offset is None:
         array: NDArray[Any] = data[:]
         return array
-    return np.memmap(path, data.dtype, "r", offset, data.shape)
+    try:
+        return np.memmap(path, data.dtype, "r", offset, data.shape)
+    except OSError as error:
+        raise reading.unreadable(path, error, "HDF5", _WHOLE) from error
 
 
 def _open_npy(path: Path, mapped: bool) -> NDArray[Any]:

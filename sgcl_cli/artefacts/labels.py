@@ -6,19 +6,18 @@ Ids are text: a leading zero stays.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgcl_cli.artefacts import names, store
+from sgcl_cli.artefacts import names as checked_names
+from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.slide_ids import Names
 from sgcl_cli.errors import LabelError
 
 SPLITS = ("train", "val", "test")
 _EVENTS = {"1": 1, "0": 0, "true": 1, "false": 0, "yes": 1, "no": 0, "1.0": 1, "0.0": 0}
 _MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null")
-_SUFFIXES = (
-    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".svslide", ".czi", ".dcm", ".ome.zarr",
-    ".zarr", ".h5", ".pt", ".npy",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,21 +69,13 @@ class Labels:
         return {row.slide_id: row for row in self.rows}
 
 
-def plain_id(text: str) -> str:
-    """A slide id without a file suffix that tables often carry: ``007.svs`` -> ``007``."""
-    lower = text.lower()
-    for suffix in _SUFFIXES:
-        if lower.endswith(suffix) and len(text) > len(suffix):
-            return text[: -len(suffix)]
-    return text
-
-
-def read_labels(path: str | Path, columns: Columns = Columns()) -> Labels:
+def read_labels(path: str | Path, columns: Columns = Columns(), known: Iterable[str] = ()) -> Labels:
     """Read and check a table of labels.
 
     Equal rows that stand twice are merged with a warning.
 
     :param columns: what to read besides patient_id, site and split; patch-level evaluation takes those alone.
+    :param known: slide ids that the table may mean; see ``slide_ids``.
     :raises LabelError: unreadable, a missing column, an empty id or label, a time or event that is none, an unknown
         split, one slide with two different rows.
     """
@@ -92,14 +83,15 @@ def read_labels(path: str | Path, columns: Columns = Columns()) -> Labels:
     table = store.read_table(path, columns.needed)
     if not table:
         raise LabelError(f"the table {path} has no rows", "give one row a slide: slide_id,label")
+    names = Names.of(known, [cells[columns.slide_id] for cells in table])
     rows: dict[str, LabelRow] = {}
     twice: list[str] = []
     for number, cells in enumerate(table, 2):
-        row = _row(cells, columns, f"{path}, row {number}")
-        known = rows.setdefault(row.slide_id, row)
-        if known is row:
+        row = _row(cells, columns, names, f"{path}, row {number}")
+        before = rows.setdefault(row.slide_id, row)
+        if before is row:
             continue
-        if known != row:
+        if before != row:
             raise LabelError(
                 f"{path}, row {number}: slide '{row.slide_id}' stands twice with different entries",
                 "keep one row a slide",
@@ -108,6 +100,10 @@ def read_labels(path: str | Path, columns: Columns = Columns()) -> Labels:
     warnings = []
     if twice:
         warnings.append(f"{path.name}: {len(twice)} rows stand twice and were merged, first '{twice[0]}'")
+    if names.floats:
+        warnings.append(
+            f"{path.name}: {columns.slide_id} are numbers that another program wrote with '.0', which is left out"
+        )
     has_patients = "patient_id" in table[0]
     bare = [cells for cells in table if has_patients and not _known(cells["patient_id"])]
     return Labels(
@@ -115,16 +111,18 @@ def read_labels(path: str | Path, columns: Columns = Columns()) -> Labels:
         rows=tuple(rows[key] for key in sorted(rows)),
         has_patients=has_patients,
         warnings=tuple(warnings),
-        without_patient=tuple(sorted({plain_id(cells[columns.slide_id]) for cells in bare})),
+        without_patient=tuple(sorted({names.slide(cells[columns.slide_id]) for cells in bare})),
     )
 
 
-def _row(cells: dict[str, str], columns: Columns, where: str) -> LabelRow:
-    slide_id = plain_id(cells[columns.slide_id])
+def _row(cells: dict[str, str], columns: Columns, names: Names, where: str) -> LabelRow:
+    slide_id = names.slide(cells[columns.slide_id])
     if not slide_id:
         raise LabelError(f"{where} has no {columns.slide_id}", "fill it in or remove the row")
-    if reason := names.fault(slide_id):
-        raise LabelError(f"{where}: the {columns.slide_id} '{names.shown(slide_id)}' {reason}", "give the slide's id")
+    if reason := checked_names.fault(slide_id):
+        raise LabelError(
+            f"{where}: the {columns.slide_id} '{checked_names.shown(slide_id)}' {reason}", "give the slide's id"
+        )
     for name in columns.needed:
         if not cells[name]:
             raise LabelError(f"{where}: slide '{slide_id}' has no {name}", "fill it in or remove the row")

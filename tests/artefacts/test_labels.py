@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sgcl_cli.artefacts.labels import Columns, plain_id, read_labels
+from sgcl_cli.artefacts.labels import Columns, read_labels
+from sgcl_cli.artefacts.slide_ids import plain_id
 from sgcl_cli.errors import LabelError
 
 

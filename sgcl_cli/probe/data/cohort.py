@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import reading
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet
-from sgcl_cli.artefacts.labels import LabelRow, Labels, plain_id
+from sgcl_cli.artefacts.labels import LabelRow, Labels
 from sgcl_cli.artefacts.spelling import lookalikes, spoken
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe.data.audit import Audit
 from sgcl_cli.probe.data.duplicates import audit_duplicates
+from sgcl_cli.probe.data.patients import audit_patients
 from sgcl_cli.probe.data.spelling import audit_spelling
 
 Level = Literal["slide", "patch"]
@@ -213,6 +214,7 @@ def by_slide(
     if unlabelled:
         audit.warn("missing_labels", f"{len(unlabelled)} slides with features have no label: {_listed(unlabelled)}")
     audit_duplicates([(name, table[name].patient_id, files[name]) for name in matched], audit)
+    audit_patients(matched, labels.has_patients, audit)
     rows = [table[name] for name in matched]
     _audit_spelling([row.label or "" for row in rows], rows, audit)
     audit.stop_on_errors()
@@ -304,7 +306,10 @@ def by_patch(sources: Sequence[FeatureSource], labels: Labels | None, *, task: s
     sides_of_patches = _patch_splits(used, rows, sides, table)
     if sides_of_patches is not None and sides:
         _audit_class_names(texts, sides_of_patches, audit)
-    audit_duplicates([(name, "", files[name]) for name in used if files[name].name is None], audit)
+    audit_duplicates([(name, _only(patients[name]), files[name]) for name in used], audit)
+    slides = [name for name in used if files[name].name is None]
+    if slides:
+        audit_patients(slides, labels is not None and labels.has_patients, audit)
     _audit_spelling(texts.tolist(), [table[name] for name in used if name in table], audit)
     audit.stop_on_errors()
     classes = class_names(texts.tolist(), task)
@@ -357,15 +362,25 @@ def bag_rows(cohort: Cohort) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
     return rows, offsets
 
 
+def known_ids(sources: Sequence[FeatureSource]) -> list[str]:
+    """The ids that a table or a split file may name: those of the rows."""
+    return [_name_of(source, file) for source in sources for file in source.features.files]
+
+
+def _name_of(source: FeatureSource, file: FeatureFile) -> str:
+    """A file's slide id; an image folder's with its side before it, for both sides may be called alike."""
+    if source.side and file.name is not None and file.slide_id != source.side:
+        return f"{source.side}/{file.slide_id}"
+    return file.slide_id
+
+
 def _files_by_slide(sources: Sequence[FeatureSource], audit: Audit) -> tuple[dict[str, FeatureFile], dict[str, str]]:
     """Files by slide id, and the side of each where there are two; an image folder's id is told apart by its side."""
     files: dict[str, FeatureFile] = {}
     sides: dict[str, str] = {}
     for source in sources:
         for file in source.features.files:
-            name = plain_id(file.slide_id)
-            if source.side and file.name is not None:
-                name = f"{source.side}/{name}" if name != source.side else name
+            name = _name_of(source, file)
             if name in files:
                 where = (
                     "both --train and --test" if source.side and sides[name] != source.side else "the features twice"
@@ -424,6 +439,11 @@ def _patients(
     return patients, "; ".join(where)
 
 
+def _only(patients: NDArray[np.str_]) -> str:
+    """The patient of all rows, "" where there are several."""
+    return str(patients[0]) if (patients == patients[0]).all() else ""
+
+
 def _patch_splits(
     used: Sequence[str], rows: dict[str, NDArray[np.int64]], sides: dict[str, str], table: dict[str, LabelRow]
 ) -> NDArray[np.str_] | None:
@@ -472,7 +492,7 @@ def _audit_transductive(cohort: Cohort, audit: Audit) -> None:
         attributes = file.attributes or {}
         trained_on = reading.texts_in(attributes, "pretrain_slides", file.path)
         if attributes.get("source_identity") in trained_on:
-            seen.append(plain_id(file.slide_id))
+            seen.append(file.slide_id)
     audit.ledger["seen_in_pretraining"] = sorted(seen)
     if seen:
         patients = np.unique(cohort.patient_id[np.isin(cohort.slide_id, seen)])

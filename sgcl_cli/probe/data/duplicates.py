@@ -1,29 +1,34 @@
-"""Duplicate slides: the same slide under two names would be on both sides of a split."""
+"""Duplicate slides: the same slide under two names, or a part of it, would be on both sides of a split."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.probe.data.audit import Audit
 
 NEARLY_EQUAL = 1e-2
 EQUAL = 1e-6
+MUCH_SHARED = 0.5
+SOME_SHARED = 0.05
 _FEWEST = 3
 _BLOCK = 512
+_COMMON = 5  # a row that more files have is what empty glass looks like
 
 Slide = tuple[str, str, FeatureFile]
 
 
 def audit_duplicates(slides: Sequence[Slide], audit: Audit) -> None:
-    """Find slides of one identity, of equal features, and of nearly equal ones.
+    """Find slides of one identity, of equal features, of nearly equal ones, and those that share rows.
 
-    The same slide for two patients is an error, for one patient a warning; nearly equal features (their means lie
-    closer than a hundredth of the usual distance between slides) are a warning.
+    The same slide, or half of its rows, for two patients is an error, for one patient a warning; a twentieth of the rows, or
+    nearly equal features (their means lie closer than a hundredth of the usual distance between slides) are a warning.
 
-    :param slides: (slide id, patient id or "" where unknown, its features).
+    :param slides: (slide id, patient id or "" where unknown or several, its features).
     """
     known: set[tuple[str, str]] = set()
     seen: dict[str, Slide] = {}
@@ -33,6 +38,15 @@ def audit_duplicates(slides: Sequence[Slide], audit: Audit) -> None:
         if other is not slide:
             known.add((other[0], slide[0]))
             _record(other, slide, "are the same slide under two names", audit)
+    for first, second, shared in _sharing_pairs(slides):
+        if (first[0], second[0]) in known or (shared >= 1 and len(first[2]) == len(second[2])):
+            continue
+        known.add((first[0], second[0]))
+        message = f"{100 * shared:.0f} % of the rows"
+        if shared >= MUCH_SHARED:
+            _record(first, second, f"share {message}: parts of the same slide under two names", audit)
+        else:
+            audit.warn("twins", f"'{first[0]}' and '{second[0]}' share {message}: do they overlap?")
     for first, second, apart in _close_pairs(slides):
         if (first[0], second[0]) in known:
             continue
@@ -48,6 +62,39 @@ def _record(first: Slide, second: Slide, what: str, audit: Audit) -> None:
         audit.warn("twins", message)
     else:
         audit.error("twins", message, "keep one of them")
+
+
+def _sharing_pairs(slides: Sequence[Slide]) -> list[tuple[Slide, Slide, float]]:
+    """Pairs with the share of the smaller one's different rows that the other has as well, where it is a twentieth or more."""
+    hashes = [np.unique(_row_hashes(slide[2].features)) for slide in slides]
+    every = np.concatenate(hashes) if hashes else np.empty(0, dtype=np.uint64)
+    owner = np.repeat(np.arange(len(hashes)), [len(one) for one in hashes])
+    order = np.argsort(every, kind="stable")
+    _, start, count = np.unique(every[order], return_index=True, return_counts=True)
+    shared: dict[tuple[int, int], int] = {}
+    for many in range(2, _COMMON + 1):
+        owners = owner[order[start[count == many, None] + np.arange(many)]]
+        for i, j in combinations(range(many), 2):
+            pairs, times = np.unique(owners[:, [i, j]], axis=0, return_counts=True)
+            for (one, other), rows in zip(pairs.tolist(), times.tolist(), strict=True):
+                shared[one, other] = shared.get((one, other), 0) + rows
+    found = []
+    for (one, other), rows in sorted(shared.items()):
+        share = rows / min(len(hashes[one]), len(hashes[other]))
+        if share >= SOME_SHARED and rows > 1:
+            found.append((slides[one], slides[other], share))
+    return found
+
+
+def _row_hashes(features: NDArray[np.floating]) -> NDArray[np.uint64]:
+    """A number for each row (N,), equal for equal rows: its bits times odd random numbers, modulo 2^64."""
+    odd = np.random.default_rng(0).integers(0, 2**63, features.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    found = np.empty(len(features), dtype=np.uint64)
+    for start in range(0, len(features), _BLOCK):
+        block = np.ascontiguousarray(features[start : start + _BLOCK])
+        bits = block.view(f"u{block.dtype.itemsize}").astype(np.uint64)
+        found[start : start + _BLOCK] = (bits * odd).sum(1, dtype=np.uint64)
+    return found
 
 
 def _close_pairs(slides: Sequence[Slide]) -> list[tuple[Slide, Slide, float]]:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.artefacts.labels import plain_id
+from sgcl_cli.artefacts.slide_ids import Names
 from sgcl_cli.errors import LabelError
 from sgcl_cli.probe.data.splits import SPLIT_NAMES, Fold, Plan, finished, unfitted, with_validation
 
@@ -36,12 +36,13 @@ class SplitFile:
     folds: dict[str, Sides]
 
 
-def read(path: str | Path) -> SplitFile:
+def read(path: str | Path, known: Iterable[str] = ()) -> SplitFile:
     """Read a file of any of the three kinds, or a folder of CLAM's.
 
+    :param known: slide ids that the file may mean; see ``slide_ids``.
     :raises LabelError: no such file, none of the three kinds, an unknown split, a slide on two sides of a fold.
     """
-    path = Path(path)
+    path, known = Path(path), frozenset(known)
     if path.is_dir():
         files = sorted(path.glob("splits_*.csv"), key=lambda file: (len(file.stem), file.stem))
         files = [file for file in files if re.fullmatch(r"splits_\d+", file.stem)]
@@ -49,18 +50,19 @@ def read(path: str | Path) -> SplitFile:
             raise LabelError(
                 f"{path} has no splits_0.csv", "give a split file, or CLAM's folder of splits_0.csv and on"
             )
-        return SplitFile("CLAM's", {_clam_name(file): _clam(file, store.read_table(file, [])) for file in files})
+        return SplitFile("CLAM's", {_clam_name(file): _clam(file, store.read_table(file, []), known) for file in files})
     rows = store.read_table(path, [])
     columns = set(rows[0]) if rows else set()
     if {"slide_id", "fold", "split"} <= columns:
-        return SplitFile("ours", _ours(path, rows))
+        return SplitFile("ours", _ours(path, rows, known))
     if {"slide_id", "split"} <= columns:
         sides: Sides = {}
+        names = Names.of(known, [row["slide_id"] for row in rows])
         for row in rows:
-            _add(sides, (row["slide_id"], ANYBODY), row["split"], path)
+            _add(sides, (names.slide(row["slide_id"]), ANYBODY), row["split"], path)
         return SplitFile("a split column", {"test": sides})
     if {"train", "test"} <= columns:
-        return SplitFile("CLAM's", {_clam_name(path): _clam(path, rows)})
+        return SplitFile("CLAM's", {_clam_name(path): _clam(path, rows, known)})
     raise LabelError(
         f"{path} is no split file: its columns are {', '.join(sorted(columns)) or 'none'}",
         "give slide_id,fold,split (ours), slide_id,split, or CLAM's train,val,test",
@@ -99,10 +101,13 @@ def plan_from(
         of_rows = zip(ids.tolist(), patients.tolist(), strict=True)
         side_of_row = np.array([sides.get((slide, ANYBODY)) or sides.get((slide, who), "") for slide, who in of_rows])
         fold = Fold(name, *(np.flatnonzero(side_of_row == side) for side in ("train", "val", "test")))
-        for side, rows in (("train", fold.train), ("test", fold.test)):
-            if not len(rows):
+        for side, rows in (("train", fold.train), ("val", fold.validation), ("test", fold.test)):
+            meant = sorted({slide for (slide, _), one in sides.items() if one == side})
+            if not len(rows) and (meant or side != "val"):
                 raise LabelError(
-                    f"fold {name} has no '{side}' slide that is labelled and embedded", "check the slide ids"
+                    f"fold {name} has no '{side}' slide that is labelled and embedded: the split file names "
+                    f"{_first_two(meant)}, the slides are {_first_two(sorted(known))}",
+                    "slide ids must be the same",
                 )
         same = len(fold.validation) and {s for s, side in sides.items() if side == "val"} == {
             s for s, side in sides.items() if side == "test"
@@ -135,19 +140,20 @@ def identity(plan: Plan, ids: NDArray[np.str_], patients: NDArray[np.str_]) -> s
     return store.artefact_id(FORMAT, {}, sorted(rows))
 
 
-def _ours(path: Path, rows: Sequence[dict[str, str]]) -> dict[str, Sides]:
+def _ours(path: Path, rows: Sequence[dict[str, str]], known: frozenset[str]) -> dict[str, Sides]:
+    names = Names.of(known, [row["slide_id"] for row in rows])
     several: dict[tuple[str, str], set[str]] = {}
     for row in rows:
         several.setdefault((row["fold"], row["slide_id"]), set()).add(row["split"])
     folds: dict[str, Sides] = {}
     for row in rows:
         apart = len(several[row["fold"], row["slide_id"]]) > 1
-        key = (row["slide_id"], row.get("patient_id", ANYBODY) if apart else ANYBODY)
+        key = (names.slide(row["slide_id"]), row.get("patient_id", ANYBODY) if apart else ANYBODY)
         _add(folds.setdefault(row["fold"], {}), key, row["split"], path)
     return folds
 
 
-def _clam(path: Path, rows: Sequence[dict[str, str]]) -> Sides:
+def _clam(path: Path, rows: Sequence[dict[str, str]], known: frozenset[str]) -> Sides:
     if not rows or not {"train", "test"} <= set(rows[0]):
         raise LabelError(
             f"{path} has no columns train and test", "CLAM's split files list slide ids under train,val,test"
@@ -155,10 +161,10 @@ def _clam(path: Path, rows: Sequence[dict[str, str]]) -> Sides:
     if {row["train"].lower() for row in rows} <= {"true", "false"}:
         raise LabelError(f"{path} is CLAM's table of true and false", "give splits_N.csv, not splits_N_bool.csv")
     sides: Sides = {}
-    for row in rows:
-        for column in ("train", "val", "test"):
-            if row.get(column):
-                _add(sides, (row[column], ANYBODY), column, path)
+    cells = [(row[column], column) for row in rows for column in ("train", "val", "test") if row.get(column)]
+    names = Names.of(known, [cell for cell, _ in cells])
+    for cell, column in cells:
+        _add(sides, (names.slide(cell), ANYBODY), column, path)
     return sides
 
 
@@ -168,12 +174,16 @@ def _clam_name(path: Path) -> str:
 
 
 def _add(sides: Sides, key: tuple[str, str], split: str, path: Path) -> None:
-    slide, side = plain_id(key[0]), SPLIT_NAMES.get(split.strip().lower())
+    slide, side = key[0], SPLIT_NAMES.get(split.strip().lower())
     if side is None:
         raise LabelError(f"{path}: split of '{slide}' is '{split}'", "every split is one of train, val, test")
-    known = sides.setdefault((slide, key[1]), side)
+    known = sides.setdefault(key, side)
     if known != side:
         raise LabelError(f"{path}: slide '{slide}' is in both '{known}' and '{side}'", "a slide has one side")
+
+
+def _first_two(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:2]) + (", ..." if len(names) > 2 else "") if names else "none"
 
 
 def _note_repeats(plan: Plan, patients: NDArray[np.str_]) -> None:

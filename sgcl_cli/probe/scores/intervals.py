@@ -93,9 +93,9 @@ def interval(
 def difference(found: Resampled, confidence: float, unseen: Sequence[tuple[float, float]] = ()) -> Tested:
     """The interval of a difference of two headlines and its p value.
 
-    :param unseen: (variance, degrees of freedom) that resampling cannot show.
-
     p is never below 1 / (1 + R) of R resamples: less cannot be told from them.
+
+    :param unseen: (variance, degrees of freedom) that resampling cannot show, such as that of training seeds.
     """
     why = _why_none(found)
     estimate = found.estimate(unseen) if not why else None

@@ -76,7 +76,7 @@ def open_inputs(config: EvaluateConfig, audit: Audit) -> Inputs:
         columns = Columns(columns.slide_id, None)
     labels = None
     if config.labels is not None:
-        labels = read_labels(config.labels, columns)
+        labels = read_labels(config.labels, columns, cohorts.known_ids(sources))
         ids["labels"] = _table_id(labels)
         for warning in labels.warnings:
             audit.warn("duplicates", warning)
@@ -89,7 +89,7 @@ def open_inputs(config: EvaluateConfig, audit: Audit) -> Inputs:
             )
     split_file = None
     if config.splits is not None:
-        split_file = split_files.read(config.splits)
+        split_file = split_files.read(config.splits, cohorts.known_ids(sources))
         ids["splits"] = _splits_id(Path(config.splits))
     if config.level != "auto":
         why = "as asked"

@@ -15,6 +15,7 @@ from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.lock import alone
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, understood
 from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.engine import threads
 from sgcl_cli.errors import LabelError
 from sgcl_cli.probe.data import split_files
 from sgcl_cli.probe.data.audit import Audit
@@ -47,6 +48,7 @@ def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcom
     kind = "compare" if config.compare else "evaluate" if config.dense is None else "dense"
     check_free(Path(config.out), kind)
     with ExitStack() as opened:
+        opened.enter_context(threads.held(config.threads))
         if not config.dry_run:
             opened.enter_context(alone(Path(config.out)))
         if config.compare:

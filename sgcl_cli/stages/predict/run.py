@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import models, store
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet, open_features
-from sgcl_cli.artefacts.labels import plain_id
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
+from sgcl_cli.artefacts.slide_ids import plain_id
 from sgcl_cli.config import PredictConfig, differences
 from sgcl_cli.engine import runtime
 from sgcl_cli.errors import ConfigError, LabelError

@@ -117,6 +117,17 @@ def test_wrong_splits_are_errors(tmp_path, train, val, test, message):
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("side", ["train", "val", "test"])
+def test_a_side_that_matches_no_slide_is_an_error_that_shows_ids_of_both(tmp_path, side):
+    sides = {"train": IDS[:6].tolist(), "val": IDS[6:9].tolist(), "test": IDS[9:].tolist()}
+    sides[side] = ["x1", "x2", "x3"]
+    path = clam(tmp_path / "splits_0.csv", *sides.values())
+    with pytest.raises(
+        LabelError, match=f"fold 1 has no '{side}' slide.*names 'x1', 'x2', ..., the slides are '000', '001'"
+    ):
+        plan_of(path)
+
+
 def test_clams_repeated_random_splits_are_repetitions(tmp_path):
     """As its create_splits_seq.py writes them: each file draws its test slides from all, so patients are there again."""
     tests = (IDS[10:].tolist(), IDS[8:14].tolist(), IDS[12:16].tolist())

@@ -71,8 +71,10 @@ def write_result(
         for one in ("1", "2")
     ]
     store.write_csv(folder / "splits.csv", list(splits[0]), splits)
-    run = {"stage": "evaluate", "id": f"id of {folder.name}", "result": {"warnings": list(warnings)}}
-    store.write_json(folder / "run.json", run)
+    findings = [{"level": "warning", "code": "x", "message": message} for message in warnings]
+    findings.append({"level": "error", "code": "y", "message": "not a warning"})
+    store.write_json(folder / "audit.json", {"findings": findings})
+    store.write_json(folder / "run.json", {"stage": "evaluate", "id": f"id of {folder.name}"})
     return folder
 
 

@@ -1,0 +1,26 @@
+"""How many files a process may hold open: a mapped features file stays open, and the usual limit is 1,024."""
+
+from __future__ import annotations
+
+from sgcl_cli.errors import ArtefactError
+
+_OTHERS = 256  # what a process holds open besides
+
+
+def allow(many: int) -> None:
+    """Raise this process's own (soft) limit to so many open files and some more, as far as the machine's (hard) one lets it.
+
+    :raises ArtefactError: the hard limit is lower.
+    """
+    import resource  # Unix only, as is the limit
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = many + _OTHERS
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ArtefactError(
+            f"{many} files have to be open at once, and this machine allows {hard}",
+            f"raise the limit (ulimit -Hn {needed}), or use a machine with more memory, where features need not stay on disk",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -1,0 +1,57 @@
+"""Which slide a name in a table means: exactly so named, else without a file's suffix, else without a spreadsheet's ``.0``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+_SUFFIXES = (
+    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".svslide", ".czi", ".dcm", ".ome.zarr",
+    ".zarr", ".h5", ".pt", ".npy",
+)  # fmt: skip
+_FLOAT = ".0"
+
+
+def plain_id(text: str) -> str:
+    """A slide id without a file suffix that tables often carry: ``007.svs`` -> ``007``."""
+    lower = text.lower()
+    for suffix in _SUFFIXES:
+        if lower.endswith(suffix) and len(text) > len(suffix):
+            return text[: -len(suffix)]
+    return text
+
+
+@dataclass(frozen=True)
+class Names:
+    """The slides that are known, and how a table names them.
+
+    :param known: slide ids; :param alone: the one slide id of each plain id, where there is but one.
+    :param floats: the table has numbers as another program wrote them, ``1018.0`` for ``1018``.
+    """
+
+    known: frozenset[str]
+    alone: dict[str, str]
+    floats: bool = False
+
+    @classmethod
+    def of(cls, known: Iterable[str], texts: Sequence[str]) -> Names:
+        """For a table with these names; they count as floats where every name that matches nothing does so without ``.0``."""
+        ids = frozenset(known)
+        plain: dict[str, list[str]] = {}
+        for one in sorted(ids):
+            plain.setdefault(plain_id(one), []).append(one)
+        found = cls(ids, {name: ones[0] for name, ones in plain.items() if len(ones) == 1})
+        unmatched = [text for text in texts if text and found.slide(text) not in ids]
+        floats = bool(unmatched) and all(text.endswith(_FLOAT) and text[:-2] in ids for text in unmatched)
+        return cls(ids, found.alone, floats)
+
+    def slide(self, text: str) -> str:
+        """The slide id that is meant; where none is known by that name, the name without a file's suffix."""
+        if text in self.known:
+            return text
+        plain = plain_id(text)
+        if plain in self.known:
+            return plain
+        if self.floats and text.endswith(_FLOAT) and text[: -len(_FLOAT)] in self.known:
+            return text[: -len(_FLOAT)]
+        return self.alone.get(plain, plain)
