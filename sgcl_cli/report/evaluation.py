@@ -16,6 +16,7 @@ _CALIBRATION = {"ece": "ECE", "brier": "Brier score"}
 _SHARES = {"sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV"}
 _KINDS = ("roc", "pr", "reliability", "confusion", "kaplan_meier", "measured")
 _MOST_ROWS = 60
+_CHANCE = {"auroc": 0.5, "c_index": 0.5, "spearman": 0.0, "r2": 0.0}
 _JOINED = "\u2060"
 
 
@@ -125,7 +126,7 @@ class Evaluation:
 
 def pictures(evaluation: Evaluation) -> dict[str, Picture]:
     """The figures of every model but the baseline, by file name without suffix."""
-    shown: dict[str, Picture] = {}
+    shown: dict[str, Picture] = _overview(evaluation)
     for key, name in evaluation.fitted:
         shown |= _pictures_of(evaluation, key, name)
     if evaluation.efficiency is not None:
@@ -134,6 +135,23 @@ def pictures(evaluation: Evaluation) -> dict[str, Picture]:
         caption = f"{metric} when only a share of the fitted patients has labels: dots are repeats, lines their means."
         shown["label_efficiency"] = Picture.of("Label efficiency", caption, drawn)
     return shown
+
+
+def _overview(evaluation: Evaluation) -> dict[str, Picture]:
+    """All models in one figure: the headline with its interval; none where no interval is known."""
+    metric, spoken = next(iter(evaluation.metric_names.items()))
+    marks = []
+    for key, name in evaluation.fitted:
+        entry = evaluation.models[key]["metrics"][metric]
+        if entry["value"] is not None and entry["low"] is not None:
+            marks.append(figures.Mark(name, entry["value"], entry["low"], entry["high"]))
+    if not marks:
+        return {}
+    chance = _CHANCE.get(metric)
+    caption = f"{spoken} of every model with its {100 * evaluation.result['confidence']:g} % interval"
+    caption += "; pale: the interval holds chance." if chance is not None else "."
+    drawn = figures.forest(spoken, marks, middle=chance, axis=spoken)
+    return {"overview": Picture.of(f"{spoken} of every model", caption, drawn)}
 
 
 def _pictures_of(evaluation: Evaluation, key: str, name: str) -> dict[str, Picture]:
@@ -211,27 +229,29 @@ def _sections(evaluation: Evaluation, shown: Mapping[str, Picture]) -> list[Sect
     folds = [_fold_table(evaluation)] if several else []
     if any("per_patient" in model for model in evaluation.models.values()):
         folds.append(_patient_table(evaluation))
-    sections = [
-        Section("Calibration and decisions", tables=[*_calibration_tables(evaluation), *_threshold_tables(evaluation)])
-    ]
+    decided = [*_calibration_tables(evaluation), *_threshold_tables(evaluation)]
+    sections = [Section("At a glance", [shown["overview"]], wide=True)] if "overview" in shown else []
+    sections.append(Section("Calibration and decisions", tables=decided, folded=True))
     sections += _figures(evaluation, shown)
     if evaluation.efficiency is not None:
         drawn = [shown["label_efficiency"]] if "label_efficiency" in shown else []
         table = _efficiency_table(evaluation.efficiency)
         sections.append(Section("What labels buy", drawn, [table], evaluation.efficiency.left_out))
     sections += evaluation.sections
-    sections.append(Section("Fold by fold" if several else "Patient by patient", tables=folds))
+    sections.append(Section("Fold by fold" if several else "Patient by patient", tables=folds, folded=several))
     tables = [_ledger_table(evaluation)] if evaluation.ledger else []
-    sections.append(Section("Who was fitted, who was reported", tables=[*tables, _division_table(evaluation)]))
+    sections.append(
+        Section("Who was fitted, who was reported", tables=[*tables, _division_table(evaluation)], folded=True)
+    )
     if evaluation.slides:
-        sections.append(Section("Slide by slide", tables=[_slide_table(evaluation)]))
+        sections.append(Section("Slide by slide", tables=[_slide_table(evaluation)], folded=True))
     return sections
 
 
 def _figures(evaluation: Evaluation, shown: Mapping[str, Picture]) -> list[Section]:
     """A section a model; one for all where none has more than one picture."""
     of_models = [
-        Section(name, [picture for kind in _KINDS if (picture := shown.get(f"{kind}_{key}")) is not None])
+        Section(name, [picture for kind in _KINDS if (picture := shown.get(f"{kind}_{key}")) is not None], folded=True)
         for key, name in evaluation.fitted
     ]
     if all(len(section.pictures) < 2 for section in of_models):

@@ -61,19 +61,20 @@ class Mark:
     high: float
 
 
-def forest(title: str, marks: Sequence[Mark]) -> Drawn:
-    """Differences with their intervals, one a line from the top, around a line at 0; those that hold 0 are pale."""
+def forest(title: str, marks: Sequence[Mark], *, middle: float | None = 0.0, axis: str = "difference") -> Drawn:
+    """Values with their intervals, one a line from the top; those whose interval holds ``middle``, a line, are pale."""
     with sheet(title, 7.2, 0.9 + 0.34 * len(marks)) as made:
         axes = made.axes
-        axes.axvline(0, color=INK, linewidth=1)
+        if middle is not None:
+            axes.axvline(middle, color=INK, linewidth=1)
         for row, mark in enumerate(marks):
-            ink = MUTED if mark.low <= 0 <= mark.high else ACCENT
+            ink = MUTED if middle is not None and mark.low <= middle <= mark.high else ACCENT
             axes.plot([mark.low, mark.high], [row, row], color=ink, linewidth=2, solid_capstyle="butt")
             axes.plot([mark.value], [row], "o", color=ink, markersize=5)
         axes.set_yticks(range(len(marks)), [short(mark.name, 52) for mark in marks])
         axes.set_ylim(len(marks) - 0.5, -0.5)
         axes.grid(axis="x", color=LINE, linewidth=0.6)
-        axes.set_xlabel("difference")
+        axes.set_xlabel(axis)
     return made.drawn
 
 
