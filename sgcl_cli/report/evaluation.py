@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sgcl_cli.report import figures, learning, survival_figures
+from sgcl_cli.report.forest import ForestRow, forest
 from sgcl_cli.report.page import METRIC_NAMES, Page, Picture, Section, Table, same_reason
 
 BASELINE = "majority"
@@ -16,6 +17,7 @@ _CALIBRATION = {"ece": "ECE", "brier": "Brier score"}
 _SHARES = {"sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV"}
 _KINDS = ("roc", "pr", "reliability", "confusion", "kaplan_meier", "measured")
 _MOST_ROWS = 60
+_CHANCE = {"auroc": 0.5, "c_index": 0.5, "spearman": 0.0, "r2": 0.0}
 _JOINED = "\u2060"
 
 
@@ -130,7 +132,7 @@ class Evaluation:
 
 def pictures(evaluation: Evaluation) -> dict[str, Picture]:
     """The figures of every model but the baseline, by file name without suffix."""
-    shown: dict[str, Picture] = {}
+    shown: dict[str, Picture] = _overview(evaluation)
     for key, name in evaluation.fitted:
         shown |= _pictures_of(evaluation, key, name)
     if evaluation.efficiency is not None:
@@ -139,6 +141,37 @@ def pictures(evaluation: Evaluation) -> dict[str, Picture]:
         caption = f"{metric} when only a share of the fitted patients has labels: dots are repeats, lines their means."
         shown["label_efficiency"] = Picture.of("Label efficiency", caption, drawn)
     return shown
+
+
+def _overview(evaluation: Evaluation) -> dict[str, Picture]:
+    """All models in one figure: the headline with its interval, and for two classes their ROC curves."""
+    metric, spoken = next(iter(evaluation.metric_names.items()))
+    chance = _CHANCE.get(metric)
+    rows = []
+    for key, name in evaluation.fitted:
+        entry = evaluation.models[key]["metrics"][metric]
+        value, low, high = (entry[part] for part in ("value", "low", "high"))
+        if value is not None:
+            told = low is not None and (chance is None or not low <= chance <= high)
+            rows.append(ForestRow(name, value, low, high, told))
+    shown = {}
+    if any(row.low is not None for row in rows):
+        caption = f"{spoken} of every model with its {100 * evaluation.result['confidence']:g} % interval"
+        caption += "; grey: the interval holds chance." if chance is not None else "."
+        drawn = forest(spoken, rows, spoken, middle=chance)
+        shown["overview"] = Picture.of(f"{spoken} of every model", caption, drawn)
+    curves = _mean_curves(evaluation) if len(evaluation.classes) == 2 else []
+    if len(curves) > 1:
+        caption = "ROC of every model, the mean of its folds; numbers are AUROC."
+        shown["overview_roc"] = Picture.of("ROC of every model", caption, figures.roc("ROC", curves, folds=False))
+    return shown
+
+
+def _mean_curves(evaluation: Evaluation) -> list[figures.Curve]:
+    """The ROC curve of every model that has one, averaged over its folds."""
+    drawn = [(key, name, found.roc) for key, name in evaluation.fitted if (found := evaluation.figure_data.get(key))]
+    areas = {key: evaluation.models[key]["metrics"].get("auroc", {}).get("value") for key, _, _ in drawn}
+    return [figures.mean_curve(name, curves, areas[key]) for key, name, curves in drawn if curves]
 
 
 def _pictures_of(evaluation: Evaluation, key: str, name: str) -> dict[str, Picture]:
@@ -216,27 +249,29 @@ def _sections(evaluation: Evaluation, shown: Mapping[str, Picture]) -> list[Sect
     folds = [_fold_table(evaluation)] if several else []
     if any("per_patient" in model for model in evaluation.models.values()):
         folds.append(_patient_table(evaluation))
-    sections = [
-        Section("Calibration and decisions", tables=[*_calibration_tables(evaluation), *_threshold_tables(evaluation)])
-    ]
+    decided = [*_calibration_tables(evaluation), *_threshold_tables(evaluation)]
+    sections = [Section("At a glance", [shown[name] for name in ("overview", "overview_roc") if name in shown])]
+    sections.append(Section("Calibration and decisions", tables=decided, folded=True))
     sections += _figures(evaluation, shown)
     if evaluation.efficiency is not None:
         drawn = [shown["label_efficiency"]] if "label_efficiency" in shown else []
         table = _efficiency_table(evaluation.efficiency)
         sections.append(Section("What labels buy", drawn, [table], evaluation.efficiency.left_out))
     sections += evaluation.sections
-    sections.append(Section("Fold by fold" if several else "Patient by patient", tables=folds))
+    sections.append(Section("Fold by fold" if several else "Patient by patient", tables=folds, folded=several))
     tables = [_ledger_table(evaluation)] if evaluation.ledger else []
-    sections.append(Section("Who was fitted, who was reported", tables=[*tables, _division_table(evaluation)]))
+    sections.append(
+        Section("Who was fitted, who was reported", tables=[*tables, _division_table(evaluation)], folded=True)
+    )
     if evaluation.slides:
-        sections.append(Section("Slide by slide", tables=[_slide_table(evaluation)]))
+        sections.append(Section("Slide by slide", tables=[_slide_table(evaluation)], folded=True))
     return sections
 
 
 def _figures(evaluation: Evaluation, shown: Mapping[str, Picture]) -> list[Section]:
     """A section a model; one for all where none has more than one picture."""
     of_models = [
-        Section(name, [picture for kind in _KINDS if (picture := shown.get(f"{kind}_{key}")) is not None])
+        Section(name, [picture for kind in _KINDS if (picture := shown.get(f"{kind}_{key}")) is not None], folded=True)
         for key, name in evaluation.fitted
     ]
     if all(len(section.pictures) < 2 for section in of_models):

@@ -51,6 +51,13 @@ class Bins:
     observed: Floats
 
 
+def mean_curve(name: str, curves: Sequence[Curve], area: float | None = None) -> Curve:
+    """The vertical mean of the ROC curves of folds."""
+    grid = np.linspace(0, 1, 201)
+    mean = np.mean([np.interp(grid, curve.false_rate, curve.true_rate) for curve in curves], axis=0)
+    return Curve(name, np.array([0.0, *grid]), np.array([0.0, *mean]), area)
+
+
 def roc(title: str, curves: Sequence[Curve], *, folds: bool) -> DrawnFigure:
     """ROC curves in one square panel.
 
@@ -149,9 +156,8 @@ def _fold_curves(axes: Axes, curves: Sequence[Curve]) -> None:
             label=_with_area(curve),
         )
     if not lone:
-        grid = np.linspace(0, 1, 201)
-        mean = np.mean([np.interp(grid, curve.false_rate, curve.true_rate) for curve in curves], axis=0)
-        axes.plot([0, *grid], [0, *mean], color=ACCENT, linewidth=2.4, label="mean of the folds")
+        mean = mean_curve("mean of the folds", curves)
+        axes.plot(mean.false_rate, mean.true_rate, color=ACCENT, linewidth=2.4, label=mean.name)
 
 
 def _unit_square(axes: Axes, across: str, up: str) -> None:

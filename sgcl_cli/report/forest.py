@@ -1,4 +1,4 @@
-"""A forest plot: differences with their intervals, one below the other, against no difference."""
+"""A forest plot: values with their intervals, one below the other, against chance or against no difference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TALLEST = 12.0
 
 @dataclass(frozen=True)
 class ForestRow:
-    """A difference: what it is of, its value, and its interval where there is one; ``told`` where chance does not explain it."""
+    """A value: what it is of, and its interval where there is one; ``told`` where chance does not explain it."""
 
     name: str
     value: float
@@ -22,12 +22,14 @@ class ForestRow:
     told: bool = False
 
 
-def forest(title: str, rows: Sequence[ForestRow], axis: str) -> DrawnFigure:
-    """Dots with bars from the first row at the top; grey where the data cannot tell, hollow without an interval."""
+def forest(title: str, rows: Sequence[ForestRow], axis: str, *, middle: float | None = 0.0) -> DrawnFigure:
+    """Dots with bars from the first row at the top; grey where the data cannot tell, hollow without an interval.
+
+    :param middle: what chance, or no difference, gives: a line in the middle of the axis. None: no line.
+    """
     height = min(_TALLEST, 1.3 + _ROW * len(rows))
     with sheet(title, 6.4, height) as made:
         axes = made.axes
-        axes.axvline(0, color=LINE, linewidth=1.2, zorder=1)
         for place, row in enumerate(rows):
             colour = ACCENT if row.told else MUTED
             if row.low is not None and row.high is not None:
@@ -38,8 +40,11 @@ def forest(title: str, rows: Sequence[ForestRow], axis: str) -> DrawnFigure:
             axes.plot(row.value, place, "o", color=colour, markerfacecolor=inside, markersize=6.5, zorder=3)
         axes.set_yticks(range(len(rows)), [short(row.name, 44) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        reach = max((abs(x) for row in rows for x in (row.value, row.low, row.high) if x is not None), default=0) or 0.1
-        axes.set_xlim(-1.08 * reach, 1.08 * reach)
+        if middle is not None:
+            axes.axvline(middle, color=LINE, linewidth=1.2, zorder=1)
+            ends = [x - middle for row in rows for x in (row.value, row.low, row.high) if x is not None]
+            reach = 1.08 * (max(map(abs, ends), default=0) or 0.1)
+            axes.set_xlim(middle - reach, middle + reach)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(axis)
     return made.drawn

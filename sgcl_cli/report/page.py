@@ -88,6 +88,7 @@ class Section:
     """A part of the page under one heading.
 
     :param wide: pictures take the whole width instead of standing side by side.
+    :param folded: only the heading is seen until it is clicked.
     """
 
     title: str
@@ -95,6 +96,7 @@ class Section:
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
     wide: bool = False
+    folded: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.pictures or self.tables or self.notes)

@@ -8,7 +8,7 @@ import pytest
 
 from sgcl_cli.report import evaluation
 from sgcl_cli.report.evaluation import Efficiency, Evaluation, FigureData, FoldPart, SlideResult
-from sgcl_cli.report.figures import Bins, Curve, PrecisionRecall
+from sgcl_cli.report.figures import Bins, Curve, PrecisionRecall, mean_curve
 from sgcl_cli.report.page import Section, render
 from sgcl_cli.report.survival_figures import SurvivalCurve
 
@@ -87,7 +87,24 @@ def tables(page) -> dict:
 
 
 def test_every_model_but_the_baseline_has_figures_where_they_are_defined():
-    assert list(evaluation.pictures(finished())) == ["roc_linear", "confusion_linear", "confusion_abmil"]
+    assert list(evaluation.pictures(finished())) == ["overview", "roc_linear", "confusion_linear", "confusion_abmil"]
+
+
+def test_two_models_with_curves_share_one_roc_of_the_means_of_their_folds():
+    curves = [
+        Curve(f"fold {fold}", np.array([0.0, x, 1.0]), np.array([0.0, 0.5, 1.0])) for fold, x in ((1, 0), (2, 0.5))
+    ]
+    told = replace(finished(), figure_data={key: FigureData(roc=curves) for key in ("linear", "abmil")})
+    shown = evaluation.pictures(told)
+    assert list(shown)[:2] == ["overview", "overview_roc"]
+    assert evaluation.page(told, shown).sections[0].pictures == [shown["overview"], shown["overview_roc"]]
+    mean = mean_curve("mean", curves)
+    assert np.interp(0.25, mean.false_rate, mean.true_rate) == pytest.approx((0.625 + 0.25) / 2)
+
+
+def test_folded_details_open_by_a_click_and_details_that_matter_do_not():
+    text = render(evaluation.page(finished(), evaluation.pictures(finished())))
+    assert text.index("At a glance") < text.index("<details>") < text.index("Slide by slide")
 
 
 def test_the_most_doubtful_slides_come_first_and_the_rest_is_counted():
@@ -100,6 +117,7 @@ def test_the_most_doubtful_slides_come_first_and_the_rest_is_counted():
 def test_what_a_page_holds_depends_on_the_evaluation():
     told = finished()
     assert titles(evaluation.page(told, evaluation.pictures(told))) == [
+        "At a glance",
         "Model linear",
         "Model abmil",
         "Fold by fold",
@@ -226,7 +244,10 @@ def test_probabilities_have_figures_of_retrieval_and_reliability():
     bins = Bins(np.linspace(0, 1, 3), np.array([1, 1]), np.array([0.2, 0.8]), np.array([0.0, 1.0]))
     curve = PrecisionRecall("b", np.array([1.0, 0.0]), np.array([0.5, 1.0]), 0.7, 0.5)
     told = replace(finished(), figure_data={"linear": FigureData(precision_recall=[curve], reliability=bins)})
-    assert list(evaluation.pictures(told)) == ["pr_linear", "reliability_linear", "confusion_linear", "confusion_abmil"]
+    assert list(evaluation.pictures(told)) == [
+        "overview",
+        *("pr_linear", "reliability_linear", "confusion_linear", "confusion_abmil"),
+    ]
 
 
 def test_one_picture_a_model_shares_one_section():
@@ -237,4 +258,5 @@ def test_one_picture_a_model_shares_one_section():
     values = (np.arange(3.0), np.arange(3.0))
     told = replace(told, figure_data={key: FigureData(measured=values) for key in ("linear", "abmil")})
     page = evaluation.page(told, evaluation.pictures(told))
-    assert titles(page)[0] == "Model by model" and len(page.sections[1].pictures) == 2
+    assert titles(page)[:2] == ["At a glance", "Model by model"]
+    assert len(next(section for section in page.sections if section.title == "Model by model").pictures) == 2
