@@ -317,12 +317,12 @@ def writing(path: str | Path) -> Iterator[None]:
                 "see ulimit -f, and whether the file system takes files of this size",
             ) from error
         if code in _REFUSALS:
-            raise ArtefactError(
+            raise WriteError(
                 f"cannot write {path}: {os.strerror(code)}", "choose a folder that you may write to with --out"
             ) from error
         if code is None or isinstance(error, _NOT_OURS):
             raise
-        raise ArtefactError(
+        raise WriteError(
             f"cannot write {path}: {os.strerror(code)}",
             "look at the disk or the network drive, and run the same command again; what is finished stays",
         ) from error

@@ -302,7 +302,7 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
         "from sgcl_cli.artefacts import store; store.write_bytes(sys.argv[1], bytes(2000))"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "x")], capture_output=True, text=True)
-    assert "ArtefactError" in done.stderr and "larger than the system allows" in done.stderr
+    assert "WriteError" in done.stderr and "larger than the system allows" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

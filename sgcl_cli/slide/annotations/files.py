@@ -308,7 +308,9 @@ def _ring(points: Any, path: Path) -> Ring:
     """
     hint = "export it again, in pixels of the full resolution"
     try:
-        given = np.array([[float(point[0]), float(point[1])] for point in points], np.float64).reshape(-1, 2)
+        given = np.array([[point[0], point[1]] for point in points]).reshape(-1, 2)
+        if given.dtype.kind == "O":  # whole numbers of any length
+            given = given.astype(np.float64)
     except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
         raise LabelError(f"{path} has a polygon whose points are not pairs of numbers", "export it again") from error
     if given.dtype.kind in "US":

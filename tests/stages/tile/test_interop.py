@@ -348,7 +348,8 @@ def test_a_missing_or_damaged_file_costs_its_slide_only(tmp_path, inline):
     outcome = tile(config(tmp_path / "out", *slides, from_coords=tmp_path / "clam"), Silent())
     reasons = {failure.slide_id: failure.reason for failure in outcome.failures}
     assert reasons == {
-        "bad": "bad.h5 cannot be opened as HDF5: damaged, cut off, or another format",
+        "bad": "bad.h5 cannot be opened as HDF5: damaged, cut off, or another format "
+        "(Unable to synchronously open file (file signature not found))",
         "none": "there is no coordinate file for none in clam",
     }
     assert outcome.warnings[0] == "--from-coords: 1 files belong to no slide, first stray.h5"
