@@ -39,6 +39,7 @@ _NOT_OURS = (ConnectionError, ChildProcessError, InterruptedError, TimeoutError)
 _DAY = 86_400.0  # seconds
 _DEPTH = 4  # folders: TRIDENT's trees are the deepest
 _TEMPORARY = re.compile(r"^\..+\..+-\d+\.tmp$")  # see temporary_name
+_HEAP, _END = b"GCOL\x01\0\0\0", 2**20
 _LARGEST_INFLATION = 1100  # deflate cannot expand its input further than about 1032 times
 
 
@@ -82,7 +83,7 @@ class Schema:
 
         :raises ArtefactError: another format or version, a missing or ill-shaped column, a missing attribute.
         """
-        attributes = file.attrs  # each look at it by way of the file opens the root group anew
+        attributes = attributes_of(file, path)
         found = attributes.get("format")
         if found != self.format:
             what = f"its format is {found!r}" if found is not None else "it has no format"
@@ -141,7 +142,8 @@ def opened(path: str | Path, schema: Schema | None = None) -> Iterator[h5py.File
     """
     path = Path(path)
     try:
-        file = h5py.File(reading.plain(path), "r")
+        _refuse_endless(reading.plain(path))
+        file = h5py.File(path, "r")
     except OSError as error:
         raise reading.unreadable(path, error, "HDF5", MAKE_AGAIN) from error
     with file:
@@ -157,6 +159,35 @@ def opened(path: str | Path, schema: Schema | None = None) -> Iterator[h5py.File
                 raise reading.unreadable(path, error, "HDF5", MAKE_AGAIN) from error
             said = str(error)[: reading.LONGEST_REASON]
             raise ArtefactError(f"{path} is damaged: {said}", MAKE_AGAIN) from error
+
+
+def _refuse_endless(path: Path) -> None:
+    """Look through the heaps of texts at both ends of a file: HDF5 never comes back from one with an entry without length.
+
+    Files of ours have their heaps at the beginning. Source: HDF5 File Format Specification, global heap.
+    """
+    with path.open("rb") as file:
+        ends = [file.read(_END)]
+        size = file.seek(0, os.SEEK_END)
+        if size > _END:
+            file.seek(max(_END, size - _END))
+            ends.append(file.read(_END))
+    for data in ends:
+        start = data.find(_HEAP)
+        while start >= 0:
+            _walk_heap(data[start:], path)
+            start = data.find(_HEAP, start + 1)
+
+
+def _walk_heap(data: bytes, path: Path) -> None:
+    """Entries are of two numbers, a reserved one and a length; number 0 is what is left free, whose length counts all of it."""
+    at, size = 16, int.from_bytes(data[8:16], "little")
+    while at + 16 <= min(size, len(data)):
+        index, length = int.from_bytes(data[at : at + 2], "little"), int.from_bytes(data[at + 8 : at + 16], "little")
+        step = length if index == 0 else 16 + (length + 7) // 8 * 8
+        if not 16 <= step <= size - at:
+            raise ArtefactError(f"{path} is damaged: a text in it has a length of {length}", MAKE_AGAIN)
+        at += step
 
 
 def _refuse_deceit(file: h5py.File, path: Path, file_size: int) -> None:
@@ -203,6 +234,8 @@ def attributes_of(holder: Any, path: Path) -> dict[str, Any]:
         stored = holder.attrs.get_id(name)
         if stored.dtype.hasobject and stored.shape != ():
             continue
+        if math.prod(stored.shape or (0,) if stored.shape != () else ()) * stored.dtype.itemsize > room:
+            raise ArtefactError(f"{path}: the attribute '{name}' claims more than the file has", MAKE_AGAIN)
         value = holder.attrs[name]
         room -= len(value) if isinstance(value, str) else 0
         if room < 0:

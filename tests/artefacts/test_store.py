@@ -315,3 +315,27 @@ def test_names_that_are_not_utf8_are_carried_through(tmp_path: Path) -> None:
     store.write_h5(tmp_path / odd / "x.h5", SCHEMA, _good(), {"id": odd})
     with store.opened(tmp_path / odd / "x.h5", SCHEMA) as file:
         assert file.attrs["id"] == "a\\udcff"
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_a_heap_of_texts_that_hdf5_never_comes_back_from(tmp_path: Path, free: bool) -> None:
+    path = tmp_path / "x.h5"
+    store.write_h5(path, SCHEMA, _good(), {"id": "i" * 50})
+    data = bytearray(path.read_bytes())
+    at = data.index(b"GCOL") + 16
+    while free and int.from_bytes(data[at : at + 2], "little"):  # to what is free, which has number 0
+        at += 16 + (int.from_bytes(data[at + 8 : at + 16], "little") + 7) // 8 * 8
+    data[at + 8 : at + 16] = bytes(8) if free else b"\xff" * 8
+    path.write_bytes(data)
+    with pytest.raises(ArtefactError, match=r"x\.h5 is damaged: a text in it has a length of"), store.opened(path):
+        pass
+
+
+@pytest.mark.parametrize("count", [1, 300, 40_000])
+def test_heaps_of_many_texts_are_read(tmp_path: Path, count: int) -> None:
+    rng = np.random.default_rng(0)
+    texts = ["x" * int(n) for n in rng.integers(0, 90, count)]
+    values = {"values": np.zeros((count, 2), np.float32), "offsets": np.arange(count + 1), "note": texts}
+    store.write_h5(tmp_path / "x.h5", SCHEMA, values, {"id": "i"})
+    with store.opened(tmp_path / "x.h5", SCHEMA) as file:
+        assert store.texts_of(file["note"], tmp_path / "x.h5") == texts
