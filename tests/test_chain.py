@@ -1,4 +1,4 @@
-"""The four commands together: from Python, in a shell script, and through the door with bad input."""
+"""The five commands together: from Python, in a shell script, and through the door with bad input."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ sgcl tile "$SLIDES" --out "$OUT/tiles" --mpp 2 --patch-size 64 --json > "$OUT/ti
 sgcl pretrain "$OUT/tiles" --out "$OUT/run" --epochs 2 --batch 16 --view 32 --corner 16 --negatives 64 --device cpu --quiet
 sgcl embed "$OUT/tiles" --encoder "$OUT/run" --out "$OUT/features" --device cpu --quiet
 sgcl evaluate "$OUT/features" --labels "$OUT/labels.csv" --out "$OUT/results" --folds 3 --mil-epochs 2 --bootstrap 50 --device cpu
+sgcl predict "$OUT/results" "$OUT/features" --out "$OUT/predicted" --device cpu --quiet
 """
 
 
@@ -45,7 +46,8 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_four_commands_in_a_script_that_stops_at_the_first_failure(cohort: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_five_commands_in_a_script_that_stops_at_the_first_failure(cohort: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text((cohort / "labels.csv").read_text())
     done = subprocess.run(
         ["bash", "-c", SCRIPT],
@@ -63,8 +65,11 @@ def test_the_four_commands_in_a_script_that_stops_at_the_first_failure(cohort: P
         "run.json",
     }
     assert "AUROC" in done.stdout
+    with (tmp_path / "predicted" / "predictions.csv").open(newline="") as file:
+        assert len({row["slide_id"] for row in csv.DictReader(file)}) == 8
 
 
+@pytest.mark.slow
 def test_the_stages_from_python(cohort: Path, tmp_path: Path) -> None:
     from sgcl_cli.stages.embed import embed
     from sgcl_cli.stages.evaluate import evaluate

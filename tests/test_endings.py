@@ -145,6 +145,7 @@ def steps_done(out: Path) -> int:
     return int(load_checkpoint(out / "last.pt")["position"][2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_dry_run_of_pretraining_ends(corpus: Corpus, tmp_path: Path, workers: int) -> None:
     code, said = run(corpus, corpus.pretrain(tmp_path / "out", workers, "--dry-run"))
@@ -163,6 +164,7 @@ INTERRUPTED = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @INTERRUPTED
 def test_pretraining_that_is_interrupted_ends_and_goes_on(
     corpus: Corpus, tmp_path: Path, workers: int, number: int, send: Callable[[int, int], None], code: int
@@ -182,6 +184,7 @@ def test_pretraining_that_is_interrupted_ends_and_goes_on(
         assert steps_done(out) == STEPS
 
 
+@pytest.mark.slow
 @INTERRUPTED
 def test_embedding_that_is_interrupted_ends_and_goes_on(
     corpus: Corpus, tmp_path: Path, workers: int, number: int, send: Callable[[int, int], None], code: int
@@ -200,6 +203,7 @@ def test_embedding_that_is_interrupted_ends_and_goes_on(
         assert [len(file.features) for file in open_features(out).files] == [8, 576]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_decoder_ends_pretraining_with_one_line(corpus: Corpus, tmp_path: Path, workers: int) -> None:
     out = tmp_path / "out"
@@ -213,6 +217,7 @@ def test_a_killed_decoder_ends_pretraining_with_one_line(corpus: Corpus, tmp_pat
     assert "fewer --workers" in hint and 0 < steps_done(out) < STEPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_decoder_costs_embedding_nothing(corpus: Corpus, tmp_path: Path, workers: int) -> None:
     out = tmp_path / "out"
@@ -225,6 +230,7 @@ def test_a_killed_decoder_costs_embedding_nothing(corpus: Corpus, tmp_path: Path
     assert len(file.features) == 576 and len(np.unique(file.coords, axis=0)) == 576
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", ["pretrain", "embed"])
 def test_nobody_decodes_for_a_command_that_was_killed(corpus: Corpus, tmp_path: Path, work: str) -> None:
     out = tmp_path / "out"
