@@ -98,7 +98,7 @@ def dense_losses(objective: SGCL, index: Tensor, query: Embedded, epoch: float, 
     ]
     total = instance(v, m[index], [m], settings.uniform_negatives).mean() + torch.stack(inner).mean()
     s_v = v @ m.T
-    positive, ordered = dense_sets(objective, index, s_v.detach(), v.detach() @ m.T, m, h @ hb.T)
+    positive, ordered = dense_sets(objective, index, s_v=s_v.detach(), s_near=v.detach() @ m.T, s_h=h @ hb.T, m=m)
     top = ordered[:, : share_of(settings.top_share, n)]
     u = objective.sampler.at(step).quantile
     chosen = top.gather(1, (u * top.shape[1]).long().expand(size, -1))
@@ -110,7 +110,7 @@ def dense_losses(objective: SGCL, index: Tensor, query: Embedded, epoch: float, 
 
 @torch.no_grad()
 def dense_sets(
-    objective: SGCL, index: Tensor, s_v: Tensor, s_near: Tensor, m: Tensor, s_h: Tensor
+    objective: SGCL, index: Tensor, *, s_v: Tensor, s_near: Tensor, s_h: Tensor, m: Tensor
 ) -> tuple[Tensor, Tensor]:
     """P as a mask over all N, and everything else in the order of its similarity to h."""
     settings, n = objective.settings, objective.n

@@ -36,7 +36,7 @@ Reached = Callable[[Job, str], int | None]
 
 
 def run(
-    jobs: Sequence[Job], keys: Mapping[Job, str], folder: Path, budget: Budget, do: Do, reached: Reached
+    jobs: Sequence[Job], keys: Mapping[Job, str], folder: Path, *, budget: Budget, do: Do, reached: Reached
 ) -> list[Line]:
     """Do what is not done yet, in order, while there is time; a job that fails is said to and tried again next time.
 
@@ -56,13 +56,13 @@ def run(
             elif result is None and budget.spent:
                 state = _unfinished(reached(job, key))
             elif result is None:
-                result, state = _tried(job, key, folder, budget, do, reached)
+                result, state = _tried(job, key, folder, budget=budget, do=do, reached=reached)
         lines.append(Line(job, result, state))
     return lines
 
 
 def _tried(
-    job: Job, key: str, folder: Path, budget: Budget, do: Do, reached: Reached
+    job: Job, key: str, folder: Path, *, budget: Budget, do: Do, reached: Reached
 ) -> tuple[dict[str, Any] | None, str]:
     print(f"{job.row.name}, seed {job.seed}", file=sys.stderr, flush=True)
     try:
@@ -170,7 +170,7 @@ def _study(arguments: argparse.Namespace) -> int:
         base = study.base(job)
         return work.do(bench, job, key, bench.place(base, keys[base]) / "pretrain")
 
-    lines = run(jobs, keys, out, budget, do, lambda job, key: work.epochs_done(bench, job, key))
+    lines = run(jobs, keys, out, budget=budget, do=do, reached=lambda job, key: work.epochs_done(bench, job, key))
     tasks = {task.name: (task.metric, task.development) for task in found.tasks}
     pairs = paired.differences(lines, {name: development for name, (_, development) in tasks.items()}, out)
     near = table.radii(purity.by_radius(found.corpora["inductive"], purity.RADII))

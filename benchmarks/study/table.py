@@ -30,6 +30,7 @@ def markdown(
     lines: Sequence[Line],
     tasks: Mapping[str, tuple[str, bool]],
     head: Sequence[str],
+    *,
     paired: str = "",
     near: str = "",
     learned: str = "",
@@ -188,7 +189,7 @@ def write(
     learned: str = "",
 ) -> str:
     """Write study.md, study.csv, study.png and, where it was measured, purity.png; the text is returned."""
-    text = markdown(lines, tasks, head, paired, near, learned)
+    text = markdown(lines, tasks, head, paired=paired, near=near, learned=learned)
     store.write_text(out / "study.md", text)
     store.write_csv(out / "study.csv", COLUMNS, tidy(lines))
     draw_scores(lines, {name: metric for name, (metric, development) in tasks.items() if not development}, out)

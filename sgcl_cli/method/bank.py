@@ -14,7 +14,7 @@ from sgcl_cli.method.streams import generator
 _BLOCK = 65_536
 
 
-def random_rows(n: int, dim: int, seed: int, stream: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+def random_rows(n: int, dim: int, seed: int, stream: str, *, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Seeded random unit rows (n, dim), made block by block on the CPU, so equal on every device."""
     draw = generator(seed, stream)
     rows = torch.empty(n, dim, dtype=dtype, device=device)
@@ -48,7 +48,7 @@ class Queue:
     """
 
     def __init__(self, size: int, dim: int, seed: int, device: torch.device) -> None:
-        self.row_QD = random_rows(size, dim, seed, "queue", torch.float32, device)
+        self.row_QD = random_rows(size, dim, seed, "queue", dtype=torch.float32, device=device)
         self.index_Q = torch.full((size,), -1, dtype=torch.int64, device=device)
         self.head = 0
 

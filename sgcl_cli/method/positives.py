@@ -181,6 +181,7 @@ def near_by_threshold(
     similarity_BAP: Tensor,
     pool_P: Tensor,
     clusters: Clusters,
+    *,
     k: int,
     row_ND: Tensor,
     phase: Tensor,
@@ -202,14 +203,16 @@ def near_by_threshold(
     out_BAX = (best_BAX == patch_BA1) | (best_BAX == index_B11)
     threshold_BA1 = best.values.masked_fill(out_BAX, -torch.inf).topk(rank, dim=2).values[:, :, -1:]
     found = [
-        _most_similar_members(query, group.members(query.patch, size, phase), threshold_BA1, index_B11, k, row_ND)
+        _most_similar_members(
+            query, group.members(query.patch, size, phase), threshold_BA1, index_B11, k=k, row_ND=row_ND
+        )
         for group in clusters.groups
     ]
     return found[0] if len(found) == 1 else _at_most(torch.cat(found, 2), query, index_B, k, row_ND)
 
 
 def _most_similar_members(
-    query: Queries, member_BAW: Tensor, threshold_BA1: Tensor, index_B11: Tensor, k: int, row_ND: Tensor
+    query: Queries, member_BAW: Tensor, threshold_BA1: Tensor, index_B11: Tensor, *, k: int, row_ND: Tensor
 ) -> Tensor:
     """Of the members of a cluster those at or above the threshold, at most k; others become the anchor's own index."""
     similarity_BAW = _of_each(query, row_ND, member_BAW)

@@ -85,7 +85,7 @@ class SGCL(Objective):
         dtype = _DTYPES[settings.bank_dtype]
 
         def rows(stream: str, size: int) -> Tensor:
-            return bank.random_rows(self.n, size, seed, stream, dtype, self.device)
+            return bank.random_rows(self.n, size, seed, stream, dtype=dtype, device=self.device)
 
         self.bank_v: Tensor | None = rows("v", dim) if self.base.banked or settings.spatial else None
         self.bank_h: Tensor | None = rows("h", hidden_dim) if settings.spatial and settings.ranking == "h" else None
@@ -256,7 +256,14 @@ class SGCL(Objective):
                 near_BAX = positives.near_exactly(query, index_B, similarity_BAP, self.clusters, k)
             else:
                 near_BAX = positives.near_by_threshold(
-                    query, index_B, similarity_BAP, pool_P, self.clusters, k, self.bank_v, draws.phase
+                    query,
+                    index_B,
+                    similarity_BAP,
+                    pool_P,
+                    self.clusters,
+                    k=k,
+                    row_ND=self.bank_v,
+                    phase=draws.phase,
                 )
             positive_BX = sets.distinct(torch.cat([spatial_BX, near_BAX.flatten(1)], 1), index_B)
         else:

@@ -14,12 +14,12 @@ def commit(rows, index, new, momentum):
 
 
 def test_random_rows_are_unit_and_seeded():
-    rows = random_rows(1_000, 16, 3, "v", torch.float32, CPU)
+    rows = random_rows(1_000, 16, 3, "v", dtype=torch.float32, device=CPU)
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(1_000))
-    assert torch.equal(rows, random_rows(1_000, 16, 3, "v", torch.float32, CPU))
-    assert not torch.equal(rows, random_rows(1_000, 16, 4, "v", torch.float32, CPU))
-    assert not torch.equal(rows, random_rows(1_000, 16, 3, "h", torch.float32, CPU))
-    narrow = random_rows(1_000, 16, 3, "v", torch.bfloat16, CPU)
+    assert torch.equal(rows, random_rows(1_000, 16, 3, "v", dtype=torch.float32, device=CPU))
+    assert not torch.equal(rows, random_rows(1_000, 16, 4, "v", dtype=torch.float32, device=CPU))
+    assert not torch.equal(rows, random_rows(1_000, 16, 3, "h", dtype=torch.float32, device=CPU))
+    narrow = random_rows(1_000, 16, 3, "v", dtype=torch.bfloat16, device=CPU)
     assert torch.equal(narrow, rows.bfloat16())
 
 

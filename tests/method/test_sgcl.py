@@ -406,7 +406,7 @@ def test_threshold_finds_what_the_whole_bank_would(plain):
         similarity = query.row @ m.T
         exact = near_exactly(query, index, similarity, objective.clusters, 60)
         fast = near_by_threshold(
-            query, index, similarity, torch.arange(500), objective.clusters, 60, m, torch.tensor([0.5])
+            query, index, similarity, torch.arange(500), objective.clusters, k=60, row_ND=m, phase=torch.tensor([0.5])
         )
         assert int((exact != index[:, None, None]).sum()) > 50
         for b, i in enumerate(index.tolist()):
@@ -425,7 +425,7 @@ def test_near_never_exceeds_k_and_takes_the_most_similar(plain, agreement):
 
     def found(count):
         near = near_by_threshold(
-            query, index, similarity, pool, objective.clusters, count, objective.bank_v, torch.zeros(1)
+            query, index, similarity, pool, objective.clusters, k=count, row_ND=objective.bank_v, phase=torch.zeros(1)
         )
         lists = [[j for j in row if j != i] for row, i in zip(near[:, 0].tolist(), index.tolist(), strict=True)]
         return [list(dict.fromkeys(row)) for row in lists]

@@ -69,7 +69,7 @@ def _pretrain(config: PretrainConfig, reporter: Reporter, ranks: Ranks) -> Outco
         with ranks.together():
             if ranks.first and not config.dry_run:
                 opened.enter_context(alone(out))
-        return _trained(config, record, index, start, run_id, reporter, ranks)
+        return _trained(config, record, index, start, run_id=run_id, reporter=reporter, ranks=ranks)
 
 
 def _trained(
@@ -77,6 +77,7 @@ def _trained(
     record: RunRecord,
     index: PatchIndex,
     start: Start,
+    *,
     run_id: str,
     reporter: Reporter,
     ranks: Ranks,

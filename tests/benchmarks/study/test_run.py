@@ -41,39 +41,42 @@ KEYS = {job: job.row.name for job in JOBS}
 class TestRun:
     def test_what_is_done_is_not_done_again(self, tmp_path: Path) -> None:
         bench = Bench()
-        first = study.run(JOBS, KEYS, tmp_path, Budget(None), bench, lambda job, key: None)
-        again = study.run(JOBS, KEYS, tmp_path, Budget(None), bench, lambda job, key: None)
+        first = study.run(JOBS, KEYS, tmp_path, budget=Budget(None), do=bench, reached=lambda job, key: None)
+        again = study.run(JOBS, KEYS, tmp_path, budget=Budget(None), do=bench, reached=lambda job, key: None)
         assert bench.done == ["colour", "sgcl"]
         assert [line.result for line in again] == [line.result for line in first]
         (tmp_path / "results" / "sgcl.json").unlink()
-        study.run(JOBS, KEYS, tmp_path, Budget(None), bench, lambda job, key: None)
+        study.run(JOBS, KEYS, tmp_path, budget=Budget(None), do=bench, reached=lambda job, key: None)
         assert bench.done == ["colour", "sgcl", "sgcl"]
 
     def test_without_time_what_is_done_is_shown_and_the_rest_is_marked(self, tmp_path: Path) -> None:
-        study.run(JOBS[:1], KEYS, tmp_path, Budget(None), Bench(), lambda job, key: None)
+        study.run(JOBS[:1], KEYS, tmp_path, budget=Budget(None), do=Bench(), reached=lambda job, key: None)
         bench = Bench()
-        lines = study.run(JOBS, KEYS, tmp_path, Budget(0), bench, lambda job, key: None)
+        lines = study.run(JOBS, KEYS, tmp_path, budget=Budget(0), do=bench, reached=lambda job, key: None)
         assert [line.state for line in lines] == ["done", "not run"]
-        lines = study.run(JOBS, KEYS, tmp_path, Budget(0), bench, lambda job, key: 7)
+        lines = study.run(JOBS, KEYS, tmp_path, budget=Budget(0), do=bench, reached=lambda job, key: 7)
         assert lines[1].state == "stopped after epoch 7"
         assert bench.done == []
 
     def test_a_row_that_cannot_be_made_is_said_to_and_tried_again(self, tmp_path: Path) -> None:
         bench = Bench(lambda job: ConfigError("no weights", "install them") if job.row.name == "colour" else None)
-        lines = study.run(JOBS, KEYS, tmp_path, Budget(None), bench, lambda job, key: None)
+        lines = study.run(JOBS, KEYS, tmp_path, budget=Budget(None), do=bench, reached=lambda job, key: None)
         assert [line.state for line in lines] == ["skipped: no weights", "done"]
         bench.failing = lambda job: None
-        assert study.run(JOBS, KEYS, tmp_path, Budget(None), bench, lambda job, key: None)[0].result is not None
+        assert (
+            study.run(JOBS, KEYS, tmp_path, budget=Budget(None), do=bench, reached=lambda job, key: None)[0].result
+            is not None
+        )
 
     def test_a_signal_that_is_not_the_budgets_stops_the_study(self, tmp_path: Path) -> None:
         bench = Bench(lambda job: Interrupted(signal.SIGINT))
         with pytest.raises(Interrupted):
-            study.run(JOBS, KEYS, tmp_path, Budget(60), bench, lambda job, key: None)
+            study.run(JOBS, KEYS, tmp_path, budget=Budget(60), do=bench, reached=lambda job, key: None)
 
     def test_what_another_process_has_begun_is_left_to_it(self, tmp_path: Path) -> None:
         bench = Bench()
         with held(tmp_path / "results" / ".sgcl.lock"):
-            lines = study.run(JOBS, KEYS, tmp_path, Budget(None), bench, lambda job, key: None)
+            lines = study.run(JOBS, KEYS, tmp_path, budget=Budget(None), do=bench, reached=lambda job, key: None)
         assert [line.state for line in lines] == ["done", "in another process"]
         assert bench.done == ["colour"]
 
