@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Literal
 
-Layout = Literal["sgcl", "clam", "trident"]
+from sgcl_cli.config import choices
+
+Layout = choices.Layout
 
 _MAGNIFICATIONS = (5, 10, 20, 40, 60, 80)  # the bins of TRIDENT
 _TREE = re.compile(r"\d+(\.\d+)?x_\d+px_\d+px_overlap")

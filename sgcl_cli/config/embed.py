@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from sgcl_cli.config.base import REQUIRED, Config, failures_allowed, option
-from sgcl_cli.config.encoders import check_architecture, colours
+from sgcl_cli.config.choices import Layout, Precision
+from sgcl_cli.config.encoders import ARCHITECTURES, check_architecture, colours
 from sgcl_cli.errors import ConfigError
 
 FORMS = ("pt", "anndata", "parquet")
@@ -50,7 +51,7 @@ class EmbedConfig(Config):
         high=100,
         affects=False,
     )
-    layout: Literal["sgcl", "clam", "trident"] = option(
+    layout: Layout = option(
         "sgcl",
         "Where files go: OUT/<slide_id>.h5, CLAM's OUT/h5_files, or TRIDENT's OUT/<tree>/features_<encoder>.",
         affects=False,
@@ -77,8 +78,7 @@ class EmbedConfig(Config):
     query_top: int = option(15, "Patches that --query finds.", low=1, high=1000, affects=False, panel="Looking")
     arch: str | None = option(
         None,
-        "Architecture of a state dict: resnet18, resnet34, resnet50, vit_tiny, vit_small, timm:NAME or "
-        "PACKAGE.MODULE:FUNCTION.",
+        f"Architecture of a state dict: {', '.join(ARCHITECTURES)}, timm:NAME or PACKAGE.MODULE:FUNCTION.",
         affects=False,
         panel="Encoder",
     )
@@ -135,9 +135,7 @@ class EmbedConfig(Config):
     dtype: Literal["float16", "float32"] = option(
         "float16", "How features are stored; with --layout clam or trident float32 by default, which their models need."
     )
-    precision: Literal["auto", "fp32", "bf16"] = option(
-        "auto", "Arithmetic of the encoder; auto is bf16 on CUDA, fp32 on CPU."
-    )
+    precision: Precision = option("auto", "Arithmetic of the encoder; auto is bf16 on CUDA, fp32 on CPU.")
     workers: int | None = option(
         None,
         "Processes that read and decode patches; default: from the cores.",

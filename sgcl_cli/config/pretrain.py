@@ -7,13 +7,36 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from sgcl_cli.config.base import REQUIRED, Config, option
-from sgcl_cli.config.encoders import check_architecture
+from sgcl_cli.config.choices import Precision
+from sgcl_cli.config.encoders import ARCHITECTURES, check_architecture
 from sgcl_cli.config.objective import ObjectiveOptions
 from sgcl_cli.config.views import ViewOptions
 from sgcl_cli.errors import ConfigError
 
 REFERENCE_BATCH = 128  # of the published recipe, to which its learning rate belongs
 _MOST_ADAMW_LR = 0.01
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "sgcl": {},
+    "sgcl-moco": {"base": "moco"},
+    "sgcl-no-inner": {"weight_inner": 0.0},
+    "npid": {"weight_spatial": 0.0, "weight_inner": 0.0},
+    "npid-inner": {"weight_spatial": 0.0},
+    "moco": {"base": "moco", "weight_spatial": 0.0, "weight_inner": 0.0},
+    "sgcl-paper": {
+        "encoder": "resnet18",
+        "epochs": 100,
+        "batch": 128,
+        "lr": 0.015,
+        "uniform_negatives": 65_536,
+        "neighbours": 4_096,
+        "clusters": 1_000,
+        "negatives": 4_096,
+        "negative_law": "beta",
+        "top_share": 0.2,
+        "ramp_epochs": 10.0,
+        "bank_start": "random",
+    },
+}
 _OLD_RECIPES = {
     "sslp": "it is now sgcl-no-inner, which ranks negatives as sgcl does; add --ranking v for what it was. "
     "It never was the SSLP that was released (docs/method.md)"
@@ -27,13 +50,12 @@ class TrainingOptions(Config):
     patches: str = option(REQUIRED, "Folder that sgcl tile wrote.", affects=False, argument=True)
     recipe: str = option(
         "sgcl",
-        "Named settings, below what TOML and flags say: sgcl, sgcl-moco, sgcl-no-inner, npid, npid-inner, moco or sgcl-paper; "
-        "--print-config shows them.",
+        f"Named settings, below what TOML and flags say: {', '.join(RECIPES)}; --print-config shows them.",
         affects=False,
     )
     encoder: str = option(
         "resnet18",
-        "Architecture: resnet18, resnet34, resnet50, vit_tiny, vit_small, timm:NAME or PACKAGE.MODULE:FUNCTION.",
+        f"Architecture: {', '.join(ARCHITECTURES)}, timm:NAME or PACKAGE.MODULE:FUNCTION.",
     )
     init: str | None = option(
         None, "Weights to start from: torchvision's, timm's, or a run of sgcl pretrain; default: random.", affects=False
@@ -49,7 +71,7 @@ class TrainingOptions(Config):
     )
     momentum: float = option(0.9, "Momentum of SGD.", low=0, below=1, panel="Optimisation")
     weight_decay: float = option(1e-4, "Weight decay; adamw spares norms and biases.", low=0, panel="Optimisation")
-    precision: Literal["auto", "fp32", "bf16"] = option(
+    precision: Precision = option(
         "auto", "Arithmetic of the encoder; auto is bf16 on CUDA, fp32 on CPU.", panel="Optimisation"
     )
     sync_bn: bool = option(False, "Batch norm over the batches of all GPUs; CUDA only.", panel="Optimisation")
@@ -66,28 +88,7 @@ class PretrainConfig(ObjectiveOptions, ViewOptions, TrainingOptions):
 
     table: ClassVar[str] = "pretrain"
 
-    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "sgcl": {},
-        "sgcl-moco": {"base": "moco"},
-        "sgcl-no-inner": {"weight_inner": 0.0},
-        "npid": {"weight_spatial": 0.0, "weight_inner": 0.0},
-        "npid-inner": {"weight_spatial": 0.0},
-        "moco": {"base": "moco", "weight_spatial": 0.0, "weight_inner": 0.0},
-        "sgcl-paper": {
-            "encoder": "resnet18",
-            "epochs": 100,
-            "batch": 128,
-            "lr": 0.015,
-            "uniform_negatives": 65_536,
-            "neighbours": 4_096,
-            "clusters": 1_000,
-            "negatives": 4_096,
-            "negative_law": "beta",
-            "top_share": 0.2,
-            "ramp_epochs": 10.0,
-            "bank_start": "random",
-        },
-    }
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
 
     probe: str | None = option(
         None,

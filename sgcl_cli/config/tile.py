@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from sgcl_cli.config.base import Config, failures_allowed, flag, option, whole_number
+from sgcl_cli.config.choices import AnnotationsOrigin, IdFrom, Ink, LabelRule, Layout, StainChoice
 from sgcl_cli.errors import ConfigError
 
 
@@ -26,14 +27,12 @@ class TileConfig(Config):
         "Table of slides, CSV with columns path[,slide_id][,mpp][,tissue][,ink][,min_area][,max_hole].",
         affects=False,
     )
-    id_from: Literal["stem", "path"] = option(
-        "stem", "Where slide ids come from: the file's stem, or its relative path.", affects=False
-    )
+    id_from: IdFrom = option("stem", "Where slide ids come from: the file's stem, or its relative path.", affects=False)
 
-    tissue: Literal["auto", "he", "ihc", "faint"] = option(
+    tissue: StainChoice = option(
         "auto", "Stain by which tissue is told: he, ihc, faint or unstained, or auto by each slide.", panel="Tissue"
     )
-    ink: Literal["auto", "off"] = option(
+    ink: Ink = option(
         "auto",
         "Whether pen marks are looked for and left out; off where a slide has none and dense tissue is taken for some.",
         panel="Tissue",
@@ -55,7 +54,7 @@ class TileConfig(Config):
         False, "Copy the JPEG bytes of native tiles; --mpp and --patch-size must be theirs.", panel="Patches"
     )
 
-    layout: Literal["sgcl", "clam", "trident"] = option(
+    layout: Layout = option(
         "sgcl",
         "Where patches lie and for whose readers: patches/ID.h5, the same in pixels of a level for CLAM, or TRIDENT's tree.",
         affects=False,
@@ -69,13 +68,13 @@ class TileConfig(Config):
         affects=False,
         panel="Annotations",
     )
-    annotations_origin: Literal["slide", "bounds"] | None = option(
+    annotations_origin: AnnotationsOrigin | None = option(
         None,
         "Where annotations count from on slides with openslide.bounds-*: the slide's own corner, or that of the scanned part, "
         "as in QuPath; default: bounds for .geojson, slide for the rest.",
         panel="Annotations",
     )
-    label_rule: Literal["majority", "any", "pure"] = option(
+    label_rule: LabelRule = option(
         "majority",
         "Label of a patch: the class that covers most of it (majority), however little (any), or all of it (pure).",
         panel="Annotations",
@@ -101,9 +100,7 @@ class TileConfig(Config):
     roi: str | None = option(
         None, "Folder of .geojson named by slide_id: where patches may lie.", affects=False, panel="Annotations"
     )
-    roi_origin: Literal["slide", "bounds"] | None = option(
-        None, "The same for --roi; default: bounds.", panel="Annotations"
-    )
+    roi_origin: AnnotationsOrigin | None = option(None, "The same for --roi; default: bounds.", panel="Annotations")
     roi_mode: Literal["restrict", "replace"] = option(
         "restrict", "Whether --roi restricts the tissue that is found, or replaces it.", panel="Annotations"
     )

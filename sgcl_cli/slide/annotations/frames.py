@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from sgcl_cli.config import choices
 from sgcl_cli.slide.annotations.outlines import Annotation, Areas, Points, Region
 from sgcl_cli.slide.open.bounds import Bounds
 
-Origin = Literal["slide", "bounds"]
+Origin = choices.AnnotationsOrigin
 
 OF_QUPATH = (".geojson", ".json")
 _BEYOND = (128, 0.02)  # level-0 pixels, or share of the scanned part, by which outlines may reach over its edge

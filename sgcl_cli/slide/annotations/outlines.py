@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sgcl_cli.config import choices
 from sgcl_cli.slide.lattice import Geometry, Lattice, Sides, shares_at
 
 Ring = NDArray[np.float64]
 Layer = NDArray[np.float32]
-Rule = Literal["majority", "any", "pure"]
+Rule = choices.LabelRule
 
 _FINENESS = 16  # cells of the grid along a patch
 _BAND = 2**22  # cells held at once

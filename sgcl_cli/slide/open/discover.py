@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from sgcl_cli.artefacts import names, store
+from sgcl_cli.config import choices
 from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
 from sgcl_cli.slide.open.files import is_folder
 from sgcl_cli.slide.tissue.tissue import Choice, Ink
@@ -23,7 +24,7 @@ from sgcl_cli.slide.tissue.tissue import Choice, Ink
 EXTENSIONS = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi")
 _SHOWN = 5
 
-IdFrom = Literal["stem", "path"]
+IdFrom = choices.IdFrom
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sgcl_cli.config import choices
 from sgcl_cli.slide.tissue import marks, morphology
 from sgcl_cli.slide.tissue.density import (
     BLUE,
@@ -42,9 +42,9 @@ from sgcl_cli.slide.tissue.density import (
 from sgcl_cli.slide.tissue.morphology import Mask
 from sgcl_cli.slide.tissue.structure import FinerLook
 
-Preset = Literal["he", "ihc", "faint"]
-Choice = Literal["auto", "he", "ihc", "faint"]
-Ink = Literal["auto", "off"]
+Preset = choices.Stain
+Choice = choices.StainChoice
+Ink = choices.Ink
 
 MIN_AREA = 20_000.0  # um^2
 MAX_HOLE = 6_000.0  # um^2

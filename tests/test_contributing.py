@@ -1,0 +1,195 @@
+"""What CONTRIBUTING.md says: its map and touch points exist, tests mirror the package, subjects of commits are short."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "sgcl_cli"
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`([^`\n]+)`", TEXT)))
+PLACE = re.compile(r"[\w./]*/|[\w./]+\.(?:py|md|toml)(?:: (?P<names>\w+))?")
+RULE_SINCE = "0d4060f"  # commits before it had no check
+
+# Modules without a test file of their own: why, and which.
+NOT_MIRRORED = {
+    "declares types or constants alone": (
+        "config/choices.py",
+        "method/bases/base.py",
+        "method/objective.py",
+        "probe/mil/model.py",
+        "progress.py",
+        "slide/open/backends/base.py",
+    ),
+    "the entry point, which tests start as a process": ("__main__.py",),
+    "settings, tested together in tests/test_config.py": (
+        "config/base.py",
+        "config/embed.py",
+        "config/encoders.py",
+        "config/evaluate.py",
+        "config/objective.py",
+        "config/predict.py",
+        "config/pretrain.py",
+        "config/tile.py",
+        "config/views.py",
+    ),
+    "errors, tested by exit code and message in tests/cli/test_app.py": ("errors.py",),
+}
+
+# To be emptied: modules whose tests stand in the file of another module.
+TO_BE_MIRRORED: tuple[str, ...] = (
+    "artefacts/evaluations.py",
+    "artefacts/failed_batch.py",
+    "artefacts/images.py",
+    "artefacts/models.py",
+    "artefacts/results.py",
+    "artefacts/tensors.py",
+    "cli/console.py",
+    "cli/options.py",
+    "engine/interrupt.py",
+    "method/bases/moco.py",
+    "method/bases/npid.py",
+    "method/instance.py",
+    "nets/baselines.py",
+    "nets/classifier.py",
+    "probe/data/audit.py",
+    "probe/data/spelling.py",
+    "probe/fitted.py",
+    "probe/mil/pooling.py",
+    "probe/models/penalised.py",
+    "probe/models/standardise.py",
+    "probe/models/targets.py",
+    "probe/scores/auroc.py",
+    "probe/scores/probabilities.py",
+    "probe/scores/reported.py",
+    "report/board.py",
+    "report/curves.py",
+    "report/drawing.py",
+    "report/forest.py",
+    "report/learning.py",
+    "report/maps.py",
+    "report/neighbours.py",
+    "report/views.py",
+    "slide/jpeg.py",
+    "slide/tissue/marks.py",
+    "slide/tissue/structure.py",
+    "stages/embed/bags.py",
+    "stages/embed/query.py",
+    "stages/embed/sample.py",
+    "stages/embed/sources.py",
+    "stages/embed/writer.py",
+    "stages/evaluate/answers.py",
+    "stages/evaluate/cache.py",
+    "stages/evaluate/checks.py",
+    "stages/evaluate/compare_page.py",
+    "stages/evaluate/dense/masks.py",
+    "stages/evaluate/dense/report.py",
+    "stages/evaluate/efficiency.py",
+    "stages/evaluate/figures.py",
+    "stages/evaluate/fitting.py",
+    "stages/evaluate/inputs.py",
+    "stages/evaluate/keep.py",
+    "stages/evaluate/mil.py",
+    "stages/evaluate/models.py",
+    "stages/evaluate/patches.py",
+    "stages/evaluate/report.py",
+    "stages/evaluate/stored.py",
+    "stages/evaluate/tables.py",
+    "stages/predict/applied.py",
+    "stages/predict/page.py",
+    "stages/predict/pictures.py",
+    "stages/predict/tables.py",
+    "stages/pretrain/dry_run.py",
+    "stages/pretrain/experiment.py",
+    "stages/pretrain/failure.py",
+    "stages/pretrain/finish.py",
+    "stages/pretrain/log.py",
+    "stages/pretrain/pictures.py",
+    "stages/pretrain/state.py",
+    "stages/pretrain/step.py",
+    "stages/pretrain/training.py",
+    "stages/tile/attributes.py",
+    "stages/tile/claims.py",
+    "stages/tile/coordinates.py",
+    "stages/tile/existing.py",
+    "stages/tile/job.py",
+    "stages/tile/page.py",
+    "stages/tile/plan.py",
+    "stages/tile/reading.py",
+    "stages/tile/slide.py",
+    "stages/tile/survey.py",
+    "stages/tile/tables.py",
+    "stages/tile/tally.py",
+)
+
+
+def places() -> list[tuple[str, str | None]]:
+    """The files and folders that the page names, each with the name in it that a change touches; NAME is a placeholder."""
+    found = [(text.partition(":")[0], match["names"]) for text in NAMED if (match := PLACE.fullmatch(text))]
+    return [(path, name) for path, name in found if "NAME" not in path]
+
+
+def existing(path: str) -> Path | None:
+    return next((base / path for base in (PACKAGE, ROOT) if (base / path).exists()), None)
+
+
+@pytest.mark.parametrize(("path", "name"), places())
+def test_what_the_page_names_exists(path: str, name: str | None) -> None:
+    found = existing(path)
+    assert found is not None and found.is_dir() == path.endswith("/")
+    if name is not None:
+        assert name in top_level(found), f"{path} has no {name}"
+
+
+def top_level(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target] if _annotated(node) else []:
+            found |= {part.id for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return found
+
+
+def _annotated(node: ast.stmt) -> bool:
+    return isinstance(node, ast.AnnAssign)
+
+
+def test_the_map_has_every_package() -> None:
+    rows = re.findall(r"^\| `([\w/]+/)` \| [^|]{10,} \|$", TEXT, re.MULTILINE)
+    packages = {path.parent.relative_to(PACKAGE).as_posix() + "/" for path in PACKAGE.rglob("__init__.py")} - {"./"}
+    assert sorted(rows) == sorted(packages)
+
+
+def modules() -> list[str]:
+    paths = (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+    return sorted(path.as_posix() for path in paths)
+
+
+def mirror(module: str) -> Path:
+    path = Path(module)
+    return ROOT / "tests" / path.parent / f"test_{path.name}"
+
+
+def test_tests_mirror_the_package() -> None:
+    excused = {module for some in NOT_MIRRORED.values() for module in some}
+    bare = {module for module in modules() if not mirror(module).exists()}
+    assert bare - excused - {*TO_BE_MIRRORED} == set()
+
+
+def test_the_table_of_excuses_names_modules_without_tests() -> None:
+    excused = [module for some in NOT_MIRRORED.values() for module in some]
+    assert [module for module in excused if not (PACKAGE / module).exists() or mirror(module).exists()] == []
+
+
+def test_subjects_of_commits_are_short() -> None:
+    command = ["git", "log", "--no-merges", "--format=%s", f"{RULE_SINCE}..HEAD"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip("no history of commits here")
+    assert [subject for subject in done.stdout.splitlines() if len(subject) > 72] == []
