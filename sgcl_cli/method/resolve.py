@@ -22,25 +22,25 @@ _LONGEST_RAMP = 10.0
 _RAMP_SHARE = 0.2
 
 
-def resolve(options: ObjectiveOptions, n: int, epochs: int, batch: int) -> tuple[Settings, list[str]]:
+def resolve(options: ObjectiveOptions, n: int, epochs: int, batch: int) -> tuple[Settings, dict[str, str]]:
     """Give every open number its value for N = n patches.
 
     :param n: patches in the corpus, at least 2.
     :param epochs: length of the whole training; bounds the default ramp.
     :param batch: anchors per step over all ranks; the queue is a multiple of it.
-    :returns: the settings, and one warning per value set by hand that had to be clamped.
+    :returns: the settings, and a message by option for each value set by hand that had to be clamped.
     :raises TrainingError: when there are too few patches to contrast.
     """
     if n < 2:
         raise TrainingError(f"the corpus has {n} patches; contrasting needs at least 2", "give more slides")
-    warnings: list[str] = []
+    clamped: dict[str, str] = {}
 
     def count(name: str, default: int, most: int) -> int:
         value: int | None = getattr(options, name)
         if value is None:
             return min(default, most)
         if value > most:
-            warnings.append(f"{name} = {value:,} is more than {n:,} patches allow: {most:,} is used")
+            clamped[name] = f"{name} = {value:,} is more than {n:,} patches allow: {most:,} is used"
         return min(value, most)
 
     neighbours = count("neighbours", min(_MOST_NEIGHBOURS, math.ceil(_NEIGHBOUR_SHARE * n - 1e-9)), n - 1)
@@ -49,7 +49,7 @@ def resolve(options: ObjectiveOptions, n: int, epochs: int, batch: int) -> tuple
     queue = count("queue", _MOST_QUEUED, max(n // 2 // batch, 1) * batch)
     whole = max(queue // batch, 1) * batch
     if options.queue is not None and whole != queue:
-        warnings.append(f"queue = {queue:,} is no multiple of the batch of {batch:,}: {whole:,} is used")
+        clamped["queue"] = f"queue = {queue:,} is no multiple of the batch of {batch:,}: {whole:,} is used"
     resolved = {
         "uniform_negatives": count("uniform_negatives", _MOST_UNIFORM, n - 1),
         "neighbours": neighbours,
@@ -62,7 +62,7 @@ def resolve(options: ObjectiveOptions, n: int, epochs: int, batch: int) -> tuple
         "bank_momentum": _given(options.bank_momentum, BASES.get(options.base, Base).bank_momentum),
     }
     given = {spec.name: getattr(options, spec.name) for spec in fields(Settings)}
-    return Settings(**{**given, **resolved}), warnings
+    return Settings(**{**given, **resolved}), clamped
 
 
 def _given(value: float | None, default: float) -> float:

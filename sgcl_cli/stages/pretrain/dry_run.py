@@ -92,7 +92,7 @@ def try_out(training: Pretraining) -> Outcome:
         ("memory", ", ".join(f"{name} {taken / 2**30:.2f} GiB" for name, taken in memory().items())),
         ("expected hours", f"{data['expected_hours']:.2f}"),
     ]
-    return Outcome("pretrain", experiment.out, headline, warnings=training.warnings.said, data=data)
+    return Outcome("pretrain", experiment.out, headline, warnings=training.warnings.messages, data=data)
 
 
 def measure(training: Pretraining) -> Cost:

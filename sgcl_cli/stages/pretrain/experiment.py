@@ -29,7 +29,7 @@ from sgcl_cli.nets.resnet import Projector
 from sgcl_cli.progress import Reporter
 from sgcl_cli.stages.encoders import Start, build_start
 from sgcl_cli.stages.pretrain.state import State
-from sgcl_cli.stages.pretrain.warnings import Warnings
+from sgcl_cli.stages.pretrain.warnings import TrainingWarning, WarningKind, Warnings
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def plan(
     """
     ranks.share(config.batch)
     settings, clamped = resolve(config, len(index), config.epochs, config.batch)
-    warnings.say(clamped)
+    warnings.show(TrainingWarning(WarningKind.CLAMPED, said, subject=name) for name, said in clamped.items())
     return Experiment(
         config=config,
         index=index,

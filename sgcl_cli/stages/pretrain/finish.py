@@ -23,8 +23,8 @@ def close(training: Pretraining, record: RunRecord, *, seconds: float) -> Outcom
     experiment, state, warnings = training.experiment, training.state, training.warnings
     out, index = experiment.out, experiment.index
     card = save_encoder(out, training.checkpoints.card(state), state.networks.encoder.state_dict())
-    warnings.say(picture_curves(training.log.path, out))
-    warnings.say(picture_neighbours(index, state.objective, out, step=state.position.step))
+    warnings.show(picture_curves(training.log.path, out))
+    warnings.show(picture_neighbours(index, state.objective, out, step=state.position.step))
     _list_slides(out, index, training.probe)
     data = {
         "id": experiment.run_id,
@@ -38,7 +38,7 @@ def close(training: Pretraining, record: RunRecord, *, seconds: float) -> Outcom
         "probe": None if training.probe is None else _probe(training.probe, state.best),
         "objective": asdict(experiment.settings),
     }
-    outcome = Outcome("pretrain", out, headline(out, data), warnings=warnings.said, data=data)
+    outcome = Outcome("pretrain", out, headline(out, data), warnings=warnings.messages, data=data)
     inputs = {"patches": index.id, **experiment.start.settings}
     record.write(out, artefact=experiment.run_id, inputs=inputs, outcome=outcome)
     return outcome

@@ -20,15 +20,17 @@ from sgcl_cli.errors import ArtefactError
 from sgcl_cli.method.gallery import AnchorExamples, Shown, anchors, gallery
 from sgcl_cli.method.objective import Objective
 from sgcl_cli.method.sgcl import SGCL
+from sgcl_cli.stages.pretrain.warnings import TrainingWarning, WarningKind
 
 _PATCHES = 6
 _VIEWS = 3
 _ANCHORS = 4
 _SHOWN = 8
 _CANDIDATES = 16
-_NO_PICTURES = (
+_NO_PICTURES = TrainingWarning(
+    WarningKind.NO_PICTURES,
     "matplotlib is not installed: views.png, curves.png and neighbours.png are skipped; "
-    "metrics.jsonl has the numbers of the curves"
+    "metrics.jsonl has the numbers of the curves",
 )
 _KINDS = (
     ("spatial", "spatial positives"),
@@ -38,7 +40,9 @@ _KINDS = (
 )
 
 
-def picture_views(index: PatchIndex, settings: ViewSettings, out: Path, *, seed: int, corners: bool) -> list[str]:
+def picture_views(
+    index: PatchIndex, settings: ViewSettings, out: Path, *, seed: int, corners: bool
+) -> list[TrainingWarning]:
     """views.png: patches rich in tissue, on as many slides as there are, with the views of their first epochs."""
 
     def draw() -> None:
@@ -67,7 +71,7 @@ def picture_views(index: PatchIndex, settings: ViewSettings, out: Path, *, seed:
     return _drawn(draw)
 
 
-def picture_curves(metrics: Path, out: Path) -> list[str]:
+def picture_curves(metrics: Path, out: Path) -> list[TrainingWarning]:
     """curves.png from metrics.jsonl."""
 
     def draw() -> None:
@@ -78,7 +82,7 @@ def picture_curves(metrics: Path, out: Path) -> list[str]:
     return _drawn(draw)
 
 
-def picture_neighbours(index: PatchIndex, objective: Objective, out: Path, *, step: int) -> list[str]:
+def picture_neighbours(index: PatchIndex, objective: Objective, out: Path, *, step: int) -> list[TrainingWarning]:
     """neighbours.png: a few anchors with their positives and negatives, from the banks and clusters after ``step`` steps.
 
     Only SGCL with a bank of v has any.
@@ -96,7 +100,7 @@ def picture_neighbours(index: PatchIndex, objective: Objective, out: Path, *, st
     return _drawn(draw)
 
 
-def _drawn(draw: Callable[[], None]) -> list[str]:
+def _drawn(draw: Callable[[], None]) -> list[TrainingWarning]:
     try:
         draw()
     except ImportError:

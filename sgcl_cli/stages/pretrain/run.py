@@ -107,7 +107,7 @@ def _trained(
             return replace(try_out(training), told=not ranks.first)
         if ranks.first:
             corners = experiment.wanted_views.corners
-            warnings.say(picture_views(index, experiment.views, out, seed=config.seed, corners=corners))
+            warnings.show(picture_views(index, experiment.views, out, seed=config.seed, corners=corners))
         seconds = training.train()
     with ranks.together():
         return close(training, record, seconds=seconds) if ranks.first else Outcome("pretrain", out, [], told=True)

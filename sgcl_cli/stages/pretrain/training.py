@@ -57,7 +57,7 @@ class Pretraining:
         self._started = time.perf_counter()
         self._bar: Task | None = None
         self.step = Step(experiment, state, state.networks)
-        warnings.say(about_corpus(state.objective))
+        warnings.show(about_corpus(state.objective))
 
     def connect(self) -> None:
         """Call the networks as the settings and the ranks ask for; all ranks do so together."""
@@ -144,10 +144,10 @@ class Pretraining:
             )
 
     def _warn_of(self, summary: dict[str, Any]) -> None:
-        """Say what the means of an epoch call for."""
+        """Show the warnings that follow from the means of an epoch."""
         config = self.experiment.config
-        messages = about_epoch(summary, self.state.objective, dim=config.projection, epochs=config.epochs)
-        self.warnings.say(messages)
+        found = about_epoch(summary, self.state.objective, dim=config.projection, epochs=config.epochs)
+        self.warnings.show(found)
 
     # The probe.
 

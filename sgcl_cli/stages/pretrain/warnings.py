@@ -1,9 +1,11 @@
-"""What a person should be told about a pretraining run, in plain words, from its numbers. docs/pretrain.md explains each."""
+"""Warnings of a pretraining run, derived from its numbers. docs/pretrain.md explains each."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 import torch
@@ -24,39 +26,78 @@ _COLLAPSED_RANK = 2.0
 _FEW_DIMENSIONS = 0.1  # of D
 
 
+class WarningKind(Enum):
+    """What a warning is about."""
+
+    CLAMPED = auto()
+    NO_PICTURES = auto()
+    NO_NEIGHBOURS = auto()
+    SMALL_CLUSTERS = auto()
+    COLLAPSED = auto()
+    FEW_DIMENSIONS = auto()
+    AT_CHANCE = auto()
+    SIMILARITIES_REVERSED = auto()
+    SPATIAL_TERM_HIGH = auto()
+
+
+@dataclass(frozen=True)
+class TrainingWarning:
+    """A warning of a pretraining run.
+
+    :ivar kind: what it is about.
+    :ivar message: the text for the user, with the numbers of the moment.
+    :ivar subject: the option or the term that it concerns, where one run may have several of a kind.
+    """
+
+    kind: WarningKind
+    message: str
+    subject: str = ""
+
+
 class Warnings:
-    """The warnings of a run: said when they come, and kept in ``said`` for run.json."""
+    """The warnings of a run, each shown once.
+
+    :ivar messages: those shown so far, for run.json.
+    """
 
     def __init__(self, reporter: Reporter) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
+        self._shown: set[tuple[WarningKind, str]] = set()
         self._reporter = reporter
 
-    def say(self, messages: Iterable[str]) -> None:
-        """Say what was not said before; what differs only after the colon is said once."""
-        for message in messages:
-            if message.partition(":")[0] not in {said.partition(":")[0] for said in self.said}:
-                self.said.append(message)
-                self._reporter.warn(message)
+    def show(self, warnings: Iterable[TrainingWarning]) -> None:
+        """Show the warnings whose kind and subject were not shown before."""
+        for warning in warnings:
+            if (warning.kind, warning.subject) not in self._shown:
+                self._shown.add((warning.kind, warning.subject))
+                self.messages.append(warning.message)
+                self._reporter.warn(warning.message)
 
 
-def about_corpus(objective: Objective) -> list[str]:
-    """Before the first step: patches without neighbours, and clusters with too few patches, where SGCL needs them."""
+def about_corpus(objective: Objective) -> list[TrainingWarning]:
+    """Warnings before the first step: patches without neighbours, and clusters of too few patches, where SGCL needs them."""
     settings, n = objective.settings, objective.n
-    found: list[str] = []
+    found: list[TrainingWarning] = []
     if not isinstance(objective, SGCL):
         return found
     if settings.spatial and settings.expansion:
         alone = _share_alone(objective)
         if alone > _MOST_ALONE:
             found.append(
-                f"{100 * alone:.0f} % of the patches have no neighbour within {settings.radius:g} patches on their slide: is the "
-                "grid wrong? The spatial term learns nothing from them: tile without gaps, or use a larger --radius"
+                TrainingWarning(
+                    WarningKind.NO_NEIGHBOURS,
+                    f"{100 * alone:.0f} % of the patches have no neighbour within {settings.radius:g} patches on their slide: "
+                    "is the grid wrong? The spatial term learns nothing from them: tile without gaps, or use a larger --radius",
+                )
             )
     clusters = settings.clusters
     if settings.clustered and n < _FEWEST_IN_A_CLUSTER * clusters:
         found.append(
-            f"{n:,} patches are too few for {clusters:,} clusters, {n / clusters:.1f} patches each: few look-alikes will "
-            f"be found; use --clusters {max(2, n // 64)}, more slides, or --no-propagation"
+            TrainingWarning(
+                WarningKind.SMALL_CLUSTERS,
+                f"{n:,} patches are too few for {clusters:,} clusters, {n / clusters:.1f} patches each: few look-alikes will "
+                f"be found; use --clusters {max(2, n // 64)}, more slides, or --no-propagation",
+            )
         )
     return found
 
@@ -69,12 +110,12 @@ def _share_alone(objective: SGCL) -> float:
     return float((counts == 0).double().mean())
 
 
-def about_epoch(summary: Mapping[str, Any], objective: Objective, *, dim: int, epochs: int) -> list[str]:
-    """After an epoch, by its means: embeddings that are one; once the spatial term has its full weight, or training ends, few
-    dimensions used and a spatial term that teaches nothing; and from half-way on a term at chance, which is slow to fall on
-    few patches.
+def about_epoch(summary: Mapping[str, Any], objective: Objective, *, dim: int, epochs: int) -> list[TrainingWarning]:
+    """Warnings after an epoch, from its means.
 
-    What differs from epoch to epoch stands after the colon, so that a run says each once.
+    Collapse is looked for after every epoch. Few dimensions in use and a spatial term that teaches nothing are looked for once
+    the spatial term has its full weight, or training ends; a term at chance from half-way on, since it falls slowly on few
+    patches.
 
     :param summary: what metrics.jsonl has of the epoch: ``epoch``, ``loss``, and the rest by name.
     :param dim: D.
@@ -99,7 +140,7 @@ def _remedy(settings: Settings) -> str:
     return f"Try --weight-spatial 0.3, a longer --ramp-epochs, or {other}"
 
 
-def _collapsed(summary: Mapping[str, Any]) -> list[str]:
+def _collapsed(summary: Mapping[str, Any]) -> list[TrainingWarning]:
     spread, rank = summary.get("spread"), summary.get("effective_rank_v")
     alike = spread is not None and spread < _COLLAPSED_SPREAD
     flat = rank is not None and rank < _COLLAPSED_RANK
@@ -108,44 +149,57 @@ def _collapsed(summary: Mapping[str, Any]) -> list[str]:
     seen = [f"spread {spread:.3f} (0: all the same, 1: everywhere alike)"] if spread is not None else []
     seen += [f"effective rank {rank:.1f}"] if rank is not None else []
     return [
-        f"the embeddings have collapsed: {', '.join(seen)}. Use a lower --lr, and look at views.png: views that show nothing, or "
-        "patches that are all alike, leave nothing to tell apart"
+        TrainingWarning(
+            WarningKind.COLLAPSED,
+            f"the embeddings have collapsed: {', '.join(seen)}. Use a lower --lr, and look at views.png: views that show "
+            "nothing, or patches that are all alike, leave nothing to tell apart",
+        )
     ]
 
 
-def _few_dimensions(summary: Mapping[str, Any], objective: Objective, dim: int) -> list[str]:
+def _few_dimensions(summary: Mapping[str, Any], objective: Objective, dim: int) -> list[TrainingWarning]:
     rank, epoch = summary.get("effective_rank_v"), summary["epoch"]
     if rank is None or rank >= _FEW_DIMENSIONS * dim:
         return []
     remedy = f"{_remedy(objective.settings)}, and" if isinstance(objective, SGCL) else "Try"
     return [
-        f"the embeddings use few of their dimensions: after epoch {epoch} the effective rank of v is {rank:.1f}, under a "
-        f"tenth of {dim}. {remedy} gentler colours and wider crops where patches are few"
+        TrainingWarning(
+            WarningKind.FEW_DIMENSIONS,
+            f"the embeddings use few of their dimensions: after epoch {epoch} the effective rank of v is {rank:.1f}, under a "
+            f"tenth of {dim}. {remedy} gentler colours and wider crops where patches are few",
+        )
     ]
 
 
-def _at_chance(summary: Mapping[str, Any], objective: Objective) -> list[str]:
+def _at_chance(summary: Mapping[str, Any], objective: Objective) -> list[TrainingWarning]:
     found, epoch = [], summary["epoch"]
     easier = f". {_remedy(objective.settings)}" if _is_spatial(objective) else ""
     for term, candidates in objective.candidates.items():
         reached, chance = summary["loss"][term], math.log(candidates)
         if reached is not None and reached >= chance - _NOTHING_LEARNED:
             found.append(
-                f"the {term} term is at chance or above it: {reached:.2f} in epoch {epoch}, where ln({candidates}) = "
-                f"{chance:.2f} means that no patch is told from another. Use a lower --lr for small batches, weaker views, "
-                f"or more epochs{easier}"
+                TrainingWarning(
+                    WarningKind.AT_CHANCE,
+                    f"the {term} term is at chance or above it: {reached:.2f} in epoch {epoch}, where ln({candidates}) = "
+                    f"{chance:.2f} means that no patch is distinguished from another. Use a lower --lr for small batches, weaker "
+                    f"views, or more epochs{easier}",
+                    subject=term,
+                )
             )
     return found
 
 
-def _spatial(summary: Mapping[str, Any], settings: Settings) -> list[str]:
+def _spatial(summary: Mapping[str, Any], settings: Settings) -> list[TrainingWarning]:
     found, epoch = [], summary["epoch"]
     near, far = summary.get("positive_similarity"), summary.get("negative_similarity")
     if near is not None and far is not None and near < far:
         found.append(
-            f"positives are less alike than negatives: in epoch {epoch} the mean cosine of v is {near:.2f} with neighbours and "
-            f"look-alikes, {far:.2f} with the negatives drawn. {_remedy(settings)}; where tissue changes within a few patches, "
-            "a smaller --radius"
+            TrainingWarning(
+                WarningKind.SIMILARITIES_REVERSED,
+                f"positives are less alike than negatives: in epoch {epoch} the mean cosine of v is {near:.2f} with neighbours "
+                f"and look-alikes, {far:.2f} with the negatives drawn. {_remedy(settings)}; where tissue changes within a few "
+                "patches, a smaller --radius",
+            )
         )
     positives = (summary.get("spatial_positives") or 0.0) + (summary.get("propagated_positives") or 0.0)
     reached, negatives = summary["loss"]["spatial"], settings.negatives
@@ -154,7 +208,10 @@ def _spatial(summary: Mapping[str, Any], settings: Settings) -> list[str]:
     equal = math.log1p(negatives / positives)
     if reached >= equal:
         found.append(
-            f"the spatial term is no lower than if all patches were one: {reached:.2f} in epoch {epoch}, where ln(1 + "
-            f"{negatives} / {positives:.0f}) = {equal:.2f} is what equal embeddings give. {_remedy(settings)}"
+            TrainingWarning(
+                WarningKind.SPATIAL_TERM_HIGH,
+                f"the spatial term is no lower than with equal embeddings: {reached:.2f} in epoch {epoch}, where ln(1 + "
+                f"{negatives} / {positives:.0f}) = {equal:.2f} is what equal embeddings give. {_remedy(settings)}",
+            )
         )
     return found

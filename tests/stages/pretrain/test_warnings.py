@@ -10,7 +10,8 @@ from sgcl_cli.method.objective import Losses, Objective, WantedViews
 from sgcl_cli.method.resolve import resolve
 from sgcl_cli.method.settings import Settings
 from sgcl_cli.method.sgcl import SGCL
-from sgcl_cli.stages.pretrain.warnings import about_corpus, about_epoch
+from sgcl_cli.progress import Silent
+from sgcl_cli.stages.pretrain.warnings import TrainingWarning, WarningKind, Warnings, about_corpus, about_epoch
 
 
 def _over(settings: Settings, n: int, step: float = 1.0) -> SGCL:
@@ -22,27 +23,56 @@ def _objective(step: float = 1.0, n: int = 400, **changes: Any) -> SGCL:
     return _over(resolve(ObjectiveOptions(**changes), n, 10, 8)[0], n, step)
 
 
+def _of_corpus(objective: Objective) -> list[str]:
+    return [warning.message for warning in about_corpus(objective)]
+
+
+def _of_epoch(summary: dict[str, Any], objective: Objective, epochs: int) -> list[str]:
+    return [warning.message for warning in about_epoch(summary, objective, dim=128, epochs=epochs)]
+
+
+def test_a_warning_of_a_kind_and_subject_is_shown_once() -> None:
+    reporter = Silent()
+    warnings = Warnings(reporter)
+    first, later = (TrainingWarning(WarningKind.AT_CHANCE, f"at chance: {n}", subject="self") for n in (1, 2))
+    warnings.show([first, TrainingWarning(WarningKind.COLLAPSED, "at chance: 1")])
+    warnings.show([later, TrainingWarning(WarningKind.AT_CHANCE, "at chance: 3", subject="inner")])
+    assert warnings.messages == reporter.warnings == ["at chance: 1", "at chance: 1", "at chance: 3"]
+
+
+def test_every_epoch_of_a_run_at_chance_warns_once() -> None:
+    reporter, objective = Silent(), _objective()
+    warnings = Warnings(reporter)
+    for epoch in (5, 6, 7):
+        summary = {"epoch": epoch, "loss": {"self": 9.0 - epoch / 10, "spatial": 0.1}, "spread": 0.01 * epoch / 10}
+        warnings.show(about_epoch(summary, objective, dim=128, epochs=10))
+    assert [message.partition(":")[0] for message in reporter.warnings] == [
+        "the embeddings have collapsed",
+        "the self term is at chance or above it",
+    ]
+
+
 def test_a_sound_corpus_gives_no_warning() -> None:
-    assert about_corpus(_objective()) == []
+    assert _of_corpus(_objective()) == []
 
 
 def test_patches_without_neighbours() -> None:
-    (warning,) = about_corpus(_objective(step=3.5))
+    (warning,) = _of_corpus(_objective(step=3.5))
     assert warning.startswith(
         "100 % of the patches have no neighbour within 3 patches on their slide: is the grid wrong?"
     )
-    assert about_corpus(_objective(step=3.5, radius=4.0)) == []
-    assert about_corpus(_objective(step=3.5, expansion=False)) == []
-    assert about_corpus(_objective(step=3.5, weight_spatial=0.0)) == []
+    assert _of_corpus(_objective(step=3.5, radius=4.0)) == []
+    assert _of_corpus(_objective(step=3.5, expansion=False)) == []
+    assert _of_corpus(_objective(step=3.5, weight_spatial=0.0)) == []
 
 
 def test_too_few_patches_for_the_clusters() -> None:
-    (warning,) = about_corpus(_objective(clusters=100))
+    (warning,) = _of_corpus(_objective(clusters=100))
     assert (
         warning.startswith("400 patches are too few for 100 clusters, 4.0 patches each") and "--clusters 6" in warning
     )
-    assert about_corpus(_objective(clusters=40)) == []
-    assert about_corpus(_objective(clusters=100, propagation=False)) == []
+    assert _of_corpus(_objective(clusters=40)) == []
+    assert _of_corpus(_objective(clusters=100, propagation=False)) == []
 
 
 def _said(changes: dict[str, Any] | None = None, epochs: int = 10, **settings: Any) -> list[str]:
@@ -57,7 +87,7 @@ def _said(changes: dict[str, Any] | None = None, epochs: int = 10, **settings: A
         else:
             sound[name] = value
     resolved, _ = resolve(ObjectiveOptions(**{"negatives": 96, "negative_law": "beta", **settings}), 400, epochs, 8)
-    return about_epoch(sound, _over(resolved, 400), dim=128, epochs=epochs)
+    return _of_epoch(sound, _over(resolved, 400), epochs)
 
 
 def test_a_sound_epoch_gives_no_warning() -> None:
@@ -103,7 +133,7 @@ def test_positives_less_alike_than_negatives() -> None:
     assert _said({"positive_similarity": 0.39}, weight_spatial=0.0) == []
 
 
-def test_a_spatial_term_that_is_no_lower_than_if_all_were_one() -> None:
+def test_a_spatial_term_that_is_no_lower_than_with_equal_embeddings() -> None:
     equal = math.log(1 + 96 / 24)
     (warning,) = _said({"spatial": equal + 0.001})
     assert "1.61 in epoch 5, where ln(1 + 96 / 24) = 1.61" in warning and "--weight-spatial" in warning
@@ -149,11 +179,11 @@ class Other(Objective):
 
 def test_what_is_said_of_an_objective_of_another_kind() -> None:
     other = Other(resolve(ObjectiveOptions(ramp_epochs=0.0), 400, 10, 8)[0])
-    assert about_corpus(other) == []
+    assert _of_corpus(other) == []
     summary = {"epoch": 5, "loss": {"total": 2.1, "apart": 2.1}, "spread": 0.6}
-    (warning,) = about_epoch(summary, other, dim=128, epochs=10)
+    (warning,) = _of_epoch(summary, other, 10)
     assert warning.startswith("the apart term is at chance or above it: 2.10 in epoch 5, where ln(8) = 2.08")
     assert "--weight-spatial" not in warning
-    assert about_epoch({**summary, "loss": {"total": 1.0, "apart": 1.0}}, other, dim=128, epochs=10) == []
-    (few,) = about_epoch({**summary, "loss": {"apart": 1.0}, "effective_rank_v": 5.0}, other, dim=128, epochs=10)
+    assert _of_epoch({**summary, "loss": {"total": 1.0, "apart": 1.0}}, other, 10) == []
+    (few,) = _of_epoch({**summary, "loss": {"apart": 1.0}, "effective_rank_v": 5.0}, other, 10)
     assert "under a tenth of 128. Try gentler colours" in few
