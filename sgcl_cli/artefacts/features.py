@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout, names, open_files, reading, store
+from sgcl_cli.artefacts import layout, names, open_files, peers, reading, store
 from sgcl_cli.artefacts.store import TEXT, Attribute, Column, Schema
 from sgcl_cli.errors import ArtefactError
 
@@ -309,7 +309,7 @@ def _open_h5(path: Path, mapped: bool = False) -> FeatureFile:
         for key in ("name", "group"):
             if key in file and file[key].shape == (len(array),):
                 columns[key] = tuple(store.texts_of(file[key], path))
-        geometry = store.attributes_of(file["coords"], path) if columns["coords"] is not None else None
+        geometry = peers.read_geometry(file["coords"], path) if columns["coords"] is not None else None
     told = {key: value for key, value in attributes.items() if key not in _TEXTS or isinstance(value, str)}
     return FeatureFile(
         path=path,
