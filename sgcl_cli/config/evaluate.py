@@ -71,9 +71,7 @@ class EvaluateConfig(Config):
         affects=False,
         panel="Protocol",
     )
-    models: str | None = option(
-        None, "Bag models on slides, by comma: mean,max,abmil,gated-abmil,clam-sb,dsmil,transmil.", panel="Protocol"
-    )
+    models: str | None = option(None, f"Bag models on slides, by comma: {','.join(BAG_MODELS)}.", panel="Protocol")
     cv: Literal["patient", "site"] = option(
         "patient", "What folds keep together: patients, or sites, each left out once.", panel="Protocol"
     )
