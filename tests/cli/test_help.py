@@ -9,7 +9,7 @@ from dataclasses import fields
 import pytest
 
 from sgcl_cli.cli.app import run
-from sgcl_cli.cli.help import PLACEHOLDERS, BASICS, grouped, setting_row
+from sgcl_cli.cli.help import BASICS, PLACEHOLDERS, grouped, setting_row
 from sgcl_cli.cli.options import common_rows
 from sgcl_cli.config import COMMANDS, Config, describe, flag
 
