@@ -46,11 +46,11 @@ class _Root(TyperGroup):
     """The command ``sgcl`` itself; its help lists the commands."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        commands = [pages.Row(name, str(command.help)) for name, command in self.commands.items()]
-        options = [pages.Row(option.opts[0], str(getattr(option, "help", ""))) for option in self.params]
-        options.append(pages.Row("--help", "Show this page and stop."))
-        sections = [pages.Section("Commands", commands), pages.Section("Options", options)]
-        pages.show(pages.Page("sgcl COMMAND [OPTIONS]", SUMMARY, sections, ROOT_CLOSING))
+        commands = [pages.HelpEntry(name, str(command.help)) for name, command in self.commands.items()]
+        options = [pages.HelpEntry(option.opts[0], str(getattr(option, "help", ""))) for option in self.params]
+        options.append(pages.HelpEntry("--help", "Show this page and stop."))
+        sections = [pages.HelpSection("Commands", commands), pages.HelpSection("Options", options)]
+        pages.show(pages.HelpPage("sgcl COMMAND [OPTIONS]", SUMMARY, sections, ROOT_CLOSING))
 
 
 ROOT_CLOSING = (

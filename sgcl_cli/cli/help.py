@@ -48,7 +48,7 @@ PLACEHOLDERS = {name: metavar for metavar, names in _NAMES.items() for name in n
 
 
 @dataclass(frozen=True)
-class Row:
+class HelpEntry:
     """One entry of a page.
 
     :ivar term: option, argument or command as it is typed.
@@ -60,15 +60,15 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Section:
+class HelpSection:
     """Entries under a title; the title may be empty."""
 
     title: str
-    rows: Sequence[Row]
+    rows: Sequence[HelpEntry]
 
 
 @dataclass(frozen=True)
-class Page:
+class HelpPage:
     """A help page.
 
     :ivar usage: how the command is called.
@@ -78,7 +78,7 @@ class Page:
 
     usage: str
     summary: str
-    sections: Sequence[Section]
+    sections: Sequence[HelpSection]
     closing: Sequence[str] = ()
 
     def render(self, width: int) -> Text:
@@ -99,13 +99,15 @@ class Page:
         return page
 
 
-def show(page: Page) -> None:
+def show(page: HelpPage) -> None:
     """Print a page on standard output."""
     width = min(WIDEST, shutil.get_terminal_size().columns)
     Console(markup=False, highlight=False, soft_wrap=True).print(page.render(width), end="")
 
 
-def command_page(kind: type[Config], summary: str, example: str, common: Sequence[Row], *, everything: bool) -> Page:
+def command_page(
+    kind: type[Config], summary: str, example: str, common: Sequence[HelpEntry], *, everything: bool
+) -> HelpPage:
     """The page of a command.
 
     :param common: options that are no settings, such as --json; listed with those of the run.
@@ -113,7 +115,7 @@ def command_page(kind: type[Config], summary: str, example: str, common: Sequenc
     """
     name = kind.table
     rows = {field: setting_row(kind, field) for field, _, _ in describe(kind)}
-    basics = Section("", [rows[field] for field in BASICS[name]])
+    basics = HelpSection("", [rows[field] for field in BASICS[name]])
     if everything:
         sections = [basics, *_groups(kind, common)]
         closing = ["A switch --NAME that is on by default is turned off by --no-NAME.", "", f"Example: {example}"]
@@ -121,10 +123,10 @@ def command_page(kind: type[Config], summary: str, example: str, common: Sequenc
         sections = [basics]
         count = len(rows) + len(common)
         closing = [f"Example: {example}", "", f"sgcl {name} --help-all lists all {count} arguments and options."]
-    return Page(_usage(kind), summary, sections, closing)
+    return HelpPage(_usage(kind), summary, sections, closing)
 
 
-def setting_row(kind: type[Config], name: str) -> Row:
+def setting_row(kind: type[Config], name: str) -> HelpEntry:
     """The entry of one setting: how it is typed, what it does, its choices and its default."""
     meta, hint = next((meta, hint) for field, meta, hint in describe(kind) if field == name)
     default = next(spec.default for spec in fields(kind) if spec.name == name)
@@ -137,7 +139,7 @@ def setting_row(kind: type[Config], name: str) -> Row:
         notes.append(f"default: {default:g}" if isinstance(default, float) else f"default: {default}")
     elif default is True:
         notes.append("on by default")
-    return Row(term, meta.help + (f" ({'; '.join(notes)})" if notes else ""))
+    return HelpEntry(term, meta.help + (f" ({'; '.join(notes)})" if notes else ""))
 
 
 def grouped(kind: type[Config]) -> dict[str, list[str]]:
@@ -149,10 +151,10 @@ def grouped(kind: type[Config]) -> dict[str, list[str]]:
     return {title: found[title] for title in sorted(found, key=lambda title: title == RUN)}
 
 
-def _groups(kind: type[Config], common: Sequence[Row]) -> Iterable[Section]:
+def _groups(kind: type[Config], common: Sequence[HelpEntry]) -> Iterable[HelpSection]:
     for title, names in grouped(kind).items():
         rows = [setting_row(kind, name) for name in names]
-        yield Section(title, [*rows, *common] if title == RUN else rows)
+        yield HelpSection(title, [*rows, *common] if title == RUN else rows)
 
 
 def _usage(kind: type[Config]) -> str:
@@ -185,7 +187,7 @@ def _choices(hint: Any) -> tuple[str, ...]:
     return tuple(map(str, get_args(base))) if get_origin(base) is Literal else ()
 
 
-def _append_row(page: Text, row: Row, width: int) -> None:
+def _append_row(page: Text, row: HelpEntry, width: int) -> None:
     """Add an entry: term and text side by side, or below each other where the term is too long."""
     indent = _INDENT + _TERM + 2
     lines = textwrap.wrap(row.text, max(width - indent, 20), break_long_words=False, break_on_hyphens=False)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_origin
 
 import typer
 
-from sgcl_cli.cli.help import Row
+from sgcl_cli.cli.help import HelpEntry
 from sgcl_cli.config import Config, Meta, accepted_type, describe, flag
 
 _COMMON: dict[str, tuple[Any, str]] = {
@@ -48,12 +48,12 @@ def options_of(
     return command
 
 
-def common_rows(kind: type[Config]) -> list[Row]:
+def common_rows(kind: type[Config]) -> list[HelpEntry]:
     """The entries of a help page for the options that are no settings."""
     rows = []
     for name, (accepted, text) in _COMMON.items():
-        rows.append(Row(flag(name) + ("" if accepted is bool else " FILE"), text.format(table=kind.table)))
-    return [*rows, Row("--help, --help-all", "Show the basic options, or all of them, and stop.")]
+        rows.append(HelpEntry(flag(name) + ("" if accepted is bool else " FILE"), text.format(table=kind.table)))
+    return [*rows, HelpEntry("--help, --help-all", "Show the basic options, or all of them, and stop.")]
 
 
 def repeated(arguments: Sequence[str], name: str) -> list[str]:
