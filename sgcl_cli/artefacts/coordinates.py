@@ -97,7 +97,8 @@ def read(path: Path) -> Coordinates:
             data = file.get("coords")
             _check_shape(path, data)
             corners = data[:].astype(np.int64)
-            numbers = {name: _numbers(data.attrs.get(name)) for name in _ATTRIBUTES}
+            attributes = store.attributes_of(data, path)
+            numbers = {name: _numbers(attributes.get(name)) for name in _ATTRIBUTES}
         except (OSError, RuntimeError, TypeError, ValueError, KeyError) as error:
             raise ArtefactError(f"{path.name} cannot be read: {error}", "the file is damaged; make it again") from error
     if len(corners) and (corners.min() < 0 or corners.max() >= _LARGEST):

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout, names, open_files, reading, store
+from sgcl_cli.artefacts import layout, names, open_files, peers, reading, store
 from sgcl_cli.artefacts.store import TEXT, Attribute, Column, Schema
 from sgcl_cli.errors import ArtefactError
 
@@ -296,6 +296,8 @@ def _open_h5(path: Path, mapped: bool = False) -> FeatureFile:
         if name is None:
             raise ArtefactError(f"{path} has neither 'features' nor 'feats'", "give a folder of feature files")
         attributes = store.attributes_of(file, path)
+        if file[name].dtype.kind not in "fiu":
+            raise ArtefactError(f"{path}: '{name}' is {file[name].dtype}, not numbers", _WHOLE)
         array = _array(file[name], path, mapped)
         if array.ndim == 3 and array.shape[0] == 1:
             array = array[0]
@@ -307,7 +309,7 @@ def _open_h5(path: Path, mapped: bool = False) -> FeatureFile:
         for key in ("name", "group"):
             if key in file and file[key].shape == (len(array),):
                 columns[key] = tuple(store.texts_of(file[key], path))
-        geometry = store.attributes_of(file["coords"], path) if columns["coords"] is not None else None
+        geometry = peers.read_geometry(file["coords"], path) if columns["coords"] is not None else None
     told = {key: value for key, value in attributes.items() if key not in _TEXTS or isinstance(value, str)}
     return FeatureFile(
         path=path,
@@ -325,16 +327,17 @@ def _coords(file: h5py.File, rows: int, attributes: Mapping[str, Any], path: Pat
 
     :raises ArtefactError: not one place a row, or beyond any slide.
     """
-    if "coords" not in file:
+    data = file.get("coords")
+    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu":
         return None
-    coords = file["coords"][:]
+    coords = data[:]
     if coords.ndim == 3 and coords.shape[0] == 1:
         coords = coords[0]
     if coords.shape != (rows, 2):
         raise ArtefactError(
             f"{path} has {rows} rows of features, and coords {coords.shape}", "embed this slide again, as a whole"
         )
-    unit = str(attributes.get("unit", store.attributes_of(file["coords"], path).get("unit", "px")))
+    unit = str(attributes.get("unit", store.attributes_of(data, path).get("unit", "px")))
     whole = coords.dtype.kind in "iu" or (coords.dtype.kind == "f" and bool((coords == np.rint(coords)).all()))
     if not whole or unit != "px":
         return None

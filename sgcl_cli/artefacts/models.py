@@ -16,12 +16,13 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import model_cards, reading, store
+from sgcl_cli.artefacts.model_cards import FORMAT
 from sgcl_cli.errors import ArtefactError
 
-FORMAT = "sgcl.models/1"
 FOLDER = "models"
 REFERENCE, REFERENCE_ROWS = "reference", "reference_rows"
+_REMEDY = "evaluate again with --overwrite"
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,17 @@ class Fitted:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def with_reference(self, features: NDArray[np.floating]) -> Fitted:
-        """The same with the reference rows themselves in place of their numbers among ``features`` (N, D)."""
+        """The same with the reference rows themselves in place of their numbers among ``features`` (N, D).
+
+        :raises ValueError: there are more numbers than rows.
+        """
         if REFERENCE_ROWS not in self.arrays:
             return self
-        arrays = {name: array for name, array in self.arrays.items() if name != REFERENCE_ROWS}
-        return Fitted(self.kind, {**arrays, REFERENCE: features[self.arrays[REFERENCE_ROWS]]}, self.settings)
+        arrays, rows = dict(self.arrays), self.arrays[REFERENCE_ROWS]
+        del arrays[REFERENCE_ROWS]
+        if len(rows) > len(features):
+            raise ValueError(f"{len(rows)} reference rows among {len(features)}")
+        return Fitted(self.kind, {**arrays, REFERENCE: features[rows]}, self.settings)
 
 
 @dataclass(frozen=True)
@@ -93,32 +100,40 @@ def read_card(result: Path) -> dict[str, Any]:
         raise ArtefactError(
             f"{result} keeps no fitted models", "evaluate again with this version (--compare and --dense keep none)"
         )
-    card = store.read_json(path)
-    if not isinstance(card, dict) or card.get("format") != FORMAT or not isinstance(card.get("models"), dict):
-        raise ArtefactError(f"{path} is not a card of {FORMAT}", "evaluate again with this version")
-    return card
+    return model_cards.checked(store.read_json(path), path)
 
 
 def read(result: Path, card: Mapping[str, Any], key: str) -> Kept:
     """The fits of a model of the card, with their reference rows.
 
-    :raises ArtefactError: its file is missing or damaged.
+    :raises ArtefactError: its file is missing, damaged, or has arrays of another kind than finite numbers.
     """
-    path = result / FOLDER / f"{key}.safetensors"
-    entry = card["models"][key]
-    try:
-        arrays = safetensors.numpy.load(path.read_bytes())
-        reference = arrays.get(REFERENCE)
-        folds: dict[str, list[Fitted]] = {}
+    path, entry = result / FOLDER / f"{key}.safetensors", card["models"][key]
+    arrays = _arrays(path)
+    reference = arrays.pop(REFERENCE, None)
+    own: dict[tuple[str, str], dict[str, NDArray[Any]]] = {}
+    for full, array in arrays.items():
+        at, _, rest = full.partition("/")
+        of, _, name = rest.partition("/")
+        own.setdefault((at, of), {})[name] = array
+    folds: dict[str, list[Fitted]] = {}
+    with reading.understood(path, _REMEDY):
         for place, (fold, fits) in enumerate(entry["folds"].items()):
             folds[fold] = []
             for seed, one in enumerate(fits):
-                start = f"{place}/{seed}/"
-                own = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
-                fitted = Fitted(str(one["kind"]), own, one["settings"])
+                fitted = Fitted(one["kind"], own.get((str(place), str(seed)), {}), one["settings"])
                 folds[fold].append(fitted if reference is None else fitted.with_reference(reference))
-        return Kept(str(entry["name"]), str(entry["view"]), folds)
-    except FileNotFoundError as error:
-        raise ArtefactError(f"no such file: {path}", "evaluate again with --overwrite") from error
-    except (OSError, SafetensorError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ArtefactError(f"{path} is damaged: {error}", "evaluate again with --overwrite") from error
+    return Kept(entry["name"], entry["view"], folds)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        arrays: dict[str, NDArray[Any]] = safetensors.numpy.load(reading.plain(path).read_bytes())
+    except OSError as error:
+        raise reading.unreadable(path, error, "a file of models", _REMEDY) from error
+    except (SafetensorError, *reading.MISTAKEN) as error:
+        raise ArtefactError(f"{path} is damaged: {str(error)[: reading.LONGEST_REASON]}", _REMEDY) from error
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+            raise ArtefactError(f"{path} is damaged: '{name}' is not of finite numbers", _REMEDY)
+    return arrays

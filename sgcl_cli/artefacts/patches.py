@@ -63,7 +63,6 @@ SCHEMA = Schema(
 
 _BLOCK = 16 * 2**20
 _LARGEST = 2**31  # level-0 pixels
-_SIDE = reading.number(1e-3, _LARGEST)
 _CONFIG = {
     "mpp": reading.number(1e-3, 1e3),
     "patch_size": reading.whole(1, 2**15),
@@ -77,11 +76,6 @@ _SOURCE = {
     "overhanging": reading.whole(0, _LARGEST),
     "level": reading.whole(0, 1000),
     **dict.fromkeys(("tissue_mm2", "ink_mm2"), reading.number(0, 1e12)),
-}
-_GEOMETRY = {
-    **dict.fromkeys(("patch_size", "patch_size_level0", "mpp_level0", "mpp_target", "mpp_actual"), _SIDE),
-    **dict.fromkeys(("patch_size_level0_xy", "mpp_level0_xy"), reading.listed(_SIDE, count=2)),
-    **dict.fromkeys(("level0_width", "level0_height"), reading.number(1, _LARGEST)),
 }
 
 
@@ -210,7 +204,7 @@ class PatchFile:
                     raise ArtefactError(f"{path}: 'jpeg' is not stored contiguously", "make the file again")
                 start = (jpeg.id.get_offset() or 0) if jpeg.size else 0
             attributes = store.attributes_of(file, path)
-            geometry = {key: _value(value) for key, value in store.attributes_of(file["coords"], path).items()}
+            geometry = peers.read_geometry(file["coords"], path)
         for name in ("coords", "grid"):
             if len(columns[name]) and not -_LARGEST < columns[name].min() <= columns[name].max() < _LARGEST:
                 raise ArtefactError(f"{path}: '{name}' reaches beyond any slide", reading.DAMAGED)
@@ -236,7 +230,7 @@ class PatchFile:
                 reading.json_in(attributes, "source", path), _SOURCE, f"{path}: 'source'", reading.DAMAGED
             ),
             reason=attributes.get("reason", ""),
-            geometry=reading.typed(geometry, _GEOMETRY, f"{path}: an attribute of 'coords'", reading.DAMAGED),
+            geometry=geometry,
             jpeg_offsets=offsets,
             jpeg_start=start,
             label_share=columns.get("label_share"),
@@ -429,9 +423,3 @@ def of_ours(path: Path) -> bool:
 def folder_id(file_ids: Sequence[str]) -> str:
     """A folder's identity: a hash of its sorted file ids."""
     return store.artefact_id("folder", {}, sorted(file_ids))
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    return value.tolist() if isinstance(value, np.ndarray) else value

@@ -10,15 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout
+from sgcl_cli.artefacts import layout, reading, store
 
 EXACT = "patch_size_level0_xy"
 _LEVEL_0 = "patch_size_level0"
+_LARGEST = 2**31  # level-0 pixels
+_SIDE = reading.number(1e-3, _LARGEST)
+_GEOMETRY = {
+    **dict.fromkeys(("patch_size", _LEVEL_0, "mpp_level0", "mpp_target", "mpp_actual"), _SIDE),
+    **dict.fromkeys((EXACT, "mpp_level0_xy"), reading.listed(_SIDE, count=2)),
+    **dict.fromkeys(("level0_width", "level0_height"), reading.number(1, _LARGEST)),
+}
 _MEETS = 0.5  # level-0 pixels by which a patch of whole level pixels may differ
 
 
@@ -64,6 +73,18 @@ def trident(side: float, patch_size: int, mpp: float) -> dict[str, Any]:
         "level0_magnification": nominal,
         "target_magnification": nominal * patch_size / side,
     }
+
+
+def read_geometry(coords: h5py.Dataset, path: Path) -> dict[str, Any]:
+    """The attributes of ``coords`` as plain values: numbers, texts and lists.
+
+    :raises ArtefactError: a size or resolution among them is not a number of its range.
+    """
+    plain = {
+        name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+        for name, value in store.attributes_of(coords, path).items()
+    }
+    return reading.typed(plain, _GEOMETRY, f"{path}: an attribute of 'coords'", reading.DAMAGED)
 
 
 def sides(geometry: Mapping[str, Any]) -> NDArray[np.float64] | None:

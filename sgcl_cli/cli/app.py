@@ -12,11 +12,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from sgcl_cli import __version__
+from sgcl_cli.cli import help as pages
 from sgcl_cli.cli.console import Terminal, drop_output, finish_output, prepare_streams, print_plain
-from sgcl_cli.cli.options import as_toml, options_of, repeated
+from sgcl_cli.cli.options import as_toml, common_rows, options_of, repeated
 from sgcl_cli.config import (
     Config,
     EmbedConfig,
@@ -37,7 +39,31 @@ SOME_FAILED = 3
 Given = TypeVar("Given", bound=Config)
 Stage = Callable[[Given, Terminal], "Outcome"]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+SUMMARY = "From whole-slide images to a pretrained encoder to honest downstream numbers."
+
+
+class _Root(TyperGroup):
+    """The command ``sgcl`` itself; its help lists the commands."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        commands = [pages.HelpEntry(name, str(command.help)) for name, command in self.commands.items()]
+        options = [pages.HelpEntry(option.opts[0], str(getattr(option, "help", ""))) for option in self.params]
+        options.append(pages.HelpEntry("--help", "Show this page and stop."))
+        sections = [pages.HelpSection("Commands", commands), pages.HelpSection("Options", options)]
+        pages.show(pages.HelpPage("sgcl COMMAND [OPTIONS]", SUMMARY, sections, ROOT_CLOSING))
+
+
+ROOT_CLOSING = (
+    "Example, from slides to a report:",
+    "  sgcl tile slides/ --out tiles/ --mpp 0.5",
+    "  sgcl pretrain tiles/ --out run/",
+    "  sgcl embed tiles/ --encoder run/ --out features/",
+    "  sgcl evaluate features/ --labels labels.csv --out results/",
+    "",
+    "sgcl COMMAND --help shows the basic options, sgcl COMMAND --help-all every one.",
+)
+
+app = typer.Typer(cls=_Root, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _version(wanted: bool) -> None:
@@ -46,10 +72,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(
-    help="From whole-slide images to a pretrained encoder to honest downstream numbers.",
-    epilog="Example: sgcl tile slides/ --out tiles/",
-)
+@app.callback(help=SUMMARY)
 def _root(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version and stop."
@@ -71,7 +94,18 @@ def _command(kind: type[Given], example: str) -> Callable[[Stage[Given]], Stage[
             else:
                 _finish(stage, config, json=common["json"], quiet=common["quiet"])
 
-        app.command(kind.table, help=stage.__doc__, epilog=f"Example: {example}")(options_of(kind, body))
+        def show(everything: bool) -> None:
+            summary = str(stage.__doc__)
+            pages.show(
+                pages.command_page(kind, summary, example, common_rows(kind), everything=everything),
+            )
+
+        class Documented(TyperCommand):
+            def format_help(self, ctx: Any, formatter: Any) -> None:
+                show(False)
+
+        options = options_of(kind, body, lambda: show(True))
+        app.command(kind.table, cls=Documented, help=stage.__doc__, epilog=f"Example: {example}")(options)
         return stage
 
     return register

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,13 @@ from rich.text import Text
 from sgcl_cli.errors import ArtefactError, SgclError
 
 if TYPE_CHECKING:
-    from sgcl_cli.artefacts.results import Matrix, Outcome
+    from sgcl_cli.artefacts.results import Failure, Matrix, Outcome
     from sgcl_cli.progress import Task
 
 LINE_EVERY = 30.0
 _SPACES = "\n\t"
-_MOST_FAILURES = 20
+_MOST_FAILURES = 20  # groups of them
+_NAMED_FAILURES = 5
 
 
 def prepare_streams() -> None:
@@ -167,13 +168,12 @@ class Terminal:
         if not outcome.failures:
             return
         self._tell(Text(f"{len(outcome.failures)} failed:", style="bold red"))
-        for failure in outcome.failures[:_MOST_FAILURES]:
-            remedy = f" ({failure.hint})" if failure.hint else ""
-            name = failure.path or failure.slide_id
-            named = "" if name in failure.reason else f"{name}: "
-            self._tell(Text(shown(f"  {named}{failure.reason}{remedy}")))
-        if len(outcome.failures) > _MOST_FAILURES:
-            self._tell(Text(f"  and {len(outcome.failures) - _MOST_FAILURES} more, see failures.csv"))
+        groups = grouped_failures(outcome.failures)
+        for group in groups[:_MOST_FAILURES]:
+            self._tell(Text(shown(_failure_lines(group))))
+        left = sum(map(len, groups[_MOST_FAILURES:]))
+        if left:
+            self._tell(Text(f"  and {left} more, see failures.csv"))
 
     def _enter(self) -> Progress:
         self._open += 1
@@ -185,6 +185,38 @@ class Terminal:
         self._open -= 1
         if self._open == 0:
             self._progress.stop()
+
+
+def grouped_failures(failures: Sequence[Failure]) -> list[list[Failure]]:
+    """Failures of one kind together: those with the same remedy, or without one with the same reason."""
+    groups: dict[tuple[str, str], list[Failure]] = {}
+    for failure in failures:
+        key = (failure.hint, "" if failure.hint else _bare_reason(failure))
+        groups.setdefault(key, []).append(failure)
+    return [*groups.values()]
+
+
+def _failure_lines(group: Sequence[Failure]) -> str:
+    """A group of failures on one or two lines: the reason of the first, whom it concerns, what to do."""
+    first = group[0]
+    remedy = f" ({first.hint})" if first.hint else ""
+    if len(group) == 1:
+        name = _name(first)
+        return f"  {'' if name in first.reason else f'{name}: '}{first.reason}{remedy}"
+    reasons = {_bare_reason(failure) for failure in group}
+    similar = "" if len(reasons) == 1 else ", or similar"
+    names = ", ".join(_name(failure) for failure in group[:_NAMED_FAILURES])
+    more = f" and {len(group) - _NAMED_FAILURES} more" if len(group) > _NAMED_FAILURES else ""
+    return f"  {len(group)} with: {_bare_reason(first)}{similar}{remedy}\n    {names}{more}"
+
+
+def _name(failure: Failure) -> str:
+    return failure.path or failure.slide_id
+
+
+def _bare_reason(failure: Failure) -> str:
+    """A reason without the name that it may begin with."""
+    return failure.reason.removeprefix(_name(failure)).lstrip(": ")
 
 
 def _table(outcome: Outcome) -> Table:

@@ -1,36 +1,43 @@
-"""A config dataclass becomes command-line options; an SgclError becomes one line and an exit code."""
+"""Command-line options made from a config dataclass: one for each of its fields, and those that every command has."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import types
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_origin
 
 import typer
 
-from sgcl_cli.config import Config, Meta, describe, flag
+from sgcl_cli.cli.help import HelpEntry
+from sgcl_cli.config import Config, Meta, accepted_type, describe, flag
 
-COMMON = ("config", "print_config", "json", "quiet")
+_COMMON: dict[str, tuple[Any, str]] = {
+    "config": (str | None, "TOML file with a table [{table}]; flags win over it."),
+    "print_config": (bool, "Print the resolved settings as TOML and stop."),
+    "json": (bool, "Print the result as JSON on stdout."),
+    "quiet": (bool, "No progress and no closing table; warnings and errors stay."),
+}
+COMMON = tuple(_COMMON)
 
 
-def options_of(kind: type[Config], body: Callable[[dict[str, Any], dict[str, Any]], None]) -> Callable[..., None]:
-    """A function with one typer parameter per config field, which calls ``body(door options, flags that were given)``.
+def options_of(
+    kind: type[Config],
+    body: Callable[[dict[str, Any], dict[str, Any]], None],
+    show_all: Callable[[], None],
+) -> Callable[..., None]:
+    """A function with one typer parameter per config field, which calls ``body(common options, settings that were given)``.
 
     Every default is None, "not given", so that TOML and recipes can stand below the flags; the help shows the real one.
+
+    :param show_all: prints the page of --help-all.
     """
-    defaults = {spec.name: spec.default for spec in fields(kind)}
-    parameters = [_parameter(name, meta, hint, defaults[name]) for name, meta, hint in describe(kind)]
-    parameters += [
-        _common("config", str | None, "--config", f"TOML file with a table [{kind.table}]; flags win over it."),
-        _common("print_config", bool, "--print-config", "Print the resolved settings as TOML and stop."),
-        _common("json", bool, "--json", "Print the result as JSON on stdout."),
-        _common("quiet", bool, "--quiet", "No progress and no closing table; warnings and errors stay."),
-    ]
+    parameters = [_parameter(name, meta, hint) for name, meta, hint in describe(kind)]
+    parameters += [_common(kind, name) for name in COMMON]
+    parameters.append(_help_all(show_all))
 
     def command(**given: Any) -> None:
+        given.pop("help_all")
         body(
             {name: given.pop(name) for name in COMMON},
             {key: value for key, value in given.items() if value is not None},
@@ -39,6 +46,14 @@ def options_of(kind: type[Config], body: Callable[[dict[str, Any], dict[str, Any
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
+
+
+def common_rows(kind: type[Config]) -> list[HelpEntry]:
+    """The entries of a help page for the options that are no settings."""
+    rows = []
+    for name, (accepted, text) in _COMMON.items():
+        rows.append(HelpEntry(flag(name) + ("" if accepted is bool else " FILE"), text.format(table=kind.table)))
+    return [*rows, HelpEntry("--help, --help-all", "Show the basic options, or all of them, and stop.")]
 
 
 def repeated(arguments: Sequence[str], name: str) -> list[str]:
@@ -69,34 +84,37 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _parameter(name: str, meta: Meta, hint: Any, default: Any) -> inspect.Parameter:
+def _parameter(name: str, meta: Meta, hint: Any) -> inspect.Parameter:
     kind = _accepted(hint)
     if meta.argument:
         info: Any = typer.Argument(help=meta.help, metavar=name.upper(), show_default=False)
     else:
         names = f"{flag(name)}/--no-{name.replace('_', '-')}" if kind is bool else flag(name)
-        info = typer.Option(names, help=_help(meta, default), show_default=False, rich_help_panel=meta.panel)
+        info = typer.Option(names, help=meta.help, show_default=False)
     return _keyword(name, kind | None, info, None)
 
 
-def _help(meta: Meta, default: Any) -> str:
-    if default in (MISSING, None):
-        return meta.help
-    shown = {True: "on", False: "off"}.get(default, default) if isinstance(default, bool) else default
-    return f"{meta.help} (default: {shown})"
-
-
 def _accepted(hint: Any) -> Any:
-    alternatives = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    base = next(kind for kind in alternatives if kind is not type(None))
+    base = accepted_type(hint)
     if get_origin(base) is tuple:
         return list[str]
     return base if get_origin(base) is Literal or base in (int, float, str, bool) else str
 
 
-def _common(name: str, kind: Any, names: str, help: str) -> inspect.Parameter:
-    info = typer.Option(names, help=help, show_default=False, rich_help_panel="Run")
-    return _keyword(name, kind, info, False if kind is bool else None)
+def _common(kind: type[Config], name: str) -> inspect.Parameter:
+    accepted, text = _COMMON[name]
+    info = typer.Option(flag(name), help=text.format(table=kind.table), show_default=False)
+    return _keyword(name, accepted, info, False if accepted is bool else None)
+
+
+def _help_all(show_all: Callable[[], None]) -> inspect.Parameter:
+    def callback(wanted: bool) -> None:
+        if wanted:
+            show_all()
+            raise typer.Exit
+
+    info = typer.Option("--help-all", help="Show all options and stop.", callback=callback, is_eager=True)
+    return _keyword("help_all", bool, info, False)
 
 
 def _keyword(name: str, kind: Any, info: Any, default: Any) -> inspect.Parameter:

@@ -210,8 +210,13 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
     return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
 
 
+def accepted_type(kind: Any) -> Any:
+    """The type of a setting's values, None aside: ``int | None`` -> ``int``."""
+    return next(alternative for alternative in _alternatives(kind) if alternative is not type(None))
+
+
 def _coerce(name: str, value: Any, kind: Any) -> Any:
-    base = next(alternative for alternative in _alternatives(kind) if alternative is not type(None))
+    base = accepted_type(kind)
     if get_origin(base) is Literal:
         return value
     if get_origin(base) is tuple:

@@ -46,7 +46,7 @@ class EmbedConfig(Config):
     )
     slide_mpp: float | None = option(
         None,
-        "With a peer's coordinates: level-0 resolution of slides that record none, um per pixel.",
+        "With a peer's coordinates: level-0 resolution of slides that record none, µm per pixel.",
         low=0.001,
         high=100,
         affects=False,
@@ -55,27 +55,27 @@ class EmbedConfig(Config):
         "sgcl",
         "Where files go: OUT/<slide_id>.h5, CLAM's OUT/h5_files, or TRIDENT's OUT/<tree>/features_<encoder>.",
         affects=False,
-        panel="Neighbours",
+        panel="Other tools",
     )
     also: str | None = option(
         None,
         "Further forms, separated by commas: pt (CLAM's pt_files), anndata, parquet.",
         affects=False,
-        panel="Neighbours",
+        panel="Other tools",
     )
     map: bool = option(
         False,
         "Draw each slide's first three principal components as colours, and one page of them.",
         affects=False,
-        panel="Looking",
+        panel="Pictures",
     )
     query: str | None = option(
         None,
         "SLIDE_ID:X,Y in level-0 pixels: the patches most like the one there, as a picture and a table.",
         affects=False,
-        panel="Looking",
+        panel="Pictures",
     )
-    query_top: int = option(15, "Patches that --query finds.", low=1, high=1000, affects=False, panel="Looking")
+    query_top: int = option(15, "Patches that --query finds.", low=1, high=1000, affects=False, panel="Pictures")
     arch: str | None = option(
         None,
         f"Architecture of a state dict: {', '.join(ARCHITECTURES)}, timm:NAME or PACKAGE.MODULE:FUNCTION.",
@@ -119,7 +119,7 @@ class EmbedConfig(Config):
     )
     encoder_mpp: float | None = option(
         None,
-        "Resolution that the encoder was trained at, um per pixel; default: what it records.",
+        "Resolution that the encoder was trained at, µm per pixel; default: what it records.",
         low=0.001,
         high=100,
         affects=False,

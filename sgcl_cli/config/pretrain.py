@@ -95,24 +95,24 @@ class PretrainConfig(ObjectiveOptions, ViewOptions, TrainingOptions):
         "Score the encoder by kNN while it trains, on 'labels' (those of the patches) or on a folder of labelled patches or "
         "of class folders of images; writes best.pt.",
         affects=False,
-        panel="Watching",
+        panel="Monitoring",
     )
-    probe_every: int = option(1, "Epochs between two probes.", low=1, affects=False, panel="Watching")
+    probe_every: int = option(1, "Epochs between two probes.", low=1, affects=False, panel="Monitoring")
     probe_groups: str | None = option(
         None,
         "Table of who must not judge whom in the probe: slide_id,patient_id for patches, name,group for images.",
         affects=False,
-        panel="Watching",
+        panel="Monitoring",
     )
     log_every: int = option(
         20,
         "Steps between two readings of the GPU's numbers; every step is logged.",
         low=1,
         affects=False,
-        panel="Watching",
+        panel="Monitoring",
     )
     tensorboard: bool = option(
-        False, "Write the numbers for TensorBoard as well, into OUT/tensorboard.", affects=False, panel="Watching"
+        False, "Write the numbers for TensorBoard as well, into OUT/tensorboard.", affects=False, panel="Monitoring"
     )
 
     workers: int | None = option(

@@ -24,7 +24,7 @@ class TileConfig(Config):
     )
     list: str | None = option(
         None,
-        "Table of slides, CSV with columns path[,slide_id][,mpp][,tissue][,ink][,min_area][,max_hole].",
+        "Table of slides, a CSV file with the column path, and any of slide_id, mpp, tissue, ink, min_area, max_hole.",
         affects=False,
     )
     id_from: IdFrom = option("stem", "Where slide ids come from: the file's stem, or its relative path.", affects=False)
@@ -37,15 +37,15 @@ class TileConfig(Config):
         "Whether pen marks are looked for and left out; off where a slide has none and dense tissue is taken for some.",
         panel="Tissue",
     )
-    min_area: float = option(20_000.0, "Least area of a piece of tissue, um^2.", low=0, panel="Tissue")
-    max_hole: float = option(6_000.0, "Largest area of a hole that counts as tissue, um^2.", low=0, panel="Tissue")
+    min_area: float = option(20_000.0, "Least area of a piece of tissue, µm².", low=0, panel="Tissue")
+    max_hole: float = option(6_000.0, "Largest area of a hole that counts as tissue, µm².", low=0, panel="Tissue")
 
-    mpp: float = option(0.5, "Resolution of the patches, um per pixel.", low=0.001, high=100, panel="Patches")
+    mpp: float = option(0.5, "Resolution of the patches, µm per pixel.", low=0.001, high=100, panel="Patches")
     patch_size: int = option(256, "Side of a patch in pixels at --mpp.", low=16, high=8192, panel="Patches")
     overlap: int = option(0, "Overlap of neighbouring patches in pixels at --mpp.", low=0, panel="Patches")
     min_tissue: float = option(0.5, "Least share of a patch that is tissue.", low=0, high=1, panel="Patches")
     slide_mpp: float | None = option(
-        None, "Resolution of level 0 where a slide records none, um per pixel.", low=0.001, high=100, panel="Patches"
+        None, "Resolution of level 0 where a slide records none, µm per pixel.", low=0.001, high=100, panel="Patches"
     )
     allow_upsample: bool = option(False, "Accept slides coarser than --mpp by more than 7 %.", panel="Patches")
     coords_only: bool = option(False, "Store coordinates without pixels.", panel="Patches")
@@ -87,7 +87,7 @@ class TileConfig(Config):
     )
     mask_mpp: float | None = option(
         None,
-        "Resolution of mask images, um per pixel; default: they are as large as their slides.",
+        "Resolution of mask images, µm per pixel; default: they are as large as their slides.",
         low=0.001,
         high=1000,
         panel="Annotations",

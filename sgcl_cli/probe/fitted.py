@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from sgcl_cli.artefacts.model_cards import BAGS
 from sgcl_cli.artefacts.models import REFERENCE, REFERENCE_ROWS, Fitted
 from sgcl_cli.probe.mil import models as bag_models
 from sgcl_cli.probe.mil.bags import Bags
@@ -28,7 +29,6 @@ from sgcl_cli.probe.models.standardise import Standardiser
 from sgcl_cli.probe.models.targets import Measurements, Target
 
 Floats = NDArray[np.float64]
-BAGS = "bags"
 
 
 def constant(value: Floats) -> Fitted:
@@ -92,17 +92,7 @@ def predict_rows(fitted: Fitted, features: NDArray[np.floating]) -> Floats:
 def predict_bags(fitted: Fitted, bags: Bags) -> tuple[Floats, list[NDArray[np.float32]] | None]:
     """What a model of bags predicts, (B, K), and each bag's attention (rows of the bag,), which sums to 1; None without."""
     settings = fitted.settings
-    state = {name: torch.from_numpy(np.array(array)) for name, array in fitted.arrays.items()}
-    width = len(state["shift"])
-    model = bag_models.build(
-        settings["model"],
-        torch.zeros(width),
-        torch.ones(width),
-        outputs=settings["outputs"],
-        hidden=settings["hidden"],
-        dropout=settings["dropout"],
-    )
-    model.load_state_dict(state)
+    model = _bag_model(fitted)
     scores, attention = forward(model.to(bags.rows.device), bags, np.arange(len(bags)))
     scores = scores.double()
     if settings["classes"]:
@@ -110,6 +100,23 @@ def predict_bags(fitted: Fitted, bags: Bags) -> tuple[Floats, list[NDArray[np.fl
     elif "target" in settings:
         scores = scores * settings["target"]["scale"] + settings["target"]["mean"]
     return scores.cpu().numpy(), attention
+
+
+def _bag_model(fitted: Fitted) -> BagModel:
+    """The network of a kept bag model, built only once its settings are known to ask for no more weights than are stored.
+
+    :raises RuntimeError: the arrays are not the weights of such a network.
+    """
+    state = {name: torch.from_numpy(np.array(array)) for name, array in fitted.arrays.items()}
+    width = len(state["shift"])
+    sizes = {name: fitted.settings[name] for name in ("outputs", "hidden", "dropout")}
+    for device in ("meta", "cpu"):
+        with torch.device(device):
+            model = bag_models.build(fitted.settings["model"], torch.zeros(width), torch.ones(width), **sizes)
+        if {name: value.shape for name, value in model.state_dict().items()} != {n: v.shape for n, v in state.items()}:
+            raise RuntimeError("its arrays are not the weights of the network that the card describes")
+    model.load_state_dict(state)
+    return model
 
 
 def _linear(standardise: Standardiser, solution: Solution) -> dict[str, NDArray[Any]]:

@@ -440,11 +440,11 @@ def _methods(evaluation: Evaluation) -> list[str]:
     other = []
     if evaluation.classes:
         other.append(_nearest_method(result["protocol"], slide_level))
-    bags = [
-        name
+    bags = {
+        name: epochs
         for key, name in evaluation.fitted
-        if any("epochs" in fit for fit in result["models"][key]["fits"].values())
-    ]
+        if (epochs := [many for fit in result["models"][key]["fits"].values() for many in fit.get("epochs", [])])
+    }
     if bags:
         other.append(_bag_method(result["protocol"], bags))
     if evaluation.classes:
@@ -535,17 +535,33 @@ def _finetune_method(evaluation: Evaluation) -> str:
     )
 
 
-def _bag_method(protocol: Mapping[str, Any], names: Sequence[str]) -> str:
+def _bag_method(protocol: Mapping[str, Any], epochs: Mapping[str, Sequence[int]]) -> str:
+    """Of bag models, with the epochs of their fits by the models' names."""
     several = protocol.get("seeds", 1)
     seeds = f", {several} seeds a fold, whose predictions are averaged" if several > 1 else ""
     drawn = (
         f", {protocol['bag_sample']} of them drawn anew every epoch of training" if protocol.get("bag_sample") else ""
     )
     return (
-        f"{'; '.join(names)}: on all patches of a slide{drawn}, standardised on training patches, width "
+        f"{'; '.join(epochs)}: on all patches of a slide{drawn}, standardised on training patches, width "
         f"{protocol['mil_hidden']}, dropout {protocol['mil_dropout']:g}, AdamW at {protocol['mil_lr']:g}, at most "
         f"{protocol['mil_epochs']} epochs, stopped after {protocol['mil_patience']} without a lower validation loss, the "
-        f"best epoch kept{seeds}. The attention of a slide, under attention/, comes from models that did not train on it."
+        f"best epoch kept{seeds}.{_capped(protocol['mil_epochs'], epochs)} "
+        "The attention of a slide, under attention/, comes from models that did not train on it."
+    )
+
+
+def _capped(most: int, epochs: Mapping[str, Sequence[int]]) -> str:
+    """How many fits ran for all epochs, so that training ended before it stopped by itself."""
+    found = [
+        f"{many} of {len(of_fits)} fits of {name}"
+        for name, of_fits in epochs.items()
+        if (many := sum(one >= most for one in of_fits))
+    ]
+    return (
+        f" All {most} epochs were used by {', '.join(found)}; more (--mil-epochs) may give better models."
+        if found
+        else ""
     )
 
 

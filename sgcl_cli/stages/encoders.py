@@ -218,7 +218,7 @@ def _fed(config: EmbedConfig, card: EncoderCard) -> EncoderCard:
 def check_resolution(card: EncoderCard, mpp: float | None, size: int | None, *, allowed: bool) -> list[str]:
     """Compare the patches' resolution, after the encoder's resizing, with the one that it was trained at.
 
-    :param mpp: of the patches, um per pixel. :param size: their side in pixels. None where unknown.
+    :param mpp: of the patches, µm per pixel. :param size: their side in pixels. None where unknown.
     :returns: warnings.
     :raises ConfigError: they differ by more than 10 % and that is not ``allowed``, or the patches are smaller than the input.
     """
@@ -229,14 +229,14 @@ def check_resolution(card: EncoderCard, mpp: float | None, size: int | None, *, 
         return []
     if mpp is None or card.mpp is None:
         return [
-            f"resolution unknown: the encoder was trained at {card.mpp or 'unknown'} um/px, the images are at {mpp or 'unknown'}"
+            f"resolution unknown: the encoder was trained at {card.mpp or 'unknown'} µm/px, the images are at {mpp or 'unknown'}"
         ]
     scale = 1.0 if card.resize is None or size is None else size / card.resize
     seen = mpp * scale
     if abs(seen / card.mpp - 1) <= _MPP_TOLERANCE:
         return []
     resized = f" ({seen:.3g} after its resizing)" if scale != 1.0 else ""
-    message = f"the patches are at {mpp:g} um/px{resized}, the encoder was trained at {card.mpp:g}"
+    message = f"the patches are at {mpp:g} µm/px{resized}, the encoder was trained at {card.mpp:g}"
     if not allowed:
         raise ConfigError(message, f"tile with --mpp {card.mpp / scale:.3g}, or go on with --allow-mpp")
     return [message]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import h5py
@@ -180,3 +181,41 @@ def test_how_rows_come_in_batches_leaves_no_trace(tmp_path: Path) -> None:
             writer.finish({}, ATTRIBUTES)
         made.append(path.read_bytes())
     assert made[0] == made[1] == made[2]
+
+
+_TEXT_KIND = b"\x19\x01\x01\x00\x10\x00\x00\x00"  # the datatype of a text of variable length, as HDF5 writes it
+
+
+@pytest.mark.parametrize(("place", "kind"), [(0, 0x1F), (0, 0x02), (1, 0x15)])
+def test_an_attribute_of_a_kind_that_makes_hdf5_crash_is_left_out(tmp_path: Path, place: int, kind: int) -> None:
+    path = tmp_path / "s.h5"
+    with h5py.File(path, "w") as file:
+        file["features"], file["coords"] = np.ones((2, 3), np.float32), np.zeros((2, 2), np.int64)
+        file.attrs["encoder"], file["coords"].attrs["unit"] = "name", "px"
+    data = bytearray(path.read_bytes())
+    starts = [match.start() for match in re.finditer(re.escape(_TEXT_KIND), data)]
+    assert len(starts) == 2
+    data[starts[place] + 1] = kind
+    path.write_bytes(data)
+    read = open_file(path)
+    assert read.attributes is not None and read.geometry is not None
+    assert ("unit" in read.geometry, "encoder" in read.attributes) == (place == 1, place == 0)
+
+
+@pytest.mark.parametrize("name", ["features", "coords"])
+@pytest.mark.parametrize("kind", ["lists", "texts", "pairs"])
+def test_columns_that_are_no_numbers_are_not_read(tmp_path: Path, name: str, kind: str) -> None:
+    dtype, entry = {
+        "lists": (h5py.vlen_dtype(np.float32), np.ones(2, np.float32)),
+        "texts": (h5py.string_dtype(), "text"),
+        "pairs": (np.dtype([("a", "f4"), ("b", "i4")]), (1, 2)),
+    }[kind]
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        for column, width in (("features", 3), ("coords", 2)):
+            odd = file.create_dataset(column, (2, width), dtype if column == name else np.float32)
+            odd[0, 0] = entry if column == name else 0
+    if name == "coords":
+        assert open_file(tmp_path / "s.h5").coords is None
+    else:
+        with pytest.raises(ArtefactError, match="'features' is .*, not numbers"):
+            open_file(tmp_path / "s.h5")

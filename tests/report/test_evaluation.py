@@ -107,6 +107,14 @@ def test_folded_details_open_by_a_click_and_details_that_matter_do_not():
     assert text.index("At a glance") < text.index("<details>") < text.index("Slide by slide")
 
 
+def test_fits_that_used_every_epoch_are_counted_among_the_methods():
+    told = finished()
+    said = " ".join(evaluation.page(told, {}).methods)
+    assert "All 5 epochs were used by 1 of 1 fits of Model abmil; more (--mil-epochs) may give better models." in said
+    told.result["models"]["abmil"]["fits"]["1"]["epochs"] = [4]
+    assert "epochs were used by" not in " ".join(evaluation.page(told, {}).methods)
+
+
 def test_the_most_doubtful_slides_come_first_and_the_rest_is_counted():
     table = tables(evaluation.page(finished(), {}))["Slide by slide"]
     assert [row[0] for row in table.rows[:2]] == ["s1", "s2"]

@@ -127,7 +127,7 @@ def test_a_state_dict_of_torchvisions_with_its_architecture(config: EmbedConfig,
         "resnet18.pth: 120 of 120 tensors matched from 'state_dict'; heads left aside: 'module.fc.weight'",
     )
     embed(config, reporter)
-    assert "resolution unknown: the encoder was trained at unknown um/px, the images are at 0.5" in reporter.warnings[0]
+    assert "resolution unknown: the encoder was trained at unknown µm/px, the images are at 0.5" in reporter.warnings[0]
     index = PatchIndex.open(config.patches)
     patches = np.stack([StoredPatches(index)(i) for i in range(16)])
     file = open_features(config.out).by_slide()["a"]
@@ -266,13 +266,13 @@ def test_resolutions_are_compared_after_the_encoders_resizing() -> None:
 
     assert judged(_card(), 0.54) == judged(_card(resize=256), 0.46) == judged(_card(resize=224), 0.44) == []
     with pytest.raises(
-        ConfigError, match=r"at 0.6 um/px, the encoder was trained at 0.5 \(tile with --mpp 0.5, .*--allow-mpp"
+        ConfigError, match=r"at 0.6 µm/px, the encoder was trained at 0.5 \(tile with --mpp 0.5, .*--allow-mpp"
     ):
         judged(_card(), 0.6)
-    message = r"at 0.5 um/px \(0.571 after its resizing\), the encoder was trained at 0.5 \(tile with --mpp 0.438"
+    message = r"at 0.5 µm/px \(0.571 after its resizing\), the encoder was trained at 0.5 \(tile with --mpp 0.438"
     with pytest.raises(ConfigError, match=message):
         judged(_card(resize=224), 0.5)
-    assert judged(_card(), 0.6, allowed=True) == ["the patches are at 0.6 um/px, the encoder was trained at 0.5"]
+    assert judged(_card(), 0.6, allowed=True) == ["the patches are at 0.6 µm/px, the encoder was trained at 0.5"]
     assert "resolution unknown" in judged(_card(mpp=None), 0.5)[0]
     assert "resolution unknown" in judged(_card(), None, None)[0]
 

@@ -18,10 +18,10 @@ MARGIN = 1.0
 class Clam(GatedAttention):
     """Scores as gated attention;  loss = c1 L_bag + (1 - c1) L_rows,  c1 = 0.7.
 
-    L_rows of a bag of class y, with P its k most and Q its k least attended rows and a two-way classifier of rows for
-    each class: that of y is to say 1 on P and 0 on Q; those of the other classes, taken to exclude y, are to say 0 on
-    P. Each classifier's loss is the mean over its rows, L_rows their mean over the classes. With two classes the other
-    classifier counts too, as for subtypes in the paper.
+    P are the k most and Q the k least attended rows of a bag of class y; each class has a two-way classifier of rows.
+    The target of y's classifier is 1 on P and 0 on Q. With two classes L_rows is its loss alone, the mean over these rows,
+    as in the released code without ``--subtyping``. With more classes, which exclude each other, the target of every other
+    classifier is 0 on P, and L_rows is the mean over the classes, as with ``--subtyping``.
 
     The loss of a row is the smooth top-1 SVM of Berrada, Zisserman, Kumar 2018 with margin 1 and temperature 1, which
     for two ways is log(1 + exp(1 + s_other - s_true)). k = 8; a bag of fewer than 16 rows gives half of them, a bag of
@@ -58,7 +58,7 @@ class Clam(GatedAttention):
             if c == label:
                 truth = torch.tensor([1] * len(most) + [0] * len(least), device=s_n.device)
                 losses.append(smooth_svm(classify(torch.cat([most, least])), truth))
-            else:
+            elif len(self.rows) > 2:
                 losses.append(smooth_svm(classify(most), torch.zeros(len(most), dtype=torch.long, device=s_n.device)))
         return torch.stack(losses).mean()
 

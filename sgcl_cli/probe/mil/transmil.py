@@ -79,7 +79,7 @@ class TransMil(BagModel):
     def __init__(self, mean: Tensor, scale: Tensor, *, outputs: int, hidden: int = 128, dropout: float = 0.25) -> None:
         heads = math.gcd(hidden, HEADS)
         super().__init__(mean, scale, outputs=outputs, hidden=hidden, dropout=dropout)
-        self.token = nn.Parameter(1e-6 * torch.randn(1, hidden))
+        self.token = nn.Parameter(torch.randn(1, hidden))
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(3))
         self.layers = nn.ModuleList(NystromAttention(hidden, heads=heads) for _ in range(2))
         self.position = PositionEncoding(hidden)
@@ -105,7 +105,10 @@ class TransMil(BagModel):
 
 
 def pseudo_inverse(a: Tensor, iterations: int = ITERATIONS) -> Tensor:
-    """Z_{j+1} = Z_j (13 I - A Z_j (15 I - A Z_j (7 I - A Z_j))) / 4,  Z_0 = A^T / (|A|_1 |A|_inf), of matrices (..., M, M)."""
+    """Z_{j+1} = Z_j (13 I - A Z_j (15 I - A Z_j (7 I - A Z_j))) / 4,  Z_0 = A^T / (|A|_1 |A|_inf), of matrices (..., M, M).
+
+    The norms are each matrix's own (Xiong et al. 2021, equation 14); the released code takes the largest of all heads.
+    """
     eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     norms = a.abs().sum(-2).amax(-1) * a.abs().sum(-1).amax(-1)
     z = a.transpose(-1, -2) / norms[..., None, None]

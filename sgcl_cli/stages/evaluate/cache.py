@@ -22,7 +22,7 @@ from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Fold
 from sgcl_cli.stages.evaluate.models import FoldFit, Model
 
-FORMAT = "sgcl.fit/2"
+FORMAT = "sgcl.fit/3"
 FOLDER = ".cache"
 _LIBRARIES = ("sgcl", "torch", "numpy", "scikit-learn")
 

@@ -14,8 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from sgcl_cli.artefacts.features import FeatureFile
-from sgcl_cli.artefacts.models import Kept
-from sgcl_cli.probe.fitted import BAGS, predict_bags, predict_rows
+from sgcl_cli.artefacts.model_cards import BAGS
+from sgcl_cli.artefacts.models import Fitted, Kept
+from sgcl_cli.artefacts.reading import LONGEST_REASON, MISTAKEN
+from sgcl_cli.errors import ArtefactError
+from sgcl_cli.probe.fitted import predict_bags, predict_rows
 from sgcl_cli.probe.mil.bags import Bags
 
 Floats = NDArray[np.float64]
@@ -82,38 +85,55 @@ class Applied:
         return spread
 
 
-def apply(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device) -> Applied:
+def apply(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device, outputs: int) -> Applied:
     """Predictions of the folds of a model, in their order.
 
-    :param used: bool (F, n), which folds count for which rows.
+    :param used: bool (F, n), which folds count for which rows. :param outputs: K.
+    :raises ArtefactError: the arrays or settings of the model are not those of its kind.
     """
     views: dict[str, Any] = {}
     folds: dict[str, Floats] = {}
-    attention: list[list[NDArray[np.float32]]] = []
-    for fold, fits in kept.folds.items():
+    attention: dict[int, list[NDArray[np.float32]]] = {}
+    for number, (fold, fits) in enumerate(kept.folds.items()):
         predicted, of_seeds = [], []
         for one in fits:
-            if one.kind == BAGS:
-                if BAGS not in views:
-                    views[BAGS] = _bags(rows.files, device)
-                values, weights = predict_bags(one, views[BAGS])
-                if weights is not None:
-                    of_seeds.append(weights)
-            else:
-                if kept.view not in views:
-                    views[kept.view] = rows.view(kept.view)
-                values = predict_rows(one, views[kept.view])
+            view = BAGS if one.kind == BAGS else kept.view
+            if view not in views:
+                views[view] = _bags(rows.files, device) if view == BAGS else rows.view(view)
+            values, weights = _predicted(one, views[view], (len(rows), outputs), f"{kept.name}, fold {fold}")
             predicted.append(values)
+            if weights is not None:
+                of_seeds.append(weights)
         folds[fold] = np.mean(predicted, axis=0)
         if of_seeds:
-            attention.append([np.mean(each, axis=0) for each in zip(*of_seeds, strict=True)])
+            attention[number] = [np.mean(each, axis=0) for each in zip(*of_seeds, strict=True)]
     looked = None
     if attention:
         looked = [
-            np.mean([of_fold[i] for of_fold, counts in zip(attention, used[:, i], strict=True) if counts], axis=0)
+            np.mean([of_fold[i] for number, of_fold in attention.items() if used[number, i]], axis=0)
             for i in range(len(rows.files))
         ]
     return Applied(kept.name, folds, used, looked)
+
+
+def _predicted(
+    fitted: Fitted, view: Any, shape: tuple[int, int], where: str
+) -> tuple[Floats, list[NDArray[np.float32]] | None]:
+    """What one fitted model predicts, finite and of a shape, and its attention.
+
+    :raises ArtefactError: its arrays or settings are not those of its kind.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            values, weights = predict_bags(fitted, view) if fitted.kind == BAGS else (predict_rows(fitted, view), None)
+        if values.shape != shape or not np.isfinite(values).all():
+            raise ValueError(f"it predicts {values.shape}, or values that are not finite, where {shape} are asked for")
+    except (RuntimeError, *MISTAKEN) as error:
+        said = str(error)[:LONGEST_REASON]
+        raise ArtefactError(
+            f"the model {where} cannot be applied: {said}", "evaluate again with --overwrite"
+        ) from error
+    return values, weights
 
 
 def _bags(files: tuple[FeatureFile, ...], device: torch.device) -> Bags:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import models, store
+from sgcl_cli.artefacts import models, reading, store
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet, open_features
-from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
+from sgcl_cli.artefacts.lock import alone
+from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, understood
 from sgcl_cli.artefacts.slide_ids import plain_id
 from sgcl_cli.config import PredictConfig, differences
 from sgcl_cli.engine import runtime
@@ -36,11 +37,15 @@ def predict(config: PredictConfig, reporter: Reporter | None = None) -> Outcome:
     others count alone.
 
     :raises ConfigError: features of another encoder, width or resolution, or settings that contradict the result.
-    :raises ArtefactError: the result keeps no models, or files cannot be read or written.
+    :raises ArtefactError: the result keeps no models, files cannot be read or written, or another run writes there.
     """
-    reporter = reporter or Silent()
+    check_free(Path(config.out), "predict")
+    with nullcontext() if config.dry_run else alone(Path(config.out)):
+        return _predict(config, reporter or Silent())
+
+
+def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
     record, out, result = RunRecord("predict", config), Path(config.out), Path(config.result)
-    check_free(out, "predict")
     card = models.read_card(result)
     features = open_features(config.features)
     warnings = _same_encoder(card, features, config)
@@ -49,7 +54,8 @@ def predict(config: PredictConfig, reporter: Reporter | None = None) -> Outcome:
     if stored is not None:
         reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
         data, told = stored
-        return Outcome("predict", out, _closing(data), total=data["counts"]["slides"], warnings=told, data=data)
+        with understood(out):
+            return Outcome("predict", out, _closing(data), total=data["counts"]["slides"], warnings=told, data=data)
     keys, folds = _chosen_models(card, config), _chosen_folds(card, config)
     files, empty = _with_patches(features)
     if empty:
@@ -70,7 +76,7 @@ def predict(config: PredictConfig, reporter: Reporter | None = None) -> Outcome:
         for key in keys:
             kept = models.read(result, card, key)
             kept = models.Kept(kept.name, kept.view, {fold: kept.folds[fold] for fold in folds})
-            applied[key] = apply(kept, rows, unseen[:, rows.file_of], device)
+            applied[key] = apply(kept, rows, unseen[:, rows.file_of], device, max(1, len(card["classes"])))
             bar.advance()
     return _write(config, card, rows, fitted, applied, warnings, ids, record)
 
@@ -86,7 +92,6 @@ def _write(
     record: RunRecord,
 ) -> Outcome:
     out = Path(config.out)
-    store.sweep(out)
     with store.writing(out):
         (out / "run.json").unlink(missing_ok=True)
     place, told = tables.places(rows), tables.columns(card)
@@ -136,7 +141,7 @@ def _same_encoder(card: Mapping[str, Any], features: FeatureSet, config: Predict
             "embed with the encoder of the evaluation: equal names may have other weights",
         )
     if None not in (found["encoder_feed"], known["encoder_feed"]) and found["encoder_feed"] != known["encoder_feed"]:
-        changed = differences(json.loads(known["encoder_feed"]), json.loads(found["encoder_feed"]))
+        changed = differences(*(_feed(one["encoder_feed"]) for one in (known, found)))
         raise ConfigError(
             f"{config.features} was embedded in another way: {'; '.join(changed)}",
             "embed with the settings of the evaluation",
@@ -150,6 +155,15 @@ def _same_encoder(card: Mapping[str, Any], features: FeatureSet, config: Predict
             raise ConfigError(message, f"tile with --mpp {known['mpp']:g}, or go on with --allow-mpp")
         warnings.append(message)
     return warnings
+
+
+def _feed(text: str) -> Mapping[str, Any]:
+    """The ways of embedding, by name; a single entry of what is not such a table."""
+    try:
+        feed = reading.parse_json(text)
+    except ValueError:
+        feed = text
+    return feed if isinstance(feed, dict) else {"encoder_feed": feed}
 
 
 def _chosen_models(card: Mapping[str, Any], config: PredictConfig) -> list[str]:

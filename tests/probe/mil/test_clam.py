@@ -28,6 +28,8 @@ def by_loops(model, bags: Bags, labels) -> float:
         rows = []
         for c, classify in enumerate(model.rows):
             mine = c == labels[number]
+            if not mine and len(model.rows) == 2:
+                continue
             pairs = [(i, int(mine)) for i in most] + [(i, 0) for i in least if mine]
             rows.append(np.mean([svm(classify(e[i]).tolist(), truth) for i, truth in pairs]))
         bag = torch.nn.functional.cross_entropy(output.scores[number], torch.tensor(labels[number])).item()

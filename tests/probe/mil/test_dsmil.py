@@ -9,11 +9,10 @@ from sgcl_cli.probe.models.targets import Classes
 
 
 def by_loops(model, rows: torch.Tensor):
-    """Li et al. 2021, equations 3 to 6, row by row."""
+    """Li et al. 2021, equations 3 to 6, row by row, with v_i = e_i."""
     e = [torch.relu(model.embed[0](row * model.inverse + model.shift)) for row in rows]
     c = [model.rows(x).tolist() for x in e]
     q = [model.query(x).tolist() for x in e]
-    v = [model.value(x) for x in e]
     classes = len(c[0])
     pooled, weights = [], []
     for k in range(classes):
@@ -21,7 +20,7 @@ def by_loops(model, rows: torch.Tensor):
         s = [sum(a * b for a, b in zip(q[i], q[critical], strict=True)) / math.sqrt(len(q[i])) for i in range(len(e))]
         u = [math.exp(x) / sum(math.exp(y) for y in s) for x in s]
         weights.append(u)
-        pooled.append(sum(u[i] * v[i] for i in range(len(e))))
+        pooled.append(sum(u[i] * e[i] for i in range(len(e))))
     bag = model.classify(torch.cat(pooled)).tolist()
     highest = [max(row[k] for row in c) for k in range(classes)]
     scores = [(a + b) / 2 for a, b in zip(highest, bag, strict=True)]

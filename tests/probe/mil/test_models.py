@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from sgcl_cli.config.evaluate import BAG_MODELS
 from sgcl_cli.probe.mil.bags import Bags
 from sgcl_cli.probe.mil.models import MODELS
 from sgcl_cli.probe.mil.training import BagCohort, forward, predict
@@ -95,3 +98,10 @@ def test_survival_and_measurements_have_a_loss_and_a_gradient(name, kind, bags, 
     assert model.embed[0].weight.grad.abs().sum() > 0
     cohort = BagCohort.of(bags, target, np.array(list("abcdef")))
     assert predict(model, cohort, np.array([4, 1]))[0].shape == (2, 1)
+
+
+def test_the_names_that_settings_and_docs_know_are_those_of_the_models():
+    """``--help`` is made of BAG_MODELS."""
+    assert tuple(MODELS) == BAG_MODELS
+    docs = Path(__file__).parents[3] / "docs" / "evaluate.md"
+    assert f"`--models {','.join(MODELS)}`" in docs.read_text()

@@ -181,7 +181,7 @@ def test_a_slide_without_patches_has_no_rows(config: EmbedConfig, make_patches: 
 def test_resolutions_that_do_not_agree(config: EmbedConfig, encoder: Path) -> None:
     card, state = load_encoder(encoder)
     save_encoder(encoder, replace(card, mpp=1.0), state)
-    with pytest.raises(ConfigError, match="patches are at 0.5 um/px, the encoder was trained at 1 .*--mpp 1"):
+    with pytest.raises(ConfigError, match="patches are at 0.5 µm/px, the encoder was trained at 1 .*--mpp 1"):
         embed(config)
     save_encoder(encoder, replace(card, input_size=64), state)
     with pytest.raises(ConfigError, match="patches are 32 pixels, the encoder's input is 64"):

@@ -15,6 +15,7 @@ import pytest
 from sgcl_cli.artefacts.features import FeatureWriter
 from sgcl_cli.config import EvaluateConfig, PredictConfig
 from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
+from sgcl_cli.probe.mil.models import MODELS
 from sgcl_cli.stages.evaluate import evaluate
 from sgcl_cli.stages.predict import predict
 
@@ -28,7 +29,7 @@ FAST: dict[str, Any] = {
     "device": "cpu",
     "folds": 3,
 }
-BAG_MODELS = "mean,max,abmil,gated-abmil,clam-sb,dsmil,transmil"
+BAG_MODELS = ",".join(MODELS)
 
 
 def write_slide(
