@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -11,6 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
+
+from sgcl_cli.config.evaluate import BAG_MODELS
+from sgcl_cli.config.pretrain import RECIPES
+from sgcl_cli.probe.mil.models import MODELS
 
 PACKAGE = Path(__file__).parent.parent / "sgcl_cli"
 RANK = {
@@ -41,8 +46,46 @@ OWNERS = {
     "filelock": {"artefacts"},
     "timm": {"nets"},
     "transformers": {"nets"},
+    "pylibCZIrw": {"slide"},
+    "zarr": {"slide"},
+    "tifffile": {"slide"},
+    "anndata": {"artefacts"},
+    "pyarrow": {"artefacts"},
 }
 LOADS_FOREIGN_CODE = {"nets/foreign.py"}
+MOST_RESULTS = 3
+# To be emptied: functions that return more in a tuple, and classes whose fields are documented as parameters.
+LONG_TUPLES = {"probe/models/penalised.py: solve", "slide/read/bands.py: _around", "slide/read/bands.py: box"}
+FIELDS_AS_PARAMETERS = {
+    "artefacts/checkpoint.py: EncoderCard",
+    "artefacts/checkpoint.py: Weights",
+    "artefacts/evaluations.py: Evaluated",
+    "artefacts/results.py: Outcome",
+    "artefacts/slide_ids.py: Names",
+    "probe/data/cohort.py: Cohort",
+    "probe/mil/bags.py: Draw",
+    "probe/models/linear.py: LinearProbe",
+    "probe/models/linear_cox.py: CoxProbe",
+    "probe/models/ridge.py: RidgeProbe",
+    "probe/scores/comparison.py: Difference",
+    "probe/scores/resampling.py: Estimate",
+    "probe/scores/resampling.py: Resampled",
+    "report/cohort.py: CohortPage",
+    "report/cohort.py: SlideCard",
+    "report/evaluation.py: Evaluation",
+    "report/evaluation.py: FigureData",
+    "report/maps.py: MapPage",
+    "report/neighbours.py: Anchor",
+    "report/neighbours.py: NeighbourRow",
+    "report/page.py: Page",
+    "report/page.py: Section",
+    "report/page.py: Table",
+    "stages/evaluate/compare_page.py: Compared",
+    "stages/evaluate/dense/masks.py: Masks",
+    "stages/evaluate/models.py: Model",
+    "stages/evaluate/patches.py: CohortPatches",
+    "stages/evaluate/scores.py: Rule",
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 Module = tuple[str, ...]  # parts of a dotted name below sgcl_cli; of a package's __init__.py, those of the package
 
@@ -157,6 +200,100 @@ def test_a_public_class_name_is_unique() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(_module(path))
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def _trees() -> list[tuple[str, ast.Module]]:
+    return [(path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))) for path in FILES]
+
+
+def long_tuples(tree: ast.AST) -> list[str]:
+    """Functions whose results are a tuple of more than three."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [
+        function.name
+        for function in functions
+        for part in ast.walk(function.returns or ast.Constant(None))
+        if isinstance(part, ast.Subscript) and ast.unparse(part.value) == "tuple"
+        if isinstance(part.slice, ast.Tuple) and len(part.slice.elts) > MOST_RESULTS
+    ]
+
+
+def fields_as_parameters(tree: ast.AST) -> list[str]:
+    """Dataclasses and named tuples whose docstring has ``:param`` where ``:ivar`` belongs."""
+    return [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and ":param" in (ast.get_docstring(node) or "")
+        if "dataclass" in "".join(map(ast.unparse, node.decorator_list)) or "NamedTuple" in map(ast.unparse, node.bases)
+    ]
+
+
+def branches_on_messages(tree: ast.AST) -> list[int]:
+    """Lines that compare or take apart the text of an error or a warning."""
+    apart = {"partition", "rpartition", "split", "startswith", "endswith", "find", "index"}
+    found = []
+    for node in ast.walk(tree):
+        sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in apart:
+            sides = [node.func.value]
+        found += [side.lineno for side in sides if ast.unparse(side).split(".")[-1] in ("message", "hint")]
+    return found
+
+
+def choices_of(tree: ast.AST) -> list[frozenset[str]]:
+    """The choices of every ``Literal`` with more than one."""
+    literals = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"
+    ]
+    listed = [node.slice.elts for node in literals if isinstance(node.slice, ast.Tuple)]
+    return [frozenset(str(part.value) for part in parts if isinstance(part, ast.Constant)) for parts in listed]
+
+
+def test_more_than_three_results_are_a_dataclass() -> None:
+    assert {f"{path}: {name}" for path, tree in _trees() for name in long_tuples(tree)} <= LONG_TUPLES
+
+
+def test_fields_are_documented_as_fields() -> None:
+    assert {f"{path}: {name}" for path, tree in _trees() for name in fields_as_parameters(tree)} <= FIELDS_AS_PARAMETERS
+
+
+def test_no_branch_depends_on_the_text_of_a_message() -> None:
+    assert {path: lines for path, tree in _trees() if (lines := branches_on_messages(tree))} == {}
+
+
+def test_a_list_of_choices_stands_once() -> None:
+    places: dict[frozenset[str], list[str]] = defaultdict(list)
+    for path, tree in _trees():
+        for choices in choices_of(tree):
+            places[choices].append(path)
+    assert {" ".join(sorted(choices)): found for choices, found in places.items() if len(found) > 1} == {}
+
+
+def test_bag_models_and_recipes_are_those_that_settings_and_docs_name() -> None:
+    assert tuple(MODELS) == BAG_MODELS
+    docs = PACKAGE.parent / "docs"
+    assert f"`--models {','.join(BAG_MODELS)}`" in (docs / "evaluate.md").read_text(encoding="utf-8")
+    table = (docs / "method.md").read_text(encoding="utf-8").partition("## Recipes")[2].partition("\n## ")[0]
+    named = re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)))
+    assert sorted(named) == sorted(RECIPES)
+
+
+def test_the_rules_see_what_breaks_them() -> None:
+    code = """
+@dataclass(frozen=True)
+class Row:
+    \'\'\'A row.
+
+    :param name: of it.
+    \'\'\'
+def four() -> tuple[int, int, int, int]:
+    if error.message.startswith("no") or "no" in warning.hint or message == "no":
+        return 1, 2, 3, 4
+kind: Literal["a", "b"]
+"""
+    tree = ast.parse(code.replace("\\'", "'"))
+    assert (long_tuples(tree), fields_as_parameters(tree)) == (["four"], ["Row"])
+    assert branches_on_messages(tree) == [9, 9, 9] and choices_of(tree) == [frozenset("ab")]
 
 
 def test_method_knows_torch_and_the_options_of_the_objective_alone() -> None:

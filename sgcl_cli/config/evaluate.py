@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from sgcl_cli.config.base import Config, flag, option
+from sgcl_cli.config.choices import AnnotationsOrigin
 from sgcl_cli.errors import ConfigError
 
 BAG_MODELS = ("mean", "max", "abmil", "gated-abmil", "clam-sb", "dsmil", "transmil")
@@ -156,7 +157,7 @@ class EvaluateConfig(Config):
     mask_values: str | None = option(
         None, "Classes of the masks' values, 255=tumour,0=other; default: each value is one.", panel="Dense"
     )
-    mask_origin: Literal["slide", "bounds"] = option(
+    mask_origin: AnnotationsOrigin = option(
         "slide",
         "What the masks cover on slides with openslide.bounds-*: the whole slide, or the scanned part, as QuPath exports it.",
         panel="Dense",

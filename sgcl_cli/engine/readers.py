@@ -75,13 +75,15 @@ class _Worker(Generic[Task]):
 class Readers(Generic[Task]):
     """Processes that read slides; a context manager.
 
-    :param read: makes the patches of a task, uint8 (size, size, 3), each with its place in the slide, or says why one cannot be
-        read. Its second argument tells how many threads it may use now. An ``SgclError`` that it raises costs the slide.
-    :param size: side of a patch in pixels.
-    :param batch: patches in a batch. :param workers: processes, and threads for all of them.
-    :param pin: whether batches shall lie in page-locked memory.
-    :param timeout: seconds without a patch after which a slide is given up; None for no limit. A worker that waits for room
-        is not meant: it has given all it could.
+    :ivar read: yields the patches of a task, uint8 (size, size, 3), each with its row in the slide, or the error of a patch that
+        cannot be read. Its second argument returns how many threads it may use now. If it raises an ``SgclError``, the slide
+        has failed.
+    :ivar size: side of a patch in pixels.
+    :ivar batch: patches in a batch.
+    :ivar workers: processes, and threads for all of them.
+    :ivar pin: whether batches are placed in page-locked memory.
+    :ivar timeout: seconds without a patch after which a slide is given up; None for no limit. The time in which a worker waits
+        for free memory does not count.
     """
 
     read: Read[Task]

@@ -28,10 +28,13 @@ _NAMED = 4
 
 @dataclass(frozen=True)
 class WeightsFit:
-    """How a state dict met a network: ``matched`` of ``total`` tensors, and the keys that were left.
+    """How a state dict fits a network.
 
-    :param container: the part of the file that was taken; empty for the whole.
-    :param heads: keys of classifiers and projectors, left aside. :param unused: other keys that the network does not have.
+    :ivar container: the part of the file that was used; empty for the whole.
+    :ivar matched: tensors of the network that were loaded.
+    :ivar total: tensors of the network.
+    :ivar heads: keys of classifiers and projectors, which are not used.
+    :ivar unused: other keys that the network does not have.
     """
 
     container: str

@@ -29,11 +29,16 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Labelled:
-    """What the probe asks about: ``read`` gives patch ``rows[n]`` as uint8 (H, W, 3), its class is ``label[n]`` and its slide or
-    patient ``group[n]``; int64 each.
+    """The labelled patches of a probe, n of them.
 
-    :param slides: identities of the slides, or the ids of the image folder, whose labels are used.
-    :param slide_ids: names of the run's own slides among them.
+    :ivar read: a number of ``rows`` -> the patch, uint8 (H, W, 3).
+    :ivar rows: int64 (n,), numbers of the patches.
+    :ivar label: int64 (n,), the class of each.
+    :ivar group: int64 (n,), the slide, patient or group of images that each belongs to.
+    :ivar names: of the classes.
+    :ivar slides: identities of the slides, or the ids of the image folder, whose labels are used.
+    :ivar slide_ids: names of the run's own slides among them.
+    :ivar unit: what a group is: slide, patient, image or group.
     """
 
     read: Callable[[int], NDArray[np.uint8]]
