@@ -7,7 +7,15 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from sgcl_cli.method import sets
-from sgcl_cli.method.positives import Neighbourhood, queries, stored_bytes
+from sgcl_cli.method.positives import (
+    Neighbourhood,
+    Queries,
+    near_by_threshold,
+    near_exactly,
+    queries,
+    stored_bytes,
+)
+from tests.method.made import options
 
 
 def full(side, slides=1):
@@ -143,3 +151,48 @@ def test_a_lattice_whose_steps_round_is_still_exact():
     assert bool((apart < 3).any())
     rows = found(Neighbourhood(torch.zeros(40, dtype=torch.int64), cell, 3.0), torch.arange(8, 32))
     assert {len(row) for row in rows} == {16}
+
+
+def test_threshold_finds_what_the_whole_bank_would(plain):
+    """With the pool grown to the whole bank the two ways to near(u) meet (rows without ties)."""
+
+    def fine_rows(*shape, seed):
+        return torch.randint(-512, 513, shape, generator=torch.Generator().manual_seed(seed)).float() / 1_024
+
+    for agreement in ("all", "any"):
+        case = plain.case(options(neighbours=60, agreement=agreement), 500, rows=fine_rows, batch=16)
+        objective, v, index = case.objective, case.v.detach(), case.index
+        m, auxiliary = objective.bank_v, index.roll(1)
+        query = Queries(torch.stack([index, auxiliary], 1), torch.stack([v, m[auxiliary]], 1))
+        similarity = query.row @ m.T
+        exact = near_exactly(query, index, similarity, objective.clusters, 60)
+        fast = near_by_threshold(
+            query, index, similarity, torch.arange(500), objective.clusters, k=60, row_ND=m, phase=torch.tensor([0.5])
+        )
+        assert int((exact != index[:, None, None]).sum()) > 50
+        for b, i in enumerate(index.tolist()):
+            for u in range(2):
+                found = set(exact[b, u].tolist()) - {i}
+                assert found == set(fast[b, u].tolist()) - {i}
+                assert int(query.patch[b, u]) not in found
+
+
+@pytest.mark.parametrize("agreement", ["all", "any"])
+def test_near_never_exceeds_k_and_takes_the_most_similar(plain, agreement):
+    case = plain.case(options(agreement=agreement), 500, batch=16)
+    objective, v, index, k = case.objective, case.v.detach(), case.index, 10
+    pool, query = torch.arange(0, 500, 4), Queries(index[:, None], v[:, None])
+    similarity = (v @ objective.bank_v[pool].T)[:, None]
+
+    def found(count):
+        near = near_by_threshold(
+            query, index, similarity, pool, objective.clusters, k=count, row_ND=objective.bank_v, phase=torch.zeros(1)
+        )
+        lists = [[j for j in row if j != i] for row, i in zip(near[:, 0].tolist(), index.tolist(), strict=True)]
+        return [list(dict.fromkeys(row)) for row in lists]
+
+    near, wide = found(k), found(500)
+    assert max(map(len, near)) <= k < max(map(len, wide))
+    for b in range(len(v)):
+        ordered = sorted(wide[b], key=lambda j: -float(v[b] @ objective.bank_v[j]))
+        assert sorted(near[b]) == sorted(ordered[: len(near[b])])

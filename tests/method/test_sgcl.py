@@ -10,39 +10,11 @@ from hypothesis import assume, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from sgcl_cli.errors import ArtefactError
 from sgcl_cli.method import sets
 from sgcl_cli.method.objective import Embedded
-from sgcl_cli.method.positives import Queries, near_by_threshold, near_exactly
 from sgcl_cli.method.resolve import resolve
 from sgcl_cli.method.sgcl import SGCL
-from tests.method.made import options
-
-AXES = {
-    "npid": options(),
-    "moco": options(base="moco"),
-    "as-released": options(as_released=True),
-    "moco-as-released": options(base="moco", as_released=True),
-    "any": options(agreement="any"),
-    "three-auxiliary": options(auxiliary=3),
-    "no-auxiliary": options(auxiliary=0),
-    "wide": options(radius=10.0),
-    "narrow": options(radius=1.1),
-    "ranked-by-v": options(ranking="v"),
-    "hardest": options(negative_law="hardest", negatives=20),
-    "uniform": options(negative_law="uniform", negatives=60),
-    "half": options(top_share=0.5),
-    "all-ranks": options(top_share=1.0),
-    "spatial-only": options(propagation=False),
-    "semantic-only": options(expansion=False),
-    "weights": options(weight_self=0.5, weight_spatial=2.0, weight_inner=0.25),
-    "plain-npid": options(weight_spatial=0.0, weight_inner=0.0),
-    "plain-moco": options(base="moco", weight_spatial=0.0, weight_inner=0.0),
-    "no-inner": options(weight_inner=0.0, ranking="v"),
-    "no-self": options(weight_self=0.0),
-    "temperatures": options(temperature=0.1, spatial_temperature=0.2),
-    "no-ramp": options(ramp_epochs=0.0),
-}
+from tests.method.made import AXES, options
 
 
 def agrees(plain, case, epoch=0.7, step=3, tolerance=2e-5):
@@ -85,27 +57,6 @@ def test_terms_and_gradients_equal_the_plain_equations_at_2000(plain, axis):
     got, want = agrees(plain, plain.case(replace(AXES[axis], neighbours=60), 2_000, rows=plain.coarse_rows))
     assert any(p_se - p_sp for p_sp, p_se, _, _ in want.sets)
     assert float(got.watched["propagated_positives"].mean()) > 0
-
-
-def test_the_oracles_own_gradients_are_right(plain):
-    draw = np.random.default_rng(0)
-    v, own, rows = draw.normal(size=5) / 3, draw.normal(size=5) / 3, list(draw.normal(size=(9, 5)) / 3)
-
-    def slope(function):
-        steps = 1e-6 * np.eye(5)
-        return [(function(v + step) - function(v - step)) / 2e-6 for step in steps]
-
-    _, gradient = plain.instance(v, own, rows, 0.2)
-    np.testing.assert_allclose(gradient, slope(lambda x: plain.instance(x, own, rows, 0.2)[0]), rtol=1e-6, atol=1e-8)
-    _, gradient = plain.spatial(v, rows[:4], rows[4:], 0.2, None)
-    np.testing.assert_allclose(
-        gradient, slope(lambda x: plain.spatial(x, rows[:4], rows[4:], 0.2, None)[0]), rtol=1e-6, atol=1e-8
-    )
-    constant = 7.0 + sum(np.exp(v @ row / 0.2) for row in rows[4:])
-    _, gradient = plain.spatial(v, rows[:4], rows[4:], 0.2, 7.0)
-    np.testing.assert_allclose(
-        gradient, slope(lambda x: plain.spatial(x, rows[:4], [], 0.2, constant)[0]), rtol=1e-6, atol=1e-8
-    )
 
 
 @effort(max_examples=25, deadline=None)
@@ -233,66 +184,6 @@ def test_two_halves_of_a_batch_make_the_whole(plain):
     torch.testing.assert_close(case.v.grad, gradient, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("base", ["npid", "moco"])
-def test_commit_moves_each_bank_by_its_momentum(plain, base):
-    case = plain.case(options(base=base), 60)
-    objective, m = case.objective, 1.0 if base == "moco" else 0.5
-    index = torch.tensor([4, 9, 4])
-    news = [plain.unit_rows(3, 16, seed=seed) for seed in (1, 2)]
-    corners = plain.unit_rows(4, 3, 16, seed=3)
-    before = copy.deepcopy(objective.state_dict())
-    objective.commit(index, Embedded(news[0], news[1], corners))
-    pairs = [(before["bank_v"], objective.bank_v, news[0]), (before["bank_h"], objective.bank_h, news[1])]
-    pairs += [(before["bank_corners"][c], objective.bank_corners[c], corners[c]) for c in range(4)]
-    for old, now, new in pairs:
-        for place, i in ((0, 4), (1, 9)):
-            mixed = (1 - m) * old[i] + m * new[place]
-            torch.testing.assert_close(now[i], mixed / mixed.norm())
-        untouched = [i for i in range(60) if i not in (4, 9)]
-        assert torch.equal(old[untouched], now[untouched])
-
-
-def test_queue_takes_the_keys(plain):
-    case = plain.case(options(base="moco", weight_spatial=0, weight_inner=0, queue=12), 60, batch=6)
-    keys = plain.unit_rows(6, 16, seed=9)
-    case.objective.commit(torch.arange(6), Embedded(keys, keys))
-    torch.testing.assert_close(case.objective.base.queue.row_QD[:6], keys)
-    assert case.objective.base.queue.index_Q[:6].tolist() == list(range(6))
-    assert case.objective.base.queue.head == 6
-
-
-@pytest.mark.parametrize("axis", ["npid", "moco", "no-inner", "plain-moco"])
-def test_a_saved_state_goes_on_identically(plain, axis, tmp_path):
-    case, other = (plain.case(replace(AXES[axis], neighbours=9), 120, seed=seed) for seed in (0, 1))
-    other.objective.seed, other.objective.sampler = case.objective.seed, case.objective.sampler
-    other.objective._slide_N = case.objective._slide_N
-    other.objective._neighbourhood = case.objective._neighbourhood
-    torch.save(case.objective.state_dict(), tmp_path / "state.pt")
-    other.objective.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    for step in range(3):
-        mine, theirs = (
-            one.losses(case.index, case.query, case.key, epoch=0.5, step=step)
-            for one in (case.objective, other.objective)
-        )
-        assert mine.total.item() == theirs.total.item()
-        for one in (case.objective, other.objective):
-            one.commit(case.index, case.query)
-            assert one.refit(step) == case.objective.refit(step)
-
-
-@pytest.mark.parametrize("other", [options(base="moco"), options(ranking="v"), options(clusterings=2)])
-def test_a_state_of_other_settings_is_refused(plain, other):
-    state = plain.case(options(), 60).objective.state_dict()
-    with pytest.raises(ArtefactError, match="does not fit"):
-        plain.case(other, 60).objective.load_state_dict(state)
-
-
-def test_a_state_of_another_corpus_is_refused(plain):
-    state = plain.case(options(), 61).objective.state_dict()
-    with pytest.raises(ArtefactError, match="bank_v"):
-        plain.case(options(), 60).objective.load_state_dict(state)
-
-
 def test_losses_do_not_depend_on_what_was_drawn_elsewhere(plain):
     case = plain.case(options(pool=64), 300)
     first = case.losses(step=5).total.item()
@@ -308,17 +199,6 @@ def test_bfloat16_banks_stay_close(plain):
     assert float(terms[1]["self"].value) == pytest.approx(float(terms[0]["self"].value), rel=1e-2)
     narrow.objective.commit(narrow.index, narrow.query)
     assert narrow.objective.refit(0)["checksum"] == narrow.objective.checksum()
-
-
-def test_refit_reports_and_is_repeatable(plain):
-    case = plain.case(options(), 300, fitted=False)
-    assert case.objective.checksum() is None
-    report = case.objective.refit(1)
-    assert report == case.objective.refit(1)
-    assert report["checksum"] != case.objective.refit(2)["checksum"]
-    assert len(report["inertia"]) == 3
-    assert all(size > 0 for size in report["smallest"])
-    assert case.objective.clusters.labels.unique(dim=1).shape[1] == 3
 
 
 @pytest.mark.parametrize("axis", ["spatial-only", "plain-npid", "plain-moco"])
@@ -390,51 +270,6 @@ def test_pool_estimates_the_exact_loss(plain):
         found[pool] = [float(case.losses(step=step).terms["spatial"].value) for step in range(40)]
     assert found[3_000] != found[1_500]
     assert np.mean(found[1_500]) == pytest.approx(np.mean(found[3_000]), rel=0.01)
-
-
-def test_threshold_finds_what_the_whole_bank_would(plain):
-    """With the pool grown to the whole bank the two ways to near(u) meet (rows without ties)."""
-
-    def fine_rows(*shape, seed):
-        return torch.randint(-512, 513, shape, generator=torch.Generator().manual_seed(seed)).float() / 1_024
-
-    for agreement in ("all", "any"):
-        case = plain.case(options(neighbours=60, agreement=agreement), 500, rows=fine_rows, batch=16)
-        objective, v, index = case.objective, case.v.detach(), case.index
-        m, auxiliary = objective.bank_v, index.roll(1)
-        query = Queries(torch.stack([index, auxiliary], 1), torch.stack([v, m[auxiliary]], 1))
-        similarity = query.row @ m.T
-        exact = near_exactly(query, index, similarity, objective.clusters, 60)
-        fast = near_by_threshold(
-            query, index, similarity, torch.arange(500), objective.clusters, k=60, row_ND=m, phase=torch.tensor([0.5])
-        )
-        assert int((exact != index[:, None, None]).sum()) > 50
-        for b, i in enumerate(index.tolist()):
-            for u in range(2):
-                found = set(exact[b, u].tolist()) - {i}
-                assert found == set(fast[b, u].tolist()) - {i}
-                assert int(query.patch[b, u]) not in found
-
-
-@pytest.mark.parametrize("agreement", ["all", "any"])
-def test_near_never_exceeds_k_and_takes_the_most_similar(plain, agreement):
-    case = plain.case(options(agreement=agreement), 500, batch=16)
-    objective, v, index, k = case.objective, case.v.detach(), case.index, 10
-    pool, query = torch.arange(0, 500, 4), Queries(index[:, None], v[:, None])
-    similarity = (v @ objective.bank_v[pool].T)[:, None]
-
-    def found(count):
-        near = near_by_threshold(
-            query, index, similarity, pool, objective.clusters, k=count, row_ND=objective.bank_v, phase=torch.zeros(1)
-        )
-        lists = [[j for j in row if j != i] for row, i in zip(near[:, 0].tolist(), index.tolist(), strict=True)]
-        return [list(dict.fromkeys(row)) for row in lists]
-
-    near, wide = found(k), found(500)
-    assert max(map(len, near)) <= k < max(map(len, wide))
-    for b in range(len(v)):
-        ordered = sorted(wide[b], key=lambda j: -float(v[b] @ objective.bank_v[j]))
-        assert sorted(near[b]) == sorted(ordered[: len(near[b])])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
