@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.config import ViewOptions
+from sgcl_cli.engine.views import ViewSettings
+from sgcl_cli.progress import Silent
+from sgcl_cli.stages.pretrain.pictures import picture_curves, picture_views
+from sgcl_cli.stages.pretrain.warnings import WarningKind, Warnings
+
+
+def test_views_are_drawn_of_a_corpus(make_patches: Callable[..., Path], tmp_path: Path, pictures: None) -> None:
+    index = PatchIndex.open(make_patches())
+    settings = ViewSettings.of(ViewOptions(), index.patch_size)
+    assert picture_views(index, settings, tmp_path, seed=0, corners=True) == []
+    with Image.open(tmp_path / "views.png") as image:
+        assert min(image.size) > 200
+
+
+def test_without_matplotlib_one_warning_stands_for_all_pictures(
+    make_patches: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: None
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for name in [name for name in sys.modules if name.startswith("sgcl_cli.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    index = PatchIndex.open(make_patches())
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text("")
+    found = [
+        picture_views(index, ViewSettings.of(ViewOptions(), 32), tmp_path, seed=0, corners=False),
+        picture_curves(metrics, tmp_path),
+    ]
+    assert [[warning.kind for warning in each] for each in found] == [[WarningKind.NO_PICTURES]] * 2
+    reporter = Silent()
+    warnings = Warnings(reporter)
+    for each in found:
+        warnings.show(each)
+    assert len(reporter.warnings) == 1 and "matplotlib is not installed" in reporter.warnings[0]
+    assert not list(tmp_path.glob("*.png"))
