@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout, names, open_files, peers, reading, store
+from sgcl_cli.artefacts import hdf5, layout, names, open_files, peers, reading, store
 from sgcl_cli.artefacts.store import TEXT, Attribute, Column, Schema
 from sgcl_cli.errors import ArtefactError
 
@@ -514,7 +515,7 @@ class FeatureWriter:
             **attributes,
         }
         with store.atomic(self.path) as temporary:
-            with h5py.File(temporary, "w") as file:
+            with hdf5.created(temporary) as file:
                 unreadable = [json.dumps(entry) for entry in self.lost.items()] or None
                 store.fill(file, SCHEMA, {**columns, "unreadable": unreadable}, values)
                 target = file.create_dataset("features", shape=(self.done, self.dim), dtype=self.dtype)
@@ -538,5 +539,5 @@ class FeatureWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._rows.closed:
+        with suppress(OSError):  # of a full disk, which was reported when writing
             self._rows.close()

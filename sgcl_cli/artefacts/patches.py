@@ -15,11 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout, names, peers, reading, store
+from sgcl_cli.artefacts import hdf5, layout, names, peers, reading, store
 from sgcl_cli.artefacts.store import Attribute, Column, Schema
 from sgcl_cli.errors import ArtefactError
 
@@ -133,7 +132,7 @@ class PatchWriter:
         if pixels:
             columns["jpeg_offsets"] = offsets
         with store.atomic(self.path) as temporary:
-            with h5py.File(temporary, "w") as file:
+            with hdf5.created(temporary) as file:
                 store.fill(file, SCHEMA, columns, texts)
                 for name, value in coords_attributes.items():
                     file["coords"].attrs[name] = value

@@ -17,18 +17,14 @@ from sgcl_cli.artefacts import reading
 from sgcl_cli.errors import ArtefactError
 
 
-class Told:
-    """A file to write to that remembers what the system said, which torch.save tells as a RuntimeError without a reason."""
+class _Recorder:
+    """A file to write to that remembers the system's error, which torch.save turns into a RuntimeError without a reason."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write bytes.
-
-        :raises OSError: as the file does.
-        """
         try:
             return self._file.write(data)
         except OSError as error:
@@ -36,10 +32,6 @@ class Told:
             raise
 
     def flush(self) -> None:
-        """Hand over what waits.
-
-        :raises OSError: as the file does.
-        """
         try:
             self._file.flush()
         except OSError as error:
@@ -48,16 +40,16 @@ class Told:
 
 
 def save(value: Any, path: Path) -> None:
-    """``torch.save`` that tells a full disk as what it is.
+    """``torch.save`` that raises the error of a full disk.
 
     :raises OSError: the file cannot be written.
     """
     with path.open("wb") as file:
-        told = Told(file)
+        recorder = _Recorder(file)
         try:
-            torch.save(value, cast(IO[bytes], told))
+            torch.save(value, cast(IO[bytes], recorder))
         except RuntimeError as error:
-            raise told.error or error from error
+            raise recorder.error or error from error
 
 
 def load(path: Path, kind: str, remedy: str) -> Any:
