@@ -17,6 +17,7 @@ from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.artefacts.models import Kept
 from sgcl_cli.probe.fitted import BAGS, predict_bags, predict_rows
 from sgcl_cli.probe.mil.bags import Bags
+from sgcl_cli.stages.evaluate import patch_scores
 
 Floats = NDArray[np.float64]
 
@@ -58,12 +59,14 @@ class Applied:
 
     :ivar folds: by fold (n, K), the mean of its seeds. :ivar used: bool (F, n), whether a fold counts for a row.
     :ivar attention: of each slide, the mean over the folds that count; None for models without.
+    :ivar patches: of each slide what is said of its patches, (N, K), the mean over the folds that count; None where not asked.
     """
 
     name: str
     folds: Mapping[str, Floats]
     used: NDArray[np.bool_]
     attention: list[NDArray[np.float32]] | None
+    patches: list[Floats] | None = None
 
     @property
     def mean(self) -> Floats:
@@ -82,10 +85,10 @@ class Applied:
         return spread
 
 
-def apply(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device) -> Applied:
+def apply(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device, *, patches: bool = False) -> Applied:
     """Predictions of the folds of a model, in their order.
 
-    :param used: bool (F, n), which folds count for which rows.
+    :param used: bool (F, n), which folds count for which rows. :param patches: of slides' patches too.
     """
     views: dict[str, Any] = {}
     folds: dict[str, Floats] = {}
@@ -113,7 +116,22 @@ def apply(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device)
             np.mean([of_fold[i] for of_fold, counts in zip(attention, used[:, i], strict=True) if counts], axis=0)
             for i in range(len(rows.files))
         ]
-    return Applied(kept.name, folds, used, looked)
+    return Applied(kept.name, folds, used, looked, _patches(kept, rows, used, device) if patches else None)
+
+
+def _patches(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device) -> list[Floats]:
+    """Of each slide what the folds that count say of its patches, (N, K)."""
+    return [
+        np.mean(
+            [
+                patch_scores.mean_of_seeds(fits, file.features, device)
+                for fits, counts in zip(kept.folds.values(), used[:, i], strict=True)
+                if counts
+            ],
+            axis=0,
+        )
+        for i, file in enumerate(rows.files)
+    ]
 
 
 def _bags(files: tuple[FeatureFile, ...], device: torch.device) -> Bags:
