@@ -19,13 +19,13 @@ sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json; with --layout
                 --map maps/<slide_id>.png  maps.html  --query query_<slide_id>_<x>_<y>.{csv,png}
                 --also pt_files/<slide_id>.pt  anndata/<slide_id>.h5ad  parquet/<slide_id>.parquet
 sgcl evaluate   metrics.json  metrics.csv  predictions.csv  predictions_patients.csv  splits.csv  audit.json
-                figures/*.{png,svg,jpg}  attention/<slide_id>.{csv,jpg}  report.html  run.json
+                figures/*.{png,svg,jpg}  attention/ and scores/<slide_id>.{csv,jpg}  report.html  run.json
                 .cache/*.npz (finished fits, one a model and fold)
                 models/card.json  models/<model>.safetensors (the fitted models, for sgcl predict)
   --compare     compare.json  compare.csv  compare.html  run.json
   --dense       dense.json  dense.csv  figures/*.{png,svg}  report.html  run.json
-sgcl predict    predictions.csv  folds.csv  predictions.html  attention/<slide_id>.{csv,jpg}  run.json
-                of patches maps/<slide_id>.png in place of attention/
+sgcl predict    predictions.csv  folds.csv  predictions.html  attention/ and scores/<slide_id>.{csv,jpg}  run.json
+                of patches maps/<slide_id>.{png,jpg} in their place
 ```
 
 In `source` of the patches, `path` says how pixels were read: `direct` (JPEG tiles decoded one by one), `openslide`,
@@ -69,16 +69,18 @@ them is empty; measurements are averaged. `splits.csv`: `slide_id,patient_id,fol
 
 ## Models and predictions
 
-`models/card.json` (sgcl.models/1): result (its id), level, task, target, classes, confidence, attention_model; features (dim,
-encoder, encoder_sha256, encoder_feed, mpp) that others must match; folds (slides, identities and patients that each was
-fitted on; `all` with `--refit`); scores (name, metrics with intervals, thresholds by model); models (name, view of a slide,
-and by fold and seed the kind and settings). `models/<model>.safetensors` has the arrays FOLD/SEED/NAME with the fold's place
-in the card: standardisation (mean, scale), weights, and `reference`, the features among which kNN's reference_rows are
-numbers.
+`models/card.json` (sgcl.models/1): result (its id), level, task, target, classes, confidence, attention_model,
+patients_known; features (dim, encoder, encoder_sha256, encoder_feed, mpp) that others must match; folds (slides, identities
+and patients that each was fitted on; `all` with `--refit`); scores (name, metrics with intervals, thresholds by model);
+models (name, view of a slide, and by fold and seed the kind and settings). `models/<model>.safetensors` has the arrays
+FOLD/SEED/NAME with the fold's place in the card: standardisation (mean, scale), weights, and `reference`, the features among
+which kNN's reference_rows are numbers.
 
 `predictions.csv`, a row a model and slide or patch: `slide_id[,row,x,y],model`, then `predicted,p_<class>,sd_<class>`, of
 measurements `predicted,sd_predicted`, of survival `risk,sd_risk` (log risk), and `folds`, how many models count. `folds.csv`:
-the same of each fold, with `fold` and `fitted_on`, yes where that fold was fitted on the slide.
+the same of each fold, with `fold` and `fitted_on`, yes where that fold was fitted on the slide or, with `--labels`, on another of
+its patient. `attention/<slide_id>.csv`: `row[,x,y],attention`, which sums to 1; `scores/<slide_id>.csv`: `row[,x,y]` and
+`p_<class>`, `predicted` or `risk` of each patch; both by `sgcl evaluate` too.
 
 ## Labels, brought by you
 

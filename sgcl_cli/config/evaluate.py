@@ -37,13 +37,13 @@ class EvaluateConfig(Config):
     test: str | None = option(None, "Features to report on; goes with --train.", affects=False, panel="Data")
     patches: str | None = option(
         None,
-        "Folder of the patches, for pictures of attention and --finetune; default: where the features say.",
+        "Folder of the patches, for heatmaps and --finetune; default: where the features say.",
         affects=False,
         panel="Data",
     )
     slides: str | None = option(
         None,
-        "Folder of the slides, for pictures of attention on those that sgcl tile did not tile.",
+        "Folder of the slides, for heatmaps on those that sgcl tile did not tile.",
         affects=False,
         panel="Data",
     )

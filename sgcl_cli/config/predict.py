@@ -19,6 +19,9 @@ class PredictConfig(Config):
     )
     result: str = option(REQUIRED, "Folder that sgcl evaluate wrote.", affects=False, argument=True)
     features: str = option(REQUIRED, "Folder of features, from the same encoder.", affects=False, argument=True)
+    labels: str | None = option(
+        None, "Table with slide_id and patient_id of these slides, to compare their patients with those fitted on."
+    )
     models: str | None = option(
         None, "Models to apply, by comma, as metrics.json names them; default: all that were kept."
     )
@@ -30,8 +33,8 @@ class PredictConfig(Config):
         False, "Go on where features differ in resolution by more than 10 % from those that were fitted on."
     )
     patches: str | None = option(
-        None, "Folder of the patches, for pictures of attention; default: where the features say.", affects=False
+        None, "Folder of the patches, for heatmaps; default: where the features say.", affects=False
     )
     slides: str | None = option(
-        None, "Folder of the slides, for pictures where sgcl tile left no thumbnails.", affects=False
+        None, "Folder of the slides, for heatmaps where sgcl tile left no thumbnails.", affects=False
     )

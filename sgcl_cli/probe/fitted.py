@@ -6,7 +6,7 @@ class probabilities, the value of a regression, or the log risk of survival.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from sgcl_cli.artefacts.models import REFERENCE, REFERENCE_ROWS, Fitted
 from sgcl_cli.probe.mil import models as bag_models
 from sgcl_cli.probe.mil.bags import Bags
 from sgcl_cli.probe.mil.model import BagModel
-from sgcl_cli.probe.mil.training import forward
+from sgcl_cli.probe.mil.training import MOST_BAGS, MOST_ROWS, forward
 from sgcl_cli.probe.models import knn, simpleshot
 from sgcl_cli.probe.models.linear import LinearProbe, probability
 from sgcl_cli.probe.models.linear_cox import CoxProbe
@@ -89,11 +89,34 @@ def predict_rows(fitted: Fitted, features: NDArray[np.floating]) -> Floats:
     return ROW_MODELS[fitted.kind](fitted, features)
 
 
-def predict_bags(fitted: Fitted, bags: Bags) -> tuple[Floats, list[NDArray[np.float32]] | None]:
+def scores_patches(kind: str, settings: Mapping[str, Any], view: str) -> bool:
+    """Whether a model of slides can score a patch by itself: not one of patch counts, nor one to which positions matter."""
+    if kind == BAGS:
+        known = bag_models.MODELS.get(settings["model"])
+        return known is not None and not known[0].ordered
+    return view == "mean"
+
+
+def predict_patches(fitted: Fitted, features: NDArray[np.floating], device: torch.device) -> Floats:
+    """What a model of slides would predict for a slide of that patch alone, (N, K) of features (N, D).
+
+    Linear models of the mean: a slide's score (before its softmax) is the mean of its patches' scores. Attention models: it is
+    their mean weighted by attention.
+    """
+    if fitted.kind != BAGS:
+        return predict_rows(fitted, features)
+    rows = torch.from_numpy(np.array(features)).to(device)
+    alone = Bags(rows, torch.arange(len(rows) + 1, device=device))
+    return predict_bags(fitted, alone, most_bags=MOST_ROWS)[0]
+
+
+def predict_bags(
+    fitted: Fitted, bags: Bags, *, most_bags: int = MOST_BAGS
+) -> tuple[Floats, list[NDArray[np.float32]] | None]:
     """What a model of bags predicts, (B, K), and each bag's attention (rows of the bag,), which sums to 1; None without."""
     settings = fitted.settings
     model = _bag_model(fitted)
-    scores, attention = forward(model.to(bags.rows.device), bags, np.arange(len(bags)))
+    scores, attention = forward(model.to(bags.rows.device), bags, np.arange(len(bags)), most_bags=most_bags)
     scores = scores.double()
     if settings["classes"]:
         scores = torch.softmax(scores, dim=1)

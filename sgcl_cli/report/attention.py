@@ -1,4 +1,4 @@
-"""Pictures of attention: over a slide's thumbnail, and the patches that got most and least of it. Pure functions of arrays.
+"""Heatmaps over a slide's thumbnail, and montages of the patches with most and least attention. Pure functions of arrays.
 
 Attention is shown as a multiple of the mean, log2(N a_i), from 1/8 to 8: a model that looks everywhere alike gives an even
 picture, which ranks would not.
@@ -7,10 +7,13 @@ picture, which ranks would not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from sgcl_cli.report.colour_scale import ColourScale
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -26,69 +29,98 @@ _GAP = 6
 _CAPTIONS = 58  # pixels above and below a row of patches
 
 
+ATTENTION = ColourScale(-OCTAVES, 0.0, OCTAVES, ("1/8", "mean", "x 8"), "multiple of the slide's mean attention")
+
+
 def relative(attention: NDArray[np.floating]) -> Floats:
     """log2 of a patch's attention over the mean, (N,), within plus and minus ``OCTAVES``."""
     scaled = attention.astype(np.float64) * len(attention) / max(float(attention.sum()), 1e-30)
     return np.clip(np.log2(np.maximum(scaled, 1e-30)), -OCTAVES, OCTAVES)
 
 
-def colours(octaves: Floats) -> Floats:
-    """RGB (..., 3) in 0..255 of log2 multiples: blue below the mean, pale at it, red above."""
-    place = octaves / OCTAVES
+def colours(values: Floats, scale: ColourScale = ATTENTION) -> Floats:
+    """RGB (..., 3) in 0..255 of values on a scale; beyond its ends the colour is that of the end."""
+    place = np.interp(values, [scale.low, scale.middle, scale.high], [-1.0, 0.0, 1.0])
     return np.stack([np.interp(place, _STOPS, _COLOURS[:, channel]) for channel in range(3)], axis=-1)
 
 
-def overlay(
-    thumbnail: Pixels,
-    coords: NDArray[np.int64],
-    sides: Floats,
-    attention: NDArray[np.floating],
-    scale: tuple[float, float],
-) -> Pixels:
-    """The thumbnail with each patch tinted by its attention, and the scale of colours below; small ones are enlarged.
+@dataclass(frozen=True)
+class PlacedPatches:
+    """Patches on the thumbnail of their slide.
 
-    :param coords: (N, 2) corners of patches, and ``sides`` (2,) their width and height, level-0 pixels.
-    :param scale: (x, y) level-0 pixels per thumbnail pixel. Where patches overlap the mean of their log2 multiples shows.
+    :ivar thumbnail: uint8 (H, W, 3). :ivar coords: (N, 2), corners of patches, level-0 pixels.
+    :ivar sides: (2,), width and height of a patch, level-0 pixels. :ivar scale: (x, y), level-0 pixels per thumbnail pixel.
+    """
+
+    thumbnail: Pixels
+    coords: NDArray[np.int64]
+    sides: Floats
+    scale: tuple[float, float]
+
+
+def overlay(placed: PlacedPatches, values: Floats, scale: ColourScale = ATTENTION) -> Pixels:
+    """The thumbnail with each patch tinted by its value, and the scale of colours below; small ones are enlarged.
+
+    :param values: (N,), finite; where patches overlap their mean shows.
     :returns: uint8 (k H + legend, k W, 3), k a whole number.
     """
-    enlargement = max(1, -(-_LEAST_SIDE // max(thumbnail.shape[:2])))
-    base = thumbnail.repeat(enlargement, axis=0).repeat(enlargement, axis=1)
-    step = np.divide(scale, enlargement)
-    height, width = base.shape[:2]
-    total, count = np.zeros((height, width)), np.zeros((height, width))
-    starts = np.rint(coords / step).astype(int)
-    ends = np.maximum(np.rint((coords + sides) / step).astype(int), starts + 1)
+    base, mean, seen = _means(placed, values[:, None])
+    return np.concatenate([_tinted(base, colours(mean[:, 0], scale), seen), legend(base.shape[1], scale)])
+
+
+def painted(placed: PlacedPatches, rgb: NDArray[np.uint8]) -> Pixels:
+    """The thumbnail with each patch tinted by a colour of its own, uint8 (N, 3); small ones are enlarged.
+
+    :returns: uint8 (k H, k W, 3), k a whole number.
+    """
+    return _tinted(*_means(placed, rgb.astype(np.float64)))
+
+
+def _means(placed: PlacedPatches, values: Floats) -> tuple[Pixels, Floats, NDArray[np.bool_]]:
+    """The enlarged thumbnail, where patches lie on it, bool (k H, k W), and there the mean of their values (N, C)."""
+    enlargement = max(1, -(-_LEAST_SIDE // max(placed.thumbnail.shape[:2])))
+    base = placed.thumbnail.repeat(enlargement, axis=0).repeat(enlargement, axis=1)
+    step = np.divide(placed.scale, enlargement)
+    total, count = np.zeros((*base.shape[:2], values.shape[1])), np.zeros(base.shape[:2])
+    starts = np.rint(placed.coords / step).astype(int)
+    ends = np.maximum(np.rint((placed.coords + placed.sides) / step).astype(int), starts + 1)
     for (left, top), (right, bottom), value in zip(
-        np.maximum(starts, 0).tolist(), ends.tolist(), relative(attention).tolist(), strict=True
+        np.maximum(starts, 0).tolist(), np.maximum(ends, 0).tolist(), values, strict=True
     ):
         total[top:bottom, left:right] += value
         count[top:bottom, left:right] += 1
     seen = count > 0
+    return base, total[seen] / count[seen][:, None], seen
+
+
+def _tinted(base: Pixels, rgb: Floats, seen: NDArray[np.bool_]) -> Pixels:
     tinted = base.astype(np.float64)
-    tinted[seen] = (1 - _TINT) * tinted[seen] + _TINT * colours(total[seen] / count[seen])
-    return np.concatenate([np.rint(tinted).astype(np.uint8), legend(width)])
+    tinted[seen] = (1 - _TINT) * tinted[seen] + _TINT * rgb
+    pixels: Pixels = np.rint(tinted).astype(np.uint8)
+    return pixels
 
 
-def legend(width: int) -> Pixels:
-    """The scale of colours with its meaning, uint8 (h, width, 3), larger where the picture is wide."""
+def legend(width: int, scale: ColourScale = ATTENTION) -> Pixels:
+    """A scale of colours with its meaning, uint8 (h, width, 3), larger where the picture is wide."""
     zoom = max(1.0, width / 720)
     strip = np.full((round(54 * zoom), width, 3), 255, np.uint8)
     left, right = round(12 * zoom), max(round(12 * zoom) + 1, min(width - 12, round(300 * zoom)))
-    strip[round(10 * zoom) : round(24 * zoom), left:right] = colours(np.linspace(-OCTAVES, OCTAVES, right - left))
+    ramp = np.interp(np.linspace(-1, 1, right - left), [-1, 0, 1], [scale.low, scale.middle, scale.high])
+    strip[round(10 * zoom) : round(24 * zoom), left:right] = colours(ramp, scale)
+    low, middle, high = scale.labels
     for text, place in (
-        ("1/8", left),
-        ("mean", (left + right) // 2 - round(20 * zoom)),
-        ("x 8", right - round(28 * zoom)),
+        (low, left),
+        (middle, (left + right) // 2 - _width(middle, 0.48 * zoom) // 2),
+        (high, right - _width(high, 0.48 * zoom)),
     ):
         _write(strip, text, (place, round(44 * zoom)), 0.48 * zoom, _INK)
-    _write(
-        strip,
-        "multiple of the slide's mean attention",
-        (right + round(16 * zoom), round(24 * zoom)),
-        0.48 * zoom,
-        _MUTED,
-    )
+    _write(strip, scale.meaning, (right + round(16 * zoom), round(24 * zoom)), 0.48 * zoom, _MUTED)
     return strip
+
+
+def _width(text: str, size: float) -> int:
+    """Pixels of a text."""
+    return int(cv2.getTextSize(text, _FONT, size, max(1, round(size * 1.6)))[0][0])
 
 
 def _write(picture: Pixels, text: str, place: tuple[int, int], size: float, colour: tuple[int, int, int]) -> None:

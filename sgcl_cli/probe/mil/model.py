@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ class BagModel(nn.Module, ABC):
     :param hidden: H, the width of the embedding and of what stands on it.
     :param dropout: share of units that are zero in training; none at evaluation.
     """
+
+    ordered: ClassVar[bool] = False  # whether the order of the rows matters
 
     shift: Tensor
     inverse: Tensor

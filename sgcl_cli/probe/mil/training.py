@@ -144,14 +144,14 @@ def predict(
 
 @torch.inference_mode()
 def forward(
-    model: BagModel, bags: Bags, chosen: NDArray[np.int64], draw: Draw | None = None
+    model: BagModel, bags: Bags, chosen: NDArray[np.int64], draw: Draw | None = None, *, most_bags: int = MOST_BAGS
 ) -> tuple[Tensor, list[NDArray[np.float32]] | None]:
-    """Scores (len(chosen), K) and each bag's attention; dropout off."""
+    """Scores (len(chosen), K) and each bag's attention; dropout off. At most so many bags are computed together."""
     model.eval()
     scores: list[Tensor] = []
     attention: list[NDArray[np.float32]] = []
     lengths = _lengths(bags, draw.most if draw else None)
-    for batch in batches(lengths, chosen, most_bags=MOST_BAGS, most_rows=MOST_ROWS):
+    for batch in batches(lengths, chosen, most_bags=most_bags, most_rows=MOST_ROWS):
         packed = bags.take(batch, draw)
         output = model(packed)
         scores.append(output.scores)

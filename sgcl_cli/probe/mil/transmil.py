@@ -76,6 +76,8 @@ class TransMil(BagModel):
     divided by its sum.
     """
 
+    ordered = True
+
     def __init__(self, mean: Tensor, scale: Tensor, *, outputs: int, hidden: int = 128, dropout: float = 0.25) -> None:
         heads = math.gcd(hidden, HEADS)
         super().__init__(mean, scale, outputs=outputs, hidden=hidden, dropout=dropout)

@@ -1,168 +1,122 @@
-"""What attention looks at: overlays on the slides' thumbnails, and the patches that got most and least of it."""
+"""Heatmaps of attention and of patches' scores on slides, and the patches that got most and least attention."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import layout, store
+from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.artefacts.patches import PatchFile
-from sgcl_cli.errors import ArtefactError, ConfigError, SlideError
 from sgcl_cli.report import attention as drawing
 from sgcl_cli.report.page import Picture, Section
 from sgcl_cli.slide import jpeg, overlay
-from sgcl_cli.slide.open.discover import discover
-from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.stages.evaluate.captions import Caption
+from sgcl_cli.stages.evaluate.patch_scores import ShownScores
+from sgcl_cli.stages.evaluate.places import Places, decoded
 
+ATTENTION, SCORES = "attention", "scores"
 _QUALITY = 85
 _REPORTED_SIDE = 760  # pixels of an overlay within the report
 _MOST_IN_REPORT = 8
 _COLUMNS = 8
-_MOST_PIXELS = 2**26  # of a thumbnail that is decoded
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A slide with attention: its features, what is told of it; attention (N,)."""
+    """A slide with heatmaps: its features, its caption, attention (N,) and the scores of its patches, where there are any."""
 
     slide_id: str
     file: FeatureFile
     caption: Caption
-    attention: NDArray[np.float32]
+    attention: NDArray[np.float32] | None
+    scores: ShownScores | None = None
+
+    def picture(self, kind: str) -> str:
+        """The file of a heatmap, relative to the result; ``kind``: ATTENTION or SCORES."""
+        return f"{kind}/{self.file.path.stem}.jpg"
+
+    def table(self, kind: str) -> str:
+        """The file of its numbers, relative to the result."""
+        return f"{kind}/{self.file.path.stem}.csv"
 
 
 OF_FOLDS = "Each slide's attention comes from the model of the fold that did not train on it. "
+_ALONE = "Each patch has the colour of what the model says of it alone, as if the slide were that patch."
 
 
 def draw(
-    out: Path, slides: Sequence[Seen], patches: str | None, *, folder: str | None = None, whose: str = OF_FOLDS
+    out: Path,
+    slides: Sequence[Seen],
+    patches: str | None,
+    *,
+    folder: str | None = None,
+    whose: str = OF_FOLDS,
+    scored_by: str = "",
 ) -> tuple[list[str], list[Section]]:
-    """Write attention/<slide_id>.jpg of every slide whose patches are found, and montages; show some in the report.
+    """Write attention/<slide_id>.jpg and scores/<slide_id>.jpg of slides that are found, and montages; show some in the report.
 
     :param patches: where patches are; None for where the features say.
-    :param folder: of the slides themselves, for those whose patches are not found. :param whose: from which model it is.
+    :param folder: of the slides themselves, for those whose patches are not found. :param whose: from which model attention is.
+    :param scored_by: whose scores of patches these are.
     :returns: files relative to ``out``, and the sections of the report.
-    :raises ConfigError: ``patches`` is given and holds no slide's patches.
+    :raises ConfigError: ``patches`` or ``folder`` is given and holds none of the slides.
     """
-    found, missing = [], []
+    places = Places(patches, folder)
+    files, missing = [], []
     for slide in slides:
-        file = _patches_of(slide, patches)
-        if file is None:
+        placed = places.of(slide.file)
+        if placed is None:
             missing.append(slide.slide_id)
-        else:
-            found.append((slide, file))
-    if patches is not None and not found:
-        raise ConfigError(
-            f"--patches {patches} holds the patches of none of the slides",
-            "give the folder that they were embedded from",
-        )
-    files = [name for slide, file in found for name in _overlay(out, slide, file)]
-    if folder is not None:
-        drawn = _on_slides(out, [slide for slide in slides if slide.slide_id in missing], folder)
-        missing = [name for name in missing if name not in drawn]
-        files += drawn.values()
+            continue
+        files += _overlays(out, slide, placed)
+    places.check()
+    absent = [] if not missing else [_absent(missing, len(slides))]
     notes = [
-        f"{whose}Colours are multiples of the slide's own mean: attention says where a model looked, not what is there."
+        f"{whose}Colours are multiples of the slide's own mean: attention says where a model looked, not what is there.",
+        *absent,
     ]
-    if missing:
-        few = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        notes.append(
-            f"No pictures for {len(missing)} of {len(slides)} slides, whose patches were not found with the id that the "
-            f"features record ({few}); --patches DIR says where they are, or --slides DIR where the slides are."
-        )
-    pictures, written = _montages(out, [pair for pair in found if pair[1].has_pixels])
-    sections = [Section("Where the model looked", _shown(out, slides, files), notes=notes)]
+    looked = [slide for slide in slides if slide.attention is not None]
+    sections = [Section("Where the model looked", _shown(out, looked, files, ATTENTION), notes=notes)] if looked else []
+    scored = [slide for slide in slides if slide.scores is not None]
+    if scored:
+        notes = [f"{scored_by}{_ALONE}", *([] if looked else absent)]
+        sections.append(Section("What it says of each patch", _shown(out, scored, files, SCORES), notes=notes))
+    with_pixels = [
+        (slide, file) for slide in looked if (file := places.patches.get(slide.slide_id)) and file.has_pixels
+    ]
+    pictures, written = _montages(out, with_pixels)
     return [*files, *written], [*sections, Section("What it looked at", pictures, wide=True)]
 
 
-def _patches_of(slide: Seen, patches: str | None) -> PatchFile | None:
-    """The slide's patches, if they are those that were embedded: the same id and as many."""
-    attributes = slide.file.attributes or {}
-    if patches is None:
-        recorded = attributes.get("patches_path")
-        candidates = [] if recorded is None else [slide.file.path.parent / str(recorded)]
-    else:
-        trees = layout.trees(Path(patches)) if Path(patches).is_dir() else []
-        candidates = [
-            path for tree in trees for path in layout.files(tree) if layout.slide_id(path) == slide.file.slide_id
-        ]
-    for path in candidates:
-        if not path.is_file():
-            continue
-        try:
-            file = PatchFile.open(path)
-        except ArtefactError:
-            continue
-        if file.id == attributes.get("patches_id") and len(file) == len(slide.attention):
-            return file
-    return None
+def _absent(missing: Sequence[str], every: int) -> str:
+    few = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    return (
+        f"No pictures for {len(missing)} of {every} slides, whose patches were not found with the id that the features record, "
+        f"or have no thumbnail ({few}); --patches DIR says where they are, or --slides DIR where the slides are."
+    )
 
 
-def _overlay(out: Path, slide: Seen, file: PatchFile) -> Iterator[str]:
-    path = layout.thumbnail(file.path)
-    size = [file.geometry.get(f"level0_{side}") for side in ("width", "height")]
-    if path is None or None in size:
-        return
-    pixels = _decoded(path.read_bytes())
-    if pixels is None:
-        return
-    scale = (float(size[0]) / pixels.shape[1], float(size[1]) / pixels.shape[0])  # type: ignore[arg-type]
-    picture = drawing.overlay(pixels, file.coords, file.sides, slide.attention, scale)
-    name = f"attention/{slide.file.path.stem}.jpg"
-    store.write_bytes(out / name, jpeg.encode(picture, _QUALITY))
-    yield name
+def _overlays(out: Path, slide: Seen, placed: drawing.PlacedPatches) -> list[str]:
+    """Write the slide's heatmaps; returns their files."""
+    pictures = {}
+    if slide.attention is not None:
+        pictures[slide.picture(ATTENTION)] = drawing.overlay(placed, drawing.relative(slide.attention))
+    if slide.scores is not None:
+        pictures[slide.picture(SCORES)] = drawing.overlay(placed, slide.scores.values, slide.scores.scale)
+    for name, picture in pictures.items():
+        store.write_bytes(out / name, jpeg.encode(picture, _QUALITY))
+    return [*pictures]
 
 
-def _on_slides(out: Path, slides: Sequence[Seen], folder: str) -> dict[str, str]:
-    """Overlays on the slides themselves, by slide id: for coordinates that others made.
-
-    A slide that is not found or cannot be read, and features without places or the side of a patch, are left out.
-
-    :raises ConfigError: no such folder, or no slides there.
-    """
-    entries = {
-        entry.slide_id: entry.path
-        for entry in discover([Path(folder)], None, "stem", lambda p: [None] * len(p)).entries
-    }
-    drawn = {}
-    for slide in slides:
-        path, side = entries.get(slide.slide_id), (slide.file.geometry or {}).get("patch_size_level0")
-        if path is None or side is None or slide.file.coords is None:
-            continue
-        try:
-            with Slide(path, default_mpp=1.0) as opened:
-                thumbnail = opened.thumbnail()
-        except SlideError:
-            continue
-        sides = np.array([side, side], np.float64)
-        picture = drawing.overlay(thumbnail.pixels, slide.file.coords, sides, slide.attention, thumbnail.scale)
-        drawn[slide.slide_id] = f"attention/{slide.file.path.stem}.jpg"
-        store.write_bytes(out / drawn[slide.slide_id], jpeg.encode(picture, _QUALITY))
-    return drawn
-
-
-def _decoded(data: bytes) -> NDArray[np.uint8] | None:
-    """Pixels of a JPEG file; None where it is not one, or too large."""
-    try:
-        height, width, *_ = simplejpeg.decode_jpeg_header(data)
-        if height * width > _MOST_PIXELS:
-            return None
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB")
-    except ValueError:
-        return None
-    return pixels
-
-
-def _shown(out: Path, slides: Sequence[Seen], files: Sequence[str]) -> list[Picture]:
-    """For each group the overlays of the surest and of the least sure slide, as long as there is room."""
-    drawn = {name: slide for slide in slides if (name := f"attention/{slide.file.path.stem}.jpg") in files}
+def _shown(out: Path, slides: Sequence[Seen], files: Sequence[str], kind: str) -> list[Picture]:
+    """For each group the heatmaps of the surest and of the least sure slide, as long as there is room."""
+    written = set(files)
+    drawn = {name: slide for slide in slides if (name := slide.picture(kind)) in written}
     chosen: dict[str, None] = {}
     for group in sorted({slide.caption.group for slide in drawn.values()}):
         mine = (name for name in drawn if drawn[name].caption.group == group)
@@ -173,7 +127,8 @@ def _shown(out: Path, slides: Sequence[Seen], files: Sequence[str]) -> list[Pict
         slide = drawn[name]
         small = overlay.reduced((out / name).read_bytes(), _REPORTED_SIDE, 80)
         caption = f"{slide.slide_id}: {slide.caption.text}."
-        pictures.append(Picture(f"Attention on {slide.slide_id}", caption, small))
+        named = "Attention on" if kind == ATTENTION else "Scores of patches of"
+        pictures.append(Picture(f"{named} {slide.slide_id}", caption, small))
     return pictures
 
 
@@ -190,8 +145,9 @@ def _montages(out: Path, found: Sequence[tuple[Seen, PatchFile]]) -> tuple[list[
             patches = [
                 (pixels, float(slide.attention[row]) * len(slide.attention))
                 for slide, file in ranked
+                if slide.attention is not None
                 for row in np.argsort(sign * slide.attention, kind="stable")[:each].tolist()
-                if (pixels := _decoded(file.read(row))) is not None
+                if (pixels := decoded(file.read(row))) is not None
             ]
             rows.append((name, patches[:_COLUMNS]))
         if not rows[0][1]:

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts.models import Kept
 from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.engine import runtime as engine_runtime
 from sgcl_cli.probe.data.audit import Audit
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Fold, Plan
 from sgcl_cli.progress import Reporter
 from sgcl_cli.stages.evaluate import efficiency as evaluate_efficiency
+from sgcl_cli.stages.evaluate import patch_scores
 from sgcl_cli.stages.evaluate.cache import Fits
 from sgcl_cli.stages.evaluate.checks import check_scores
 from sgcl_cli.stages.evaluate.keep import refit_fold
@@ -30,15 +32,18 @@ _TIMED_EPOCHS = 3
 
 @dataclass
 class Scores:
-    """All models with their scores, and attention by slide.
+    """All models with their scores, and attention and patches' scores by slide, from the fold that reports the slide.
 
-    ``attention_model`` is the first model that has attention; that of a slide comes from the fold that reports it.
-    ``kept``: the fitted models of the folds, and of all rows where --refit asks for it.
+    :ivar attention_model: the first model that has attention. :ivar attention: of each slide, (N,).
+    :ivar patch_model: the model that scores patches; None where none can. :ivar patches: of each slide, (N, K).
+    :ivar kept: the fitted models of the folds, and of all rows where --refit asks for it.
     """
 
     models: list[Scored]
     attention_model: str | None = None
     attention: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    patch_model: str | None = None
+    patches: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     efficiency: dict[str, Any] | None = None
     kept: dict[str, Kept] = field(default_factory=dict)
 
@@ -80,6 +85,8 @@ def fit(
             if scores.attention_model is None and of_folds[0].attention is not None:
                 scores.attention_model = model.key
                 scores.attention = _attention(cohort, plan, of_folds)
+    if cohort.level == "slide":
+        scores.patch_model, scores.patches = _patch_scores(config, cohort, plan, scores)
     if any(model.shares for model in every):
         scores.efficiency = evaluate_efficiency.curves(config, cohort, plan, every, fits, reporter)
     fits.prune()
@@ -88,6 +95,28 @@ def fit(
     for warning in check_scores(scores.models, cohort.task, audit):
         reporter.warn(warning)
     return scores
+
+
+def _patch_scores(
+    config: EvaluateConfig, cohort: Cohort, plan: Plan, scores: Scores
+) -> tuple[str | None, dict[str, NDArray[np.float64]]]:
+    """What the model that attention is of (or the first linear one) says of each patch, by models that did not see its slide."""
+    kinds = {
+        key: (fits[0].kind, fits[0].settings, kept.view)
+        for key, kept in scores.kept.items()
+        if (fits := kept.folds[plan.folds[0].name])
+    }
+    key = patch_scores.model_of(kinds, scores.attention_model)
+    if key is None:
+        return None, {}
+    device = engine_runtime.start(config.device, "fp32", config.threads).device
+    fold_of = {cohort.slide_id[row]: fold.name for fold in plan.folds for row in fold.test.tolist()}
+    found = {
+        slide: patch_scores.mean_of_seeds(scores.kept[key].folds[fold_of[slide]], file.features, device)
+        for file, slide in zip(cohort.files, cohort.slide_id.tolist(), strict=True)
+        if slide in fold_of
+    }
+    return key, found
 
 
 def _attention(cohort: Cohort, plan: Plan, fits: Sequence[FoldFit]) -> dict[str, NDArray[np.float32]]:

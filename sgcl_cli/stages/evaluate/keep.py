@@ -37,7 +37,10 @@ def keep(
     """
     card = {
         "result": result["id"],
-        **{name: result[name] for name in ("level", "task", "target", "classes", "confidence", "attention_model")},
+        **{
+            name: result[name]
+            for name in ("level", "task", "target", "classes", "confidence", "attention_model", "patients_known")
+        },
         "features": made_by(cohort.files[0]),
         "folds": {fold.name: _fitted_on(cohort, fold.fitted) for fold in folds},
         "scores": {

@@ -1,8 +1,8 @@
-"""A finished evaluation that is told later where its patches are: the pictures are drawn, nothing is fitted or scored again."""
+"""Pictures of a finished evaluation whose patches or slides are given later; nothing is fitted or scored again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +17,25 @@ from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.stages.evaluate import report
 from sgcl_cli.stages.evaluate.inputs import Inputs
-from sgcl_cli.stages.evaluate.tables import TABLES
+from sgcl_cli.stages.evaluate.tables import TABLES, score_columns
 
 _PICTURED = ("patches", "slides")
 
 
 def asked(config: EvaluateConfig) -> bool:
-    """Whether --patches or --slides names another folder than when the result was made, and there is attention to draw."""
+    """Whether --patches or --slides names another folder than when the result was made, and there are heatmaps to draw."""
     given = {name: value for name in _PICTURED if (value := getattr(config, name)) is not None}
     if not given or config.dry_run:
         return False
     run = read_run(Path(config.out))
     drawn = {name: run["config"].get(name) for name in given}
-    return drawn != given and run["result"]["attention_model"] is not None
+    return drawn != given and any(run["result"].get(name) is not None for name in ("attention_model", "patch_model"))
 
 
 def redraw(
     config: EvaluateConfig, inputs: Inputs, cohort: Cohort, plan: Plan, described: Sequence[tuple[str, str, str]]
 ) -> None:
-    """Write the report, its figures and the pictures of attention again, from the tables of the result.
+    """Write the report, its figures and the heatmaps again, from the tables of the result.
 
     run.json comes last: interrupted, the same command draws again.
 
@@ -45,6 +45,7 @@ def redraw(
     run, evaluated = read_run(out), Evaluated.open(out)
     warnings = [text for text in run["result"]["warnings"] if text != report.WITHOUT_FIGURES]
     warnings += report.missing()
+    said = score_columns(evaluated.result["task"], evaluated.result["classes"])
     drawn = report.write_report(
         out,
         report.Finished(
@@ -53,7 +54,11 @@ def redraw(
             plan=plan,
             result=evaluated.result,
             predictions=evaluated.predictions,
-            attention=_attention(out, cohort),
+            attention={
+                slide: columns[0].astype(np.float32)
+                for slide, columns in _read(out, "attention", ["attention"], cohort)
+            },
+            patches={slide: np.stack(columns, 1) for slide, columns in _read(out, "scores", said, cohort)},
             inferred=described,
             ledger=store.read_json(out / "audit.json")["ledger"],
             warnings=warnings,
@@ -71,12 +76,12 @@ def redraw(
             (out / name).unlink(missing_ok=True)
 
 
-def _attention(out: Path, cohort: Cohort) -> dict[str, NDArray[np.float32]]:
-    """Attention by slide, as attention/<slide_id>.csv has it."""
-    found = {}
+def _read(
+    out: Path, folder: str, columns: Sequence[str], cohort: Cohort
+) -> Iterator[tuple[str, list[NDArray[np.float64]]]]:
+    """Slides with the columns (N,) of their tables in a folder of the result, where they have one."""
     for file, slide in zip(cohort.files, cohort.slide_id.tolist(), strict=True):
-        path = out / report.attention_table(file)
+        path = out / folder / f"{file.path.stem}.csv"
         if path.is_file():
-            weights = [float(row["attention"]) for row in store.read_csv(path)]
-            found[slide] = np.array(weights, dtype=np.float32)
-    return found
+            rows = list(store.read_csv(path))
+            yield slide, [np.array([float(row[name]) for row in rows]) for name in columns]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.artefacts.results import versions
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.data import cohort as cohorts
@@ -23,7 +22,16 @@ from sgcl_cli.report.page import Picture, Section
 from sgcl_cli.stages.evaluate import captions, tables
 from sgcl_cli.stages.evaluate.figures import figure_data
 
-FIGURES = ("figures/*.png", "figures/*.svg", "figures/montage_*.jpg", "attention/*.csv", "attention/*.jpg", "models/*")
+if TYPE_CHECKING:
+    from sgcl_cli.stages.evaluate.attention import Seen
+
+FIGURES = (
+    "figures/*.png",
+    "figures/*.svg",
+    "figures/montage_*.jpg",
+    *(f"{folder}/*.{kind}" for folder in ("attention", "scores") for kind in ("csv", "jpg")),
+    "models/*",
+)
 WITHOUT_FIGURES = "matplotlib is not installed: the figures are left out"
 _MOST_POINTS = 2000
 _FIRST = 3
@@ -31,7 +39,10 @@ _FIRST = 3
 
 @dataclass(frozen=True)
 class Finished:
-    """What the report is made from: what was evaluated, its numbers, and the rows of predictions.csv."""
+    """What the report is made from: what was evaluated, its numbers, and the rows of predictions.csv.
+
+    :ivar attention: of each slide (N,). :ivar patches: what is said of each slide's patches, (N, K).
+    """
 
     config: EvaluateConfig
     cohort: Cohort
@@ -39,6 +50,7 @@ class Finished:
     result: Mapping[str, Any]
     predictions: Sequence[Mapping[str, Any]]
     attention: Mapping[str, NDArray[np.float32]]
+    patches: Mapping[str, NDArray[np.float64]]
     inferred: Sequence[tuple[str, str, str]]
     ledger: Mapping[str, Any]
     warnings: Sequence[str]
@@ -51,18 +63,13 @@ def missing() -> list[str]:
     return [] if figures.AVAILABLE else [WITHOUT_FIGURES]
 
 
-def attention_table(file: FeatureFile) -> str:
-    """Where a slide's attention is written, relative to the result."""
-    return f"attention/{file.path.stem}.csv"
-
-
 def write_report(out: Path, finished: Finished) -> list[str]:
-    """Write report.html, figures/ and attention/; returns the files' names.
+    """Write report.html, figures/, attention/ and scores/; returns the files' names.
 
-    :raises ConfigError: --patches holds none of the slides' patches.
+    :raises ConfigError: --patches holds none of the slides' patches, or --slides none of the slides.
     """
     cohort, result = finished.cohort, finished.result
-    files, sections = _attention(out, finished)
+    files, sections = _heatmaps(out, finished)
     drawn = evaluation.Evaluation(
         result=result,
         inferred=finished.inferred,
@@ -90,25 +97,52 @@ def write_report(out: Path, finished: Finished) -> list[str]:
     return ["report.html", *files]
 
 
-def _attention(out: Path, finished: Finished) -> tuple[list[str], list[Section]]:
-    """attention/<slide_id>.csv of every slide, and pictures where the patches are."""
-    cohort = finished.cohort
-    if not finished.attention:
+def _heatmaps(out: Path, finished: Finished) -> tuple[list[str], list[Section]]:
+    """attention/<slide_id>.csv and scores/<slide_id>.csv of every slide, and pictures where the patches or the slides are."""
+    if not finished.attention and not finished.patches:
         return [], []
-    from sgcl_cli.stages.evaluate import attention as attention_pictures  # OpenCV comes with it
+    from sgcl_cli.stages.evaluate import attention as heatmaps  # OpenCV comes with it
 
-    files, seen = [], []
-    told = captions.captions(finished.result, finished.predictions)
-    for file, slide in zip(cohort.files, cohort.slide_id.tolist(), strict=True):
-        if slide not in finished.attention:
-            continue
-        attention = finished.attention[slide]
-        path = attention_table(file)
-        store.write_text(out / path, tables.attention_csv(file.coords, attention))
-        files.append(path)
-        seen.append(attention_pictures.Seen(slide, file, told[slide], attention))
-    drawn, sections = attention_pictures.draw(out, seen, finished.config.patches, folder=finished.config.slides)
+    seen = _seen(finished)
+    files = [name for slide in seen for name in _numbers(out, finished, slide)]
+    given = finished.config.patches, finished.config.slides
+    name = finished.result["models"].get(finished.result.get("patch_model"), {}).get("name", "")
+    scored_by = f"{name}, the model of the fold that did not train on the slide. "
+    drawn, sections = heatmaps.draw(out, seen, given[0], folder=given[1], scored_by=scored_by)
     return [*files, *drawn], sections
+
+
+def _seen(finished: Finished) -> list[Seen]:
+    """The reported slides with what is drawn on them."""
+    from sgcl_cli.stages.evaluate.attention import Seen
+    from sgcl_cli.stages.evaluate.patch_scores import shown
+
+    cohort, result = finished.cohort, finished.result
+    of_model = result.get("attention_model") or result.get("patch_model")
+    said = captions.captions({**result, "attention_model": of_model}, finished.predictions)
+    mine = [row for row in finished.predictions if row["model"] == result.get("patch_model")]
+    called = {row["slide_id"]: result["classes"].index(row["predicted"]) for row in mine} if result["classes"] else {}
+    folds = {row["slide_id"]: row["fold"] for row in mine}
+    kinds = {"task": result["task"], "classes": result["classes"], "called": called, "groups": folds}
+    scores = shown(finished.patches, **kinds)
+    return [
+        Seen(slide, file, said[slide], finished.attention.get(slide), scores.get(slide))
+        for file, slide in zip(cohort.files, cohort.slide_id.tolist(), strict=True)
+        if slide in finished.attention or slide in finished.patches
+    ]
+
+
+def _numbers(out: Path, finished: Finished, slide: Seen) -> list[str]:
+    """Write the tables of a slide's heatmaps; returns their files."""
+    found: dict[str, Mapping[str, NDArray[np.floating]]] = {}
+    if slide.attention is not None:
+        found[slide.table("attention")] = {"attention": slide.attention}
+    if slide.scores is not None:
+        named = tables.score_columns(finished.result["task"], finished.result["classes"])
+        found[slide.table("scores")] = dict(zip(named, finished.patches[slide.slide_id].T, strict=True))
+    for name, columns in found.items():
+        store.write_text(out / name, tables.patches_csv(slide.file.coords, columns))
+    return [*found]
 
 
 def _map(finished: Finished) -> dict[str, Picture]:

@@ -197,6 +197,7 @@ def _write(
             result=result,
             predictions=predictions,
             attention=scores.attention,
+            patches=scores.patches,
             inferred=described,
             ledger=audit.ledger,
             warnings=warnings,

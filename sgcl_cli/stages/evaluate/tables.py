@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -56,6 +58,7 @@ def metrics_json(config: EvaluateConfig, cohort: Cohort, plan: Plan, scores: Sco
         },
         "interval": _REPEATED if plan.repeats else _WITHIN,
         "attention_model": scores.attention_model,
+        "patch_model": scores.patch_model,
         "models": {model.key: _model(cohort, plan, model, refused and config.bootstrap > 0) for model in scores.models},
         **({} if scores.efficiency is None else {"label_efficiency": scores.efficiency}),
     }
@@ -224,11 +227,22 @@ def _tidy(key: str, metric: str, headline: Headline) -> list[dict[str, Any]]:
     return [{"model": key, "metric": metric, "scope": scope, **row} for scope, row in scopes.items()]
 
 
-def attention_csv(coords: NDArray[np.int64] | None, attention: NDArray[np.float32]) -> str:
-    """Patch by patch: row in the feature file, level-0 corner where known, attention (sums to 1 over the slide)."""
-    if coords is None:
-        lines = ["row,attention", *(f"{row},{weight:.9g}" for row, weight in enumerate(attention.tolist()))]
-    else:
-        numbers = enumerate(zip(coords.tolist(), attention.tolist(), strict=True))
-        lines = ["row,x,y,attention", *(f"{row},{x},{y},{weight:.9g}" for row, ((x, y), weight) in numbers)]
-    return "\n".join(lines) + "\n"
+def score_columns(task: str, classes: Sequence[str]) -> list[str]:
+    """The columns of what is said of a row: p_<class>; of a regression predicted; of survival risk."""
+    return [f"p_{name}" for name in classes] or ["risk" if task == "survival" else "predicted"]
+
+
+def patches_csv(coords: NDArray[np.int64] | None, columns: Mapping[str, NDArray[np.floating]]) -> str:
+    """Patch by patch: row in the feature file, level-0 corner where known, and columns (N,) by name, 9 digits."""
+    place = [] if coords is None else ["x", "y"]
+    rows = (
+        np.arange(len(next(iter(columns.values()))))[:, None]
+        if coords is None
+        else np.insert(coords, 0, np.arange(len(coords)), 1)
+    )
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["row", *place, *columns])
+    for left, right in zip(rows.tolist(), np.stack([*columns.values()], 1).tolist(), strict=True):
+        writer.writerow([*left, *(f"{value:.9g}" for value in right)])
+    return stream.getvalue()

@@ -20,6 +20,7 @@ from sgcl_cli.artefacts.reading import LONGEST_REASON, MISTAKEN
 from sgcl_cli.errors import ArtefactError
 from sgcl_cli.probe.fitted import predict_bags, predict_rows
 from sgcl_cli.probe.mil.bags import Bags
+from sgcl_cli.stages.evaluate import patch_scores
 
 Floats = NDArray[np.float64]
 
@@ -61,12 +62,14 @@ class Applied:
 
     :ivar folds: by fold (n, K), the mean of its seeds. :ivar used: bool (F, n), whether a fold counts for a row.
     :ivar attention: of each slide, the mean over the folds that count; None for models without.
+    :ivar patches: of each slide what is said of its patches, (N, K), the mean over the folds that count; None where not asked.
     """
 
     name: str
     folds: Mapping[str, Floats]
     used: NDArray[np.bool_]
     attention: list[NDArray[np.float32]] | None
+    patches: list[Floats] | None = None
 
     @property
     def mean(self) -> Floats:
@@ -85,10 +88,13 @@ class Applied:
         return spread
 
 
-def apply(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device, outputs: int) -> Applied:
+def apply(
+    kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device, outputs: int, *, patches: bool = False
+) -> Applied:
     """Predictions of the folds of a model, in their order.
 
     :param used: bool (F, n), which folds count for which rows. :param outputs: K.
+    :param patches: of slides' patches too.
     :raises ArtefactError: the arrays or settings of the model are not those of its kind.
     """
     views: dict[str, Any] = {}
@@ -113,7 +119,22 @@ def apply(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device,
             np.mean([of_fold[i] for number, of_fold in attention.items() if used[number, i]], axis=0)
             for i in range(len(rows.files))
         ]
-    return Applied(kept.name, folds, used, looked)
+    return Applied(kept.name, folds, used, looked, _patches(kept, rows, used, device) if patches else None)
+
+
+def _patches(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device) -> list[Floats]:
+    """Of each slide what the folds that count say of its patches, (N, K)."""
+    return [
+        np.mean(
+            [
+                patch_scores.mean_of_seeds(fits, file.features, device)
+                for fits, counts in zip(kept.folds.values(), used[:, i], strict=True)
+                if counts
+            ],
+            axis=0,
+        )
+        for i, file in enumerate(rows.files)
+    ]
 
 
 def _predicted(

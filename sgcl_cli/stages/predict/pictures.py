@@ -1,25 +1,33 @@
-"""Where models looked, or what they say of each patch, drawn on the slides."""
+"""Heatmaps of predictions: attention and scores of patches on slides; of patches the predicted class."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.config import PredictConfig
 from sgcl_cli.report import maps
 from sgcl_cli.report.drawing import PALETTE
 from sgcl_cli.report.page import Picture, Section
-from sgcl_cli.stages.evaluate import tables
+from sgcl_cli.slide import overlay
 from sgcl_cli.stages.evaluate.captions import Caption
+from sgcl_cli.stages.evaluate.patch_scores import ShownScores, shown
+from sgcl_cli.stages.evaluate.tables import patches_csv, score_columns
 from sgcl_cli.stages.predict.applied import Applied, Rows
 
+if TYPE_CHECKING:
+    from sgcl_cli.stages.evaluate.places import Places
+
 _MOST_ON_PAGE = 12
+_REPORTED_SIDE = 760
+_QUALITY = 85
 _PALE = 235.0
 
 
@@ -34,29 +42,65 @@ class PredictionPictures:
 def draw(
     config: PredictConfig, card: Mapping[str, Any], rows: Rows, applied: Mapping[str, Applied]
 ) -> PredictionPictures:
-    """Attention of the first model that has any; of patches, the class that is predicted, paler the less it is sure.
+    """Attention of the first model that has any, and the scores of patches; of patches the predicted class, paler the less
+    sure it is.
 
     :raises ConfigError: --patches or --slides holds none of the slides.
     """
     if rows.row is not None:
         return _classes(config, card, rows, applied)
-    key = next((key for key, one in applied.items() if one.attention is not None), None)
-    return PredictionPictures() if key is None else _attention(config, card, rows, applied[key])
+    looked = next((one for one in applied.values() if one.attention is not None), None)
+    scored = next((one for one in applied.values() if one.patches is not None), None)
+    return _heatmaps(config, card, rows, looked, scored)
 
 
-def _attention(config: PredictConfig, card: Mapping[str, Any], rows: Rows, model: Applied) -> PredictionPictures:
-    from sgcl_cli.stages.evaluate import attention as pictures  # OpenCV comes with it
+def _heatmaps(
+    config: PredictConfig, card: Mapping[str, Any], rows: Rows, looked: Applied | None, scored: Applied | None
+) -> PredictionPictures:
+    from sgcl_cli.stages.evaluate import attention as heatmaps  # OpenCV comes with it
 
-    assert model.attention is not None
-    out, files, seen = Path(config.out), [], []
-    for file, attention, predicted in zip(rows.files, model.attention, model.mean, strict=True):
-        name = f"attention/{file.path.stem}.csv"
-        store.write_text(out / name, tables.attention_csv(file.coords, attention))
-        files.append(name)
-        seen.append(pictures.Seen(file.slide_id, file, _caption(card, predicted), attention))
-    whose = f"{model.name}, the mean of its folds. "
-    drawn, sections = pictures.draw(out, seen, config.patches, folder=config.slides, whose=whose)
+    said = looked or scored
+    if said is None:
+        return PredictionPictures()
+    scores = _scores(card, rows, scored)
+    seen = [
+        heatmaps.Seen(
+            file.slide_id,
+            file,
+            _caption(card, said.mean[i]),
+            None if looked is None or looked.attention is None else looked.attention[i],
+            scores.get(file.slide_id),
+        )
+        for i, file in enumerate(rows.files)
+    ]
+    out, files = Path(config.out), []
+    for i, slide in enumerate(seen):
+        columns = {}
+        if slide.attention is not None:
+            columns["attention"] = {"attention": slide.attention}
+        if scored is not None and scored.patches is not None:
+            named = score_columns(card["task"], card["classes"])
+            columns["scores"] = dict(zip(named, scored.patches[i].T, strict=True))
+        for kind, numbers in columns.items():
+            files.append(slide.table(kind))
+            store.write_text(out / files[-1], patches_csv(slide.file.coords, numbers))
+    whose, scored_by = (f"{one.name}, the mean of its folds. " if one else "" for one in (looked, scored))
+    drawn, sections = heatmaps.draw(out, seen, config.patches, folder=config.slides, whose=whose, scored_by=scored_by)
     return PredictionPictures([*files, *drawn], sections)
+
+
+def _scores(card: Mapping[str, Any], rows: Rows, scored: Applied | None) -> dict[str, ShownScores]:
+    """By slide what is shown of its patches' scores."""
+    if scored is None or scored.patches is None:
+        return {}
+    slides = [file.slide_id for file in rows.files]
+    return shown(
+        dict(zip(slides, scored.patches, strict=True)),
+        task=card["task"],
+        classes=card["classes"],
+        called=dict(zip(slides, scored.mean.argmax(1).tolist(), strict=True)),
+        groups=dict.fromkeys(slides, ""),
+    )
 
 
 def _caption(card: Mapping[str, Any], predicted: NDArray[np.float64]) -> Caption:
@@ -73,31 +117,50 @@ def _caption(card: Mapping[str, Any], predicted: NDArray[np.float64]) -> Caption
 def _classes(
     config: PredictConfig, card: Mapping[str, Any], rows: Rows, applied: Mapping[str, Applied]
 ) -> PredictionPictures:
+    """maps/: each slide's patches in the colour of their class, on a picture of the slide or else by themselves."""
+    from sgcl_cli.stages.evaluate.places import Places  # OpenCV comes with it
+
     assert rows.row is not None
     key, model = next(iter(applied.items()))
-    out, files = Path(config.out), []
+    out, files, places = Path(config.out), [], Places(config.patches, config.slides)
     pictures: list[Picture] = []
     mean = model.mean
     for number, file in enumerate(rows.files):
-        side = (file.geometry or {}).get("patch_size_level0")
-        if file.coords is None or side is None:
-            continue
         own = mean[rows.file_of == number]
-        png = maps.paint(file.coords / float(side), colours(own))
-        name = f"maps/{file.path.stem}.png"
-        store.write_bytes(out / name, png)
-        files.append(name)
+        drawn = _map(places, file, colours(own))
+        if drawn is None:
+            continue
+        suffix, content = drawn
+        files.append(f"maps/{file.path.stem}.{suffix}")
+        store.write_bytes(out / files[-1], content)
         if len(pictures) < _MOST_ON_PAGE:
             counts = np.bincount(own.argmax(1), minlength=len(card["classes"]))
             said = ", ".join(
                 f"{count} {label}" for label, count in zip(card["classes"], counts.tolist(), strict=True) if count
             )
-            pictures.append(Picture(file.slide_id, f"{file.slide_id}: {said}.", png))
+            small = content if suffix == "png" else overlay.reduced(content, _REPORTED_SIDE, 80)
+            pictures.append(Picture(file.slide_id, f"{file.slide_id}: {said}.", small))
+    places.check()
     legend = ", ".join(f"{name} {PALETTE[i % len(PALETTE)]}" for i, name in enumerate(card["classes"]))
     note = f"{model.name} ({key}): the predicted class of each patch, paler the less it is sure. Colours: {legend}."
     return PredictionPictures(
         files, [Section("What it says of each patch", pictures, notes=[note])] if pictures else []
     )
+
+
+def _map(places: Places, file: FeatureFile, rgb: NDArray[np.uint8]) -> tuple[str, bytes] | None:
+    """Patches in colours on a picture of the slide (JPEG), or by themselves (PNG), with the suffix; None without places."""
+    from sgcl_cli.report import attention as drawing
+    from sgcl_cli.slide import jpeg
+    from sgcl_cli.stages.evaluate.places import sides_of
+
+    placed = places.of(file)
+    if placed is not None:
+        return "jpg", jpeg.encode(drawing.painted(placed, rgb), _QUALITY)
+    sides = sides_of(file)
+    if file.coords is None or sides is None:
+        return None
+    return "png", maps.paint(file.coords / sides, rgb)
 
 
 def colours(probability: NDArray[np.float64]) -> NDArray[np.uint8]:

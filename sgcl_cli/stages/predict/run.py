@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import models, reading, store
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet, open_features
+from sgcl_cli.artefacts.labels import Columns, read_labels
 from sgcl_cli.artefacts.lock import alone
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, understood
 from sgcl_cli.artefacts.slide_ids import plain_id
 from sgcl_cli.config import PredictConfig, differences
 from sgcl_cli.engine import runtime
 from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.probe.data.patients import alike
 from sgcl_cli.progress import Reporter, Silent
+from sgcl_cli.stages.evaluate import patch_scores
 from sgcl_cli.stages.evaluate.keep import REFIT, identity_of, made_by
 from sgcl_cli.stages.evaluate.stored import stored_result
 from sgcl_cli.stages.predict import page, pictures, tables
@@ -50,6 +53,10 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
     features = open_features(config.features)
     warnings = _same_encoder(card, features, config)
     ids = {"result": str(card["result"]), "features": features.id}
+    patients, unknown = _patients(config, card, features)
+    warnings += unknown
+    if config.labels is not None:
+        ids["labels"] = store.artefact_id("patients", {}, [f"{slide}={one}" for slide, one in sorted(patients.items())])
     stored = stored_result(out, config, ids)
     if stored is not None:
         reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
@@ -63,6 +70,11 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
     rows = Rows.of(files, card["level"])
     fitted = np.array([[_fitted_on(card["folds"][fold], file) for file in files] for fold in folds])
     warnings += _seen(fitted, files)
+    related = ~fitted & [
+        [patients.get(file.slide_id) in card["folds"][fold]["patients"] for file in files] for fold in folds
+    ]
+    warnings += _seen(related, files, "other slides of the patients of ")
+    fitted |= related
     unseen = ~fitted | fitted.all(axis=0)
     if config.dry_run:
         return Outcome(
@@ -72,11 +84,14 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
         reporter.warn(warning)
     device = runtime.start(config.device, "fp32", config.threads).device
     applied: dict[str, Applied] = {}
+    scored = _scoring_model(card, keys) if rows.row is None else None
     with reporter.task("predicting", len(keys), "model") as bar:
         for key in keys:
             kept = models.read(result, card, key)
             kept = models.Kept(kept.name, kept.view, {fold: kept.folds[fold] for fold in folds})
-            applied[key] = apply(kept, rows, unseen[:, rows.file_of], device, max(1, len(card["classes"])))
+            outputs = max(1, len(card["classes"]))
+            used = unseen[:, rows.file_of]
+            applied[key] = apply(kept, rows, used, device, outputs, patches=key == scored)
             bar.advance()
     return _write(config, card, rows, fitted, applied, warnings, ids, record)
 
@@ -179,6 +194,16 @@ def _chosen_models(card: Mapping[str, Any], config: PredictConfig) -> list[str]:
     return asked
 
 
+def _scoring_model(card: Mapping[str, Any], keys: Sequence[str]) -> str | None:
+    """The model that scores patches of slides; None where none can."""
+    kinds = {}
+    for key in keys:
+        entry = card["models"][key]
+        fit = next(iter(entry["folds"].values()))[0]
+        kinds[key] = (fit["kind"], fit["settings"], entry["view"])
+    return patch_scores.model_of(kinds, card["attention_model"])
+
+
 def _chosen_folds(card: Mapping[str, Any], config: PredictConfig) -> list[str]:
     """The folds whose models are averaged, or the one of all patients.
 
@@ -207,23 +232,59 @@ def _with_patches(features: FeatureSet) -> tuple[tuple[FeatureFile, ...], list[s
 
 
 def _fitted_on(fold: Mapping[str, Any], file: FeatureFile) -> bool:
-    return identity_of(file) in fold["identities"] or plain_id(file.slide_id) in fold["slides"]
+    names = {file.slide_id, plain_id(file.slide_id)}
+    return identity_of(file) in fold["identities"] or not names.isdisjoint(fold["slides"])
 
 
-def _seen(fitted: NDArray[np.bool_], files: Sequence[FeatureFile]) -> list[str]:
-    """What to warn of where models were fitted on slides that are predicted."""
+def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureSet) -> tuple[dict[str, str], list[str]]:
+    """The patients of the slides, where --labels gives them and the evaluation knew its own; else what to warn of.
+
+    :raises LabelError: the table is not what it must be, or has no patient_id.
+    """
+    slides = [file.slide_id for file in features.files]
+    known = bool(card.get("patients_known"))
+    if config.labels is not None:
+        table = read_labels(config.labels, Columns("slide_id", None), slides)
+        if not table.has_patients:
+            raise LabelError(
+                f"the table {config.labels} has no column 'patient_id'", "leave --labels out, or add the column"
+            )
+        if not known:
+            return {}, [
+                "patients are not compared: the evaluation was given none (patient_id), so each slide counted as one"
+            ]
+        given = {row.slide_id: row.patient_id for row in table.rows if row.slide_id not in table.without_patient}
+        absent = [slide for slide in slides if slide not in given]
+        left = f"the patients of {len(absent)} slides are not compared, for {config.labels} does not give them: {_listed(absent)}"
+        return given, [left] if absent else []
+    fitted = {slide for fold in card["folds"].values() for slide in fold["slides"]}
+    groups = [group for group in alike({*slides, *fitted}) if not fitted.isdisjoint(group) and {*group} - fitted]
+    if not groups:
+        return {}, []
+    new = sorted({slide for group in groups for slide in group} - fitted)
+    look = f"ids of {len(new)} slides look like those of patients that models were fitted on: {_listed(new)}"
+    return {}, [f"{look}; --labels with patient_id tells, and leaves such models out"]
+
+
+def _seen(fitted: NDArray[np.bool_], files: Sequence[FeatureFile], what: str = "") -> list[str]:
+    """Warnings where models were fitted on slides that are predicted, or on others of their patients.
+
+    :param fitted: bool (F, files), which folds were. :param what: before the number of slides.
+    """
     count = fitted.sum(axis=0).tolist()
     by_all = [file.slide_id for file, folds in zip(files, count, strict=True) if folds == len(fitted)]
     by_some = [file.slide_id for file, folds in zip(files, count, strict=True) if 0 < folds < len(fitted)]
     found = []
     if by_all:
-        what = f"every model was fitted on {len(by_all)} of these {len(files)} slides, where predictions say nothing of accuracy"
-        found.append(f"{what}: {_listed(by_all)}")
-    if by_some:
-        what = (
-            f"some folds were fitted on {len(by_some)} of these {len(files)} slides, where the other folds count alone"
+        found.append(
+            f"every model was fitted on {what}{len(by_all)} of these {len(files)} slides, where predictions say nothing of "
+            f"accuracy: {_listed(by_all)}"
         )
-        found.append(f"{what}: {_listed(by_some)}")
+    if by_some:
+        found.append(
+            f"some folds were fitted on {what}{len(by_some)} of these {len(files)} slides, where the other folds count "
+            f"alone: {_listed(by_some)}"
+        )
     return found
 
 

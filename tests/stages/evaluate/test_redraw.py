@@ -96,7 +96,7 @@ def test_patches_given_later_give_the_pictures_without_another_fit(
     drawn = run("later", patches="tiles")
     assert "only its pictures are drawn" in notes[-1]
     assert {*drawn} - {*bare} == {
-        *(f"attention/{slide_id}.jpg" for slide_id in SLIDES),
+        *(f"{kind}/{slide_id}.jpg" for kind in ("attention", "scores") for slide_id in SLIDES),
         *("figures/montage_1.jpg", "figures/montage_2.jpg"),
     }
     assert content(place / "later") == content(place / "at-once")

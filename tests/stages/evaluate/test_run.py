@@ -164,7 +164,7 @@ def test_slide_level_writes_everything_it_promises(
     outcome = run(out, features=str(slides), labels=str(labels))
     assert {path.name for path in out.iterdir()} == {
         *("metrics.json", "metrics.csv", "predictions.csv", "predictions_patients.csv", "splits.csv", "audit.json"),
-        *("figures", "attention", "models", "report.html", "run.json", ".cache"),
+        *("figures", "attention", "scores", "models", "report.html", "run.json", ".cache"),
     }
     assert {path.name for path in (out / "figures").iterdir()} >= {
         f"{kind}_{model}.{suffix}"

@@ -135,6 +135,55 @@ def test_new_slides_get_the_mean_of_the_folds_and_its_spread(result: Path, tmp_p
     assert sum(weights) == pytest.approx(1, abs=1e-5)
 
 
+def test_folds_that_saw_another_slide_of_a_patient_do_not_count(result: Path, tmp_path: Path) -> None:
+    """Slide s40 is of patient p3, whose slide s03 two of three folds were fitted on; s41 is of nobody known."""
+    new = cohort(tmp_path / "new", 2, start=40)
+    (tmp_path / "labels.csv").write_text("slide_id,patient_id\ns40,p3\ns41,\n")
+    outcome = predict(applied(result, tmp_path / "out", new, labels=str(tmp_path / "labels.csv")))
+    said = " ".join(outcome.warnings)
+    assert "some folds were fitted on other slides of the patients of 1 of these 2 slides, where the other" in said
+    assert "the patients of 1 slides are not compared" in said and "'s41'" in said
+    before = next(row["fold"] for row in read(result / "predictions.csv") if row["slide_id"] == "s03")
+    counted = {
+        row["fold"]
+        for row in read(tmp_path / "out" / "folds.csv")
+        if (row["slide_id"], row["fitted_on"]) == ("s40", "no")
+    }
+    assert counted == {before}
+    assert {row["folds"] for row in read(tmp_path / "out" / "predictions.csv") if row["slide_id"] == "s40"} == {"1"}
+    (tmp_path / "bare.csv").write_text("slide_id\ns40\n")
+    with pytest.raises(LabelError, match="has no column 'patient_id'"):
+        predict(applied(result, tmp_path / "other", new, labels=str(tmp_path / "bare.csv")))
+
+
+def test_ids_like_those_of_patients_that_were_fitted_on_are_warned_of(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with (tmp_path / "labels.csv").open("w") as file:
+        file.write("slide_id,label\n")
+        for number in range(12):
+            slide = f"TCGA-AA-{1000 + number}-01Z"
+            write_slide(tmp_path / "features", slide, rng.normal(size=(4, DIM)) + number % 2)
+            file.write(f"{slide},{'ab'[number % 2]}\n")
+    settings = {**FAST, "models": "mean", "seeds": 1}
+    evaluate(
+        EvaluateConfig(
+            features=str(tmp_path / "features"),
+            labels=str(tmp_path / "labels.csv"),
+            out=str(tmp_path / "result"),
+            **settings,
+        )
+    )
+    for slide in ("TCGA-AA-1000-02A", "TCGA-AA-1001-02A", "TCGA-ZZ-1000-02A"):
+        write_slide(tmp_path / "new", slide, rng.normal(size=(4, DIM)))
+    told = predict(applied(tmp_path / "result", tmp_path / "out", tmp_path / "new")).warnings
+    (look,) = [text for text in told if "look like those of patients" in text]
+    assert "ids of 2 slides" in look and "'TCGA-AA-1000-02A', 'TCGA-AA-1001-02A'" in look
+    (tmp_path / "patients.csv").write_text("slide_id,patient_id\nTCGA-AA-1000-02A,TCGA-AA-1000\n")
+    settings = {"labels": str(tmp_path / "patients.csv")}
+    told = predict(applied(tmp_path / "result", tmp_path / "out2", tmp_path / "new", **settings)).warnings
+    assert [text for text in told if text.startswith("patients are not compared: the evaluation was given none")]
+
+
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("refit")
@@ -232,6 +281,33 @@ def test_peers_features_are_predicted_on(classes: Path, tmp_path: Path) -> None:
     assert found[0] == found[1] and {row["slide_id"] for row in found[0]} == {"a"}
 
 
+SLIDES = Path(__file__).parents[3] / "sample_data" / "slides"
+
+
+@pytest.mark.parametrize("peer", ["clam", "trident"])
+def test_heatmaps_of_peers_features_are_drawn_on_the_slides(result: Path, tmp_path: Path, peer: str) -> None:
+    """For classes, values and risks; CLAM's coordinates do not even say how large a patch is."""
+    coords = np.stack(np.meshgrid(np.arange(4), np.arange(3)), -1).reshape(-1, 2) * 256
+    inner = {"clam": "h5_files", "trident": "20x_256px_0px_overlap/features_tiny"}[peer]
+    (tmp_path / peer / inner).mkdir(parents=True)
+    with h5py.File(tmp_path / peer / inner / "sample_generic_050.h5", "w") as file:
+        file["features"] = np.random.default_rng(0).normal(size=(12, DIM)).astype(np.float32)
+        file["coords"] = coords
+        if peer == "trident":
+            file["coords"].attrs["patch_size_level0"] = 256
+    outcome = predict(applied(result, tmp_path / "out", tmp_path / peer, slides=str(SLIDES)))
+    for folder in ("attention", "scores"):
+        assert f"{folder}/sample_generic_050.jpg" in outcome.data["files"]
+        rows = read(tmp_path / "out" / folder / "sample_generic_050.csv")
+        assert [(row["x"], row["y"]) for row in rows[:2]] == [("0", "0"), ("256", "0")] and len(rows) == 12
+    said = {"p_tumour", "p_normal"} if outcome.data["classes"] else {"risk", "predicted"}
+    assert said & {*rows[0]}
+    page = (tmp_path / "out" / "predictions.html").read_text()
+    assert "What it says of each patch" in page and "No pictures" not in page
+    with pytest.raises(ConfigError, match="--slides .* holds none of the slides"):
+        predict(applied(result, tmp_path / "other", slides=str(SLIDES)))
+
+
 def test_patches_are_predicted_one_by_one_and_painted(tmp_path: Path) -> None:
     features = cohort(tmp_path / "features", labelled=True)
     labels = table(tmp_path / "labels.csv", lambda number: {})
@@ -245,3 +321,6 @@ def test_patches_are_predicted_one_by_one_and_painted(tmp_path: Path) -> None:
     assert rows["s00", "1", "linear"]["x"] == "512"
     assert outcome.data["counts"]["slides"] == 12
     assert (tmp_path / "out" / "maps" / "s00.png").read_bytes().startswith(b"\x89PNG")
+    write_slide(tmp_path / "new", "sample_generic_050", np.zeros((3, DIM)))
+    told = predict(applied(tmp_path / "result", tmp_path / "drawn", tmp_path / "new", slides=str(SLIDES)))
+    assert "maps/sample_generic_050.jpg" in told.data["files"]
