@@ -384,13 +384,11 @@ def _span(corner: float, extent: float, downsample: float, limit: int) -> _Span:
 
 def _average_rows(pixels: NDArray[np.generic], edges: NDArray[np.float64]) -> NDArray[np.float64]:
     """The mean of the rows between each two edges; fractional rows count by their fraction."""
-    total = np.zeros((pixels.shape[0] + 1, *pixels.shape[1:]), np.float64)
-    np.cumsum(pixels, axis=0, dtype=np.float64, out=total[1:])
     below = np.minimum(edges.astype(np.int64), pixels.shape[0] - 1)
-    share = (edges - below)[:, None, None]
-    at_edges = total[below] + share * pixels[below]
-    means: NDArray[np.float64] = np.diff(at_edges, axis=0) / np.diff(edges)[:, None, None]
-    return means
+    before = (edges - below)[:, None, None] * pixels[below]
+    sums: NDArray[np.float64] = np.add.reduceat(pixels, below, axis=0, dtype=np.float64)[:-1]
+    sums[np.diff(below) == 0] = 0
+    return (sums + np.diff(before, axis=0)) / np.diff(edges)[:, None, None]
 
 
 def _far_places(size: tuple[int, int], window: tuple[int, ...]) -> list[tuple[int, int]]:
