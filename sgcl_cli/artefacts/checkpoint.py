@@ -159,7 +159,9 @@ def _exported(state: Mapping[str, torch.Tensor]) -> bytes:
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return safetensors.torch.load_file(reading.plain(path))
+        if not reading.is_valid_text(str(reading.plain(path))):  # the library opens no file of such a name
+            return safetensors.torch.load(path.read_bytes())
+        return safetensors.torch.load_file(path)
     except OSError as error:
         raise reading.unreadable(path, error, "a file of weights", "get the file again") from error
     except Exception as error:  # its header is JSON of any content

@@ -77,6 +77,7 @@ def _table(value: Any, kinds: dict[str, reading.Expected], where: str, needed: t
 
 def _check_classes(card: dict[str, Any], path: Path) -> None:
     classes, wanted = card["classes"], card["task"] in CLASS_TASKS
+    reading.texts(classes, f"{path}: classes", REMEDY)
     if len(set(classes)) < len(classes) or len(classes) > _MOST or (len(classes) > 1) != wanted:
         raise ArtefactError(f"{path}: {len(classes)} classes, or equal ones, for a task of {card['task']}", REMEDY)
 

@@ -204,12 +204,21 @@ def typed(
     return value
 
 
-def texts(value: Any, where: str, remedy: str) -> tuple[str, ...]:
-    """A list of texts.
+def is_valid_text(text: str) -> bool:
+    """Whether a text can be written as UTF-8; JSON and names of files may hold halves of surrogate pairs, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
-    :raises ArtefactError: it is none.
+
+def texts(value: Any, where: str, remedy: str) -> tuple[str, ...]:
+    """A list of texts that can be written and drawn.
+
+    :raises ArtefactError: it is not one.
     """
-    if not TEXTS.holds(value):
+    if not TEXTS.holds(value) or not all(map(is_valid_text, value)):
         raise ArtefactError(f"{where} is {_spoken(value)}, not a list of texts", remedy)
     return tuple(value)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,12 @@ def test_an_exported_file_without_its_card_says_how_to_use_it(tmp_path: Path) ->
     (tmp_path / "alone.safetensors").write_bytes(safetensors.torch.save({"w": torch.ones(1)}))
     with pytest.raises(ArtefactError, match=r"no encoder.json beside it .*--arch"):
         load_encoder(tmp_path / "alone.safetensors")
+
+
+def test_an_encoder_in_a_folder_that_is_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"b\xe9d")
+    saved = save_encoder(
+        folder, EncoderCard("resnet18", 4, 28, (0.5,) * 3, (0.2,) * 3, 0.5, 32), {"w": torch.ones(3, 4)}
+    )
+    card, state = load_encoder(folder)
+    assert card == saved and torch.equal(state["w"], torch.ones(3, 4))

@@ -349,3 +349,10 @@ def test_headers_of_numpy_files_that_lie(tmp_path: Path, shape: tuple[int, ...],
     (tmp_path / "s.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 192)
     with pytest.raises(ArtefactError, match=r"s\.npy"):
         open_file(tmp_path / "s.npy")
+
+
+@pytest.mark.parametrize("text", ['["a", "\\ud800"]', '["\\udce9"]', '["x\\udfff"]'])
+def test_halves_of_surrogate_pairs_are_no_text(text: str) -> None:
+    with pytest.raises(ArtefactError, match="is .*, not a list of texts"):
+        reading.texts_in({"names": text}, "names", Path("s.h5"))
+    assert reading.texts_in({"names": '["\\ud83d\\ude00"]'}, "names", Path("s.h5")) == ("\U0001f600",)

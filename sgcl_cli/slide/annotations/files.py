@@ -199,6 +199,8 @@ def _limited(path: Path, content: Content) -> Content:
             f"{path} names {len(content.names)} classes, more than {_MOST_CLASSES}",
             "are these names of objects rather than of classes?",
         )
+    if not all(map(reading.is_valid_text, content.names)):
+        raise LabelError(f"{path} names a class by what is not valid text", "rename the class, and export again")
     return content
 
 

@@ -81,7 +81,7 @@ class PatchSource(Protocol):
     def arrivals(
         self, todo: Sequence[Todo], config: EmbedConfig, runtime: Runtime, sharers: int
     ) -> Generator[Batch | Missing | Failed]:
-        """Batches of what is to be done, across the borders of bags; each is valid until the next but one is asked for.
+        """Batches of what is to be done, in the bags' order; each is valid until the next but one is asked for.
 
         Closing it ends the processes that decode or read.
 

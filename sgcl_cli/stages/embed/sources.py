@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,7 @@ class Decoded:
     def arrivals(
         self, todo: Sequence[Todo], config: EmbedConfig, runtime: Runtime, sharers: int
     ) -> Generator[Batch | Missing | Failed]:
-        rows = [np.arange(each.bag.start + each.done, each.bag.start + each.bag.count) for each in todo]
-        every = np.concatenate([np.zeros(0, np.int64), *rows])
-        order = [every[at : at + config.batch] for at in range(0, len(every), config.batch)]
+        order = [batch for each in todo for batch in _batches(each, config.batch)]
         workers = engine.loading_workers(config.workers, runtime, sharers)
         with Loader(self.decoder, batch=config.batch, workers=workers, pin=runtime.on_cuda) as loader:
             for batch in loader.batches(order):
@@ -61,6 +59,17 @@ class Decoded:
 
     def picture(self, slide_id: str) -> NDArray[np.uint8] | None:
         return stored_picture(next(bag for bag in self.bags if bag.slide_id == slide_id).path)
+
+
+def _batches(todo: Todo, size: int) -> Iterator[NDArray[np.int64]]:
+    """Global indices of the rows of a bag that are not done, batch by batch.
+
+    Batches begin at multiples of ``size`` within the bag. The last bits of a feature depend on how many rows are encoded at
+    once, and so on neither the other bags nor on interruptions.
+    """
+    for begin in range(todo.done // size * size, todo.bag.count, size):
+        first, end = max(begin, todo.done), min(begin + size, todo.bag.count)
+        yield np.arange(todo.bag.start + first, todo.bag.start + end)
 
 
 def images(config: EmbedConfig, card: EncoderCard) -> Decoded:

@@ -137,7 +137,7 @@ def _names(opened: Sequence[Evaluated]) -> list[str]:
     if len(set(parts)) < len(parts):
         raise ConfigError("--compare names a folder twice", "give each result once")
     for length in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(path[-length:]) for path in parts]
+        names = [store.escaped("/".join(path[-length:])) for path in parts]  # figures take valid text alone
         if len(set(names)) == len(names):
             break
     return names

@@ -373,3 +373,14 @@ def test_values_of_masks_that_are_none(text: str) -> None:
 def test_classes_may_be_called_by_odd_numbers() -> None:
     names = frozenset({"²", "10", "9", "9" * 5000})
     assert files.in_order(names) == ("9", "10", "9" * 5000, "²")
+
+
+def test_a_class_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    feature = {
+        "type": "Feature",
+        "properties": {"classification": {"name": "tumour \ud800"}},
+        "geometry": {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 0]]]},
+    }
+    (tmp_path / "a.geojson").write_text(json.dumps(feature))
+    with pytest.raises(LabelError, match="names a class by what is not valid text"):
+        files.read(tmp_path / "a.geojson", MaskReading())

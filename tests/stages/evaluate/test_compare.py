@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,14 @@ def test_the_page_has_the_numbers_and_escapes_names(tmp_path: Path) -> None:
     assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
     value = next(row["difference"] for row in content["differences"] if row["metric"] == "auroc")
     assert f"{value:+.3f}" in text
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"b\xe9d"), "$\\frac{$", "a\nb\x1b[2J"])
+def test_folders_of_odd_names_are_compared(tmp_path: Path, name: str) -> None:
+    run(tmp_path / "out", write_result(tmp_path / name, 0.1), write_result(tmp_path / "b", 2))
+    named = json.loads((tmp_path / "out/compare.json").read_text())["results"][0]["name"]
+    assert named == ("b\\udce9d" if name.startswith("b") else name)
+    assert list((tmp_path / "out/figures").glob("*.png"))
 
 
 def test_other_splits_are_refused_and_the_difference_is_named(tmp_path: Path) -> None:
