@@ -16,11 +16,19 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import reading, store
 from sgcl_cli.errors import ArtefactError
 
 FORMAT = "sgcl.models/1"
 FOLDER = "models"
+_AGAIN = "evaluate again with this version"
+_CARD = {
+    **dict.fromkeys(("result", "task"), reading.TEXT),
+    "level": reading.one_of("slide", "patch"),
+    "classes": reading.TEXTS,
+    "confidence": reading.number(0, 1),
+    **dict.fromkeys(("features", "folds", "scores", "models"), reading.MAPPING),
+}
 REFERENCE, REFERENCE_ROWS = "reference", "reference_rows"
 
 
@@ -94,9 +102,35 @@ def read_card(result: Path) -> dict[str, Any]:
             f"{result} keeps no fitted models", "evaluate again with this version (--compare and --dense keep none)"
         )
     card = store.read_json(path)
-    if not isinstance(card, dict) or card.get("format") != FORMAT or not isinstance(card.get("models"), dict):
-        raise ArtefactError(f"{path} is not a card of {FORMAT}", "evaluate again with this version")
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise ArtefactError(f"{path} is not a card of {FORMAT}", _AGAIN)
+    card = reading.typed(card, _CARD, str(path), _AGAIN, tuple(_CARD))
+    with reading.understood(path, _AGAIN):
+        _check(card)
     return card
+
+
+def _check(card: Mapping[str, Any]) -> None:
+    """Whether every model has its fits in every fold, and every fold says what it was fitted on.
+
+    :raises LookupError, TypeError, ValueError: it has not.
+    """
+    if not card["models"] or not card["folds"]:
+        raise ValueError("no models")
+    int(card["features"]["dim"]), card["attention_model"]
+    for name, fold in card["folds"].items():
+        for column in ("slides", "identities", "patients"):
+            reading.texts(fold[column], f"{column} of fold {name}", _AGAIN)
+    for key, entry in card["models"].items():
+        str(card["scores"][key]["name"]), dict(card["scores"][key]["metrics"]), str(entry["view"])
+        for name in card["folds"]:
+            if not [(str(one["kind"]), dict(one["settings"])) for one in entry["folds"][name]]:
+                raise ValueError(f"no fit of {key} in fold {name}")
+
+
+def path_of(result: Path, key: str) -> Path:
+    """The file of a model."""
+    return result / FOLDER / f"{key}.safetensors"
 
 
 def read(result: Path, card: Mapping[str, Any], key: str) -> Kept:
@@ -104,7 +138,7 @@ def read(result: Path, card: Mapping[str, Any], key: str) -> Kept:
 
     :raises ArtefactError: its file is missing or damaged.
     """
-    path = result / FOLDER / f"{key}.safetensors"
+    path = path_of(result, key)
     entry = card["models"][key]
     try:
         arrays = safetensors.numpy.load(path.read_bytes())

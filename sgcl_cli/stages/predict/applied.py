@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sgcl_cli.artefacts import reading
 from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.artefacts.models import Kept
+from sgcl_cli.errors import ArtefactError
 from sgcl_cli.probe.fitted import BAGS, predict_bags, predict_rows
 from sgcl_cli.probe.mil.bags import Bags
 from sgcl_cli.stages.evaluate import patch_scores
@@ -89,6 +92,7 @@ def apply(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device,
     """Predictions of the folds of a model, in their order.
 
     :param used: bool (F, n), which folds count for which rows. :param patches: of slides' patches too.
+    :raises ArtefactError: a prediction is not finite.
     """
     views: dict[str, Any] = {}
     folds: dict[str, Floats] = {}
@@ -110,6 +114,7 @@ def apply(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device,
         folds[fold] = np.mean(predicted, axis=0)
         if of_seeds:
             attention.append([np.mean(each, axis=0) for each in zip(*of_seeds, strict=True)])
+    _finite(kept.name, rows, folds)
     looked = None
     if attention:
         looked = [
@@ -117,6 +122,37 @@ def apply(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device,
             for i in range(len(rows.files))
         ]
     return Applied(kept.name, folds, used, looked, _patches(kept, rows, used, device) if patches else None)
+
+
+def tried(kept: Kept, width: int, path: Path) -> Kept:
+    """The same, once each fit has predicted something for one row of features: its weights are those that its settings say.
+
+    :param path: where it was read from.
+    :raises ArtefactError: a fit cannot be applied.
+    """
+    row = np.ones((1, 1 if kept.view == "count" else width), np.float32)
+    bag = Bags(torch.from_numpy(row), torch.tensor([0, 1]))
+    try:
+        for fits in kept.folds.values():
+            for one in fits:
+                predict_bags(one, bag) if one.kind == BAGS else predict_rows(one, row)
+    except (*reading.MISTAKEN, RuntimeError) as error:
+        raise ArtefactError(
+            f"{path} does not hold the weights of {kept.name} that card.json describes",
+            "evaluate again with this version",
+        ) from error
+    return kept
+
+
+def _finite(name: str, rows: Rows, folds: Mapping[str, Floats]) -> None:
+    """:raises ArtefactError: a model predicts no finite number for a row."""
+    finite = np.isfinite(np.stack([*folds.values()])).all(axis=(0, 2))
+    if not finite.all():
+        file = rows.files[rows.file_of[int(np.flatnonzero(~finite)[0])]]
+        raise ArtefactError(
+            f"{name} predicts no finite number for '{file.slide_id}'",
+            f"look at the numbers in {file.path}: they are far from those that it was fitted on",
+        )
 
 
 def _patches(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device) -> list[Floats]:

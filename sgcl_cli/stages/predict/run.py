@@ -17,14 +17,16 @@ from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free
 from sgcl_cli.artefacts.slide_ids import plain_id
 from sgcl_cli.config import PredictConfig, differences
 from sgcl_cli.engine import runtime
-from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
 from sgcl_cli.probe.data.patients import alike
+from sgcl_cli.probe.fitted import BAGS
+from sgcl_cli.probe.mil.models import MODELS
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.evaluate import patch_scores
 from sgcl_cli.stages.evaluate.keep import REFIT, identity_of, made_by
 from sgcl_cli.stages.evaluate.stored import stored_result
 from sgcl_cli.stages.predict import page, pictures, tables
-from sgcl_cli.stages.predict.applied import Applied, Rows, apply
+from sgcl_cli.stages.predict.applied import Applied, Rows, apply, tried
 
 FORMAT = "sgcl.predictions/1"
 _RESOLUTION = 0.1
@@ -78,11 +80,12 @@ def predict(config: PredictConfig, reporter: Reporter | None = None) -> Outcome:
         reporter.warn(warning)
     device = runtime.start(config.device, "fp32", config.threads).device
     applied: dict[str, Applied] = {}
-    scored = _scoring_model(card, keys) if rows.row is None else None
+    scored = _scoring_model(config, card, keys) if rows.row is None else None
     with reporter.task("predicting", len(keys), "model") as bar:
         for key in keys:
             kept = models.read(result, card, key)
             kept = models.Kept(kept.name, kept.view, {fold: kept.folds[fold] for fold in folds})
+            kept = tried(kept, card["features"]["dim"], models.path_of(result, key))
             applied[key] = apply(kept, rows, unseen[:, rows.file_of], device, patches=key == scored)
             bar.advance()
     return _write(config, card, rows, fitted, applied, warnings, ids, record)
@@ -172,18 +175,24 @@ def _chosen_models(card: Mapping[str, Any], config: PredictConfig) -> list[str]:
     asked = [name.strip() for name in config.models.split(",") if name.strip()]
     unknown = [name for name in asked if name not in known]
     if unknown or not asked:
-        raise ConfigError(
-            f"--models {config.models}: no model '{(unknown or [''])[0]}'", f"there are {', '.join(known)}"
-        )
-    return asked
+        wrong = f"no model of the result: '{unknown[0]}'" if unknown else "no model"
+        raise ConfigError(f"--models {config.models} names {wrong}", f"there are {', '.join(known)}")
+    return [*dict.fromkeys(asked)]
 
 
-def _scoring_model(card: Mapping[str, Any], keys: Sequence[str]) -> str | None:
-    """The model that scores patches of slides; None where none can."""
+def _scoring_model(config: PredictConfig, card: Mapping[str, Any], keys: Sequence[str]) -> str | None:
+    """The model that scores patches of slides; None where none can.
+
+    :raises ArtefactError: a bag model is not known.
+    """
     kinds = {}
     for key in keys:
         entry = card["models"][key]
         fit = next(iter(entry["folds"].values()))[0]
+        if fit["kind"] == BAGS and fit["settings"].get("model") not in MODELS:
+            raise ArtefactError(
+                f"{config.result} keeps a model that is not known here: {key}", "evaluate again with this version"
+            )
         kinds[key] = (fit["kind"], fit["settings"], entry["view"])
     return patch_scores.model_of(kinds, card["attention_model"])
 
