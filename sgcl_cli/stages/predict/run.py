@@ -188,10 +188,9 @@ def _chosen_models(card: Mapping[str, Any], config: PredictConfig) -> list[str]:
     asked = [name.strip() for name in config.models.split(",") if name.strip()]
     unknown = [name for name in asked if name not in known]
     if unknown or not asked:
-        raise ConfigError(
-            f"--models {config.models}: no model '{(unknown or [''])[0]}'", f"there are {', '.join(known)}"
-        )
-    return asked
+        wrong = f"no model of the result: '{unknown[0]}'" if unknown else "no model"
+        raise ConfigError(f"--models {config.models} names {wrong}", f"there are {', '.join(known)}")
+    return [*dict.fromkeys(asked)]
 
 
 def _scoring_model(card: Mapping[str, Any], keys: Sequence[str]) -> str | None:

@@ -1,96 +1,18 @@
-"""Models that an evaluation kept, applied: the same numbers on the same slides, refusals, and peers' features."""
+"""Models that an evaluation kept, applied: the same numbers on the same slides, new slides, and peers' features."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
-from sgcl_cli.artefacts.features import FeatureWriter
-from sgcl_cli.config import EvaluateConfig, PredictConfig
-from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
-from sgcl_cli.probe.mil.models import MODELS
+from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.stages.evaluate import evaluate
 from sgcl_cli.stages.predict import predict
-
-DIM = 6
-FAST: dict[str, Any] = {
-    "mil_epochs": 2,
-    "seeds": 2,
-    "bootstrap": 0,
-    "mil_hidden": 8,
-    "threads": 1,
-    "device": "cpu",
-    "folds": 3,
-}
-BAG_MODELS = ",".join(MODELS)
-
-
-def write_slide(
-    folder: Path, slide_id: str, features: np.ndarray, *, label: int | None = None, **attributes: str
-) -> None:
-    count = len(features)
-    grid = np.stack([np.arange(count), np.zeros(count)], axis=1)
-    columns: dict[str, Any] = {"coords": grid.astype(np.int64) * 512, "grid": grid.astype(np.int32)}
-    if label is not None:
-        columns["label"] = np.full(count, label, np.int16)
-        attributes["label_names"] = json.dumps(["normal", "tumour"])
-    plain = {"slide_id": slide_id, "encoder": "tiny", "encoder_sha256": "e", "patches_id": "p", "config": "{}"}
-    folder.mkdir(parents=True, exist_ok=True)
-    with FeatureWriter(folder / f"{slide_id}.h5", slide_id, features.shape[1], "float32") as writer:
-        writer.append(features.astype(np.float32))
-        writer.finish(columns, {**plain, **attributes}, {"patch_size_level0": 512, "mpp_actual": 0.5})
-
-
-def cohort(folder: Path, count: int = 12, *, labelled: bool = False, start: int = 0, **attributes: str) -> Path:
-    """Slides of a patient each, two classes in turn."""
-    for number in range(start, start + count):
-        rng = np.random.default_rng(number)
-        features = rng.normal(size=(int(rng.integers(3, 9)), DIM))
-        features[:, 0] += 2 * (number % 2)
-        write_slide(folder, f"s{number:02d}", features, label=number % 2 if labelled else None, **attributes)
-    return folder
-
-
-def table(path: Path, target: Callable[[int], dict[str, object]], count: int = 12) -> Path:
-    with path.open("w", newline="") as file:
-        rows = [{"slide_id": f"s{number:02d}", "patient_id": f"p{number}", **target(number)} for number in range(count)]
-        writer = csv.DictWriter(file, [*rows[0]])
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-TARGETS: dict[str, Callable[[int], dict[str, object]]] = {
-    "classes": lambda number: {"label": ("normal", "tumour")[number % 2]},
-    "regression": lambda number: {"label": 0.5 + number},
-    "survival": lambda number: {"time": 1 + number, "event": int(number % 3 > 0)},
-}
-
-
-@pytest.fixture(scope="module", params=TARGETS)
-def result(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
-    labels = str(table(folder / "labels.csv", TARGETS[request.param]))
-    features = str(cohort(folder / "features"))
-    evaluate(EvaluateConfig(features=features, labels=labels, out=str(folder / "result"), models=BAG_MODELS, **FAST))
-    return folder / "result"
-
-
-def applied(result: Path, out: Path, features: Path | None = None, **changes: Any) -> PredictConfig:
-    given = {"result": str(result), "features": str(features or result.parent / "features"), "out": str(out)}
-    return PredictConfig(**{**given, "device": "cpu", "threads": 1, **changes})
+from tests.stages.predict.made import DIM, FAST, applied, cohort, read, table, write_slide
 
 
 def test_a_folds_models_say_again_what_they_said(result: Path, tmp_path: Path) -> None:
@@ -184,16 +106,6 @@ def test_ids_like_those_of_patients_that_were_fitted_on_are_warned_of(tmp_path: 
     assert [text for text in told if text.startswith("patients are not compared: the evaluation was given none")]
 
 
-@pytest.fixture(scope="module")
-def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("refit")
-    labels = str(table(folder / "labels.csv", TARGETS["classes"]))
-    settings = {**FAST, "models": "abmil", "seeds": 1, "refit": True}
-    features = cohort(folder / "features", encoder_feed='{"layer": "layer4"}')
-    evaluate(EvaluateConfig(features=str(features), labels=labels, out=str(folder / "result"), **settings))
-    return folder / "result"
-
-
 def test_models_of_all_patients_are_taken_where_there_are_any(classes: Path, tmp_path: Path) -> None:
     new = cohort(tmp_path / "new", 2, start=40)
     assert predict(applied(classes, tmp_path / "all", new)).data["folds"] == ["all"]
@@ -214,54 +126,6 @@ def test_again_it_is_there_already_and_other_settings_are_refused(classes: Path,
     assert predict(applied(classes, tmp_path / "out", new, models="knn", overwrite=True)).data["models"] == {
         "knn": "Mean pool, weighted kNN"
     }
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"encoder_sha256": "other"}, "comes from another encoder"),
-        ({"encoder_feed": '{"layer": "layer3"}'}, "was embedded in another way: "),
-    ],
-)
-def test_features_of_another_encoder_are_refused(classes: Path, tmp_path: Path, changes: dict, said: str) -> None:
-    new = cohort(tmp_path / "new", 1, start=40, **changes)
-    with pytest.raises(ConfigError, match=said):
-        predict(applied(classes, tmp_path / "out", new))
-    assert not (tmp_path / "out").exists()
-
-
-def test_another_width_resolution_and_model_are_refused(classes: Path, tmp_path: Path) -> None:
-    write_slide(tmp_path / "wide", "s50", np.zeros((3, DIM + 1)))
-    with pytest.raises(ConfigError, match=r"features of 7 dimensions, the models were fitted on 6"):
-        predict(applied(classes, tmp_path / "out", tmp_path / "wide"))
-    new = cohort(tmp_path / "new", 1, start=40)
-    with h5py.File(new / "s40.h5", "r+") as file:
-        file["coords"].attrs["mpp_actual"] = 0.25
-    with pytest.raises(ConfigError, match=r"at 0\.25 um/px, the models were fitted on 0\.5"):
-        predict(applied(classes, tmp_path / "out", new))
-    assert "0.25 um/px" in " ".join(predict(applied(classes, tmp_path / "out", new, allow_mpp=True)).warnings)
-    with pytest.raises(ConfigError, match="no model 'clam'"):
-        predict(applied(classes, tmp_path / "out2", models="clam"))
-    write_slide(tmp_path / "empty", "s51", np.zeros((0, DIM)))
-    with pytest.raises(LabelError, match="no slide of .* has patches"):
-        predict(applied(classes, tmp_path / "out2", tmp_path / "empty"))
-
-
-def test_a_result_without_models_or_with_damaged_ones_says_so(classes: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="holds no finished evaluation"):
-        predict(applied(tmp_path / "absent", tmp_path / "out", classes.parent / "features"))
-    copy = tmp_path / "copy"
-    (copy / "models").mkdir(parents=True)
-    (copy / "run.json").write_text("{}")
-    with pytest.raises(ArtefactError, match="keeps no fitted models"):
-        predict(applied(copy, tmp_path / "out", classes.parent / "features"))
-    (copy / "models" / "card.json").write_bytes((classes / "models" / "card.json").read_bytes())
-    (copy / "models" / "knn.safetensors").write_bytes(b"\x00" * 20)
-    with pytest.raises(ArtefactError, match=r"knn\.safetensors is damaged"):
-        predict(applied(copy, tmp_path / "out", classes.parent / "features", models="knn"))
-    (copy / "models" / "card.json").write_text("[1]")
-    with pytest.raises(ArtefactError, match="is not a card"):
-        predict(applied(copy, tmp_path / "out", classes.parent / "features"))
 
 
 def test_peers_features_are_predicted_on(classes: Path, tmp_path: Path) -> None:
