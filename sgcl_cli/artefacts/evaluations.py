@@ -11,6 +11,17 @@ from sgcl_cli.artefacts import reading, store
 from sgcl_cli.artefacts.results import read_run
 from sgcl_cli.errors import ArtefactError
 
+BASELINE, PATCH_COUNT = "majority", "patch-count"  # models that know no features
+METRIC_NAMES = {
+    "auroc": "AUROC",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro F1",
+    "accuracy": "Accuracy",
+    "c_index": "C-index",
+    "r2": "R²",
+    "mae": "Mean absolute error",
+    "spearman": "Spearman correlation",
+}
 _RESULT = {
     **dict.fromkeys(("task", "level"), reading.TEXT),
     **dict.fromkeys(("models", "counts"), reading.MAPPING),

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from sgcl_cli.artefacts.evaluations import BASELINE, METRIC_NAMES
 from sgcl_cli.report import figures, learning, survival_figures
 from sgcl_cli.report.forest import ForestRow, forest
-from sgcl_cli.report.page import METRIC_NAMES, Page, Picture, Section, Table, same_reason
+from sgcl_cli.report.page import Page, Picture, Section, Table, same_reason
 
-BASELINE = "majority"
 _CALIBRATION = {"ece": "ECE", "brier": "Brier score"}
 _SHARES = {"sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV"}
 _KINDS = ("roc", "pr", "reliability", "confusion", "kaplan_meier", "measured")

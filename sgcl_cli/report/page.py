@@ -15,19 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from sgcl_cli.artefacts.evaluations import METRIC_NAMES
+
 if TYPE_CHECKING:
     from sgcl_cli.report.drawing import DrawnFigure  # matplotlib comes with it
 
-METRIC_NAMES = {
-    "auroc": "AUROC",
-    "balanced_accuracy": "Balanced accuracy",
-    "macro_f1": "Macro F1",
-    "accuracy": "Accuracy",
-    "c_index": "C-index",
-    "r2": "R²",
-    "mae": "Mean absolute error",
-    "spearman": "Spearman correlation",
-}
 _SCALES = {"r2": (-1.0, 1.0), "spearman": (-1.0, 1.0), "mae": None}
 _TRACK = (6, 114)  # of a viewBox 120 wide
 

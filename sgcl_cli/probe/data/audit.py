@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from sgcl_cli.errors import LabelError
+
+_FIRST = 3
 
 
 @dataclass(frozen=True)
@@ -56,3 +59,19 @@ class Audit:
             "findings": [asdict(finding) for finding in self.findings],
             "ledger": self.ledger,
         }
+
+
+def ledger_rows(ledger: Mapping[str, Any]) -> list[tuple[str, int, str]]:
+    """The audit's ledger as (what, how many, the first of them)."""
+    rows = []
+    for name, value in ledger.items():
+        many = value if isinstance(value, list) else []
+        first = ", ".join(map(str, many[:_FIRST])) + (" …" if len(many) > _FIRST else "")
+        rows.append((name.replace("_", " "), len(many) if isinstance(value, list) else int(value), first))
+    return rows
+
+
+def listed(names: Sequence[object], most: int) -> str:
+    """The first names in quotation marks, and how many more there are."""
+    shown = ", ".join(f"'{name}'" for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

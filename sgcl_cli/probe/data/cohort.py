@@ -18,7 +18,7 @@ from sgcl_cli.artefacts.features import FeatureFile, FeatureSet
 from sgcl_cli.artefacts.labels import LabelRow, Labels
 from sgcl_cli.artefacts.spelling import lookalikes, spoken
 from sgcl_cli.errors import ConfigError, LabelError
-from sgcl_cli.probe.data.audit import Audit
+from sgcl_cli.probe.data.audit import Audit, listed
 from sgcl_cli.probe.data.duplicates import audit_duplicates
 from sgcl_cli.probe.data.patients import audit_patients
 from sgcl_cli.probe.data.spelling import audit_spelling
@@ -198,21 +198,23 @@ def by_slide(
         zeros = {name.lstrip("0") for name in files} & set(table)
         audit.error(
             "no_match",
-            f"none of the {len(files)} feature files has a label: the table names {_listed(sorted(table))}, "
-            f"the files are {_listed(sorted(files))}",
+            f"none of the {len(files)} feature files has a label: the table names {listed(sorted(table), _NAMED)}, "
+            f"the files are {listed(sorted(files), _NAMED)}",
             "the table has lost leading zeros, as spreadsheets do: save the column as text"
             if zeros
             else "slide_id in the table is the feature file's name without its suffix",
         )
     if missing:
         share = len(missing) / len(table)
-        what = f"{len(missing)} of {len(table)} labelled slides have no features: {_listed(missing)}"
+        what = f"{len(missing)} of {len(table)} labelled slides have no features: {listed(missing, _NAMED)}"
         if matched and share > MOST_MISSING and not allow_missing:
             audit.error("missing_features", what, "embed them, remove them from the table, or say --allow-missing")
         else:
             audit.warn("missing_features", what)
     if unlabelled:
-        audit.warn("missing_labels", f"{len(unlabelled)} slides with features have no label: {_listed(unlabelled)}")
+        audit.warn(
+            "missing_labels", f"{len(unlabelled)} slides with features have no label: {listed(unlabelled, _NAMED)}"
+        )
     audit_duplicates([(name, table[name].patient_id, files[name]) for name in matched], audit)
     audit_patients(matched, labels.has_patients, audit)
     rows = [table[name] for name in matched]
@@ -288,17 +290,17 @@ def by_patch(sources: Sequence[FeatureSource], labels: Labels | None, *, task: s
     if not used:
         audit.error(
             "no_labels",
-            f"no patch in {_listed(sorted(files))} has a label, and no table gives slides a label",
+            f"no patch in {listed(sorted(files), _NAMED)} has a label, and no table gives slides a label",
             "give --labels labels.csv with a column slide_id and the target, or features of labelled patches",
         )
         audit.stop_on_errors()
     if bare:
-        audit.warn("missing_labels", f"{len(bare)} slides have no labelled patch: {_listed(bare)}")
+        audit.warn("missing_labels", f"{len(bare)} slides have no labelled patch: {listed(bare, _NAMED)}")
     unknown = [name for name in used if name not in table] if labels is not None else []
     if unknown:
         audit.warn(
             "missing_patients",
-            f"{len(unknown)} slides are not in the table, each counts as a patient of its own: {_listed(unknown)}",
+            f"{len(unknown)} slides are not in the table, each counts as a patient of its own: {listed(unknown, _NAMED)}",
         )
     rows = {name: np.flatnonzero(named[name] != "") for name in used}
     patients, from_where = _patients(used, files, table, labels is not None and labels.has_patients, audit)
@@ -476,13 +478,13 @@ def _audit_class_names(texts: NDArray[np.str_], split: NDArray[np.str_], audit: 
     if test - train:
         audit.error(
             "classes",
-            f"classes of --test that --train does not have: {_listed(sorted(test - train))}; "
-            f"--train has {_listed(sorted(train))}",
+            f"classes of --test that --train does not have: {listed(sorted(test - train), _NAMED)}; "
+            f"--train has {listed(sorted(train), _NAMED)}",
             "class names must be the same on both sides"
             + "".join(f"; {spoken(group)} differ only in case or blanks" for group in lookalikes(train | test)),
         )
     if train - test:
-        audit.warn("classes", f"classes of --train that --test does not have: {_listed(sorted(train - test))}")
+        audit.warn("classes", f"classes of --train that --test does not have: {listed(sorted(train - test), _NAMED)}")
 
 
 def _audit_transductive(cohort: Cohort, audit: Audit) -> None:
@@ -500,7 +502,7 @@ def _audit_transductive(cohort: Cohort, audit: Audit) -> None:
         audit.warn(
             "transductive",
             f"transductive: the encoder was pretrained, without labels, on {len(seen)} of these "
-            f"{len(cohort.files)} slides, of {len(patients)} of {cohort.patients} patients: {_listed(sorted(seen))}",
+            f"{len(cohort.files)} slides, of {len(patients)} of {cohort.patients} patients: {listed(sorted(seen), _NAMED)}",
         )
 
 
@@ -517,7 +519,7 @@ def _audit_probed(cohort: Cohort, audit: Audit) -> None:
         audit.warn(
             "probed",
             f"a probe used the labels of {len(used)} of these {len(cohort.files)} {cohort.unit}s while the encoder trained, and "
-            f"best.pt was chosen by them: {_listed(sorted(used))}",
+            f"best.pt was chosen by them: {listed(sorted(used), _NAMED)}",
         )
 
 
@@ -527,8 +529,3 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return number if np.isfinite(number) else None
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:_NAMED])
-    return shown + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from sgcl_cli.errors import LabelError
+from sgcl_cli.probe.data.audit import listed
 
 Rows = NDArray[np.int64]
 ATTEMPTS = 20
@@ -356,6 +357,4 @@ def _stream(*words: int) -> int:
 
 
 def _listed(patients: Sequence[str] | NDArray[np.str_]) -> str:
-    names = [f"'{name}'" for name in patients[:3]]
-    more = f" and {len(patients) - 3} more" if len(patients) > 3 else ""
-    return f"patient{'s' if len(patients) > 1 else ''} {', '.join(names)}{more}"
+    return f"patient{'s' if len(patients) > 1 else ''} {listed(list(patients), 3)}"

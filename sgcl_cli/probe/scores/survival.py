@@ -161,3 +161,12 @@ def log_rank(time: Floats, event: Labels, group: NDArray[np.bool_]) -> float | N
     if variance == 0:
         return None
     return float(chi2.sf((d_group - d * n_group / n).sum() ** 2 / variance, 1))
+
+
+def above_median(risk: Floats, fold: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Whether the risk of a row is above the median of its fold, since risks of two folds have no common zero, (n,)."""
+    high = np.zeros(len(risk), dtype=bool)
+    for name in np.unique(fold):
+        mine = fold == name
+        high[mine] = risk[mine] > np.median(risk[mine])
+    return high

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from sgcl_cli.artefacts.evaluations import METRIC_NAMES
 from sgcl_cli.artefacts.results import Matrix
 from sgcl_cli.probe.scores.comparison import Difference
 from sgcl_cli.probe.scores.intervals import least_p
-from sgcl_cli.report.page import METRIC_NAMES
 
 Found = Mapping[str, Sequence[Difference]]
 

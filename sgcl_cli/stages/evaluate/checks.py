@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sgcl_cli.artefacts.evaluations import BASELINE, METRIC_NAMES, PATCH_COUNT
 from sgcl_cli.probe.data.audit import Audit
-from sgcl_cli.report.page import METRIC_NAMES
-from sgcl_cli.stages.evaluate.models import BASELINE, PATCH_COUNT
 from sgcl_cli.stages.evaluate.scores import HEADLINES, Scored
 
 INVERTED = 0.4

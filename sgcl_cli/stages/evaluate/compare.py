@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sgcl_cli.artefacts import reading, store
-from sgcl_cli.artefacts.evaluations import Evaluated
+from sgcl_cli.artefacts.evaluations import BASELINE, PATCH_COUNT, Evaluated
 from sgcl_cli.artefacts.results import Outcome, RunRecord
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import ConfigError, LabelError
@@ -19,7 +19,6 @@ from sgcl_cli.probe.scores.comparison import ComparedResult, Difference
 from sgcl_cli.probe.scores.reported import Reported
 from sgcl_cli.progress import Reporter
 from sgcl_cli.stages.evaluate import answers, compare_page
-from sgcl_cli.stages.evaluate.models import BASELINE, PATCH_COUNT
 from sgcl_cli.stages.evaluate.scores import HEADLINES
 
 FORMAT = "sgcl.comparison/1"

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sgcl_cli.artefacts.evaluations import Evaluated
+from sgcl_cli.artefacts.evaluations import METRIC_NAMES, Evaluated
 from sgcl_cli.artefacts.results import versions
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.scores.comparison import Difference
 from sgcl_cli.report import figures, forest, page
 from sgcl_cli.report.forest import ForestRow
-from sgcl_cli.report.page import METRIC_NAMES, Page, Picture, Section, Table
+from sgcl_cli.report.page import Page, Picture, Section, Table
 from sgcl_cli.stages.evaluate import answers
 
 

@@ -95,11 +95,7 @@ def _survival(result: Mapping[str, Any], key: str, rows: Rows) -> FigureData:
     """High and low risk, divided at each fold's median, since risks of two folds have no common zero."""
     time, risk = (np.array([float(row[name]) for row in rows]) for name in ("time", "risk"))
     event = np.array([int(row["event"]) for row in rows])
-    fold_of = np.array([row["fold"] for row in rows])
-    high = np.zeros(len(rows), dtype=bool)
-    for fold in np.unique(fold_of):
-        mine = fold_of == fold
-        high[mine] = risk[mine] > np.median(risk[mine])
+    high = survival.above_median(risk, np.array([row["fold"] for row in rows]))
     if not high.any():
         return FigureData()
     groups = []

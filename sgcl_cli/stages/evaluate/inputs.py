@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -272,15 +271,3 @@ def _division(config: EvaluateConfig, inputs: Inputs, cohort: Cohort, plan: Plan
 def _count_of(cohort: Cohort) -> str:
     slides = evaluation.counted(cohort.slides, cohort.unit)
     return slides if cohort.level == "slide" else f"{evaluation.counted(len(cohort), 'patch', 'patches')} of {slides}"
-
-
-def ledger_rows(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The audit's ledger in words: how many, and the first of those that were left out."""
-    rows = []
-    for name, value in ledger.items():
-        if isinstance(value, list):
-            first = ", ".join(map(str, value[:3])) + (" ..." if len(value) > 3 else "")
-            rows.append((name.replace("_", " "), f"{len(value)}: {first}" if value else "0"))
-        else:
-            rows.append((name.replace("_", " "), str(value)))
-    return rows

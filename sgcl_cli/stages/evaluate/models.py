@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sgcl_cli.artefacts.evaluations import BASELINE, PATCH_COUNT
 from sgcl_cli.artefacts.models import Fitted
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.engine import runtime as engine_runtime
@@ -28,8 +29,6 @@ from sgcl_cli.probe.models import knn, linear, linear_cox, ridge, simpleshot
 from sgcl_cli.probe.models.targets import Classes, Measurements, Survival, Target
 from sgcl_cli.probe.scores.efficiency import SHARES
 from sgcl_cli.stages.evaluate import linear_sgd, mil
-
-BASELINE, PATCH_COUNT = "majority", "patch-count"
 
 Floats = NDArray[np.float64]
 

@@ -14,6 +14,7 @@ from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.results import versions
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.data import cohort as cohorts
+from sgcl_cli.probe.data.audit import ledger_rows
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.probe.models.plane import principal_plane
@@ -34,7 +35,6 @@ FIGURES = (
 )
 WITHOUT_FIGURES = "matplotlib is not installed: the figures are left out"
 _MOST_POINTS = 2000
-_FIRST = 3
 
 
 @dataclass(frozen=True)
@@ -219,16 +219,6 @@ def slide_results(finished: Finished) -> list[evaluation.SlideResult]:
         slide = slides.setdefault(row["slide_id"], evaluation.SlideResult(row["slide_id"], label, row["fold"], {}))
         slide.probability[row["model"]] = float(row[f"p_{label}"])
     return list(slides.values())
-
-
-def ledger_rows(ledger: Mapping[str, Any]) -> list[tuple[str, int, str]]:
-    """The audit's ledger as (what, how many, the first of them)."""
-    rows = []
-    for name, value in ledger.items():
-        many = value if isinstance(value, list) else []
-        first = ", ".join(map(str, many[:_FIRST])) + (" …" if len(many) > _FIRST else "")
-        rows.append((name.replace("_", " "), len(many) if isinstance(value, list) else int(value), first))
-    return rows
 
 
 def provenance(identity: str, ids: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.engine import threads
 from sgcl_cli.errors import LabelError
 from sgcl_cli.probe.data import split_files
-from sgcl_cli.probe.data.audit import Audit
+from sgcl_cli.probe.data.audit import Audit, ledger_rows
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.progress import Reporter, Silent
@@ -28,7 +28,7 @@ from sgcl_cli.stages.evaluate.compare import compare
 from sgcl_cli.stages.evaluate.dense.run import evaluate_dense
 from sgcl_cli.stages.evaluate.finetune import Tuner, open_checkpoint
 from sgcl_cli.stages.evaluate.fitting import Scores, expected_seconds, fit, spoken_seconds
-from sgcl_cli.stages.evaluate.inputs import Inputs, cohort_of, describe, ledger_rows, open_inputs, plan_of
+from sgcl_cli.stages.evaluate.inputs import Inputs, cohort_of, describe, open_inputs, plan_of
 from sgcl_cli.stages.evaluate.keep import keep, refit_fold
 from sgcl_cli.stages.evaluate.stored import stored_result
 
@@ -112,7 +112,8 @@ def _planned(
     seconds = expected_seconds(config, cohort, plan) + tuning
     found = [(what.lower(), value) for what, value, _ in described]
     data = {"plan": dict(found), "ledger": audit.ledger, "expected_seconds": round(seconds, 1)}
-    headline = [*found, *ledger_rows(audit.ledger), ("expected time", spoken_seconds(seconds))]
+    counted = [(what, f"{many}: {first}" if first else str(many)) for what, many, first in ledger_rows(audit.ledger)]
+    headline = [*found, *counted, ("expected time", spoken_seconds(seconds))]
     if tuner is not None:
         data["expected_seconds_finetune"] = round(tuning, 1)
         headline.append(("of it fine-tuning", spoken_seconds(tuning)))

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgcl_cli.artefacts.evaluations import BASELINE
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Fold, Plan
 from sgcl_cli.probe.scores import calibration, measurements, metrics, survival, thresholds, uncertainty
 from sgcl_cli.probe.scores.reported import Reported
 from sgcl_cli.probe.scores.uncertainty import Headline, Spread
-from sgcl_cli.stages.evaluate.models import BASELINE, FoldFit, Model
+from sgcl_cli.stages.evaluate.models import FoldFit, Model
 
 HEADLINES = {"binary": "auroc", "multiclass": "auroc", "regression": "spearman", "survival": "c_index"}
 SENSITIVITY = 0.95
@@ -149,12 +150,7 @@ def log_rank_p(cohort: Cohort, plan: Plan, prediction: Floats) -> float | None:
     rows, fold_of = reported_rows(cohort, plan)
     if cohort.time is None or cohort.event is None:
         return None
-    risk = prediction[:, 0]
-    high = np.zeros(len(rows), dtype=bool)
-    for name in np.unique(fold_of):
-        mine = fold_of == name
-        high[mine] = risk[mine] > np.median(risk[mine])
-    return survival.log_rank(cohort.time[rows], cohort.event[rows], high)
+    return survival.log_rank(cohort.time[rows], cohort.event[rows], survival.above_median(prediction[:, 0], fold_of))
 
 
 def spread_dict(spread: Mapping[str, Spread], metric: str) -> dict[str, float | None]:

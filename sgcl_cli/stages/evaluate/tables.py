@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgcl_cli.artefacts.evaluations import METRIC_NAMES
 from sgcl_cli.artefacts.results import Matrix
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.data import split_files
@@ -18,7 +19,6 @@ from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.probe.models import linear, linear_cox, ridge
 from sgcl_cli.probe.scores import metrics
 from sgcl_cli.probe.scores.uncertainty import Headline
-from sgcl_cli.report import page
 from sgcl_cli.stages.evaluate.fitting import Scores
 from sgcl_cli.stages.evaluate.scores import Scored, log_rank_p, reported_rows, spread_dict
 
@@ -129,13 +129,13 @@ def matrix(data: Mapping[str, Any]) -> Matrix:
 
     rows = [(model["name"], [cell(model["metrics"][metric]) for metric in metrics]) for model in models]
     notes = [f"[{number}] {why}" for why, number in reasons.items()]
-    return Matrix("model", [page.METRIC_NAMES[metric] for metric in metrics], rows, notes)
+    return Matrix("model", [METRIC_NAMES[metric] for metric in metrics], rows, notes)
 
 
 def _at_shares(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The mean over repeats at each share but the whole, of every model."""
     return [
-        (f"{found['names'][key]}, {100 * float(share):g} % of the patients: {page.METRIC_NAMES[found['metric']]}",
+        (f"{found['names'][key]}, {100 * float(share):g} % of the patients: {METRIC_NAMES[found['metric']]}",
          spoken({"value": float(np.mean(values)), **found["intervals"][key][share]}))
         for key, curve in found.get("curves", {}).items()
         for share, values in curve.items()

@@ -13,6 +13,7 @@ from sgcl_cli.report.page import Section, Table
 from sgcl_cli.stages.predict.applied import Applied, Rows
 
 _MOST_ROWS = 200
+_MOST_OPEN = 20  # slides; of more the tables are folded
 
 
 def render(
@@ -56,7 +57,7 @@ def _tables(card: Mapping[str, Any], rows: Rows, applied: Mapping[str, Applied])
     tables = []
     for one in applied.values():
         mean, spread, count = one.mean, one.spread, one.used.sum(0)
-        columns = ["slide", *(["predicted", "probability"] if card["classes"] else ["value"]), "sd over folds", "folds"]
+        columns = ["slide", *(["predicted", "probability"] if card["classes"] else ["value"]), "± folds", "folds"]
         body = []
         for i, file in enumerate(rows.files[:_MOST_ROWS]):
             place = int(mean[i].argmax()) if card["classes"] else 0
@@ -64,5 +65,5 @@ def _tables(card: Mapping[str, Any], rows: Rows, applied: Mapping[str, Applied])
             named = [card["classes"][place]] if card["classes"] else []
             body.append([file.slide_id, *named, float(mean[i, place]), sd, int(count[i])])
         left = f"The first {_MOST_ROWS} of {len(rows)}; predictions.csv has all." if len(rows) > _MOST_ROWS else ""
-        tables.append(Table(one.name, columns, body, left))
-    return [Section("Slide by slide", tables=tables)]
+        tables.append(Table(one.name, columns, body, left, narrow=True))
+    return [Section("Slide by slide", tables=tables, folded=len(rows) > _MOST_OPEN)]

@@ -19,6 +19,7 @@ from sgcl_cli.artefacts.slide_ids import plain_id
 from sgcl_cli.config import PredictConfig, differences
 from sgcl_cli.engine import runtime
 from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.probe.data.audit import listed
 from sgcl_cli.probe.data.patients import alike
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.evaluate import patch_scores
@@ -66,7 +67,7 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
     keys, folds = _chosen_models(card, config), _chosen_folds(card, config)
     files, empty = _with_patches(features)
     if empty:
-        warnings.append(f"{len(empty)} slides have no patches and are left out: {_listed(empty)}")
+        warnings.append(f"{len(empty)} slides have no patches and are left out: {listed(empty, _NAMED)}")
     rows = Rows.of(files, card["level"])
     fitted = np.array([[_fitted_on(card["folds"][fold], file) for file in files] for fold in folds])
     warnings += _seen(fitted, files)
@@ -254,14 +255,15 @@ def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureS
             ]
         given = {row.slide_id: row.patient_id for row in table.rows if row.slide_id not in table.without_patient}
         absent = [slide for slide in slides if slide not in given]
-        left = f"the patients of {len(absent)} slides are not compared, for {config.labels} does not give them: {_listed(absent)}"
+        few = listed(absent, _NAMED)
+        left = f"the patients of {len(absent)} slides are not compared, for {config.labels} does not give them: {few}"
         return given, [left] if absent else []
     fitted = {slide for fold in card["folds"].values() for slide in fold["slides"]}
     groups = [group for group in alike({*slides, *fitted}) if not fitted.isdisjoint(group) and {*group} - fitted]
     if not groups:
         return {}, []
     new = sorted({slide for group in groups for slide in group} - fitted)
-    look = f"ids of {len(new)} slides look like those of patients that models were fitted on: {_listed(new)}"
+    look = f"ids of {len(new)} slides look like those of patients that models were fitted on: {listed(new, _NAMED)}"
     return {}, [f"{look}; --labels with patient_id tells, and leaves such models out"]
 
 
@@ -277,12 +279,12 @@ def _seen(fitted: NDArray[np.bool_], files: Sequence[FeatureFile], what: str = "
     if by_all:
         found.append(
             f"every model was fitted on {what}{len(by_all)} of these {len(files)} slides, where predictions say nothing of "
-            f"accuracy: {_listed(by_all)}"
+            f"accuracy: {listed(by_all, _NAMED)}"
         )
     if by_some:
         found.append(
             f"some folds were fitted on {what}{len(by_some)} of these {len(files)} slides, where the other folds count "
-            f"alone: {_listed(by_some)}"
+            f"alone: {listed(by_some, _NAMED)}"
         )
     return found
 
@@ -297,8 +299,3 @@ def _closing(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         )
         rows.append((data["models"][key], said))
     return [*rows, ("folds", ", ".join(data["folds"]))]
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:_NAMED])
-    return shown + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -119,3 +119,9 @@ def test_the_headline_has_an_interval_and_too_few_events_have_none():
     assert found.low < found.value < found.high
     rare = survival.Risks(rows.time, (np.arange(80) < 3).astype(int), rows.risk, rows.fold, rows.patient)
     assert uncertainty.headlines(rare)["c_index"].no_interval == "3 patients of outcome 'event', fewer than 5"
+
+
+def test_risks_are_divided_at_the_median_of_their_own_fold():
+    risk, fold = np.array([1.0, 2.0, 3.0, 11.0, 12.0]), np.array(["1", "1", "1", "2", "2"])
+    assert survival.above_median(risk, fold).tolist() == [False, False, True, False, True]
+    assert not survival.above_median(np.ones(3), np.array(["1"] * 3)).any()
