@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import math
 import os
 import statistics
 import time
@@ -29,7 +30,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
 from sgcl_cli.config import ObjectiveOptions
-from sgcl_cli.engine.runtime import Runtime
+from sgcl_cli.engine.runtime import Runtime, free_bytes
 from sgcl_cli.method import sets
 from sgcl_cli.method.negatives import Sampler
 from sgcl_cli.method.objective import Embedded
@@ -137,13 +138,6 @@ def dense_bytes(n: int, size: int) -> int:
     return gathered + size * n * (4 * 8 + 8 * 6 + 3 * 4)
 
 
-def free_bytes(device: str) -> int:
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0])
-    text = Path("/proc/meminfo").read_text()
-    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("MemAvailable"))) * 1024
-
-
 @contextmanager
 def peak_bytes(device: str) -> Iterator[Callable[[], float]]:
     """Memory above what was held before; NaN where the system does not tell."""
@@ -213,7 +207,7 @@ def compare(options: argparse.Namespace) -> None:
         for size in options.batches:
             ours, our_peak = seconds(fast(objective), objective, size, options.repeats)
             line = f"{n:>10,} {size:>4} {ours:>9.4f} {our_peak / 1e6:>8.0f}"
-            need, room = dense_bytes(n, size), 0.6 * free_bytes(options.device)
+            need, room = dense_bytes(n, size), 0.6 * (free_bytes(Runtime(objective.device, None)) or math.inf)
             if need > room:
                 line += f" does not fit: {need / 1e9:.0f} GB of {room / 1e9:.0f} GB"
             else:

@@ -40,6 +40,7 @@ from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.fit import cosine, fit
 from sgcl_cli.engine.loader import Called, Loader, StoredPatches, epoch_order
+from sgcl_cli.engine.processes import cores
 from sgcl_cli.engine.ranks import Ranks
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import Views
@@ -260,7 +261,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--sides", type=int, nargs="+", default=[SIDE], help="of synthetic patches, pixels")
     given = parser.parse_args()
-    print(json.dumps({"torch": torch.__version__, "cores": engine.cores(), **vars(given)}))
+    print(json.dumps({"torch": torch.__version__, "cores": cores(), **vars(given)}))
     with tempfile.TemporaryDirectory() as scratch:
         folders = [given.patches] if given.patches else []
         folders = folders or [str(corpus(Path(scratch) / str(side), 600, side)) for side in given.sides]

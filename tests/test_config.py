@@ -240,6 +240,13 @@ def test_a_value_of_the_objective_without_meaning_is_refused_by_flag(change: dic
         ObjectiveOptions(**change)
 
 
+@pytest.mark.parametrize("spatial", [{"weight_spatial": 0.0}, {"expansion": False, "propagation": False}])
+def test_an_objective_without_a_term_is_refused(spatial: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"no term of the objective has a weight.*--weight-self"):
+        ObjectiveOptions(weight_self=0.0, weight_inner=0.0, **spatial)
+    ObjectiveOptions(weight_self=0.0, weight_inner=0.1, **spatial)
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sgcl_cli.config.base import Options, option
+from sgcl_cli.errors import ConfigError
 
 BaseName = Literal["npid", "moco"]
 Agreement = Literal["all", "any"]
@@ -91,3 +92,13 @@ class ObjectiveOptions(Options):
     as_released: bool = option(
         False, "Follow the published code where it departs from its equations.", panel="Objective"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        spatial = self.weight_spatial > 0 and (self.expansion or self.propagation)
+        if not (self.weight_self > 0 or self.weight_inner > 0 or spatial):
+            raise ConfigError(
+                "no term of the objective has a weight, so there is nothing to train on",
+                "give --weight-self, --weight-spatial or --weight-inner more than 0; the spatial term also needs --expansion or "
+                "--propagation",
+            )

@@ -24,12 +24,12 @@ def random_rows(n: int, dim: int, seed: int, stream: str, *, dtype: torch.dtype,
 
 
 def first_of_each(index_B: Tensor) -> Tensor:
-    """The place in the batch where the index of each place stands first: int64 (B,)."""
+    """For each position in the batch, the first position that has the same index: int64 (B,)."""
     return (index_B[:, None] == index_B).int().argmax(1)
 
 
 def commit(row_XND: Tensor, index_B: Tensor, first_B: Tensor, new_XBD: Tensor, momentum: float) -> None:
-    """row <- normalise((1 - momentum) row + momentum new), in place; an index that comes twice counts where it comes first.
+    """row <- normalise((1 - momentum) row + momentum new), in place; of an index that occurs twice the first occurrence counts.
 
     :param row_XND: a bank (N, D), or several of one shape (X, N, D).
     :param first_B: from :func:`first_of_each`.
@@ -42,9 +42,9 @@ def commit(row_XND: Tensor, index_B: Tensor, first_B: Tensor, new_XBD: Tensor, m
 
 
 class Queue:
-    """The keys of the last batches, first in, first out; it remembers whose key each one is.
+    """The keys of the last batches, first in, first out, each with the index of its patch.
 
-    It starts as random unit rows that are nobody's (index -1).
+    It starts with random unit rows that belong to no patch (index -1).
     """
 
     def __init__(self, size: int, dim: int, seed: int, device: torch.device) -> None:
@@ -53,7 +53,7 @@ class Queue:
         self.head = 0
 
     def push(self, index_B: Tensor, key_BD: Tensor) -> None:
-        """Replace the oldest keys; a batch longer than the queue leaves its last keys."""
+        """Replace the oldest keys; of a batch longer than the queue the last keys are kept."""
         size = self.index_Q.numel()
         index_B, key_BD = index_B[-size:], key_BD[-size:]
         place_B = (self.head + torch.arange(index_B.numel(), device=index_B.device)) % size

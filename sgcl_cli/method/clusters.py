@@ -1,6 +1,6 @@
-"""k-means over a bank, and who shares a cluster with whom.
+"""k-means over a bank, and which patches share a cluster.
 
-Letters: N patches, S rows that are fitted, G clusters or groups, D size of a row, C clusterings, W members that are looked at.
+Letters: N patches, S rows that centres are fitted to, G clusters or groups, D size of a row, C clusterings, W members considered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ _CHECKSUM_FACTOR = 0x5851F42D4C957F2D
 
 @dataclass(frozen=True)
 class Fit:
-    """One k-means run.    labels: int32 (N,).    inertia: mean squared distance to the own centre.    iterations: done."""
+    """The result of one k-means run.
+
+    :ivar labels: int32 (N,).
+    :ivar inertia: mean squared distance of a row to its centre.
+    :ivar iterations: how many were run.
+    """
 
     labels: Tensor
     inertia: float
@@ -38,7 +43,7 @@ def fit(row_ND: Tensor, clusters: int, seed: int, *position: int) -> Fit:
 
     :param row_ND: the bank; bfloat16 is widened block by block.
     :param clusters: at most N.
-    :param position: what tells this run from others of the seed: epoch, run.
+    :param position: distinguishes this run from others of the same seed: epoch, run.
     """
     n = row_ND.shape[0]
     assert 0 < clusters <= n
@@ -66,7 +71,7 @@ def _lloyd(row_SD: Tensor, centre_GD: Tensor) -> tuple[Tensor, int]:
 
 
 def _centres(row_SD: Tensor, label_S: Tensor, clusters: int) -> Tensor:
-    """Mean of each cluster's rows; summed in float64, so that the order of the additions does not show."""
+    """Mean of each cluster's rows; summed in float64, so that the order of the additions does not matter."""
     sum_GD = row_SD.new_zeros(clusters, row_SD.shape[1], dtype=torch.float64)
     for rows, labels in zip(torch.split(row_SD, 65_536), torch.split(label_S, 65_536), strict=True):
         sum_GD.index_add_(0, labels, rows.double())
@@ -102,10 +107,12 @@ def _refill(label_N: Tensor, square_N: Tensor, clusters: int) -> None:
 
 @dataclass(frozen=True)
 class Groups:
-    """Patches in groups: those of a group lie end to end.
+    """A partition of the patches into groups.
 
-    member: int32 (N,).    start, last: int32 (N,), where in it each patch's group begins and what its last place is.
-    place: int32 (W,), 0 .. the size of the largest group - 1.
+    :ivar member: int32 (N,), the patches, sorted by group.
+    :ivar start: int32 (N,), for each patch the position in ``member`` where its group begins.
+    :ivar last: int32 (N,), the last position of its group.
+    :ivar place: int32 (W,), 0 .. the size of the largest group - 1.
     """
 
     member: Tensor
@@ -115,7 +122,7 @@ class Groups:
 
     @classmethod
     def of(cls, group_N: Tensor) -> Groups:
-        """From the group of each patch, numbered from 0."""
+        """Build from the group of each patch, int64 (N,), numbered from 0."""
         size_G = torch.bincount(group_N)
         start_G = size_G.cumsum(0) - size_G
         start_N = start_G[group_N]
@@ -132,10 +139,10 @@ class Groups:
         return len(self.place)
 
     def members(self, patch: Tensor, at_most: int, phase: Tensor) -> Tensor:
-        """Who shares the group of each patch, that patch included: int64, of the shape of ``patch`` and W.
+        """The members of the group of each patch, that patch included: int64, the shape of ``patch`` with W appended.
 
-        W is the size of the largest group or ``at_most``. Larger groups are thinned to W members at equal distances, the last
-        member of smaller ones is repeated.
+        W is the size of the largest group, or ``at_most`` if that is smaller. Larger groups are thinned to W equally spaced
+        members; the last member of smaller groups is repeated.
 
         :param phase: (1,) in [0, 1): where between two kept members the thinning starts.
         """
@@ -148,12 +155,12 @@ class Groups:
 
 
 class Clusters:
-    """The labels of C independent clusterings, and who is in a group together.
+    """The labels of C independent clusterings, and the groups that follow from them.
 
     :param label_NC: int32 (N, C).
     :param agreement: "all": in every clustering; "any": in at least one.
 
-    ``groups``: one for "all", of patches whose labels are all the same; one per clustering for "any".
+    :ivar groups: for "all" one partition, by equality of all labels; for "any" one per clustering.
     """
 
     def __init__(self, label_NC: Tensor, agreement: Agreement) -> None:
@@ -162,7 +169,7 @@ class Clusters:
         self.groups = self._grouped()
 
     def agree(self, first: Tensor, second: Tensor) -> Tensor:
-        """Whether two patches share a cluster; index tensors that broadcast."""
+        """Whether two patches share a cluster, for index tensors that broadcast."""
         same = self.labels[first] == self.labels[second]
         return same.all(-1) if self._agreement == "all" else same.any(-1)
 

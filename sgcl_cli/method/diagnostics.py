@@ -1,4 +1,4 @@
-"""Whether embeddings use their space: spread, similarity of pairs, effective rank. Collapsed ones do not.
+"""Measures of collapse: spread, mean similarity of pairs, effective rank.
 
 Letters: B rows of a batch or of a sample, D their size, N rows of a bank.
 """
@@ -17,7 +17,7 @@ _EPSILON = 1e-7
 
 
 def spread(row_BD: Tensor) -> Tensor:
-    """sqrt(D) mean_d std_b(v_bd), for unit rows: 1 where they point everywhere alike, 0 where all are the same.
+    """sqrt(D) mean_d std_b(v_bd), for unit rows: 1 for a uniform distribution on the sphere, 0 if all are equal.
 
     The measure of collapse of Chen and He (SimSiam, CVPR 2021), scaled so that it does not depend on D.
     """
@@ -44,7 +44,7 @@ def effective_rank(row_BD: Tensor) -> Tensor:
 
 
 def bank_sample(row_ND: Tensor, seed: int, epoch: int, most: int = _SAMPLE) -> Tensor:
-    """Rows of a bank as float32, all of them or ``most`` that (seed, epoch) decides: (B, D)."""
+    """Rows of a bank as float32, (B, D): all of them, or a sample of ``most`` determined by (seed, epoch)."""
     n = len(row_ND)
     if n <= most:
         return row_ND.float()

@@ -1,6 +1,6 @@
-"""What the objective does to a few patches, for a person to look at: a pure function of the banks and the clusters.
+"""Positives and negatives of a few anchors, for display: a pure function of the banks and the clusters.
 
-An anchor's rows are its own rows in the banks, so that no encoder is needed; nothing is changed.
+The embedding of an anchor is its own row in the banks, so no encoder is needed; nothing is changed.
 
 Letters: N patches, B anchors, M patches shown.
 """
@@ -22,9 +22,11 @@ _CANDIDATES = 32
 
 @dataclass(frozen=True)
 class Shown:
-    """Patches of one kind: ``index`` int64 (M,) and ``similarity`` float32 (M,), v . m with the anchor, on the CPU.
+    """Patches of one kind.
 
-    ``total``: how many there are, of which M are shown.
+    :ivar index: int64 (M,), on the CPU.
+    :ivar similarity: float32 (M,), v . m with the anchor, on the CPU.
+    :ivar total: how many there are, of which M are shown.
     """
 
     index: Tensor
@@ -36,8 +38,11 @@ class Shown:
 class AnchorExamples:
     """The positives, the negatives and the nearest patches of an anchor.
 
-    spatial, propagated: P_sp and P_se, most similar first.    negatives: Q at equal distances over its drawn ranks, most
-    similar by rank first.    nearest: the most similar rows of the bank, whatever they are.
+    :ivar anchor: index of the patch.
+    :ivar spatial: P_sp, most similar first.
+    :ivar propagated: P_se, most similar first.
+    :ivar negatives: members of Q, equally spaced over the drawn ranks, hardest first.
+    :ivar nearest: the most similar rows of the bank, whether positive, negative or neither.
     """
 
     anchor: int
@@ -48,9 +53,9 @@ class AnchorExamples:
 
 
 def anchors(objective: SGCL, slide_N: Tensor, count: int) -> list[int]:
-    """Patches worth looking at: on as many slides as there are, each of many candidates the one with most neighbours.
+    """Choose anchors to show, spread over the slides; of some random candidates the one with most neighbours.
 
-    The objective's seed decides; ascending.
+    Determined by the objective's seed; ascending.
     """
     slide_N = slide_N.cpu()
     draw = generator(objective.seed, "gallery")
@@ -70,9 +75,9 @@ def anchors(objective: SGCL, slide_N: Tensor, count: int) -> list[int]:
 
 @torch.no_grad()
 def gallery(objective: SGCL, index: list[int], *, step: int, most: int) -> list[AnchorExamples]:
-    """Examples for each of the patches ``index``, at most ``most`` patches of a kind.
+    """The examples of each of the patches ``index``, at most ``most`` of a kind.
 
-    :param step: decides the draws of the negatives.
+    :param step: determines which negatives are drawn.
     :raises AssertionError: the objective keeps no bank of v (MoCo without a spatial term).
     """
     assert objective.bank_v is not None, "without a bank of v there is nothing to compare with"
@@ -99,7 +104,7 @@ def gallery(objective: SGCL, index: list[int], *, step: int, most: int) -> list[
 
 
 def _distinct(ranked_Z: Tensor, drawn: Tensor) -> Tensor:
-    """Drawn negatives that stand by rank, each once; none where nothing was left to draw from."""
+    """Negatives sorted by rank, each once; none if no candidates were left to draw from."""
     return torch.unique_consecutive(ranked_Z) if bool(drawn) else ranked_Z[:0]
 
 
@@ -110,14 +115,14 @@ def _shown(row_ND: Tensor, v_D: Tensor, member_X: Tensor, most: int) -> Shown:
 
 
 def _spaced(row_ND: Tensor, v_D: Tensor, ranked_X: Tensor, most: int) -> Shown:
-    """At equal distances over the ranks, the first and the last included."""
+    """Equally spaced over the ranks, including the first and the last."""
     count = len(ranked_X)
     place = torch.linspace(0, max(0, count - 1), min(most, count), device=ranked_X.device).round().long()
     return Shown(ranked_X[place].cpu(), (row_ND[ranked_X[place]].float() @ v_D).cpu(), count)
 
 
 def _nearest(row_ND: Tensor, v_BD: Tensor, index_B: Tensor, most: int) -> list[Shown]:
-    """The most similar rows of the whole bank, block by block, without the anchor's own."""
+    """The most similar rows of the whole bank except the anchor's own, block by block."""
     n, found, values = len(row_ND), [], []
     for start in range(0, n, _BLOCK):
         block = row_ND[start : start + _BLOCK].float()

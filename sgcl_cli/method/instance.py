@@ -1,6 +1,6 @@
-"""Instance discrimination, which L_self and L_in share.
+"""The instance discrimination loss of L_self and L_in.
 
-Letters: B anchors, D size of v, K rows that all anchors share, Y more dimensions in front.
+Letters: B anchors, D size of v, K rows that all anchors share, Y leading dimensions.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def instance_loss(
 ) -> tuple[Tensor, Tensor]:
     """-log( e^{v.own/tau} / (e^{v.own/tau} + sum_k e^{v.m_k/tau}) ), the mean over all rows v.
 
-    :param own_YBD: what each row should agree with.
-    :param row_KD: the others, float32; those of the anchor's own patch do not count.
-    :param index_K: whose rows these are.
+    :param own_YBD: the positive of each row.
+    :param row_KD: the negatives, float32; rows of the anchor's own patch are ignored.
+    :param index_K: the patches of these rows.
     :returns: the mean, and the slope of ``weight`` times it in v (Y, B, D).
     """
     query_YBD = v_YBD / temperature

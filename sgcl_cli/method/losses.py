@@ -1,6 +1,6 @@
-"""The equations. A sum of exponentials arrives as its logarithm; every result is one number per anchor.
+"""The equations of the losses. Sums of exponentials are passed as logarithms; every result is one number per anchor.
 
-Letters: B anchors; log_own_B = v.m_i/tau, the others are log sum e^{v.m/T} over the set that they name.
+Letters: B anchors; log_own_B = v.m_i/tau, the others are log sum e^{v.m/T} over the set in their name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def contrast(log_positives_B: Tensor, log_negatives_B: Tensor) -> tuple[Tensor, 
 def released_contrast(log_positives_B: Tensor, log_negatives_B: Tensor, outside_B: Tensor) -> tuple[Tensor, Tensor]:
     """L = -log( s + 1e-7 ), s = S_P / (S_P + S_Q + N - |P|), and its slope - dL / d log S_P = s (1 - s) / (s + 1e-7).
 
-    What the published code computes; S_Q has no slope there.
+    As the published code computes it; there S_Q has no gradient.
 
     :param outside_B: N - |P|.
     """

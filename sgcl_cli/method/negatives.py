@@ -1,6 +1,6 @@
 """Negative sampling: uniform, and semi-hard by rank.
 
-What is drawn depends on (seed, step) only, and is the same on every device and rank.
+Draws depend on (seed, step) only, and are the same on every device and rank.
 
 Letters: N patches, K uniform draws, B anchors, P rows of the pool, R ranks in the top share, Z drawn ranks, X places of a set.
 """
@@ -20,18 +20,18 @@ CORNERS = 4
 _QUANTILES = 1 << 16
 _STRETCHED_SAMPLE = 400_000
 _PHASES = 1 << 20
-_STEPS = 8  # that are drawn at once: few operations a step
-_STREAM, _RELEASED = 0x5347434C, 0x5347434D  # tell the objective's draws from the views' of the same seed
+_STEPS = 8  # drawn at once, so that a step needs few operations
+_STREAM, _RELEASED = 0x5347434C, 0x5347434D  # separate these draws from those of the views under the same seed
 
 
 class Draws(NamedTuple):
-    """What chance decides in a step; empty where the objective has no use for it.
+    """The random numbers of a step; a tensor that the objective does not need is empty.
 
-    uniform: int64 (K,), indices drawn uniformly, with replacement.
-    corners: int64 (4, K / 4), the same for each of the four corner banks.
-    pool: int64 (P,), distinct, ascending, every row with the same chance; all rows where there are no more.
-    quantile: float64 (Z,) in [0, 1): an anchor with R ranks to choose from takes the ranks floor(u R).
-    phase: float32 (1,) in [0, 1), where the thinning of large groups starts.
+    :ivar uniform: int64 (K,), indices drawn uniformly, with replacement.
+    :ivar corners: int64 (4, K / 4), the same for each of the four corner banks.
+    :ivar pool: int64 (P,), distinct, ascending, each row equally likely; all rows if there are no more than P.
+    :ivar quantile: float64 (Z,) in [0, 1): an anchor with R ranks to choose from takes the ranks floor(u R).
+    :ivar phase: float32 (1,) in [0, 1), the offset at which the thinning of large groups starts.
     """
 
     uniform: Tensor
@@ -42,10 +42,10 @@ class Draws(NamedTuple):
 
 
 class Sampler:
-    """Makes the draws of any step, on the device, those of eight steps at a time.
+    """Makes the draws of any step, on the device, for eight steps at a time.
 
     :param n: N.
-    :param uniform: K, where uniform draws are needed, else 0.
+    :param uniform: K, or 0 if no uniform draws are needed.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class Sampler:
 
 
 class RankLaw:
-    """The law by which semi-hard ranks are drawn, as quantiles of the top share.
+    """The distribution from which semi-hard ranks are drawn, as quantiles of the top share.
 
     beta: u ~ Beta(a, b).    uniform: u ~ U(0, 1).    hardest: the first Z ranks of the top share of N.
-    u is one of 2^16 equally likely quantiles of its law.
-    With as_released, beta is stretched to the least and the largest of a sample (of the size that gives the mean rank
-    of 6.5 % of N) and ranks of N do not repeat: Z is at most what there is.
+    u takes one of 2^16 equally likely quantiles of the distribution.
+    With as_released, beta is rescaled to the minimum and maximum of a sample (of the size that gives the mean rank of 6.5 % of
+    N), and ranks are drawn without replacement, so Z is at most the number of ranks.
 
-    ``below``: int64 (Z,), the whole numbers that a step needs are less than these.
+    :ivar below: int64 (Z,), exclusive upper bounds of the integers that a step needs.
     """
 
     def __init__(self, settings: Settings, n: int, device: torch.device | str = "cpu") -> None:
@@ -113,7 +113,7 @@ class RankLaw:
             self._counter = counters(torch.arange(self._top + 2, device=device))
 
     def __call__(self, number: Tensor, stream: int) -> Tensor:
-        """Quantiles, float64 (Z,) in [0, 1), from whole numbers that are below ``below``.
+        """Quantiles, float64 (Z,) in [0, 1), from integers less than ``below``.
 
         :param stream: the key of the step, for draws without replacement.
         """
@@ -124,7 +124,7 @@ class RankLaw:
         return self._quantile[number]
 
     def _without_replacement(self, uniform: Tensor) -> Tensor:
-        """Ranks, most eager first: repeated draws that are passed over, as a race of exponential clocks of the ranks' rates.
+        """Ranks drawn without replacement, in order of the draws, by exponential keys.
 
         Efraimidis and Spirakis, Information Processing Letters 97:181, 2006.
         """
@@ -148,7 +148,7 @@ def beta_cumulative(a: float, b: float) -> Tensor:
 
 
 def _inverse(cumulative: Tensor, probability: Tensor) -> Tensor:
-    """The quantiles, below 1, of a distribution function that is tabled at the edges of equal cells of 0 .. 1."""
+    """The quantiles, below 1, of a distribution function tabulated at the edges of equal cells of 0 .. 1."""
     right = torch.searchsorted(cumulative, probability, right=True).clamp_max_(_QUANTILES)
     low, high = cumulative[right - 1], cumulative[right]
     return ((right - 1 + (probability - low) / (high - low)) / _QUANTILES).clamp_max_(1 - 1e-12)
@@ -165,19 +165,19 @@ def semi_hard(
 ) -> tuple[Tensor, Tensor]:
     """Q(i): everything but i and P(i), most similar first, the top share of it, at the ranks floor(u R).
 
-    :param similarity_BP: of the anchors with the pool, in the space that ranks.
-    :param out_BX: patches that do not take part, i and P(i), in any order; repeated ones do not matter.
+    :param similarity_BP: of the anchors with the pool, in the space used for ranking.
+    :param out_BX: patches that are excluded, i and P(i), in any order, possibly repeated.
     :param quantile_Z: from :class:`RankLaw`.
-    :param whole: whether the pool is all patches, so that a patch is its own place.
-    :returns: places in the pool (B, Z), by the order of ``quantile_Z``; and float32 (B,): 0 for an anchor
-        that has nothing to draw from, else 1.
+    :param whole: whether the pool contains all patches, so that a patch's position is its index.
+    :returns: positions in the pool (B, Z), in the order of ``quantile_Z``; and float32 (B,): 0 for an anchor
+        without candidates, else 1.
     """
     anchors, size = similarity_BP.shape
     place_BX = out_BX
     if not whole:
         place_BX = torch.searchsorted(pool_P, out_BX)
         place_BX = place_BX.masked_fill_(pool_P[place_BX.clamp_max(size - 1)] != out_BX, size)
-    # one place more than the pool has takes what is not in the pool
+    # an extra column takes the patches that are not in the pool
     out_BP = torch.zeros(anchors, size + 1, dtype=torch.bool, device=similarity_BP.device)
     out_BP = out_BP.scatter_(1, place_BX, True)[:, :size]
     top = share_of(top_share, size)

@@ -1,7 +1,7 @@
-"""What pretraining asks of an objective: which views it is computed from, its losses, and how what it remembers moves.
+"""The interface of an objective: the views that it needs, its losses, and how its memory is updated.
 
-Order in a step: losses from what is remembered as it is; backward; optimiser step; commit of the forward pass's embeddings.
-Losses and commit wait for no device.
+Order in a step: losses from the current memory; backward; optimiser step; commit of the embeddings of the forward pass.
+Losses and commit do not synchronise with the device.
 
 Letters: N patches, B anchors, D size of v, H size of h.
 """
@@ -21,8 +21,13 @@ from sgcl_cli.method.settings import Settings
 
 
 class Embedded(NamedTuple):
-    """Unit rows in float32: v (B, D) and h (B, H) of the global views; ``corners`` (4, B, D), v of the quarters, and
-    ``second`` (B, D), v of the second global views, where they are wanted."""
+    """Embeddings of a batch, unit rows in float32.
+
+    :ivar v: (B, D), of the global views, projected.
+    :ivar h: (B, H), of the global views, from the encoder.
+    :ivar corners: (4, B, D), v of the quarters; None if not needed.
+    :ivar second: (B, D), v of the second global views; None if not needed.
+    """
 
     v: Tensor
     h: Tensor
@@ -37,11 +42,12 @@ class Embedded(NamedTuple):
 
 @dataclass(frozen=True)
 class WantedViews:
-    """What an objective is computed from, besides the global view of each patch.
+    """The views that an objective needs besides the global view of each patch.
 
-    corners: whether the four quarters are embedded.    second: whether a second global view is.
-    key_momentum: of networks that follow the trained ones and embed the second view and the quarters as keys, without
-    gradient; None where the trained networks embed the second view themselves.
+    :ivar corners: whether the four quarters are embedded.
+    :ivar second: whether a second global view is embedded.
+    :ivar key_momentum: momentum of the key networks, which embed the second view and the quarters without gradient; None if
+        the trained networks embed the second view themselves.
     """
 
     corners: bool = False
@@ -51,10 +57,12 @@ class WantedViews:
 
 @dataclass(frozen=True)
 class Term:
-    """One term of an objective over a batch, before its weight.
+    """One term of an objective over a batch, not weighted.
 
-    sum: a scalar: the mean over the batch where ``count`` is None, without gradient; else the sum over the anchors that
-    count, with gradient.    count: how many count, a scalar.    weight: of a term that has a count.
+    :ivar sum: a scalar: if ``count`` is None the mean over the batch, without gradient; else the sum over the anchors that
+        contribute, with gradient.
+    :ivar count: the number of anchors that contribute, a scalar.
+    :ivar weight: of a term that has a count.
     """
 
     sum: Tensor
@@ -63,17 +71,17 @@ class Term:
 
     @property
     def value(self) -> Tensor:
-        """The mean, without gradient; 0 where no anchor counts."""
+        """The mean, without gradient; 0 if no anchor contributes."""
         return self.sum.detach() if self.count is None else self.sum.detach() / self.count.clamp_min(1)
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The total of one batch, in its terms.
+    """The losses of one batch.
 
-    means: with gradient, the total of the terms that are means over the batch, each with its weight.
-    terms: all terms by name, in the order in which they are shown.
-    watch: finds what a person watches besides, by name: scalars, or one number an anchor (B,).
+    :ivar means: with gradient, the weighted sum of the terms that are means over the batch.
+    :ivar terms: all terms by name, in the order in which they are shown.
+    :ivar watch: computes further numbers to be logged, by name: scalars, or one number per anchor (B,).
     """
 
     means: Tensor
@@ -82,7 +90,7 @@ class Losses:
 
     @cached_property
     def watched(self) -> dict[str, Tensor]:
-        """What a person watches besides the terms, found when it is asked for; detached."""
+        """The further numbers to be logged, computed on first access; detached."""
         return self.watch()
 
     @property
@@ -91,9 +99,9 @@ class Losses:
         return self.total_for(lambda count: count)
 
     def total_for(self, share: Callable[[Tensor], Tensor]) -> Tensor:
-        """The total in which the sum of each term that has a count is divided by ``share(count)``.
+        """The total, with the sum of each term that has a count divided by ``share(count)``.
 
-        For ranks whose gradients are averaged: the count over all of them divided by their number.
+        Where the gradients of several ranks are averaged, that is the count over all ranks divided by their number.
         """
         total = self.means
         for term in self.terms.values():
@@ -105,19 +113,20 @@ class Losses:
 
 
 class Objective(ABC):
-    """An objective over a corpus of N patches. It has no learnable parameters.
+    """An objective over a corpus of N patches, without learnable parameters.
 
     :param settings: resolved.
     :param slide: int64 (N,), the slide of each patch.
     :param cell: float64 (N, 2), (x, y) in patch widths; lattice cells times the stride's share of the patch.
     :param dim: D.
     :param hidden_dim: H.
-    :param seed: of all that is drawn.
-    :param device: where it computes, and keeps what it remembers.
+    :param seed: of all random draws.
+    :param device: of the computation and of the memory.
 
-    ``candidates``: of each term that tells a patch's own entry from others, among how many, that entry included: at
-    chance the term is the logarithm of it.    ``remembers``: whether anything is kept of the patches from step to step.
-    ``refits``: whether something is fitted anew at the start of every epoch from the second on.
+    :cvar candidates: for each term that identifies a patch's own entry among others, the number of entries; at chance the
+        term is the logarithm of it.
+    :cvar remembers: whether it has a memory that is updated at every step.
+    :cvar refits: whether something is fitted again at the start of every epoch from the second on.
     """
 
     candidates: Mapping[str, int] = {}
@@ -141,70 +150,70 @@ class Objective(ABC):
     @classmethod
     @abstractmethod
     def wanted_views(cls, settings: Settings) -> WantedViews:
-        """What it is computed from."""
+        """The views that it needs."""
 
     @classmethod
     def bytes_needed(cls, settings: Settings, n: int, *, dim: int, hidden_dim: int) -> int:
-        """Bytes of what it remembers of n patches; a step's own is apart."""
+        """Bytes of its memory for n patches, without the temporary memory of a step."""
         return 0
 
     @abstractmethod
     def losses(
         self, index_B: Tensor, query: Embedded, key: Embedded | None = None, *, epoch: float, step: int
     ) -> Losses:
-        """The losses of a batch from what is remembered as it is; changes nothing.
+        """The losses of a batch from the current memory, which is not changed.
 
         :param index_B: int64, the anchors' patches.
-        :param query: by the trained networks, with gradient.
-        :param key: by the networks that follow, where it has them.
-        :param epoch: real, counted from 0.
-        :param step: global; with the seed it decides all draws.
+        :param query: embeddings by the trained networks, with gradient.
+        :param key: embeddings by the key networks, if there are any.
+        :param epoch: a real number, from 0.
+        :param step: over the whole run; with the seed it determines all draws.
         """
 
     def schedule(self, epoch: float) -> dict[str, float]:
-        """What changes by the epoch alone, for the log, by name."""
+        """Quantities that depend on the epoch alone, by name, for the log."""
         return {}
 
     @property
     def banks(self) -> dict[str, Tensor]:
-        """Banks (N, D) or (N, H) of unit rows by name, whose effective rank is watched."""
+        """Banks (N, D) or (N, H) of unit rows by name, whose effective rank is logged."""
         return {}
 
     def commit(self, index_B: Tensor, new: Embedded, *, momentum: float | None = None) -> None:
-        """Remember the embeddings of a batch: the keys where networks follow.
+        """Update the memory with the embeddings of a batch: with the keys if there are key networks.
 
-        The batch of all ranks, the same on each. An index that comes twice counts where it comes first.
+        The batch is that of all ranks, the same on each. Of an index that occurs twice the first occurrence counts.
 
-        :param momentum: share of the new, in place of the settings'.
+        :param momentum: share of the new rows, instead of the one in the settings.
         """
-        assert not self.remembers, "an objective that remembers something takes the batch"
+        assert not self.remembers, "an objective with a memory overrides commit"
 
     def refit(self, epoch: int) -> dict[str, Any]:
-        """Fit anew what is fitted to all patches; on one rank.
+        """Fit again what is fitted to all patches; called on one rank.
 
-        :returns: what is to be logged of it.
+        :returns: numbers for the log.
         """
         return {}
 
     def fitted(self) -> Tensor:
-        """What ``refit`` found; before that, something of the same shape and dtype."""
-        raise NotImplementedError("only an objective that refits has something fitted")
+        """The result of ``refit``; before the first, a tensor of the same shape and dtype."""
+        raise NotImplementedError("only an objective that refits has a fitted result")
 
     def adopt(self, found: Tensor) -> None:
-        """Take what was fitted elsewhere."""
-        raise NotImplementedError("only an objective that refits has something fitted")
+        """Use a result that another rank has fitted."""
+        raise NotImplementedError("only an objective that refits has a fitted result")
 
     def checksum(self) -> int | None:
-        """Of what was fitted, the same on every device and rank; None before the first fit."""
+        """Checksum of the fitted result, the same on every device and rank; None before the first fit."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """What is remembered: tensors (not copies), lists of them, and plain values."""
+        """The memory: tensors (not copies), lists of them, and plain values."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state; on any device, of any dtype.
+        """Restore a state, which may be on any device and of any dtype.
 
-        :raises ArtefactError: when it is of another corpus or other settings.
+        :raises ArtefactError: it belongs to another corpus or other settings.
         """
-        assert not self.state_dict(), "an objective that remembers something takes it up"
+        assert not self.state_dict(), "an objective with a memory overrides load_state_dict"

@@ -1,6 +1,6 @@
-"""The objectives by the name that ``--base`` gives them.
+"""The objectives by their names in ``--base``.
 
-SGCL over each of its bases. An objective of another kind is a file with a subclass of ``Objective``, a row here and its
+SGCL with each of its bases. An objective of another kind is a subclass of ``Objective`` in a file of its own, a row here and a
 name among the choices of ``--base``.
 """
 

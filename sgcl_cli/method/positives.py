@@ -1,9 +1,9 @@
-"""Which patches should agree with an anchor: neighbours on its slide, and look-alikes reached through clusters.
+"""The positives of an anchor: neighbours on its slide, and look-alikes found through clusters.
 
-Sets are rows of a table, as ``sets`` has them: the anchor's own index stands for no entry.
+A set is a row of a table as in ``sets``: the anchor's own index marks an unused place.
 
 Letters: N patches, B anchors, A = 1 + a: an anchor and its auxiliary anchors, P rows of the pool, C clusterings, k nearest,
-X places of a table, W members of a cluster that are looked at, G rows of the hash, L patches of a row of the hash within reach.
+X places of a table, W members of a cluster considered, G rows of the hash, L patches of a row of the hash within reach.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _EQUAL = 1e-9
 class Neighbourhood:
     """P_sp(i) = { j : s_j = s_i, 0 < |c_j - c_i| < R }.
 
-    Patches are hashed into squares of one patch width per slide and sorted by (slide, row, column) of their square, so
-    what can lie within R of a patch is one run of that order for each of 2 ceil(R) + 1 rows. Lattices and free
-    coordinates are served alike. The comparison with R is exact for every lattice whose step is a ratio of small
-    whole numbers: distances that differ from R by less than one part in 10^9 count as R.
+    Patches are hashed into squares of one patch width and sorted by (slide, row, column) of their square. The candidates
+    within R of a patch are then one contiguous run for each of 2 ceil(R) + 1 rows, on lattices and for arbitrary coordinates.
+    The comparison with R is exact on every lattice whose step is a ratio of small integers: distances that differ from R by
+    less than one part in 10^9 count as R.
 
-    Up to R = 7 the neighbours of all patches are stored, as an int32 table one place wider than the largest set (up to 1,024);
-    beyond, they are looked up when asked for.
+    Up to R = 7 the neighbours of all patches are stored, as an int32 table one column wider than the largest set (up to 1,024);
+    for larger R they are computed on demand.
 
     :param slide_N: int64, the slide of each patch.
     :param cell_N2: float64 (x, y) in patch widths, finite.
@@ -60,7 +60,7 @@ class Neighbourhood:
         return self._look_up(index_B)
 
     def stored(self) -> list[Tensor]:
-        """The tensors that are kept."""
+        """The tensors kept in memory."""
         if self._stored_NX is not None:
             return [self._stored_NX]
         return [self._cell_N2, self._key_N, self._sorted_N, self._order_N]
@@ -80,7 +80,7 @@ class Neighbourhood:
         return (slide_N * rows + square_N2[:, 1] + self._reach) * columns + square_N2[:, 0] + self._reach
 
     def _runs(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the patches within reach begin and end in the order of the hash, for each row: (B, G) each."""
+        """Start and end of the candidates in the sorted order, for each row of the hash: (B, G) each."""
         centre_BG = self._key_N[index_B][:, None] + self._row_G
         first_BG = torch.searchsorted(self._sorted_N, centre_BG - self._reach)
         return first_BG, torch.searchsorted(self._sorted_N, centre_BG + self._reach, right=True)
@@ -103,7 +103,7 @@ class Neighbourhood:
         return torch.where(near_BX, member_BX, index_B[:, None]).sort(dim=1).values
 
     def _store(self) -> Tensor | None:
-        """The table of all patches; None where it is wider than worth storing."""
+        """The table of all patches; None if it is too wide to be stored."""
         n, device = len(self._order_N), self._order_N.device
         at_once = max(1, _CANDIDATES // (len(self._row_G) * len(self._run_L)))
         tables, widest = [], 1
@@ -131,9 +131,10 @@ def stored_bytes(radius: float) -> float:
 
 
 class Queries(NamedTuple):
-    """{i} + A(i): whose look-alikes are wanted, the anchor by its fresh v_i, an auxiliary anchor by its bank row.
+    """{i} + A(i), the patches whose look-alikes are searched for.
 
-    patch (B, A): an anchor with fewer neighbours than a stands again in their places.    row (B, A, D).
+    :ivar patch: (B, A); an anchor with fewer than a neighbours is repeated in their places.
+    :ivar row: (B, A, D), v_i of the anchor, and the bank rows of the auxiliary anchors.
     """
 
     patch: Tensor
@@ -141,7 +142,7 @@ class Queries(NamedTuple):
 
 
 def queries(index_B: Tensor, v_BD: Tensor, row_ND: Tensor, spatial_BX: Tensor, count: int) -> Queries:
-    """{i} + A(i), with A(i) the a most similar members of P_sp(i) by v_i . m_j; of equals the smaller index.
+    """{i} + A(i), with A(i) the a most similar members of P_sp(i) by v_i . m_j; ties go to the smaller index.
 
     :param spatial_BX: P_sp, ascending.
     :param count: a.
@@ -159,7 +160,7 @@ def queries(index_B: Tensor, v_BD: Tensor, row_ND: Tensor, spatial_BX: Tensor, c
 
 
 def near_exactly(query: Queries, index_B: Tensor, similarity_BAP: Tensor, clusters: Clusters, k: int) -> Tensor:
-    """near(u) = the k nearest of u that the clusterings put into u's cluster; the pool is the whole bank.
+    """near(u) = those of the k nearest of u that are in its cluster; the pool is the whole bank.
 
     Neither u nor the anchor is a candidate.
 
@@ -188,12 +189,12 @@ def near_by_threshold(
 ) -> Tensor:
     """near(u) from the members of u's clusters at or above the ceil(k P / N)-th largest similarity over the pool.
 
-    Never more than k, the most similar. A cluster with more members than the pool is thinned to the pool's size, which
+    At most k, the most similar. A cluster with more members than the pool is thinned to the size of the pool, which
     bounds the cost of a step. Neither u nor the anchor is a candidate.
 
     :param similarity_BAP: query . m for the pool.
-    :param phase: (1,) in [0, 1), where the thinning starts.
-    :returns: (B, A, X), X at most k for each clustering that stands alone.
+    :param phase: (1,) in [0, 1), the offset at which the thinning starts.
+    :returns: (B, A, X).
     """
     n, size = row_ND.shape[0], len(pool_P)
     rank = min(size, math.ceil(k * size / n))
@@ -214,7 +215,7 @@ def near_by_threshold(
 def _most_similar_members(
     query: Queries, member_BAW: Tensor, threshold_BA1: Tensor, index_B11: Tensor, *, k: int, row_ND: Tensor
 ) -> Tensor:
-    """Of the members of a cluster those at or above the threshold, at most k; others become the anchor's own index."""
+    """The members of a cluster at or above the threshold, at most k; the others are replaced by the anchor's own index."""
     similarity_BAW = _of_each(query, row_ND, member_BAW)
     keep_BAW = (similarity_BAW >= threshold_BA1) & (member_BAW != query.patch[:, :, None])
     kept_BAW = torch.where(keep_BAW, member_BAW, index_B11)
@@ -224,14 +225,14 @@ def _most_similar_members(
 
 
 def _at_most(kept_BAX: Tensor, query: Queries, index_B: Tensor, k: int, row_ND: Tensor) -> Tensor:
-    """The union over clusterings, never more than k, the most similar."""
+    """The union over clusterings, at most k, the most similar."""
     owner_U = index_B[:, None].expand_as(query.patch).flatten()
     kept_BAX = sets.distinct(kept_BAX.flatten(0, 1), owner_U).view_as(kept_BAX)
     return _best(kept_BAX, _of_each(query, row_ND, kept_BAX), index_B[:, None, None], min(k, kept_BAX.shape[2]))
 
 
 def _best(kept_BAX: Tensor, similarity_BAX: Tensor, index_B11: Tensor, k: int) -> Tensor:
-    """The k most similar of the entries, each once; equal entries stand side by side."""
+    """The k most similar of the entries, each once; equal entries are adjacent."""
     out_BAX = sets.repeats(kept_BAX) | (kept_BAX == index_B11)
     place_BAk = similarity_BAX.masked_fill(out_BAX, -torch.inf).topk(k, dim=2).indices
     return torch.where(out_BAX, index_B11, kept_BAX).gather(2, place_BAk)

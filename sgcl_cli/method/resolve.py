@@ -1,4 +1,4 @@
-"""Options of the objective and the number of patches -> settings."""
+"""Settings of the objective, from its options and the number of patches."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _RAMP_SHARE = 0.2
 
 
 def resolve(options: ObjectiveOptions, n: int, epochs: int, batch: int) -> tuple[Settings, dict[str, str]]:
-    """Give every open number its value for N = n patches.
+    """Give every option that is not set its value for n patches.
 
     :param n: patches in the corpus, at least 2.
-    :param epochs: length of the whole training; bounds the default ramp.
+    :param epochs: of the whole training; they bound the default ramp.
     :param batch: anchors per step over all ranks; the queue is a multiple of it.
-    :returns: the settings, and a message by option for each value set by hand that had to be clamped.
-    :raises TrainingError: when there are too few patches to contrast.
+    :returns: the settings, and a message for each option whose value had to be clamped.
+    :raises TrainingError: there are too few patches.
     """
     if n < 2:
-        raise TrainingError(f"the corpus has {n} patches; contrasting needs at least 2", "give more slides")
+        raise TrainingError(f"the corpus has {n} patches; contrastive learning needs at least 2", "give more slides")
     clamped: dict[str, str] = {}
 
     def count(name: str, default: int, most: int) -> int:

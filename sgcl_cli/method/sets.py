@@ -1,7 +1,7 @@
 """Sets of patches, one for each anchor of a batch, as the rows of a table int64 (B, X).
 
-An anchor is in no set of its own, so its own index marks a place where there is no entry. Sets of any size then have one shape,
-which the host knows beforehand: nothing here waits for a device to say how much it found.
+An anchor is never in its own set, so its index marks an unused place. Sets of all sizes then have one shape, which the host
+knows in advance, and no function here but ``members`` has to synchronise with the device.
 
 Letters: B anchors, X places in a row.
 """
@@ -18,7 +18,7 @@ def empty(index_B: Tensor) -> Tensor:
 
 
 def taken(member_BX: Tensor, index_B: Tensor) -> Tensor:
-    """Where there is an entry: bool (B, X)."""
+    """Mask of the places that hold an entry: bool (B, X)."""
     return member_BX != index_B[:, None]
 
 
@@ -35,12 +35,12 @@ def repeats(ascending: Tensor) -> Tensor:
 
 
 def distinct(member_BX: Tensor, index_B: Tensor) -> Tensor:
-    """The same sets, ascending until repeated entries are taken out: (B, X)."""
+    """The same sets, sorted, with repeated entries removed: (B, X)."""
     sorted_BX = member_BX.sort(dim=1).values
     return torch.where(repeats(sorted_BX), index_B[:, None], sorted_BX)
 
 
 def members(member_BX: Tensor, index_B: Tensor, row: int) -> Tensor:
-    """The entries of one set: int64 (M,). Its size is read from the device."""
+    """The entries of one set: int64 (M,). Synchronises with the device."""
     entry_X = member_BX[row]
     return entry_X[entry_X != index_B[row]]

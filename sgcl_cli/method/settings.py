@@ -1,4 +1,4 @@
-"""Every number of the objective over a corpus, with nothing left open; ``resolve`` makes it from the options."""
+"""The settings of the objective for a corpus, all resolved; ``resolve`` makes them from the options."""
 
 from __future__ import annotations
 
@@ -10,21 +10,36 @@ from sgcl_cli.config.objective import Agreement, BankDtype, BaseName, NegativeLa
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Every ablation axis of the method. The fields are those of the options of the same names, which describe them.
+    """The settings of the objective, named as the options that they come from.
 
-    base: where L_self takes its keys from.
-    temperature: tau of L_self and L_in.    spatial_temperature: T of L_sp.
-    radius: R in patch widths, strict.    auxiliary: a.    neighbours: k.    clusters, clusterings: k-means, and C of it.
-    agreement: whether all clusterings or any one must put a look-alike into the cluster.
-    uniform_negatives: K.    negatives: draws among the ranks of the top share, with replacement.
-    negative_law: their law over the top share, never "auto".    top_share: share of N that counts as hard.
-    ranking: the space that ranks them.
-    weight_*: of the three terms.    ramp_epochs: length of w(e).
-    bank_momentum: share of the new row in a bank's move.
-    queue: MoCo's.    key_momentum: of MoCo's encoder, which the caller keeps.
-    pool: rows on which ranks and thresholds are estimated; exact when N is at most this.
-    expansion, propagation: whether neighbours and look-alikes are positives; without neighbours there are no
-    auxiliary anchors.    as_released: the three departures of the published code that can be switched on.
+    :ivar base: source of the keys of L_self.
+    :ivar temperature: tau of L_self and L_in.
+    :ivar spatial_temperature: T of L_sp.
+    :ivar radius: R in patch widths, exclusive.
+    :ivar auxiliary: a.
+    :ivar neighbours: k.
+    :ivar clusters: of one k-means run.
+    :ivar clusterings: C, the number of runs.
+    :ivar agreement: whether a look-alike must share the cluster in all clusterings or in any.
+    :ivar uniform_negatives: K.
+    :ivar negatives: draws among the ranks of the top share, with replacement.
+    :ivar negative_law: distribution of these draws over the top share, never "auto".
+    :ivar beta_a: first parameter of the Beta distribution.
+    :ivar beta_b: second parameter of the Beta distribution.
+    :ivar top_share: share of N that negatives are drawn from, most similar first.
+    :ivar ranking: the space in which negatives are ranked.
+    :ivar weight_self: weight of L_self.
+    :ivar weight_spatial: weight of L_sp.
+    :ivar weight_inner: weight of L_in.
+    :ivar ramp_epochs: length of w(e).
+    :ivar bank_momentum: share of the new row when a bank is updated.
+    :ivar queue: length of MoCo's queue.
+    :ivar key_momentum: of MoCo's key networks, which the caller keeps.
+    :ivar pool: rows on which ranks and thresholds are estimated; exact if N is not larger.
+    :ivar expansion: whether spatial neighbours are positives; if not, there are no auxiliary anchors either.
+    :ivar propagation: whether look-alikes are positives.
+    :ivar as_released: whether three departures of the published code from its equations are followed.
+    :ivar bank_dtype: of the banks.
     """
 
     base: BaseName
@@ -81,5 +96,5 @@ class Settings:
 
 
 def share_of(share: float, n: int) -> int:
-    """floor(share N), at least 1; a product that only rounding keeps below a whole number counts as that number."""
+    """floor(share N), at least 1; a product that is below an integer by rounding alone counts as that integer."""
     return max(1, math.floor(share * n + 1e-9))

@@ -1,8 +1,7 @@
-"""SGCL: the spatial and the inner term over a base, their banks, what is read from them, and how they move.
+"""SGCL: the spatial and the inner term on top of a base, with their memory banks and clusters.
 
-Reading (:meth:`SGCL.select`, :meth:`SGCL.losses`) and changing (:meth:`SGCL.commit`, :meth:`SGCL.refit`,
-:meth:`SGCL.adopt`) are apart. What the shapes of a step depend on is known since the neighbours were listed or the clusters were
-fitted.
+:meth:`SGCL.select` and :meth:`SGCL.losses` only read the banks; :meth:`SGCL.commit`, :meth:`SGCL.refit` and
+:meth:`SGCL.adopt` change them. The shapes of a step are fixed once the neighbours are listed and the clusters fitted.
 
 Letters: N patches, B anchors, D size of v, H size of h, 4 quarters, C clusterings, P rows of the pool, Z drawn ranks, X places
 of a table of sets (``sets``), A an anchor and its auxiliary anchors.
@@ -34,13 +33,17 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Selection:
-    """Which patches the anchors of a batch are compared with.
+    """The patches that the anchors of a batch are compared with.
 
-    index (B,): the anchors' patches.    spatial, positives: P_sp, and its union with P_se, int64 (B, X) as ``sets`` has them.
-    near: the look-alikes of an anchor and of its auxiliary anchors, int64 (B, A, X); None where nothing is propagated.
-    pool (P,): patches on which ranks are taken.    rows (P, D): their bank rows, float32.    similarity (B, P): v . m.
-    position (B, Z): Q as places in the pool; equal for equal ranks.
-    drawn (B,): float32, 0 where nothing was left to draw from, else 1.
+    :ivar index: (B,), the anchors' patches.
+    :ivar spatial: P_sp, int64 (B, X) as in ``sets``.
+    :ivar positives: the union of P_sp and P_se, in the same form.
+    :ivar near: the look-alikes of each anchor and its auxiliary anchors, int64 (B, A, X); None without propagation.
+    :ivar pool: (P,), the patches among which ranks are determined.
+    :ivar rows: (P, D), their bank rows, float32.
+    :ivar similarity: (B, P), v . m.
+    :ivar position: (B, Z), Q as positions in the pool, in the order of the drawn quantiles.
+    :ivar drawn: (B,), float32, 0 for an anchor without candidates for Q, else 1.
     """
 
     index: Tensor
@@ -55,15 +58,12 @@ class Selection:
 
     @property
     def propagated(self) -> Tensor:
-        """P_se, as ``sets`` has it."""
+        """P_se, int64 (B, X) as in ``sets``."""
         return sets.empty(self.index) if self.near is None else sets.distinct(self.near.flatten(1), self.index)
 
 
 class SGCL(Objective):
-    """L = w_self L_self + w(e) w_sp L_sp + w_in L_in over a corpus of N patches; the base makes L_self.
-
-    ``banks``: "v" and "h", where they are needed.
-    """
+    """L = w_self L_self + w(e) w_sp L_sp + w_in L_in over a corpus of N patches; the base computes L_self."""
 
     remembers = True
 
@@ -106,13 +106,16 @@ class SGCL(Objective):
 
     @classmethod
     def wanted_views(cls, settings: Settings) -> WantedViews:
-        """The quarters for the inner term, and what the base needs."""
+        """The quarters if there is an inner term, and the views that the base needs."""
         base = BASES[settings.base]
         return WantedViews(settings.inner, base.second, settings.key_momentum if base.followed else None)
 
     @classmethod
     def bytes_needed(cls, settings: Settings, n: int, *, dim: int = 128, hidden_dim: int = 512) -> int:
-        """Bytes of banks, labels, inverted lists and neighbour lists for n patches on full tissue; a step's own is apart."""
+        """Bytes of banks, labels, inverted lists and neighbour lists for n patches of full tissue.
+
+        The temporary memory of a step is not included.
+        """
         base = BASES[settings.base]
         width = torch.empty(0, dtype=_DTYPES[settings.bank_dtype]).element_size()
         numbers = dim if base.banked or settings.spatial else 0
@@ -126,7 +129,7 @@ class SGCL(Objective):
 
     @property
     def banks(self) -> dict[str, Tensor]:
-        """The banks of v and h that there are."""
+        """The banks "v" and "h", as far as they are needed."""
         return {name: rows for name, rows in (("v", self.bank_v), ("h", self.bank_h)) if rows is not None}
 
     def schedule(self, epoch: float) -> dict[str, float]:
@@ -137,9 +140,9 @@ class SGCL(Objective):
     def losses(
         self, index_B: Tensor, query: Embedded, key: Embedded | None = None, *, epoch: float, step: int
     ) -> Losses:
-        """The terms "self", "spatial" and "inner" from the banks as they are; a term left out is 0.
+        """The terms "self", "spatial" and "inner" from the current banks; a term without weight is 0.
 
-        h of the query is used only to rank. The other arguments are ``Objective``'s.
+        h of the query is used for ranking only. For the arguments see ``Objective``.
         """
         settings, draws = self.settings, self.sampler.at(step)
         slopes: Slopes = []
@@ -185,7 +188,7 @@ class SGCL(Objective):
     def _spatial_loss(
         self, index_B: Tensor, v_BD: Tensor, h_BH: Tensor, draws: Draws
     ) -> tuple[Tensor, Tensor, Callable[[], dict[str, Tensor]]]:
-        """The sum of L_sp over the anchors that count, with gradient; how many count; and what to watch."""
+        """The sum of L_sp over the anchors that contribute, with gradient; their number; and the numbers to be logged."""
         assert self.bank_v is not None
         temperature, rows_BD = self.settings.spatial_temperature, v_BD.float()
         chosen = self.select(index_B, rows_BD, h_BH, draws)
@@ -214,7 +217,7 @@ class SGCL(Objective):
     def _watched(
         self, chosen: Selection, length_B: Tensor, positive_BX: Tensor, negative_BZ: Tensor
     ) -> dict[str, Tensor]:
-        """What to watch of the spatial term; NaN where there is nothing to average.
+        """Numbers of the spatial term for the log; NaN where there is nothing to average.
 
         spatial_positives, propagated_positives: of each anchor (B,).    positive_similarity, negative_similarity: mean of
         v . m over all of the batch.    propagated_same_slide: share of the propagated positives on the anchor's own slide.
@@ -238,7 +241,7 @@ class SGCL(Objective):
 
     @torch.no_grad()
     def select(self, index_B: Tensor, v_BD: Tensor, h_BH: Tensor, draws: Draws) -> Selection:
-        """P_sp, P_se, P and Q of every anchor, from the banks as they are.
+        """P_sp, P_se, P and Q of every anchor, from the current banks.
 
         :param draws: of a step, from ``sampler``.
         """
@@ -287,14 +290,14 @@ class SGCL(Objective):
         )
 
     def spatial(self, index_B: Tensor) -> Tensor:
-        """P_sp of the patches ``index_B``, ascending, on the objective's device; no entries without the expansion."""
+        """P_sp of the patches ``index_B``, ascending, on the objective's device; empty without the expansion."""
         return sets.empty(index_B) if self._neighbourhood is None else self._neighbourhood.of(index_B)
 
     @torch.no_grad()
     def commit(self, index_B: Tensor, new: Embedded, *, momentum: float | None = None) -> None:
         """row <- normalise((1 - m) row + m new) in every bank; see ``Objective``.
 
-        :param momentum: another m than the settings' bank_momentum; 1 replaces the rows.
+        :param momentum: m, instead of the settings' bank_momentum; 1 replaces the rows.
         """
         momentum = self.settings.bank_momentum if momentum is None else momentum
         first_B = bank.first_of_each(index_B)
@@ -306,10 +309,10 @@ class SGCL(Objective):
 
     @torch.no_grad()
     def refit(self, epoch: int) -> dict[str, Any]:
-        """C independent k-means over M, on M's device; replaces the labels.
+        """Run C independent k-means on the bank of v, on its device, and replace the labels.
 
-        :returns: per clustering inertia, iterations, smallest and largest cluster; and the labels' checksum. Empty when
-            the objective has no use for clusters.
+        :returns: per clustering inertia, iterations, smallest and largest cluster; and the checksum of the labels. Empty
+            if the objective needs no clusters.
         """
         if not self.settings.clustered:
             return {}
@@ -333,16 +336,16 @@ class SGCL(Objective):
         return torch.zeros(self.n, self.settings.clusterings, dtype=torch.int32, device=self.device)
 
     def adopt(self, found: Tensor) -> None:
-        """Take labels that were fitted elsewhere: int (N, C)."""
+        """Use labels that another rank has fitted: int (N, C)."""
         assert found.shape == (self.n, self.settings.clusterings)
         self.clusters = Clusters(found.to(self.device, torch.int32).contiguous(), self.settings.agreement)
 
     def checksum(self) -> int | None:
-        """Of the labels, the same on every device and rank; None before the first fit."""
+        """Checksum of the labels, the same on every device and rank; None before the first fit."""
         return None if self.clusters is None else self.clusters.checksum()
 
     def state_dict(self) -> dict[str, Any]:
-        """The banks themselves, not copies, the labels, and what the base remembers."""
+        """The banks (not copies), the labels, and the state of the base."""
         return {
             "bank_v": self.bank_v,
             "bank_h": self.bank_h,

@@ -1,11 +1,11 @@
 """Similarities with a bank, and the logarithm of sums of their exponentials with its slope.
 
-Rows of a bank do not learn, so the slope d value / d v of a log-sum-exp is their mean, weighed by the exponentials, and is found
-in the same pass as the value. Nothing here is recorded by autograd; ``with_slopes`` joins values and slopes at the end.
-Everything is float32; rows of a bank in bfloat16 are widened when they are gathered. All shapes are known to the host.
+Bank rows have no gradient, so the gradient of a log-sum-exp with respect to v (its slope) is the mean of the rows, weighted by
+the exponentials, and is computed together with the value. Autograd records nothing here; ``with_slopes`` attaches the slopes at
+the end. All arithmetic is float32; rows of a bfloat16 bank are converted when they are gathered. The host knows all shapes.
 
-Letters: B anchors, D size of v, K rows shared by all anchors, P rows of the pool, Z drawn places of it, X places of a table of
-sets, Y more dimensions in front.
+Letters: B anchors, D size of v, K rows shared by all anchors, P rows of the pool, Z drawn positions in it, X places of a table of
+sets, Y leading dimensions.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor
 NOTHING = -1e30
 """log 0, finite so that an empty sum gives slope 0 and not NaN."""
 
-_SIMILARITIES_AT_ONCE = {"cpu": 1 << 22}  # what stays near a CPU's caches
+_SIMILARITIES_AT_ONCE = {"cpu": 1 << 22}  # fits into a CPU's caches
 _MOST_SIMILARITIES_AT_ONCE = 1 << 28
 _GATHERED_AT_ONCE = 1 << 27
 
 
 def rows_of(row_ND: Tensor, index: Tensor) -> Tensor:
-    """Rows as float32, of the shape of ``index`` and D."""
+    """Rows as float32: the shape of ``index`` with D appended."""
     return row_ND.index_select(0, index.reshape(-1)).float().view(*index.shape, row_ND.shape[1])
 
 
@@ -39,9 +39,9 @@ def set_similarity(query_BD: Tensor, row_ND: Tensor, member_BX: Tensor) -> Tenso
 
 
 def most_similar(similarity_BP: Tensor, count: int) -> Tensor:
-    """Places of the ``count`` most similar entries, most similar first; of equals the smaller place first: (B, count).
+    """Positions of the ``count`` most similar entries, most similar first, ties by position: (B, count).
 
-    A CPU is quicker with :func:`most_similar_by_keys`; another device takes the one operation of :func:`most_similar_by_sort`.
+    On a CPU :func:`most_similar_by_keys` is faster; other devices use the single operation of :func:`most_similar_by_sort`.
     """
     by_device = most_similar_by_keys if similarity_BP.device.type == "cpu" else most_similar_by_sort
     return by_device(similarity_BP, count)
@@ -53,7 +53,7 @@ def most_similar_by_sort(similarity_BP: Tensor, count: int) -> Tensor:
 
 
 def most_similar_by_keys(similarity_BP: Tensor, count: int) -> Tensor:
-    """``most_similar`` by the largest of distinct whole numbers: the bits of float32 in their order, then the place."""
+    """``most_similar`` by the largest of distinct integer keys: the ordered bits of the float32, then the position."""
     bits = (similarity_BP + 0.0).view(torch.int32)
     ordered = bits ^ (bits >> 31).bitwise_and_(0x7FFFFFFF)
     place = torch.arange(bits.shape[-1] - 1, -1, -1, device=bits.device)
@@ -61,12 +61,12 @@ def most_similar_by_keys(similarity_BP: Tensor, count: int) -> Tensor:
 
 
 def log_sum_shared(query_YBD: Tensor, own_B: Tensor, row_KD: Tensor, index_K: Tensor) -> tuple[Tensor, Tensor]:
-    """log sum_k e^{q.m_k} over rows that all anchors share, without those of the anchor itself: (Y, B).
+    """log sum_k e^{q.m_k} over rows that all anchors share, except those of the anchor itself: (Y, B).
 
     :param query_YBD: v / tau.
-    :param own_B: the anchors' own indices.
+    :param own_B: the anchors' patches.
     :param row_KD: float32.
-    :param index_K: whose rows these are.
+    :param index_K: the patches of these rows.
     :returns: the value and its slope in q: (Y, B) and (Y, B, D).
     """
     out_BK = index_K == own_B[:, None]
@@ -86,8 +86,8 @@ def log_sum_sets(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """log sum_{j in P(i)} e^{v_i.m_j/T} over each anchor's own set: (B,).
 
-    :param member_BX: as ``sets`` has them.
-    :returns: the value; its slope in v / T, (B, D); and v . m / T, NOTHING for no entry, (B, X).
+    :param member_BX: tables as in ``sets``.
+    :returns: the value; its slope in v / T, (B, D); and v . m / T, (B, X), NOTHING in unused places.
     """
     logs, slopes, logits = [], [], []
     at_once = max(1, _GATHERED_AT_ONCE // (member_BX.shape[1] * row_ND.shape[1]))
@@ -105,11 +105,11 @@ def log_sum_drawn(similarity_BP: Tensor, row_PD: Tensor, position_BZ: Tensor, te
     """log sum_z e^{v.m_z/T} over draws from the pool, which may repeat: (B,).
 
     :param similarity_BP: v . m for the whole pool.
-    :param position_BZ: places in the pool.
+    :param position_BZ: positions in the pool.
     :returns: the value; its slope in v / T, (B, D); and v . m / T of each draw, (B, Z).
     """
     s_BZ = similarity_BP.gather(1, position_BZ).div_(temperature)
-    # what is added to one place is the same number each time, so the order of the additions cannot matter; there may be hundreds
+    # equal numbers are added at each position, possibly hundreds, so the order of the additions does not change the sum
     share_BP = torch.zeros(similarity_BP.shape, dtype=torch.float64, device=s_BZ.device)
     share_BP = share_BP.scatter_add_(1, position_BZ, s_BZ.softmax(1, dtype=torch.float64))
     return s_BZ.logsumexp(1), share_BP.float() @ row_PD, s_BZ
@@ -120,7 +120,7 @@ def _joined(parts: list[Tensor], dim: int = 0) -> Tensor:
 
 
 class _Sloped(torch.autograd.Function):
-    """A number whose slopes were found together with it."""
+    """A value whose slopes were computed together with it."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, *pairs: Tensor) -> Tensor:
@@ -136,9 +136,9 @@ class _Sloped(torch.autograd.Function):
 
 
 def with_slopes(value: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
-    """A number that autograd follows.
+    """The value with its gradient attached.
 
-    :param pairs: what it depends on, and d value / d that, of the same shape.
+    :param pairs: the tensors that it depends on, each with d value / d tensor, of the same shape.
     """
     with torch.enable_grad():
         result: Tensor = _Sloped.apply(value, *(part for pair in pairs for part in pair))  # type: ignore[no-untyped-call]

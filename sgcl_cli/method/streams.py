@@ -1,7 +1,7 @@
-"""Random numbers that depend on a seed and a position, never on a device, a rank or what was drawn before.
+"""Random numbers that depend on a seed and a position only, not on the device, the rank or earlier draws.
 
-What is drawn in a training step comes from a counter-based hash, SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), which is evaluated
-on the device. What is drawn once a run or once an epoch comes from ``generator``.
+Draws of a training step come from a counter-based hash, SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), evaluated on the device.
+Draws made once per run or epoch come from ``generator``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _WHOLE = 1 << 64
 
 
 def key(*parts: int) -> int:
-    """A hash of all parts in their order, as a whole number of 64 bits, signed: the start of a stream."""
+    """A hash of the parts in their order, a signed 64-bit integer: the key of a stream."""
     found = 0
     for part in parts:
         found = _mix(found + GOLDEN + _mix(part + GOLDEN))
@@ -25,17 +25,17 @@ def key(*parts: int) -> int:
 
 
 def counters(positions: Tensor) -> Tensor:
-    """What ``uniforms`` takes for positions: int64, of the same shape and device."""
+    """Positions in the form that ``uniforms`` takes: int64, of the same shape and device."""
     return (positions + 1) * _signed(GOLDEN)
 
 
 def uniforms(key: Tensor | int, counter: Tensor) -> Tensor:
-    """Numbers in [0, 1) of the streams ``key`` at the positions that ``counter`` stands for: float64, both broadcast."""
+    """Numbers in [0, 1) of the streams ``key`` at the positions encoded in ``counter``: float64; the arguments broadcast."""
     return (_hashed(key, counter) >> 11).bitwise_and_((1 << 53) - 1).double().mul_(2.0**-53)
 
 
 def integers(key: Tensor | int, counter: Tensor, below: Tensor) -> Tensor:
-    """Whole numbers from 0 to ``below`` - 1, int64, each as likely up to a part in 2^64 / below."""
+    """Integers from 0 to ``below`` - 1, int64, equally likely up to one part in 2^64 / below."""
     return _hashed(key, counter).remainder_(below)
 
 
@@ -60,10 +60,10 @@ def _signed(number: int) -> int:
 
 
 def generator(seed: int, stream: str, *position: int) -> torch.Generator:
-    """A CPU generator of its own for (seed, stream, position); its draws are the same on every device.
+    """A CPU generator for (seed, stream, position); its draws do not depend on the device.
 
-    :param stream: what is drawn, such as "clusters" or "gallery"; streams of one seed are independent.
-    :param position: where: an epoch and a run, for example.
+    :param stream: the purpose, such as "clusters" or "gallery"; streams of one seed are independent.
+    :param position: for example an epoch and a run.
     """
     text = "/".join((str(seed), stream, *map(str, position)))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
@@ -71,9 +71,9 @@ def generator(seed: int, stream: str, *position: int) -> torch.Generator:
 
 
 def strips(n: int, size: int, draw: torch.Generator) -> Tensor:
-    """``size`` distinct indices below n, one from each of ``size`` equal strips of a ring turned by a random offset.
+    """``size`` distinct indices below n, one from each of ``size`` equal strips of a ring rotated by a random offset.
 
-    Every index has the chance size / n. The cost does not depend on n, which a permutation's would.
+    Every index is drawn with probability size / n. Unlike a permutation, the cost does not depend on n.
 
     :returns: int64 (size,), ascending, on the CPU.
     """
@@ -83,12 +83,12 @@ def strips(n: int, size: int, draw: torch.Generator) -> Tensor:
 
 
 def strip_edges(n: int, size: int) -> tuple[Tensor, Tensor]:
-    """Where each of ``size`` equal strips of n begins, and how many it holds: int64 (size,) each."""
+    """Start and length of each of ``size`` equal strips of n: int64 (size,) each."""
     assert 0 < size <= n
     edge = torch.arange(size + 1) * n // size
     return edge[:-1], edge[1:] - edge[:-1]
 
 
 def turned(index: Tensor, turn: Tensor, n: int) -> Tensor:
-    """Indices on a ring of n moved on by ``turn``, ascending."""
+    """Indices on a ring of n rotated by ``turn``, ascending."""
     return (index + turn).remainder_(n).sort().values

@@ -1,4 +1,4 @@
-"""What needs no training: colour alone, and architectures with random weights. A learned encoder has to beat them."""
+"""Baselines without training: colour features, and architectures with random weights."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ COLOURS: dict[str, type[nn.Module]] = {"mean-colour": MeanColour, "colour-histog
 
 
 def is_baseline(name: str) -> bool:
-    """Whether a name is one of ``COLOURS`` or ``random:`` and an architecture of this package."""
+    """Whether a name is a key of ``COLOURS``, or ``random:`` followed by an architecture of this package."""
     return name in COLOURS or (name.startswith(RANDOM) and name.removeprefix(RANDOM) in ENCODERS)
 
 
 def build_baseline(name: str) -> nn.Module:
-    """Make what ``is_baseline`` knows; random weights come from torch's generator."""
+    """Build a baseline by its name; random weights come from torch's global generator."""
     return COLOURS[name]() if name in COLOURS else ENCODERS[name.removeprefix(RANDOM)]()
 
 
 def definition_sha256(name: str) -> str:
-    """What stands for the weights of a colour baseline, which has none."""
+    """A hash in place of that of the weights, for a colour baseline, which has none."""
     return hashlib.sha256(f"{name}, {BINS} bins".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""An encoder with a linear layer for classes on top, to be trained as a whole."""
+"""An encoder with a linear classification layer, trained end to end."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Encoders that others define: timm's, transformers', and a function of one's own.
+"""Encoders defined outside this package: by timm, by transformers, or by a function of the user.
 
-timm and transformers are imported only here, when they are asked for. Names reach this module from the command line or a
-settings file alone; an artefact can name no more than a plain architecture of timm.
+timm and transformers are imported only here, and only when needed. Names come from the command line or a settings file alone;
+the name in an artefact may only be a plain timm architecture.
 """
 
 from __future__ import annotations
@@ -31,8 +31,15 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an encoder wants its images: the shorter side resized to ``resize`` pixels (None: not resized), the central square
-    of ``input_size`` pixels, then (x - mean) / std per RGB channel of pixels in 0..1; ``mpp`` in um per pixel where known."""
+    """Preprocessing of an encoder: resize, centre crop, then (x - mean) / std per RGB channel of pixels in 0..1.
+
+    :ivar input_size: side of the centre crop, pixels.
+    :ivar mean: by channel.
+    :ivar std: by channel.
+    :ivar resize: length of the shorter side before the crop, pixels; None for no resizing.
+    :ivar interpolation: of the resizing.
+    :ivar mpp: resolution that the encoder was trained at, um per pixel, if known.
+    """
 
     input_size: int = 224
     mean: tuple[float, float, float] = _IMAGENET_MEAN
@@ -44,8 +51,13 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Foreign:
-    """A network made by another library. ``network`` is what weights are loaded into; ``optional`` begins the names of
-    parameters that its embedding does not use."""
+    """A network built by another library.
+
+    :ivar network: the module that weights are loaded into.
+    :ivar feed: its preprocessing.
+    :ivar readout: name of a pooling -> the module that computes embeddings.
+    :ivar optional: prefixes of parameters that the embedding does not use.
+    """
 
     network: nn.Module
     feed: Preprocessing
@@ -59,15 +71,15 @@ def is_foreign(name: str) -> bool:
 
 
 def is_plain_timm(name: str) -> bool:
-    """Whether a name is an architecture that timm itself defines, and neither a hub's nor a folder's."""
+    """Whether a name is an architecture defined by timm itself, not one from a hub or a folder."""
     return _PLAIN.fullmatch(name) is not None
 
 
 def build_foreign(name: str, *, pretrained: bool) -> Foreign:
-    """Make the encoder of a foreign name.
+    """Build the encoder of such a name.
 
-    :param pretrained: whether the library shall fetch the weights that it publishes under this name.
-    :raises ConfigError: the library is absent, or it cannot make this encoder.
+    :param pretrained: whether the library downloads the weights that it publishes under this name.
+    :raises ConfigError: the library is not installed, or cannot build this encoder.
     """
     if name.startswith(TIMM):
         return _timm(name.removeprefix(TIMM), pretrained)
@@ -102,14 +114,14 @@ def _timm(name: str, pretrained: bool) -> Foreign:
         raise
     except Exception as error:
         raise ConfigError(
-            f"timm cannot make '{name}': {error}",
+            f"timm cannot build '{name}': {error}",
             "timm.list_models() names its encoders; without a network give --weights FILE, or timm:local-dir:FOLDER",
         ) from error
     return Foreign(network, feed, lambda pool: _read_timm(network, pool))
 
 
 def _any_size(create: Callable[..., nn.Module], name: str, pretrained: bool) -> nn.Module:
-    """A timm model without its classifier, that takes images of any size where its kind can."""
+    """A timm model without its classifier, for images of any size if the architecture supports it."""
     try:
         return create(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
     except TypeError as error:
@@ -143,19 +155,19 @@ def _transformers(name: str, pretrained: bool) -> Foreign:
         raise
     except Exception as error:
         raise ConfigError(
-            f"transformers cannot make '{name}': {error}",
+            f"transformers cannot build '{name}': {error}",
             "give a name of the hub, or a folder with config.json, preprocessor_config.json and the weights",
         ) from error
     return Foreign(network, feed, lambda pool: _read_transformers(network, pool), optional=("pooler.",))
 
 
 def _processor_feed(processor: Any) -> Preprocessing:
-    """The feed of an image processor, by its attributes as preprocessor_config.json names them."""
+    """The preprocessing that an image processor does, from its attributes, named as in preprocessor_config.json."""
     resize = _side(processor.size) if processor.do_resize else None
     crop = _side(processor.crop_size) if getattr(processor, "do_center_crop", None) else resize
     if crop is None:
         raise ConfigError(
-            "the image processor says no input size", "use an encoder whose preprocessor_config.json does"
+            "the image processor does not define an input size", "use an encoder whose preprocessor_config.json does"
         )
     resampling = int(processor.resample)
     if resize is not None and resampling not in _PIL_RESAMPLING:

@@ -1,4 +1,4 @@
-"""What of an encoder becomes the embedding: which layer, and how its positions are pooled."""
+"""The embedding of an encoder: which layer is read, and how its positions are pooled."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Readout(nn.Module):
 
     :param network: the module whose parameters compute ``features``.
     :param features: images -> maps (B, D, h, w), tokens (B, T, D) or vectors (B, D).
-    :param pool: ``auto`` takes vectors as they are, the mean of maps, and of tokens the class token, or the mean where there is
-        none; ``cls``, ``mean`` and ``cls+mean`` (side by side, 2 D) say it for tokens, ``mean`` also for maps.
-    :param prefix: tokens of an image's (T, height, width) that stand before those of its patches.
+    :param pool: ``auto`` uses vectors unchanged, the mean of maps, and of tokens the class token, or their mean if there is
+        none; ``cls``, ``mean`` and ``cls+mean`` (concatenated, 2 D) are for tokens, ``mean`` also for maps.
+    :param prefix: (T, height, width) -> the number of tokens before those of the patches.
     :param has_class: whether the first of these is a class token.
-    :param spatial: images -> maps or tokens, where ``features`` gives vectors already.
+    :param spatial: images -> maps or tokens, if ``features`` returns vectors.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Readout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> (B, D).
 
-        :raises ConfigError: there is nothing that could be pooled as asked.
+        :raises ConfigError: the output cannot be pooled in this way.
         """
         found = self._features(x)
         if found.ndim == 4 and self.pool in ("auto", "mean"):
@@ -60,9 +60,9 @@ class Readout(nn.Module):
         )
 
     def maps(self, x: Tensor) -> Tensor:
-        """Square images (B, 3, H, H) -> what stands at each place, not pooled, (B, D, h, h); the first cell is top left.
+        """Square images (B, 3, H, H) -> the feature map before pooling, (B, D, h, h); the first cell is top left.
 
-        :raises ConfigError: the encoder gives vectors, or tokens that are no square lattice.
+        :raises ConfigError: the encoder returns vectors, or tokens that do not form a square.
         """
         found = self._spatial(x)
         if found.ndim == 4:

@@ -1,7 +1,7 @@
 """Residual networks (He et al., CVPR 2016) under torchvision's parameter names, without the classification layer.
 
-An encoder maps images float (B, 3, H, W), H and W at least 32, to h (B, Dh) after global average pooling. Any such size is
-accepted; the weights know nothing of it.
+An encoder maps images float (B, 3, H, W), H and W at least 32, to h (B, Dh) after global average pooling. The weights do not
+depend on the image size.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class ResNet(nn.Module):
         return self.maps(x).mean(dim=(2, 3))
 
     def maps(self, x: Tensor, stages: int = 4) -> Tensor:
-        """Images (B, 3, H, W) -> what the last of ``stages`` stages gives, (B, width, H / 2^(stages + 1), W / 2^(stages + 1))."""
+        """Images (B, 3, H, W) -> the output of stage ``stages``, (B, width, H / 2^(stages + 1), W / 2^(stages + 1))."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for number in range(1, stages + 1):
             x = self.get_submodule(f"layer{number}")(x)
@@ -101,7 +101,7 @@ class ResNet(nn.Module):
 class Projector(nn.Module):
     """g: linear, ReLU, linear, without batch norm (design: 512-512-128).
 
-    It starts as in the published code: Kaiming normal, fan-in, biases 0 (docs/method.md, departures).
+    Initialised as in the published code: Kaiming normal, fan-in, biases 0 (docs/method.md, departures).
     """
 
     def __init__(self, embedding_size: int, projection: int) -> None:

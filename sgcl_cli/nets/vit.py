@@ -1,8 +1,8 @@
 """Vision transformers (Dosovitskiy et al., ICLR 2021) under timm's parameter names, without the classification layer.
 
-The state dict is that of timm's ``vit_tiny_patch16_224`` and ``vit_small_patch16_224`` made with ``num_classes=0``. Images of
-other sizes than 224 are taken as they are: the position embeddings are resampled to their lattice of patches, so one model
-serves global and corner views.
+The state dict is that of timm's ``vit_tiny_patch16_224`` and ``vit_small_patch16_224`` made with ``num_classes=0``. For
+images of other sizes than 224 the position embeddings are resampled to the lattice of patches, so one model embeds global and
+corner views.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Mlp(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and MLP, each normalised first and added to what came in."""
+    """Attention and MLP with pre-normalisation and residual connections."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class TransformerBlock(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Each square of ``patch`` x ``patch`` pixels becomes a token."""
+    """The token of each square of ``patch`` x ``patch`` pixels."""
 
     def __init__(self, patch: int, width: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class PatchEmbed(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """A class token and the patches' tokens through ``depth`` blocks; ``embedding_size`` is D, ``patch`` in pixels."""
+    """A vision transformer of ``depth`` blocks with a class token; ``embedding_size`` is D, ``patch`` is in pixels."""
 
     def __init__(self, width: int, depth: int, heads: int, *, patch: int = 16, native_size: int = NATIVE_SIZE) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class VisionTransformer(nn.Module):
         """Images (B, 3, H, W) -> class token and patches, row by row, (B, 1 + H W / patch^2, D), after the final norm.
 
         :param blocks: how many blocks to run; all by default.
-        :raises ValueError: the sides are no multiples of the patch.
+        :raises ValueError: the sides are not multiples of the patch size.
         """
         height, width = x.shape[-2:]
         if height % self.patch or width % self.patch:
@@ -123,9 +123,9 @@ class VisionTransformer(nn.Module):
         return out
 
     def positions(self, rows: int, columns: int) -> Tensor:
-        """Position embeddings (1, 1 + rows columns, D): the native ones, or resampled by antialiased bicubic interpolation.
+        """Position embeddings (1, 1 + rows columns, D), resampled by antialiased bicubic interpolation if necessary.
 
-        The class token's stays as it is.
+        That of the class token is not changed.
         """
         side = self.native_side
         if (rows, columns) == (side, side):

@@ -1,4 +1,4 @@
-"""Weights into a network whose parameter names they may not quite have: wrappers' prefixes, classifier heads, containers."""
+"""Loading weights whose names differ from those of the network: prefixes of wrappers, classifier heads, containers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class WeightsFit:
     unused: tuple[str, ...]
 
     def describe(self) -> str:
-        """In one line."""
+        """A summary in one line."""
         parts = [
             f"{self.matched} of {self.total} tensors matched" + (f" from '{self.container}'" if self.container else "")
         ]
@@ -63,13 +63,13 @@ def fit_weights(
     where: str,
     optional: tuple[str, ...] = (),
 ) -> WeightsFit:
-    """Load that one of ``groups``, named parts of a file, which fits best; every tensor must be there, in its shape.
+    """Load the one of ``groups``, named parts of a file, that fits best; every tensor must be present in its shape.
 
-    Prefixes of wrappers are taken off as far as a name of the network appears. Counters of batch norm
+    Prefixes of wrappers are removed until a name of the network remains. Counters of batch norm
     (``num_batches_tracked``), which old files lack, may be absent.
 
-    :param optional: beginnings of names that may be absent as well.
-    :raises ArtefactError: no group holds all tensors in their shapes, or one holds a tensor twice.
+    :param optional: prefixes of names that may be absent as well.
+    :raises ArtefactError: no group has all tensors in their shapes, or one has a tensor twice.
     """
     wanted = network.state_dict()
     pairings = {name: _pair(wanted, group) for name, group in groups.items()}
@@ -103,7 +103,7 @@ def fit_weights(
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of a state dict in order of the names, as hexadecimal text."""
+    """SHA-256 over names, dtypes, shapes and bytes of a state dict, sorted by name, in hexadecimal."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -113,7 +113,7 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def _names(key: str) -> Iterator[str]:
-    """A key, and what is left of it as prefixes are taken off one by one."""
+    """A key, and the keys that remain as its prefixes are removed one by one."""
     yield key
     for prefix in PREFIXES:
         if key.startswith(prefix):
@@ -121,7 +121,7 @@ def _names(key: str) -> Iterator[str]:
 
 
 def _pair(wanted: Mapping[str, Tensor], group: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    """(name in the network, key in the group) for every key that has a name there."""
+    """(name in the network, key in the group) of every key that matches a name."""
     paired = ((next((name for name in _names(key) if name in wanted), None), key) for key in group)
     return [(name, key) for name, key in paired if name is not None]
 

@@ -121,7 +121,7 @@ def test_timms_that_take_one_size_and_give_channels_last(timm: list) -> None:
 
 
 def test_timm_that_does_not_know_the_name(timm: list) -> None:
-    with pytest.raises(ConfigError, match=r"timm cannot make 'nope': Unknown model \(nope\) .*--weights"):
+    with pytest.raises(ConfigError, match=r"timm cannot build 'nope': Unknown model \(nope\) .*--weights"):
         build_foreign("timm:nope", pretrained=False)
 
 
@@ -249,7 +249,7 @@ def test_processors_numbers(hub: dict) -> None:
     [
         ({"size": {"height": 32, "width": 48}}, "is not square"),
         ({"resample": 1}, "resamples by PIL's method 1"),
-        ({"do_resize": False}, "says no input size"),
+        ({"do_resize": False}, "does not define an input size"),
     ],
 )
 def test_processors_that_are_not_supported(hub: dict, change: dict, message: str) -> None:
@@ -286,7 +286,7 @@ def test_transformers_maps_and_image_text_models(hub: dict) -> None:
 
 def test_transformers_that_finds_nothing(hub: dict) -> None:
     with pytest.raises(
-        ConfigError, match=r"transformers cannot make 'absent': absent is not a local folder .*or a folder"
+        ConfigError, match=r"transformers cannot build 'absent': absent is not a local folder .*or a folder"
     ):
         build_foreign("transformers:absent", pretrained=True)
 

@@ -1,6 +1,6 @@
-"""The bases that SGCL's terms can be added to: where L_self takes its keys from.
+"""The bases, which compute L_self, and to which SGCL's other terms are added.
 
-A further base is a file beside these, a row in ``BASES`` and its name among the choices of ``--base``.
+A further base is a file beside these, a row in ``BASES`` and a name among the choices of ``--base``.
 """
 
 from sgcl_cli.method.bases.base import Base, Slopes

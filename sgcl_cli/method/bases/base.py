@@ -1,4 +1,4 @@
-"""What SGCL asks of its base, which makes L_self.
+"""The interface of a base, which computes L_self.
 
 Letters: N patches, B anchors, D size of v.
 """
@@ -17,16 +17,18 @@ from sgcl_cli.method.objective import Embedded
 from sgcl_cli.method.settings import Settings
 
 Slopes = list[tuple[Tensor, Tensor]]
-"""What a number depends on, and its slope in that, of the same shape."""
+"""The tensors that a value depends on, each with the gradient of the value, of the same shape."""
 
 
 class Base(ABC):
-    """L_self, and what it remembers besides the bank of v.
+    """L_self, and its memory besides the bank of v.
 
-    ``banked``: whether it needs the bank of v.    ``second``: whether it needs a second global view.
-    ``followed``: whether networks that follow the trained ones embed that view.    ``bank_momentum``: share of the new row
-    in a bank's move, where the options leave it open.    ``uniform_draws``: uniform draws from the bank in a step.
-    ``candidates``: among how many L_self tells a patch's own entry.
+    :cvar banked: whether it needs the bank of v.
+    :cvar second: whether it needs a second global view.
+    :cvar followed: whether key networks, which follow the trained ones by momentum, embed that view.
+    :cvar bank_momentum: default share of the new row when a bank is updated.
+    :ivar uniform_draws: uniform draws from the bank in a step.
+    :ivar candidates: the number of entries among which L_self identifies a patch's own.
     """
 
     banked: ClassVar[bool] = False
@@ -41,26 +43,26 @@ class Base(ABC):
 
     @classmethod
     def bytes_needed(cls, settings: Settings, *, dim: int) -> int:
-        """Bytes of what it remembers besides the bank of v."""
+        """Bytes of its memory besides the bank of v."""
         return 0
 
     @abstractmethod
     def loss(
         self, index_B: Tensor, query: Embedded, key: Embedded | None, draws: Draws, bank_ND: Tensor | None
     ) -> tuple[Tensor, Slopes]:
-        """L_self over the batch without gradient, and the slopes of w_self L_self in what ``query`` has.
+        """L_self over the batch without gradient, and the slopes of w_self L_self with respect to tensors of ``query``.
 
-        :param bank_ND: the bank of v, where there is one.
+        :param bank_ND: the bank of v, if there is one.
         """
 
     @abstractmethod
     def commit(self, index_B: Tensor, new: Embedded) -> None:
-        """Remember a batch, besides in the bank of v."""
+        """Update its memory with a batch; the bank of v is updated elsewhere."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers, as the objective's: under names of its own."""
+        """Its memory, to be stored with that of the objective, so names must differ from those there."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state that was found to fit."""
-        assert not self.state_dict(), "a base that remembers something takes it up"
+        """Restore a state whose shapes were checked."""
+        assert not self.state_dict(), "a base with a memory overrides load_state_dict"

@@ -1,4 +1,4 @@
-"""MoCo v2 (Chen, Fan, Girshick, He, 2020): the keys come from networks that follow, and from a queue of earlier ones."""
+"""MoCo v2 (Chen, Fan, Girshick, He, 2020): keys by momentum networks, and a queue of earlier keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sgcl_cli.method.settings import Settings
 
 
 class Moco(Base):
-    """L_self with the key of a patch's second view as its own entry, and the queue as the others."""
+    """L_self with the key of a patch's second view as the positive, and the queue as the negatives."""
 
     second = True
     followed = True
@@ -50,7 +50,7 @@ class Moco(Base):
         return loss, [(query.v, slope_BD)]
 
     def commit(self, index_B: Tensor, new: Embedded) -> None:
-        """Queue the keys."""
+        """Push the keys to the queue."""
         self.queue.push(index_B, new.v)
 
     def state_dict(self) -> dict[str, Any]:

@@ -41,4 +41,4 @@ class Npid(Base):
         return loss, [(query.v, slope_BD)]
 
     def commit(self, index_B: Tensor, new: Embedded) -> None:
-        """Nothing: the bank of v is all that it needs."""
+        """Do nothing: the bank of v is its only memory."""

@@ -24,6 +24,7 @@ from sgcl_cli.config import EmbedConfig
 from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.loader import Batch, Failed, Missing
 from sgcl_cli.engine.pool import Lost, Progress, run_tasks
+from sgcl_cli.engine.processes import cores
 from sgcl_cli.engine.readers import Readers, Reading
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.errors import ArtefactError, ConfigError, SgclError, SlideError
@@ -116,7 +117,7 @@ class SlidePatches:
 def _workers(config: EmbedConfig, runtime: Runtime, sharers: int) -> int:
     """As asked, else enough for a GPU, and a few beside a CPU that computes as well; a process of its own in any case."""
     given = engine.loading_workers(config.workers, runtime, sharers)
-    return max(1, given if config.workers is not None or runtime.on_cuda else engine.cores() // sharers // 4)
+    return max(1, given if config.workers is not None or runtime.on_cuda else cores() // sharers // 4)
 
 
 def of_ours(config: EmbedConfig) -> SlidePatches:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import layout
 from sgcl_cli.config import TileConfig
+from sgcl_cli.engine.processes import cores
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.stages.tile.annotations import Drawn
 
@@ -94,4 +94,4 @@ def workers_of(config: TileConfig) -> int:
     """Worker processes of a run: as asked, else one a CPU."""
     if config.workers is not None:
         return config.workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()

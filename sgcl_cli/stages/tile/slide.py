@@ -6,8 +6,6 @@ A slide's pictures are written first, its file of patches last, so a slide whose
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ import cv2
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.patches import PatchWriter
+from sgcl_cli.artefacts.results import peak_memory_mib
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Progress
 from sgcl_cli.slide import jpeg, overlay
@@ -47,7 +46,7 @@ def tile_slide(progress: Progress, job: Job) -> Row:
             plan = replace(plan, row=replace(plan.row, unreadable=len(reading.unreadable), mpp_actual=coarsest))
             _write_pictures(plan, slide, job)
             finish(writer, slide, job, plan, reading)
-    return replace(plan.row, seconds=round(time.perf_counter() - started, 3), peak_mib=_peak_mib())
+    return replace(plan.row, seconds=round(time.perf_counter() - started, 3), peak_mib=peak_memory_mib()["process"])
 
 
 def _write_pictures(plan: PatchPlan, slide: Slide, job: Job) -> None:
@@ -65,8 +64,3 @@ def _write_pictures(plan: PatchPlan, slide: Slide, job: Job) -> None:
 def _is_given(contours: Path, config: TileConfig) -> bool:
     """Whether the folder of contours is the one of regions of interest: what is in it is the user's then."""
     return config.roi is not None and contours.exists() and contours.samefile(config.roi)
-
-
-def _peak_mib() -> float:
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
