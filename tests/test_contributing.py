@@ -93,23 +93,12 @@ TO_BE_MIRRORED: tuple[str, ...] = (
     "stages/predict/page.py",
     "stages/predict/pictures.py",
     "stages/predict/tables.py",
-    "stages/pretrain/dry_run.py",
-    "stages/pretrain/pictures.py",
-    "stages/pretrain/state.py",
-    "stages/pretrain/step.py",
-    "stages/pretrain/training.py",
     "stages/tile/attributes.py",
-    "stages/tile/claims.py",
     "stages/tile/coordinates.py",
     "stages/tile/existing.py",
-    "stages/tile/job.py",
-    "stages/tile/page.py",
     "stages/tile/plan.py",
     "stages/tile/reading.py",
-    "stages/tile/slide.py",
-    "stages/tile/survey.py",
     "stages/tile/tables.py",
-    "stages/tile/tally.py",
 )
 
 
