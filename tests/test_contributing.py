@@ -14,7 +14,7 @@ PACKAGE = ROOT / "sgcl_cli"
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`([^`\n]+)`", TEXT)))
 PLACE = re.compile(r"[\w./]*/|[\w./]+\.(?:py|md|toml)(?:: (?P<names>\w+))?")
-RULE_SINCE = "0d4060f"  # commits before it had no check
+RULE_SINCE = "db127d2"  # commits before it had no check
 
 # Modules without a test file of their own: why, and which.
 NOT_MIRRORED = {
