@@ -1,4 +1,4 @@
-"""The dry run of pretraining: what a run would take and what bounds it, nothing written."""
+"""The dry run of pretraining: the time and memory that a run would take and what limits it; nothing is written."""
 
 from __future__ import annotations
 
@@ -27,10 +27,15 @@ _CHEAP = 1.0  # seconds
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a step and of its pieces, each measured alone; ``first`` is the first step, with all that is lazy.
+    """Seconds of a step and of its parts, each part measured alone.
 
-    ``views``, ``encoder`` and ``objective`` are the device's, ``data`` is that of decoding a batch, ``host`` that of this process
-    until it has asked the device for all three; on a CPU it is their sum.
+    :ivar first: the first step, with one-time initialisation.
+    :ivar step: a later step.
+    :ivar data: decoding a batch.
+    :ivar views: augmentation, on the device.
+    :ivar encoder: forward, backward and optimiser, on the device.
+    :ivar objective: losses, backward and commit, on the device.
+    :ivar host: this process, until it has queued these three on the device; on a CPU their sum.
     """
 
     first: float
@@ -43,17 +48,17 @@ class Cost:
 
     @property
     def device(self) -> float:
-        """What the device needs for a step."""
+        """Time of the device for a step."""
         return self.views + self.encoder + self.objective
 
     @property
     def pieces(self) -> dict[str, float]:
-        """The pieces by name."""
+        """The parts by name."""
         return {name: getattr(self, name) for name in ("data", "views", "encoder", "objective", "host")}
 
     @property
     def bound(self) -> str:
-        """What takes longest: data, the host, or, where that is the device, its longest piece."""
+        """The bottleneck: data, the host, or the longest part on the device."""
         pieces = self.pieces
         if self.device >= max(self.data, self.host):
             return max(("views", "encoder", "objective"), key=pieces.__getitem__)
@@ -61,7 +66,7 @@ class Cost:
 
 
 def try_out(training: Pretraining) -> Outcome:
-    """Two steps of a training that was just built, and five more where they are cheap; then its pieces one by one."""
+    """Run two steps of a new training, five more if they are cheap, then its parts one by one."""
     experiment, objective = training.experiment, training.state.objective
     clustering = 0.0
     if objective.refits:
@@ -96,7 +101,7 @@ def try_out(training: Pretraining) -> Outcome:
 
 
 def measure(training: Pretraining) -> Cost:
-    """What a step costs. The weights and banks of the training change; all ranks do the same."""
+    """Measure the cost of a step. Weights and banks of the training change; all ranks do the same."""
     experiment, runtime = training.experiment, training.experiment.runtime
     marks = [time.perf_counter()]
 
@@ -129,7 +134,7 @@ def measure(training: Pretraining) -> Cost:
 
 
 def _loading(loader: Loader, order: list[NDArray[np.int64]]) -> float:
-    """Seconds a batch that decoding takes when nobody else asks for the cores."""
+    """Seconds to decode a batch while nothing else uses the cores."""
     marks = []
     for batch in loader.batches([order[number % len(order)] for number in range(_STEPS + _MORE)]):
         if isinstance(batch, Failed):
@@ -139,7 +144,7 @@ def _loading(loader: Loader, order: list[NDArray[np.int64]]) -> float:
 
 
 def _memory(runtime: Runtime) -> dict[str, Any]:
-    """Bytes at the most: of this process, and of tensors on the GPU."""
+    """Peak memory, bytes: of this process, and of tensors on the GPU."""
     taken = {"process": int(peak_memory_mib()["process"] * 2**20)}
     on_gpu = runtime.most_memory()
     if on_gpu is not None:

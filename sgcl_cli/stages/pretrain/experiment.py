@@ -1,4 +1,4 @@
-"""What is fixed over a pretraining run, and the state that it starts from."""
+"""The constants of a pretraining run, and its initial state."""
 
 from __future__ import annotations
 
@@ -34,9 +34,16 @@ from sgcl_cli.stages.pretrain.warnings import TrainingWarning, WarningKind, Warn
 
 @dataclass(frozen=True)
 class Experiment:
-    """The settings of a run, its patches, and where it is computed. Nothing of it changes.
+    """The constants of a run: settings, patches, device.
 
-    settings: of the objective, resolved for these patches.    views: of the augmentation.
+    :ivar config: the settings as given.
+    :ivar index: the patches.
+    :ivar start: the encoder that training starts from.
+    :ivar run_id: identity of the run, a hash of settings and patches.
+    :ivar runtime: device and precision.
+    :ivar ranks: this process among those of the run.
+    :ivar settings: of the objective, resolved for these patches.
+    :ivar views: of the augmentation.
     """
 
     config: PretrainConfig
@@ -50,12 +57,12 @@ class Experiment:
 
     @property
     def objective_class(self) -> type[Objective]:
-        """The kind of the objective."""
+        """The class of the objective."""
         return OBJECTIVES[self.config.base]
 
     @property
     def wanted_views(self) -> WantedViews:
-        """What the objective is computed from."""
+        """The views that the objective needs."""
         return self.objective_class.wanted_views(self.settings)
 
     @property
@@ -83,12 +90,12 @@ class Experiment:
         return position.epoch + position.within / self.steps_per_epoch
 
     def order(self, epoch: int, start: int = 0) -> list[NDArray[np.int64]]:
-        """The patches of each batch of an epoch, this rank's share of them."""
+        """The patches of each batch of an epoch: this rank's share."""
         order = epoch_order(len(self.index), self.config.batch, self.config.seed, epoch, start)
         return self._own(order)
 
     def covering_order(self) -> list[NDArray[np.int64]]:
-        """Batches of the epoch beyond the last that hold every patch, this rank's share of them."""
+        """Batches that cover all patches, with the random numbers of the epoch after the last: this rank's share."""
         return self._own(covering_order(len(self.index), self.config.batch, self.config.seed, self.config.epochs))
 
     def _own(self, order: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
@@ -108,8 +115,10 @@ class Experiment:
         )
 
     def loader(self) -> Loader:
-        """The processes that decode. Who asks for them closes them, and does so before there are banks and networks, which
-        they must not have in their memory."""
+        """Start the decoding processes; the caller closes the loader.
+
+        They are forked, so call this before banks and networks are allocated, which would stay in their memory too.
+        """
         workers = engine.loading_workers(self.config.workers, self.runtime, self.ranks.local_count)
         share = self.config.batch // self.ranks.count
         return Loader(StoredPatches(self.index), batch=share, workers=workers, pin=self.runtime.on_cuda)
@@ -125,7 +134,7 @@ def plan(
     ranks: Ranks,
     warnings: Warnings,
 ) -> Experiment:
-    """The experiment that the settings ask for.
+    """The experiment that follows from the settings.
 
     :raises ConfigError: the batch cannot be shared equally by the ranks.
     :raises TrainingError: there are too few patches.
@@ -146,7 +155,7 @@ def plan(
 
 
 def first_state(experiment: Experiment, reporter: Reporter) -> State:
-    """The state before the first step, all of it from the seed.
+    """The state before the first step, determined by the seed.
 
     :raises TrainingError: banks and lists do not fit into memory.
     """
@@ -182,7 +191,7 @@ def first_state(experiment: Experiment, reporter: Reporter) -> State:
 
 
 def _check_memory(experiment: Experiment, hidden_dim: int, reporter: Reporter) -> None:
-    """Say what the objective remembers, and refuse what cannot fit before anything of it is allocated."""
+    """Report the memory that the objective needs, and refuse to go on if there is too little, before it is allocated."""
     n, runtime = len(experiment.index), experiment.runtime
 
     def needed(patches: int) -> int:

@@ -1,4 +1,4 @@
-"""What is left of a run whose loss is not finite: the batch, and an error that says where to look."""
+"""The error of a run whose loss is not finite, and the batch, which is saved."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sgcl_cli.stages.pretrain.experiment import Experiment
 
 
 def not_finite(error: NotFiniteError, experiment: Experiment, loader: Loader, *, last: Path) -> SgclError:
-    """The error that names the last good checkpoint and the batch, which is decoded again and saved; on rank 0.
+    """Save the batch, decoded again, and return an error that names it and the last checkpoint; rank 0 does both.
 
-    :param last: where the last checkpoint is, if there is one.
+    :param last: path of the last checkpoint, which may not exist.
     """
     at, ranks = error.position, experiment.ranks
     again = next(loader.batches(experiment.order(at.epoch, at.within)[:1]))

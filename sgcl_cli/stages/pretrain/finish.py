@@ -16,7 +16,7 @@ from sgcl_cli.stages.pretrain.training import Pretraining
 
 
 def close(training: Pretraining, record: RunRecord, *, seconds: float) -> Outcome:
-    """Export the encoder, draw how it went, list the slides, write run.json.
+    """Export the encoder, draw the pictures, list the slides, write run.json.
 
     :param seconds: of training.
     """
@@ -58,7 +58,7 @@ def headline(out: Path, data: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _list_slides(out: Path, index: PatchIndex, probe: Probe | None) -> None:
-    """slides.csv: what the encoder has seen, and of which slides a probe used the labels."""
+    """Write slides.csv: the slides of the run, and which of them a probe used labels of."""
     probed = set() if probe is None else set(probe.labelled.slide_ids)
     store.write_csv(
         out / "slides.csv",
@@ -77,7 +77,7 @@ def _list_slides(out: Path, index: PatchIndex, probe: Probe | None) -> None:
 
 
 def _probe(probe: Probe, best: float | None) -> dict[str, Any]:
-    """What run.json says of the probe: its best score, and the slides or folders whose labels it used."""
+    """The probe in run.json: its best score, and the slides or folders whose labels it used."""
     asked = probe.labelled
     return {
         "best": best,

@@ -1,4 +1,4 @@
-"""metrics.jsonl of a pretraining run: what a step and an epoch say, kept in step with the checkpoints."""
+"""metrics.jsonl of a pretraining run: one line for each step, epoch and refit, consistent with the checkpoints."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from sgcl_cli.artefacts import reading, store
 
 @dataclass
 class Tally:
-    """Means over the steps of an epoch, of each number over the steps that had it."""
+    """Means over the steps of an epoch, each over the steps that have the number.
+
+    :ivar sums: by name.
+    :ivar counts: by name.
+    """
 
     sums: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, numbers: Mapping[str, float | None]) -> None:
-        """Count the numbers of one step; null does not count."""
+        """Add the numbers of one step; None is skipped."""
         for name, value in numbers.items():
             if value is not None:
                 self.sums[name] = self.sums.get(name, 0.0) + value
@@ -40,21 +44,21 @@ class Tally:
 
 
 class MetricsLog:
-    """The lines of metrics.jsonl, each step, epoch and refit once. They wait in memory until ``flush``, which comes before the
-    checkpoint that they lead to.
+    """The lines of metrics.jsonl, one for each step, epoch and refit. They are kept in memory until ``flush``, which precedes the
+    next checkpoint.
 
-    :param writes: whether anything is kept at all.
+    :param writes: whether anything is written at all.
     """
 
     def __init__(self, out: Path, *, writes: bool) -> None:
         self.path = out / "metrics.jsonl"
         self._writes = writes
         self._lines: list[str] = []
-        self._told: set[tuple[str, int]] = set()
+        self._written: set[tuple[str, int]] = set()
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Add a line, unless an interrupted run has; it has "step", the steps done when it was written."""
-        if self._writes and _what(entry) not in self._told:
+        """Add a line, unless an interrupted run wrote it already; it has "step", the number of steps done."""
+        if self._writes and _what(entry) not in self._written:
             self._lines.append(json.dumps(entry, allow_nan=False))
 
     def flush(self) -> None:
@@ -68,13 +72,13 @@ class MetricsLog:
         self._lines.clear()
 
     def summaries(self) -> list[dict[str, Any]]:
-        """The means of each epoch that the file has, in order."""
+        """The means of each epoch in the file, in order."""
         return [entry["summary"] for _, entry in self._entries() if isinstance(entry.get("summary"), dict)]
 
     def trim(self, step: int) -> None:
-        """Drop the lines that an interrupted run wrote after its checkpoint; their steps come again.
+        """Drop the lines that an interrupted run wrote after its checkpoint, since those steps are repeated.
 
-        What it wrote just at the checkpoint's step stays, and is not written again.
+        Lines of the checkpoint's own step are kept, and not written again.
         """
         if not self._writes or not self.path.exists():
             return
@@ -83,11 +87,11 @@ class MetricsLog:
             if entry["step"] > step:
                 break
             kept.setdefault(_what(entry), line + "\n")
-        self._told = set(kept)
+        self._written = set(kept)
         store.write_text(self.path, "".join(kept.values()))
 
     def _entries(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The lines up to the first that is damaged."""
+        """The lines before the first damaged one."""
         text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
         for line in text.splitlines():
             try:
@@ -100,5 +104,5 @@ class MetricsLog:
 
 
 def _what(entry: Mapping[str, Any]) -> tuple[str, int]:
-    """What a line tells: of a step, of an epoch that ended with it, or of the clusters made after it."""
+    """What a line is about: a step, the epoch that ended with it, or the clusters fitted after it."""
     return next((name for name in ("summary", "clusters") if name in entry), "step"), entry["step"]

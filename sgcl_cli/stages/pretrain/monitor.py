@@ -1,4 +1,4 @@
-"""Watching a pretraining run: every step and epoch into metrics.jsonl and TensorBoard, the probe, and what it all means."""
+"""Logging of a pretraining run: every step and epoch to metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
@@ -24,20 +24,22 @@ _TERM = "loss."  # before the name of a term, among the numbers of a step
 
 
 class Watch:
-    """Takes the numbers of every step and leaves them on the device until ``read``.
+    """Collects the numbers of every step, which stay on the device until ``read``.
 
-    On the CPU every step is read at once; there is nothing to wait for.
+    On a CPU every step is read immediately.
+
+    :ivar not_finite: number of the first step whose loss was not finite; None if there was none.
     """
 
     def __init__(self, config: PretrainConfig, runtime: Runtime, log: MetricsLog, ranks: Ranks) -> None:
         self._log, self._runtime, self._ranks, self._images = log, runtime, ranks, config.batch
         self._meter = Meter(config.log_every if runtime.on_cuda else 1)
         self._board: Board | None = None
-        self.not_finite: int | None = None  # the number of the first step whose loss was not finite
+        self.not_finite: int | None = None
         self.start_clock = self._meter.restart
 
     def open_board(self, folder: Path, step: int) -> None:
-        """Write for TensorBoard too, into ``folder``; what an earlier run wrote after ``step`` is hidden.
+        """Write for TensorBoard too, into ``folder``; what an interrupted run wrote after ``step`` is hidden.
 
         :raises ConfigError: TensorBoard is not installed.
         """
@@ -46,7 +48,7 @@ class Watch:
         self._board = Board(folder, step)
 
     def step(self, known: dict[str, Any], losses: Losses, v: Tensor) -> None:
-        """Take a step: what the host knows of it, the losses, and this rank's v (B, D); numbers are those of all ranks."""
+        """Add a step: numbers known to the host, the losses, and this rank's v (B, D); logged are means over the ranks."""
         seen: dict[str, Tensor] = {"spread": spread(v), "pair_similarity": pair_similarity(v)}
         seen |= {name: value if value.ndim == 0 else value.mean() for name, value in losses.watched.items()}
         means = joint_means(torch.stack([value.float() for value in seen.values()]), self._ranks)
@@ -55,14 +57,16 @@ class Watch:
 
     @property
     def due(self) -> bool:
-        """Whether enough steps wait to be read."""
+        """Whether enough steps were collected to be read."""
         return self._meter.due
 
     def read(self, tally: Tally, seen: Tally, *, wait: bool) -> dict[str, Any] | None:
-        """Read the steps that have arrived: log them, and count their terms and what else was seen.
+        """Read the steps that have arrived, log them, and add them to the means.
 
-        :param wait: whether to wait for those that are still on the device.
-        :returns: the last line; None where no step was read.
+        :param tally: means of the terms.
+        :param seen: means of the other numbers.
+        :param wait: whether to wait for steps that are still on the device.
+        :returns: the last line; None if no step was read.
         """
         line: dict[str, Any] | None = None
         for known, measured in self._meter.read(wait=wait):
@@ -80,26 +84,26 @@ class Watch:
         return line
 
     def summary(self, step: int, epoch: float, values: dict[str, Any]) -> None:
-        """Log what an epoch came to."""
+        """Log the means of an epoch."""
         self._log.write({"step": step, "summary": {"epoch": epoch, **values}})
         if self._board is not None:
             self._board.write({"epoch": values}, step)
             self._board.flush()
 
     def close(self) -> None:
-        """Finish TensorBoard's file."""
+        """Close TensorBoard's file."""
         if self._board is not None:
             self._board.close()
 
     def _memory(self) -> float:
-        """Largest memory so far, MiB: allocated on the GPU, or resident of this process."""
+        """Peak memory, MiB: allocated on the GPU, or resident memory of this process."""
         if self._runtime.on_cuda:
             return round(torch.cuda.max_memory_allocated(self._runtime.device) / 2**20, 1)
         return peak_memory_mib()["process"]
 
 
 def bank_health(objective: Objective, epoch: int) -> dict[str, float]:
-    """Effective rank of a sample of each bank, drawn from (seed, epoch)."""
+    """Effective rank of a sample of each bank; (seed, epoch) determines the sample."""
     return {
         f"effective_rank_{name}": float(effective_rank(bank_sample(bank, objective.seed, epoch)))
         for name, bank in objective.banks.items()

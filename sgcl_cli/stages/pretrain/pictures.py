@@ -43,7 +43,7 @@ _KINDS = (
 def picture_views(
     index: PatchIndex, settings: ViewSettings, out: Path, *, seed: int, corners: bool
 ) -> list[TrainingWarning]:
-    """views.png: patches rich in tissue, on as many slides as there are, with the views of their first epochs."""
+    """Draw views.png: patches with much tissue, from different slides if possible, and their views in the first epochs."""
 
     def draw() -> None:
         from sgcl_cli.report.views import ShownViews, draw_views
@@ -72,7 +72,7 @@ def picture_views(
 
 
 def picture_curves(metrics: Path, out: Path) -> list[TrainingWarning]:
-    """curves.png from metrics.jsonl."""
+    """Draw curves.png from metrics.jsonl."""
 
     def draw() -> None:
         from sgcl_cli.report.curves import draw_curves, read_metrics
@@ -83,9 +83,9 @@ def picture_curves(metrics: Path, out: Path) -> list[TrainingWarning]:
 
 
 def picture_neighbours(index: PatchIndex, objective: Objective, out: Path, *, step: int) -> list[TrainingWarning]:
-    """neighbours.png: a few anchors with their positives and negatives, from the banks and clusters after ``step`` steps.
+    """Draw neighbours.png: anchors with their positives and negatives, from the banks and clusters after ``step`` steps.
 
-    Only SGCL with a bank of v has any.
+    Nothing is drawn for objectives other than SGCL with a bank of v.
     """
     if not isinstance(objective, SGCL) or objective.bank_v is None:
         return []
@@ -109,7 +109,7 @@ def _drawn(draw: Callable[[], None]) -> list[TrainingWarning]:
 
 
 def _rich_in_tissue(index: PatchIndex, count: int, seed: int) -> NDArray[np.int64]:
-    """Of each of ``count`` strips of the index the patch with most tissue among a few: int64, ascending, no repeats."""
+    """From each of ``count`` strips of the index the patch with most tissue among some candidates: int64, ascending."""
     draw = np.random.default_rng([seed, len(index)])
     tissue = np.concatenate([file.tissue for file in index.files])
     chosen = []

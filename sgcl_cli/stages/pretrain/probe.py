@@ -1,4 +1,4 @@
-"""--probe: how well the nearest patches of other slides (of other patients) name a patch's class, while the encoder trains."""
+"""--probe: kNN accuracy of the encoder during training, each patch classified by patches of other slides or patients."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ class Labelled:
 
     @property
     def groups(self) -> int:
-        """How many slides or patients there are."""
+        """Number of distinct groups."""
         return len(np.unique(self.group))
 
     def describe(self) -> str:
-        """In words."""
+        """A summary in words."""
         return f"{len(self.rows):,} patches of {self.groups} {self.unit}s, classes {', '.join(self.names)}"
 
 
 class Probe:
-    """Scores an encoder on labelled patches, which it reads anew each time.
+    """Scores an encoder on labelled patches, which are read again each time.
 
     :raises LabelError: no labels, one class only, or all labels on one slide.
     :raises ArtefactError: the folder cannot be read.
@@ -72,9 +72,9 @@ class Probe:
         self.labelled = _labelled(config, index, input_size)
 
     def score(self, card: EncoderCard, encoder: nn.Module) -> dict[str, Any]:
-        """Balanced accuracy of the encoder's h, each patch judged by those of other slides or patients only.
+        """Balanced accuracy of kNN on h, each patch classified by patches of other groups only.
 
-        The encoder is left as it is: a copy is scored.
+        The encoder is not changed: a copy is scored.
         """
         frozen, asked = FrozenEncoder(card, copy.deepcopy(encoder), self._runtime), self.labelled
         parts = []
@@ -129,7 +129,7 @@ def _patches(index: PatchIndex, patients: str | None, *, own: bool) -> Labelled:
 
 
 def _patients(index: PatchIndex, table: str | None) -> tuple[str, NDArray[np.int64]]:
-    """What a group is, and the number of each slide's; a slide that the table does not name is a patient of its own."""
+    """The kind of group, and the group of each slide; a slide that is not in the table is a patient of its own."""
     if table is None:
         return "slide", np.arange(len(index.files), dtype=np.int64)
     patient = {row["slide_id"]: row["patient_id"] for row in store.read_table(table, ["slide_id", "patient_id"])}
@@ -160,13 +160,13 @@ def _require(found: Labelled, where: str) -> None:
         raise LabelError(f"--probe {where}: {what}", hint)
     if found.groups < 2:
         raise LabelError(
-            f"--probe {where}: all labelled patches are of one {found.unit}, so no other can judge them",
+            f"--probe {where}: all labelled patches are of one {found.unit}, but each is classified by those of others",
             f"label patches of a second {found.unit}",
         )
 
 
 def _thinned(found: Labelled, seed: int) -> Labelled:
-    """At most 4,000 patches, as even over the classes as there are; the seed decides."""
+    """At most 4,000 patches, balanced over the classes as far as possible; determined by the seed."""
     if len(found.rows) <= _MOST:
         return found
     draw = np.random.default_rng([seed, _MOST])

@@ -1,4 +1,4 @@
-"""sgcl pretrain: patches in; checkpoints, the encoder, and how training went out."""
+"""The command ``sgcl pretrain``: from patches to checkpoints, an encoder and curves."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ _OWN_FILES = (
 
 
 def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Outcome:
-    """Train an encoder on the patches of a folder, going on where an earlier run of the same command stopped.
+    """Train an encoder on the patches of a folder; resume an interrupted run of the same command.
 
-    Under torchrun every process calls this; rank 0 writes and speaks. Writes views.png, metrics.jsonl and last.pt, then
+    Under torchrun every process calls this; rank 0 writes and prints. Writes views.png, metrics.jsonl and last.pt, then
     encoder.safetensors, encoder.json, curves.png, neighbours.png, slides.csv and, last, run.json; best.pt where a probe runs.
 
     :raises ConfigError: the folder holds a run under other settings or on other patches.
     :raises ArtefactError: patches that are missing, damaged, mixed or without pixels.
     :raises TrainingError: too few patches, no such device, a loss that is not finite.
-    :raises Interrupted: a signal came; a checkpoint was written if there was time.
+    :raises Interrupted: by a signal; a checkpoint was written if there was time.
     """
     with joined(config.device) as ranks:
         voice = reporter if reporter is not None and ranks.first else Silent()
@@ -82,7 +82,7 @@ def _trained(
     reporter: Reporter,
     ranks: Ranks,
 ) -> Outcome:
-    """The run itself, whose output nobody else writes to."""
+    """The run itself, while this process holds the lock on the output."""
     out = Path(config.out)
     with ranks.together():
         stored = _stored(config, out, run_id) if ranks.first else None
@@ -139,7 +139,7 @@ def _clear(out: Path) -> None:
 
 
 def _stored(config: PretrainConfig, out: Path, run_id: str) -> Outcome | None:
-    """The outcome of a run that is complete and the same; None where there is none, or one to go on with."""
+    """The outcome if the same run is complete; None if it has to be started or resumed."""
     if config.dry_run:
         return None
     if config.overwrite:

@@ -1,4 +1,4 @@
-"""What a pretraining run is at a moment, as the content of its checkpoint, and the files that hold it."""
+"""The state of a pretraining run, the content of its checkpoints, and their files."""
 
 from __future__ import annotations
 
@@ -35,9 +35,18 @@ _CONTENT = {
 
 @dataclass
 class State:
-    """All that a step changes; ``seconds``, what training took up to the last checkpoint that was loaded.
+    """Everything that a step changes.
 
-    ``tally`` and ``seen`` are the terms of this epoch and what else was measured; ``best`` is the probe's best score.
+    :ivar networks: encoder and projector.
+    :ivar keys: MoCo's key networks, if the objective needs them.
+    :ivar objective: with its memory.
+    :ivar optimiser: of the networks.
+    :ivar position: in the schedule.
+    :ivar tally: means of the terms in the current epoch.
+    :ivar seen: means of the other numbers in the current epoch.
+    :ivar epoch_means: means of the terms in the last complete epoch.
+    :ivar best: the probe's best score.
+    :ivar seconds: of training, up to the checkpoint that was loaded.
     """
 
     networks: Networks
@@ -66,7 +75,7 @@ class State:
         }
 
     def load(self, content: dict[str, Any]) -> None:
-        """Take up what a checkpoint holds."""
+        """Restore the content of a checkpoint."""
         self.networks.encoder.load_state_dict(content["encoder"]["state"])
         self.networks.projector.load_state_dict(content["projector"])
         self.objective.load_state_dict(content["objective"])
@@ -81,7 +90,7 @@ class State:
 
 
 class Checkpoints:
-    """last.pt of a run and those of its last epochs, and when one is due."""
+    """last.pt of a run, those of its last epochs, and when the next is due."""
 
     probe_slides: tuple[str, ...] = ()
 
@@ -103,7 +112,7 @@ class Checkpoints:
         return time.monotonic() - self._saved > 60 * self.config.checkpoint_minutes
 
     def save(self, state: State, seconds: float) -> None:
-        """Write last.pt, and keep it under its epoch's number at the end of an epoch; ``seconds`` of training so far."""
+        """Write last.pt, and at the end of an epoch a copy with its number; ``seconds`` of training so far."""
         started = time.monotonic()
         encoder = state.networks.encoder.state_dict()
         save_checkpoint(
@@ -124,12 +133,12 @@ class Checkpoints:
         self.took = self._saved - started
 
     def save_best(self, state: State, probe: dict[str, Any]) -> None:
-        """Write best.pt: the encoder as it is, and the ``probe``'s scores that chose it."""
+        """Write best.pt: the current encoder, and the ``probe``'s scores."""
         encoder = {"card": card_values(self.card(state)), "state": state.networks.encoder.state_dict()}
         save_checkpoint(self.last.with_name("best.pt"), {"id": self.run_id, "encoder": encoder, "probe": probe})
 
     def resume(self, state: State) -> bool:
-        """Take up last.pt, where there is one.
+        """Restore last.pt, if it exists; whether it did.
 
         :raises ConfigError: it was made under other settings, or on other patches; the message says which.
         :raises ArtefactError: it is damaged.
@@ -145,7 +154,7 @@ class Checkpoints:
             raise
         except (RuntimeError, SgclError, *reading.MISTAKEN) as error:
             raise ArtefactError(
-                f"{self.last} does not hold a run that can go on: {str(error)[: reading.LONGEST_REASON]}",
+                f"{self.last} cannot be resumed: {str(error)[: reading.LONGEST_REASON]}",
                 _REMEDY,
             ) from error
         return True
@@ -164,7 +173,7 @@ class Checkpoints:
             )
 
     def card(self, state: State) -> EncoderCard:
-        """What goes with the encoder's weights."""
+        """The card stored with the encoder's weights."""
         slides = tuple(str(file.source.get("identity", file.id)) for file in self.index.files)
         steps_per_epoch = len(self.index) // self.config.batch
         return EncoderCard(

@@ -1,4 +1,4 @@
-"""One step of pretraining: a batch in, what was found out, and what the state takes from it."""
+"""One step of pretraining: forward pass and losses of a batch, and the update of the objective's memory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ from sgcl_cli.stages.pretrain.state import State
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step found of a batch.
+    """The result of a step before its backward pass.
 
-    losses: of this rank's share.    total: this rank's, with gradient; its mean over the ranks is that of the joined batch.
-    new: the embeddings that the objective remembers, without gradient.    began: host time without waits, seconds.
+    :ivar fed: the batch.
+    :ivar losses: of this rank's share.
+    :ivar total: of this rank, with gradient; the mean over the ranks is the total of the joined batch.
+    :ivar new: the embeddings for the objective's memory, without gradient.
+    :ivar began: host time at its start, without waits, seconds.
     """
 
     fed: Fed
@@ -35,7 +38,7 @@ class StepResult:
 
     @property
     def host_seconds(self) -> float:
-        """Seconds of the host since the step began, without those in which it waited for the device."""
+        """Seconds of the host since the step began, without waits for the device."""
         return _host_time() - self.began
 
 
@@ -45,9 +48,11 @@ def _host_time() -> float:
 
 @dataclass(frozen=True)
 class Step:
-    """The step of an experiment on a state.
+    """The step of an experiment, which acts on a state.
 
-    networks: those of the state as they are called.
+    :ivar experiment: its constants.
+    :ivar state: what it changes.
+    :ivar networks: those of the state, possibly compiled and wrapped for several ranks.
     """
 
     experiment: Experiment
@@ -56,18 +61,18 @@ class Step:
 
     @classmethod
     def of(cls, experiment: Experiment, state: State) -> Step:
-        """With networks compiled where that is asked for, and gradients averaged over the ranks. All ranks do so together."""
+        """Compile the networks if configured, and average gradients over the ranks. All ranks call it together."""
         networks = compiled(state.networks) if experiment.config.compile else state.networks
         return cls(experiment, state, distributed(networks, experiment.ranks, experiment.runtime))
 
     def embed(self, views: Views) -> tuple[Embedded, Embedded | None]:
-        """The views of a batch by the trained networks, and by those that follow, where there are any."""
+        """Embeddings of the views by the trained networks, and by the key networks, if there are any."""
         if self.state.keys is not None:
             return self.networks(views.whole, views.corners), self.state.keys.keys_of(views)
         return self.networks(views.whole, views.corners, views.second), None
 
     def __call__(self, fed: Fed, position: Position) -> StepResult:
-        """The losses of a batch from the state as it is."""
+        """The losses of a batch, from the current state."""
         began = _host_time()
         query, key = self.embed(fed.views)
         losses = self.state.objective.losses(
@@ -81,7 +86,7 @@ class Step:
         return StepResult(fed, losses, total, (query if key is None else key).detached(), began)
 
     def commit(self, found: StepResult) -> None:
-        """After the optimiser's step: remember the batch, and let the key networks follow."""
+        """After the optimiser's step: update the objective's memory and the key networks."""
         state, momentum = self.state, self.experiment.wanted_views.key_momentum
         joint_commit(state.objective, self.experiment.ranks, found.fed.index, found.new)
         if state.keys is not None and momentum is not None:
@@ -89,7 +94,7 @@ class Step:
 
     @torch.no_grad()
     def remember(self, fed: Fed) -> None:
-        """Let the objective remember a batch as the networks make it now, in place of what it remembered of these patches."""
+        """Replace the objective's memory of these patches by their current embeddings."""
         query, key = self.embed(fed.views)
         new = (query if key is None else key).detached()
         joint_commit(self.state.objective, self.experiment.ranks, fed.index, new, momentum=1.0)
@@ -110,7 +115,7 @@ def encoder_step(step: Step, found: StepResult) -> None:
 
 
 def objective_step(step: Step, found: StepResult) -> None:
-    """The losses of the embeddings of a batch, their gradient, and what the objective remembers of them."""
+    """The losses of the embeddings of a batch, their gradient, and the update of the objective's memory."""
     objective, new, index = step.state.objective, found.new, found.fed.index
     v, corners, second = (
         None if part is None else part.clone().requires_grad_() for part in (new.v, new.corners, new.second)

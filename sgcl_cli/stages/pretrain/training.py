@@ -1,4 +1,4 @@
-"""One training run: what engine.fit asks for at every step, joined from loader, step, log, probe and checkpoints."""
+"""One training run: the callbacks of ``engine.fit``, built from loader, step, log, probe and checkpoints."""
 
 from __future__ import annotations
 
@@ -34,11 +34,10 @@ _LAUNCHER_REPEATS = 2.0  # seconds
 
 
 class Pretraining:
-    """Takes the state of an experiment from step to step, and writes down how it goes.
+    """Trains the state of an experiment, and logs it.
 
-    ``found``: what the last step found.
-
-    :param loader: of the experiment; it was started before the state was made.
+    :param loader: of the experiment, started before the state was made.
+    :ivar found: the result of the last step.
     """
 
     found: StepResult
@@ -60,13 +59,13 @@ class Pretraining:
         warnings.show(about_corpus(state.objective))
 
     def connect(self) -> None:
-        """Call the networks as the settings and the ranks ask for; all ranks do so together."""
+        """Compile and wrap the networks as configured; all ranks call it together."""
         self.step = Step.of(self.experiment, self.state)
 
-    # What engine.fit asks for.
+    # Callbacks of engine.fit.
 
     def begin_epoch(self, position: Position) -> None:
-        """Training mode; from the second epoch on, new clusters."""
+        """Set training mode; from the second epoch on, fit the clusters again."""
         objective = self.state.objective
         self.state.networks.train()
         if position.epoch > 0 and position.within == 0 and objective.refits:
@@ -75,7 +74,7 @@ class Pretraining:
             self.log.write({"step": position.step, "clusters": {**report, "seconds": time.perf_counter() - started}})
 
     def batches(self, epoch: int, start: int) -> Iterator[Fed]:
-        """This rank's share of the batches of an epoch, from a position on."""
+        """This rank's share of the batches of an epoch, starting at batch ``start``."""
         return self._fed(self.experiment.order(epoch, start), epoch)
 
     def _fed(self, order: list[NDArray[np.int64]], epoch: int) -> Iterator[Fed]:
@@ -85,13 +84,13 @@ class Pretraining:
             yield fed
 
     def loss(self, batch: Fed, position: Position) -> Tensor:
-        """The total of a batch."""
+        """The total loss of a batch."""
         self.found = self.step(batch, position)
         self.feed.look_ahead()
         return self.found.total
 
     def stepped(self, batch: Fed, position: Position) -> None:
-        """Commit the step, count and log it, and write the checkpoint that is due."""
+        """Commit and log the step, and write a checkpoint if one is due."""
         state, found, epochs = self.state, self.found, self.experiment.epochs_at(position)
         self.step.commit(found)
         state.position = position
@@ -112,7 +111,7 @@ class Pretraining:
             self.save()
 
     def end_epoch(self, position: Position) -> bool:
-        """Close the epoch's means, score the encoder where a probe is due, and write a checkpoint."""
+        """Log the means of the epoch, run the probe if it is due, and write a checkpoint."""
         state = self.state
         state.position = position
         self._read()
@@ -127,7 +126,7 @@ class Pretraining:
         return False
 
     def _read(self, *, wait: bool = True) -> None:
-        """Take the numbers of steps from the device, and show the last; of all steps up to now where it may ``wait``.
+        """Read the numbers of steps from the device, and show the last; with ``wait`` those of all steps so far.
 
         :raises NotFiniteError: the loss of one was not finite.
         """
@@ -152,7 +151,7 @@ class Pretraining:
     # The probe.
 
     def _probe(self) -> Probe | None:
-        """The probe, where one is asked for; whose labels it uses is kept with every encoder that this run writes."""
+        """The probe, if configured; the slides whose labels it uses are recorded with every encoder of this run."""
         experiment = self.experiment
         if experiment.config.probe is None:
             return None
@@ -163,7 +162,7 @@ class Pretraining:
         return probe
 
     def _score(self) -> dict[str, Any]:
-        """What the probe says after this epoch; an encoder better than all before becomes best.pt."""
+        """Run the probe if it is due; an encoder better than all before is saved as best.pt."""
         state, config, epoch = self.state, self.experiment.config, self.state.position.epoch
         due = epoch == config.epochs or epoch % config.probe_every == 0
         if self.probe is None or not self.experiment.writes or not due:
@@ -181,7 +180,7 @@ class Pretraining:
     # Pretraining, checkpoints.
 
     def resume(self) -> None:
-        """Go on from last.pt, where there is one.
+        """Resume from last.pt, if it exists.
 
         :raises ConfigError: it was made under other settings, or on other patches; the message says which.
         """
@@ -193,10 +192,10 @@ class Pretraining:
                 self._warn_of(summary)
 
     def _fill_banks(self) -> None:
-        """Replace every random row of the banks by what the untrained networks make of the patches, in views of no epoch.
+        """Fill the banks with embeddings of all patches by the untrained networks.
 
-        Random rows pull the first epoch's embeddings to nowhere and, met once an epoch, are the oldest ones when their
-        patches come: on few patches v drifts into one direction. A pass without gradient spares that.
+        A random row stays until its patch is drawn, up to an epoch, and pulls embeddings in a random direction; on few patches v
+        then drifts towards one direction. One pass without gradient avoids that.
         """
         self.state.networks.train()
         for fed in self._fed(self.experiment.covering_order(), self.experiment.config.epochs):
@@ -204,9 +203,9 @@ class Pretraining:
             self.feed.look_ahead()
 
     def train(self) -> float:
-        """Run to the last epoch, or until a signal asks to stop; all ranks stop after the same step.
+        """Train to the last epoch, or until a signal; all ranks stop after the same step.
 
-        :returns: seconds of training, earlier parts of an interrupted run included.
+        :returns: seconds of training, including earlier parts of an interrupted run.
         :raises TrainingError: the loss is not finite; the message names the last good checkpoint and the batch.
         :raises Interrupted: by a signal to any rank.
         """
@@ -231,7 +230,7 @@ class Pretraining:
         return self._seconds()
 
     def _fit(self, stop: StopRequest) -> int:
-        """Train until the epochs are done or a signal came to any rank; which one, 0 for none."""
+        """Train until the epochs are done or any rank received a signal: its number, or 0."""
         experiment, signum = self.experiment, 0
 
         def asked() -> bool:
@@ -257,7 +256,7 @@ class Pretraining:
         return self.state.seconds + time.perf_counter() - self._started
 
     def save(self) -> None:
-        """Write last.pt, after the lines of metrics.jsonl that lead up to it; rank 0 does, and a dry run does not."""
+        """Write last.pt, after the lines of metrics.jsonl before it; rank 0 only, and not in a dry run."""
         self._read()
         if self.experiment.writes:
             self.log.flush()

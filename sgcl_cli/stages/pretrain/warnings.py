@@ -159,14 +159,15 @@ def _collapsed(summary: Mapping[str, Any]) -> list[TrainingWarning]:
 
 def _few_dimensions(summary: Mapping[str, Any], objective: Objective, dim: int) -> list[TrainingWarning]:
     rank, epoch = summary.get("effective_rank_v"), summary["epoch"]
-    if rank is None or rank >= _FEW_DIMENSIONS * dim:
+    most = min(dim, objective.n)
+    if rank is None or rank >= _FEW_DIMENSIONS * most:
         return []
     remedy = f"{_remedy(objective.settings)}, and" if isinstance(objective, SGCL) else "Try"
     return [
         TrainingWarning(
             WarningKind.FEW_DIMENSIONS,
             f"the embeddings use few of their dimensions: after epoch {epoch} the effective rank of v is {rank:.1f}, under a "
-            f"tenth of {dim}. {remedy} gentler colours and wider crops where patches are few",
+            f"tenth of {most}. {remedy} gentler colours and wider crops where patches are few",
         )
     ]
 
