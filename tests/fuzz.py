@@ -29,7 +29,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from sgcl_cli.artefacts import coordinates, parts, store
+from sgcl_cli.artefacts import coordinates, models, parts, store
 from sgcl_cli.artefacts.checkpoint import EncoderCard, load_encoder, read_weights, save_checkpoint, save_encoder
 from sgcl_cli.artefacts.features import open_features, read_header
 from sgcl_cli.artefacts.labels import read_labels
@@ -125,6 +125,24 @@ def _checkpoint(folder: Path) -> None:
     save_checkpoint(folder / "last.pt", {"encoder": encoder, "position": [1, 2, 3], "config": {"a": [1]}})
 
 
+def _models(folder: Path) -> None:
+    one = models.Fitted("constant", {"value": np.array([0.25, 0.75])}, {"classes": 2})
+    score = {"value": 0.5, "low": None, "high": None, "reason": "", "no_interval": "few"}
+    card = {
+        "result": "i", "level": "slide", "task": "binary", "target": "label", "classes": ["x", "y"], "confidence": 0.95,
+        "features": {"dim": 4}, "folds": {"1": {"slides": ["a"], "identities": ["a"], "patients": ["p"]}},
+        "scores": {"m": {"name": "M", "metrics": {"auroc": score}}},
+    }  # fmt: skip
+    models.write(folder / "models", card, {"m": models.Kept("M", "mean", {"1": [one]})})
+    store.write_json(folder / "run.json", {})
+
+
+def _read_models(folder: Path) -> None:
+    card = models.read_card(folder)
+    for key in card["models"]:
+        models.read(folder, card, key)
+
+
 def _run(folder: Path) -> None:
     part = {"cohort": "c", "shard": [1, 1], "failures": [], "warnings": [], "seconds": 1.0, "token": "t"}
     store.write_json(folder / "run.json", {"stage": "tile", "id": "i", "parts": [part], "inputs": {}, "result": {}})
@@ -175,6 +193,8 @@ KINDS = {
     "card": Kind("encoder.json", _encoder, load_encoder),
     "safetensors": Kind("w.safetensors", _weights, lambda folder: read_weights(folder / "w.safetensors")),
     "checkpoint": Kind("last.pt", _checkpoint, lambda folder: read_weights(folder / "last.pt")),
+    "model-card": Kind("models/card.json", _models, _read_models),
+    "models": Kind("models/m.safetensors", _models, _read_models),
     "run": Kind("run.json", _run, lambda folder: (check_free(folder, "tile"), parts.recorded(folder))),
     "metrics": Kind("metrics.jsonl", _metrics, _read_metrics),
     "labels": Kind(

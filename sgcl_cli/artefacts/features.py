@@ -438,14 +438,14 @@ class FeatureWriter:
         """Look at what an interrupted run left: the position from which it goes on."""
         self.done, self.lost, self.rounding = 0, {}, Rounding()
         try:
-            count = json.loads(self._count_path.read_text(encoding="utf-8"))
+            count = reading.parse_json(reading.plain(self._count_path).read_text(encoding="utf-8"))
             stored = self._rows_path.stat().st_size // (self.dim * self.dtype.itemsize)
             mine = {"id": self.identity, "dim": self.dim, "dtype": self.dtype.name}
             if any(count.get(name) != value for name, value in mine.items()) or stored < count["rows"]:
                 return 0
             done, lost = int(count["rows"]), {int(row): str(reason) for row, reason in count["lost"]}
             rounding = Rounding(**count["rounding"])
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, *reading.MISTAKEN):
             return 0
         self.done, self.lost, self.rounding = done, lost, rounding
         return self.position

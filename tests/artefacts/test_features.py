@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 import re
 from pathlib import Path
 
@@ -219,3 +221,18 @@ def test_columns_that_are_no_numbers_are_not_read(tmp_path: Path, name: str, kin
     else:
         with pytest.raises(ArtefactError, match="'features' is .*, not numbers"):
             open_file(tmp_path / "s.h5")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"rows": 1e999}', '{"rows": [1]}', "9" * 5000, "null", None])
+def test_a_count_of_rows_that_is_none_is_passed_over(tmp_path: Path, text: str | None) -> None:
+    with FeatureWriter(tmp_path / "s.h5", "id", 4, "float32") as writer:
+        writer.append(np.ones((2, 4), np.float32))
+        writer.checkpoint()
+    path = tmp_path / ".part" / "s.json"
+    changed = None if text is None or not text.startswith("{") else json.loads(path.read_text()) | json.loads(text)
+    path.unlink()
+    if text is None:
+        os.mkfifo(path)
+    else:
+        path.write_text(text if changed is None else json.dumps(changed))
+    assert FeatureWriter(tmp_path / "s.h5", "id", 4, "float32").kept() == 0

@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from sgcl_cli.artefacts import reading
 from sgcl_cli.errors import SlideError
 
 _MIB = 2**20
@@ -66,7 +67,7 @@ def identity(path: Path, further: Sequence[Path] = ()) -> str:
 
 def _of_file(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
+        with reading.plain(path).open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             digest = hashlib.sha256(stream.read(_MIB))
             stream.seek(max(0, size - _MIB))
@@ -102,7 +103,7 @@ def check_readable(path: Path) -> None:
     if is_folder(path):
         return
     try:
-        with path.open("rb"):
+        with reading.plain(path).open("rb"):
             pass
     except OSError as error:
         raise SlideError(
@@ -113,7 +114,7 @@ def check_readable(path: Path) -> None:
 def _named_in(path: Path) -> list[str]:
     """File names among the values of a table ``key=value``; those that would lead out of its folder do not count."""
     try:
-        with path.open("rb") as stream:
+        with reading.plain(path).open("rb") as stream:
             lines = stream.read(_LARGEST_TABLE).decode("latin-1").splitlines()
     except OSError:
         return []

@@ -14,6 +14,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from sgcl_cli.artefacts import reading
 from sgcl_cli.errors import SlideError
 
 _JPEG, _RGB, _YCBCR = 7, 2, 6
@@ -64,7 +65,7 @@ class TiledLevel:
 def tiled_levels(path: Path) -> list[TiledLevel]:
     """The tiled directories of a TIFF, in the file's order; none for a file of another kind."""
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with tifffile.TiffFile(reading.plain(path)) as tiff:
             return [_level(page) for page in tiff.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
     except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, TypeError):
         return []

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide.open.files import companions, identity
+from sgcl_cli.slide.open.files import check_readable, companions, identity
 
 
 def test_identity_depends_on_size_first_and_last_mebibyte(tmp_path: Path):
@@ -74,3 +75,21 @@ def test_a_file_that_is_not_there(tmp_path: Path):
     assert companions(tmp_path / "a.mrxs") == () == companions(tmp_path / "a.vms")
     with pytest.raises(SlideError, match=r"a\.vms cannot be read: No such file"):
         identity(tmp_path / "a.vms")
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a device", "a socket"])
+def test_only_files_are_opened(tmp_path: Path, kind: str):
+    path = Path("/dev/zero")
+    if kind == "a FIFO":
+        path = tmp_path / "a.svs"
+        os.mkfifo(path)
+    if kind == "a socket":
+        path = tmp_path / "a.tif"
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(path))
+    for read in (identity, check_readable):
+        with pytest.raises(SlideError, match=f"cannot be read: it is {kind}, not a file"):
+            read(path)
+    (tmp_path / "whole").write_bytes(b"abc")
+    with pytest.raises(SlideError, match=f"it is {kind}"):
+        identity(tmp_path / "whole", [path])

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import simplejpeg
@@ -64,3 +67,8 @@ def test_a_file_cut_short_is_refused(write_jpeg_pyramid, tissue_like):
         with pytest.raises(SlideError, match=r"cut\.tif is cut short: 3 of 30 tiles") as caught:
             check_whole(path)
         assert "copy" in caught.value.hint
+
+
+def test_a_fifo_has_no_levels(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tif")
+    assert tiled_levels(tmp_path / "a.tif") == []
