@@ -178,6 +178,27 @@ def predict(config: PredictConfig, terminal: Terminal) -> Outcome:
     return stage(config, terminal)
 
 
+class _Encoders(TyperCommand):
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        closing = ("Example: sgcl embed tiles/ --encoder uni2 --out features/",)
+        pages.show(pages.HelpPage("sgcl encoders", str(self.help), [], closing))
+
+
+@app.command("encoders", cls=_Encoders)
+def encoders() -> None:
+    """List the encoders that sgcl embed knows by name, what they need, and whether they can be used here."""
+    from sgcl_cli.nets.catalogue import CATALOGUE, availability
+
+    rows = [("name", "numbers", "patches at 0.5 µm/px", "library", "agreement", "usable here")]
+    for name, entry in CATALOGUE.items():
+        gate = {True: "needed", False: "none", None: "unknown"}[entry.gated]
+        size = f"{entry.patch_size} pixels"
+        rows.append((name, str(entry.width), size, entry.library, gate, availability(entry)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    print_plain("\n".join(lines))
+
+
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code: 0, 1, 2, 3, 130 or 143 (docs/README say what each means)."""
     signal.signal(signal.SIGTERM, _terminate)

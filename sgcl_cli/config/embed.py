@@ -37,8 +37,9 @@ class EmbedConfig(Config):
     )
     encoder: str = option(
         REQUIRED,
-        "Folder that sgcl pretrain wrote, its encoder.safetensors or a checkpoint; a state dict, with --arch; timm:NAME; "
-        "transformers:NAME; PACKAGE.MODULE:FUNCTION; or a baseline: mean-colour, colour-histogram, random:ARCH.",
+        "Folder that sgcl pretrain wrote, its encoder.safetensors or a checkpoint; a state dict, with --arch; a name that "
+        "sgcl encoders lists, such as uni2; timm:NAME; transformers:NAME; PACKAGE.MODULE:FUNCTION; or a baseline: "
+        "mean-colour, colour-histogram, random:ARCH.",
         affects=False,
     )
     slides: str | None = option(
@@ -83,7 +84,7 @@ class EmbedConfig(Config):
         panel="Encoder",
     )
     weights: str | None = option(
-        None, "State dict for timm:NAME and the like, instead of fetching one.", affects=False, panel="Encoder"
+        None, "Weights for a named encoder or timm:NAME, instead of fetching them.", affects=False, panel="Encoder"
     )
     layer: str | None = option(
         None,

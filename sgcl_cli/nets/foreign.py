@@ -88,7 +88,12 @@ def build_foreign(name: str, *, pretrained: bool) -> Foreign:
     return _own(name)
 
 
-def _import(library: str, wanted: str) -> ModuleType:
+def import_library(library: str, wanted: str) -> ModuleType:
+    """Import timm or transformers, or a module of them.
+
+    :param wanted: the encoder that needs it, for the message.
+    :raises ConfigError: it cannot be imported.
+    """
     try:
         return importlib.import_module(library)
     except Exception as error:
@@ -98,18 +103,10 @@ def _import(library: str, wanted: str) -> ModuleType:
 
 
 def _timm(name: str, pretrained: bool) -> Foreign:
-    library = _import("timm", TIMM + name)
+    library = import_library("timm", TIMM + name)
     try:
         network = _any_size(library.create_model, name, pretrained)
-        config = _import("timm.data", TIMM + name).resolve_model_data_config(network)
-        size = int(config["input_size"][-1])
-        feed = Preprocessing(
-            size,
-            _triple(config["mean"]),
-            _triple(config["std"]),
-            math.floor(size / float(config["crop_pct"])),
-            str(config["interpolation"]),
-        )
+        feed = recorded_by_timm(network, TIMM + name)
     except ConfigError:
         raise
     except Exception as error:
@@ -117,7 +114,20 @@ def _timm(name: str, pretrained: bool) -> Foreign:
             f"timm cannot build '{name}': {error}",
             "timm.list_models() names its encoders; without a network give --weights FILE, or timm:local-dir:FOLDER",
         ) from error
-    return Foreign(network, feed, lambda pool: _read_timm(network, pool))
+    return Foreign(network, feed, lambda pool: read_timm(network, pool))
+
+
+def recorded_by_timm(network: nn.Module, name: str) -> Preprocessing:
+    """The transform that a model of timm records."""
+    config = import_library("timm.data", name).resolve_model_data_config(network)
+    size = int(config["input_size"][-1])
+    return Preprocessing(
+        size,
+        _triple(config["mean"]),
+        _triple(config["std"]),
+        math.floor(size / float(config["crop_pct"])),
+        str(config["interpolation"]),
+    )
 
 
 def _any_size(create: Callable[..., nn.Module], name: str, pretrained: bool) -> nn.Module:
@@ -130,7 +140,8 @@ def _any_size(create: Callable[..., nn.Module], name: str, pretrained: bool) -> 
     return create(name, pretrained=pretrained, num_classes=0)
 
 
-def _read_timm(network: Any, pool: str) -> Readout:
+def read_timm(network: Any, pool: str) -> Readout:
+    """The readout of a model of timm; ``auto`` is what it gives without its classifier."""
     channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
 
     def features(x: Tensor) -> Tensor:
@@ -144,7 +155,7 @@ def _read_timm(network: Any, pool: str) -> Readout:
 
 
 def _transformers(name: str, pretrained: bool) -> Foreign:
-    library = _import("transformers", TRANSFORMERS + name)
+    library = import_library("transformers", TRANSFORMERS + name)
     try:
         if pretrained:
             network = library.AutoModel.from_pretrained(name)
@@ -158,7 +169,7 @@ def _transformers(name: str, pretrained: bool) -> Foreign:
             f"transformers cannot build '{name}': {error}",
             "give a name of the hub, or a folder with config.json, preprocessor_config.json and the weights",
         ) from error
-    return Foreign(network, feed, lambda pool: _read_transformers(network, pool), optional=("pooler.",))
+    return Foreign(network, feed, lambda pool: read_transformers(network, pool), optional=("pooler.",))
 
 
 def _processor_feed(processor: Any) -> Preprocessing:
@@ -198,7 +209,8 @@ def _side(size: Any) -> int:
     return int(height)
 
 
-def _read_transformers(network: Any, pool: str) -> Readout:
+def read_transformers(network: Any, pool: str) -> Readout:
+    """The readout of a model of transformers; ``auto`` is its class token, or its image features."""
     seeing = getattr(network, "vision_model", network)
     vision = getattr(network.config, "vision_config", network.config)
 

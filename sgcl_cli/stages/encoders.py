@@ -19,6 +19,7 @@ from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.nets.baselines import COLOURS, RANDOM, build_baseline, definition_sha256, is_baseline
 from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.nets.foreign import Foreign, Preprocessing, build_foreign, is_foreign, is_plain_timm
+from sgcl_cli.nets.named import build_named, is_named, takes_folder
 from sgcl_cli.nets.readout import Readout, read_own
 from sgcl_cli.nets.vit import VisionTransformer
 from sgcl_cli.nets.weights import WeightsFit, fit_weights, weights_sha256
@@ -47,7 +48,7 @@ def open_encoder(config: EmbedConfig, patch_size: int | None = None) -> Opened:
     """
     if (is_baseline(config.encoder) or config.encoder.startswith(RANDOM)) and not Path(config.encoder).exists():
         opened = _baseline(config, patch_size)
-    elif is_foreign(config.encoder) and not Path(config.encoder).exists():
+    elif (is_foreign(config.encoder) or is_named(config.encoder)) and not Path(config.encoder).exists():
         opened = _from_library(config)
     elif config.weights is not None:
         raise ConfigError(
@@ -126,9 +127,13 @@ def _from_library(config: EmbedConfig) -> Opened:
         raise ConfigError(
             f"{given} does not go with --encoder {config.encoder}", f"leave out {given}; --pool chooses what is taken"
         )
-    made = build_foreign(config.encoder, pretrained=config.weights is None)
+    named = is_named(config.encoder)
+    if named:
+        made = build_named(config.encoder, config.weights)
+    else:
+        made = build_foreign(config.encoder, pretrained=config.weights is None)
     notes: tuple[str, ...] = ()
-    if config.weights is None:
+    if config.weights is None or (named and takes_folder(config.encoder)):
         sha256 = weights_sha256(made.network.state_dict())
     else:
         weights = read_weights(config.weights)
