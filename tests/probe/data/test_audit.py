@@ -1,0 +1,47 @@
+"""The audit: findings in order, the first error stops."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgcl_cli.errors import LabelError
+from sgcl_cli.probe.data.audit import Audit
+
+
+def test_warnings_do_not_stop() -> None:
+    audit = Audit()
+    audit.warn("few", "few slides")
+    audit.stop_on_errors()
+    assert audit.warnings == ["few slides"] and audit.as_dict()["passed"] is True
+
+
+def test_the_only_error_is_raised_with_its_hint() -> None:
+    audit = Audit()
+    audit.warn("few", "few slides")
+    audit.error("leak", "a patient on both sides", "group by patient")
+    with pytest.raises(LabelError) as caught:
+        audit.stop_on_errors()
+    assert (caught.value.message, caught.value.hint) == ("a patient on both sides", "group by patient")
+
+
+def test_further_errors_are_counted() -> None:
+    audit = Audit()
+    for message in ("first", "second", "third"):
+        audit.error("code", message)
+    with pytest.raises(LabelError, match=r"^first \(2 more in audit\.json\)$"):
+        audit.stop_on_errors()
+
+
+def test_as_json_values() -> None:
+    audit = Audit(ledger={"labelled": 3})
+    audit.error("leak", "message", "hint")
+    audit.warn("few", "few slides")
+    assert audit.as_dict() == {
+        "format": "sgcl.audit/1",
+        "passed": False,
+        "findings": [
+            {"level": "error", "code": "leak", "message": "message", "hint": "hint"},
+            {"level": "warning", "code": "few", "message": "few slides", "hint": ""},
+        ],
+        "ledger": {"labelled": 3},
+    }
