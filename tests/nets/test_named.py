@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from sgcl_cli.cli.app import run
 from sgcl_cli.errors import ConfigError
-from sgcl_cli.nets.catalogue import CATALOGUE, availability
+from sgcl_cli.nets.catalogue import CATALOGUE
 from sgcl_cli.nets.foreign import Preprocessing
 from sgcl_cli.nets.named import build_named, is_named, takes_folder
 
@@ -144,23 +142,6 @@ def test_weights_of_transformers_are_a_folder(monkeypatch: pytest.MonkeyPatch, t
     assert takes_folder("phikon") and not takes_folder("uni") and not is_named("unknown")
     with pytest.raises(ConfigError, match=r"phikon needs a folder with config.json .*all files of owkin/phikon"):
         build_named("phikon", str(tmp_path))
-
-
-def test_the_list_says_what_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sgcl_cli.nets.catalogue.find_spec", lambda name: None if name == "timm" else name)
-    assert run(["encoders"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [re.split(r"\s\s+", line)[0] for line in lines] == ["name", *CATALOGUE]
-    assert next(line for line in lines if line.startswith("uni2")).endswith("needs pip install 'sgcl[timm]'")
-
-
-def test_weights_that_lie_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sgcl_cli.nets.catalogue.find_spec", lambda name: name)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    assert availability(CATALOGUE["uni"]) == "yes, weights are fetched from the hub after you agreed to its terms"
-    (tmp_path / "models--MahmoodLab--UNI").mkdir()
-    assert availability(CATALOGUE["uni"]) == "yes, its weights are in the hub's cache"
-    assert "--weights" in availability(CATALOGUE["gpfm"])
 
 
 def _installed(name: str) -> Any:
