@@ -61,7 +61,7 @@ class FigureData:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What labels buy: a metric's values by model name and share of patients, one a repeat, and their mean's interval."""
+    """Label efficiency: a metric's values by model name and share of patients, one a repeat, and their mean's interval."""
 
     metric: str
     curves: Mapping[str, Mapping[float, Sequence[float]]]
@@ -256,7 +256,7 @@ def _sections(evaluation: Evaluation, shown: Mapping[str, Picture]) -> list[Sect
     if evaluation.efficiency is not None:
         drawn = [shown["label_efficiency"]] if "label_efficiency" in shown else []
         table = _efficiency_table(evaluation.efficiency)
-        sections.append(Section("What labels buy", drawn, [table], evaluation.efficiency.left_out))
+        sections.append(Section("Label efficiency", drawn, [table], evaluation.efficiency.left_out))
     sections += evaluation.sections
     sections.append(Section("Fold by fold" if several else "Patient by patient", tables=folds, folded=several))
     tables = [_ledger_table(evaluation)] if evaluation.ledger else []
@@ -352,7 +352,7 @@ def _efficiency_table(efficiency: Efficiency) -> Table:
     note = f"{metric}, mean over repeats ± their standard deviation; shares are of patients, smaller within larger."
     if any(low is not None for shares in efficiency.intervals.values() for low, _ in shares.values()):
         note += " In brackets: the interval of that mean; every repeat scores the same resampled patients."
-    return Table("What labels buy", ["Model", *(f"{100 * share:g} %" for share in shares)], rows, note)
+    return Table("Label efficiency", ["Model", *(f"{100 * share:g} %" for share in shares)], rows, note)
 
 
 def _ledger_table(evaluation: Evaluation) -> Table:

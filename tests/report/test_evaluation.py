@@ -204,8 +204,8 @@ def test_label_efficiency_is_a_figure_and_a_table():
         finished(), efficiency=Efficiency("auroc", {"Probe": {0.1: [0.5, 0.7], 1.0: [0.9]}}, ["1 % left out"])
     )
     page = evaluation.page(told, evaluation.pictures(told))
-    assert tables(page)["What labels buy"].rows == [["Probe", "0.600 ± 0.141", "0.900"]]
-    section = next(section for section in page.sections if section.title == "What labels buy")
+    assert tables(page)["Label efficiency"].rows == [["Probe", "0.600 ± 0.141", "0.900"]]
+    section = next(section for section in page.sections if section.title == "Label efficiency")
     assert section.pictures and section.notes == ["1 % left out"]
 
 

@@ -1,4 +1,4 @@
-"""Dual-stream multiple-instance learning (Li, Li, Eliceiri 2021): the critical row of each class, and who resembles it."""
+"""Dual-stream multiple-instance learning (Li, Li, Eliceiri 2021): the critical row of each class and the rows similar to it."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def draw(
     scored = [slide for slide in slides if slide.scores is not None]
     if scored:
         notes = [f"{scored_by}{_ALONE}", *([] if looked else absent)]
-        sections.append(Section("What it says of each patch", _shown(out, scored, files, SCORES), notes=notes))
+        sections.append(Section("Score of each patch", _shown(out, scored, files, SCORES), notes=notes))
     with_pixels = [
         (slide, file) for slide in looked if (file := places.patches.get(slide.slide_id)) and file.has_pixels
     ]

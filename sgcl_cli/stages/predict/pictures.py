@@ -143,9 +143,7 @@ def _classes(
     places.check()
     legend = ", ".join(f"{name} {PALETTE[i % len(PALETTE)]}" for i, name in enumerate(card["classes"]))
     note = f"{model.name} ({key}): the predicted class of each patch, paler the less it is sure. Colours: {legend}."
-    return PredictionPictures(
-        files, [Section("What it says of each patch", pictures, notes=[note])] if pictures else []
-    )
+    return PredictionPictures(files, [Section("Score of each patch", pictures, notes=[note])] if pictures else [])
 
 
 def _map(places: Places, file: FeatureFile, rgb: NDArray[np.uint8]) -> tuple[str, bytes] | None:

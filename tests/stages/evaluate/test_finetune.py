@@ -165,7 +165,7 @@ def test_its_rows_stand_with_the_others(finished: Path) -> None:
             assert float(value) == pytest.approx(headline[name]) if value else headline[name] is None
     assert "50 % of the patients" in {scope for key, _, scope in table if key == "scratch"}
     page = (finished / "report.html").read_text()
-    for said in ("Fine-tuned tiny", "tiny from scratch", "What labels buy", "5 epochs of SGD with momentum"):
+    for said in ("Fine-tuned tiny", "tiny from scratch", "Label efficiency", "5 epochs of SGD with momentum"):
         assert said in page
 
 

@@ -167,7 +167,7 @@ def test_heatmaps_of_peers_features_are_drawn_on_the_slides(result: Path, tmp_pa
     said = {"p_tumour", "p_normal"} if outcome.data["classes"] else {"risk", "predicted"}
     assert said & {*rows[0]}
     page = (tmp_path / "out" / "predictions.html").read_text()
-    assert "What it says of each patch" in page and "No pictures" not in page
+    assert "Score of each patch" in page and "No pictures" not in page
     with pytest.raises(ConfigError, match="--slides .* holds none of the slides"):
         predict(applied(result, tmp_path / "other", slides=str(SLIDES)))
 
