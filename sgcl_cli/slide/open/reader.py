@@ -388,7 +388,8 @@ def _average_rows(pixels: NDArray[np.generic], edges: NDArray[np.float64]) -> ND
     before = (edges - below)[:, None, None] * pixels[below]
     sums: NDArray[np.float64] = np.add.reduceat(pixels, below, axis=0, dtype=np.float64)[:-1]
     sums[np.diff(below) == 0] = 0
-    return (sums + np.diff(before, axis=0)) / np.diff(edges)[:, None, None]
+    means: NDArray[np.float64] = (sums + np.diff(before, axis=0)) / np.diff(edges)[:, None, None]
+    return means
 
 
 def _far_places(size: tuple[int, int], window: tuple[int, ...]) -> list[tuple[int, int]]:
