@@ -66,7 +66,9 @@ def plain(path: Path, corners: np.ndarray, geometry: bands.Patch) -> dict[str, f
 def banded(path: Path, corners: np.ndarray, geometry: bands.Patch) -> dict[str, float]:
     with Slide(path) as slide, direct.opened(slide, corners, geometry) as (source, plan):
         for band in plan:
-            for _ in bands.read(slide, source, band, corners, geometry, lambda patch: jpeg.encode(patch, QUALITY)):
+            for _ in bands.read(
+                slide, source, band, corners, geometry, finish=lambda patch: jpeg.encode(patch, QUALITY)
+            ):
                 pass
         return {"path": source.path, "why": source.why, "decoded": getattr(source, "decoded", 0)}
 

@@ -30,6 +30,7 @@ def draw(
     mask: NDArray[np.bool_],
     lattice: Lattice,
     sides: Sides,
+    *,
     label: NDArray[np.int16] | None = None,
     ink: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:

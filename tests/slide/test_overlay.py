@@ -102,7 +102,7 @@ def test_frames_stay_thin_and_fade_where_patches_are_small():
 def test_classes_have_their_colours_and_patches_without_one_are_only_framed():
     mask = np.ones((100, 100), bool)
     lattice = lay(mask, (1000, 1000), Geometry(500, 0, 0.5, 0.5), 0.5)
-    picture = draw(white(100, 100), (1000, 1000), mask, lattice, (500, 500), np.array([0, 1, -1, 20], np.int16))
+    picture = draw(white(100, 100), (1000, 1000), mask, lattice, (500, 500), label=np.array([0, 1, -1, 20], np.int16))
     centres = [picture[500, 500], picture[500, 1500], picture[1500, 500], picture[1500, 1500]]
     assert (centres[0] == centres[3]).all() and (centres[2] == 255).all()
     for number in (0, 1):
@@ -115,7 +115,7 @@ def test_ink_is_hatched_and_not_covered():
     ink[20:50, 20:50] = True
     lattice = lay(mask, (1000, 1000), Geometry(500, 0, 0.5, 0.5), 0.5)
     for value in (20, 235):
-        picture = draw(np.full((100, 100, 3), value, np.uint8), (1000, 1000), mask, lattice, (500, 500), None, ink)
+        picture = draw(np.full((100, 100, 3), value, np.uint8), (1000, 1000), mask, lattice, (500, 500), ink=ink)
         inside = picture[440:960, 440:960, 0]
         assert (inside == 0).mean() == pytest.approx(0.2, abs=0.01) and (inside == 255).mean() == pytest.approx(
             0.1, abs=0.01

@@ -207,6 +207,7 @@ def label_patches(
     rule: Rule,
     lattice: Lattice,
     geometry: Geometry,
+    *,
     size: tuple[int, int],
 ) -> PatchLabels:
     """The class of each patch.

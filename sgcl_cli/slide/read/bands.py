@@ -210,6 +210,7 @@ def read(
     band: Band,
     corners: NDArray[np.int64],
     shape: Patch,
+    *,
     finish: Callable[[NDArray[np.uint8]], Made] = _copied,
     threads: Threads = ALONE,
 ) -> Iterator[tuple[int, Made | SlideError]]:

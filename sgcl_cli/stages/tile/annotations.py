@@ -127,10 +127,10 @@ def settle(config: TileConfig, entries: Sequence[Entry], workers: int) -> Drawin
     rois: dict[str, Checked] = {}
     names: tuple[str, ...] | None = None
     if config.annotations is not None:
-        annotations = _read_all(config, "annotations", entries, workers, notes, refused)
+        annotations = _read_all(config, "annotations", entries, workers, notes=notes, refused=refused)
         names = _names(config, annotations, notes)
     if config.roi is not None:
-        rois = _read_all(config, "roi", entries, workers, notes, refused)
+        rois = _read_all(config, "roi", entries, workers, notes=notes, refused=refused)
     supplied = coordinates.settle(config, entries)
     of = {
         slide_id: Drawn(
@@ -251,6 +251,7 @@ def _read_all(
     what: str,
     entries: Sequence[Entry],
     workers: int,
+    *,
     notes: list[str],
     refused: dict[str, SlideError],
 ) -> dict[str, Checked]:

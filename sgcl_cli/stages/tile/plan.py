@@ -61,9 +61,8 @@ class PatchPlan:
     def overlay(self, slide: Slide) -> NDArray[np.uint8]:
         """The slide at a size that suits it, with tissue outlined, patches marked and ink hatched, uint8 (H, W, 3)."""
         base = overview.picture(slide, self.thumbnail)
-        return overlay.draw(
-            base, slide.size, self.found.tissue, self.lattice, self.geometry.sides, self.label, self.found.ink
-        )
+        tissue, ink = self.found.tissue, self.found.ink
+        return overlay.draw(base, slide.size, tissue, self.lattice, self.geometry.sides, label=self.label, ink=ink)
 
 
 def lay_out(slide: Slide, job: Job, threads: Threads) -> PatchPlan:
@@ -206,7 +205,7 @@ def _labels(
     """The patches' classes; None where the cohort has no annotations."""
     if job.drawn.names is None:
         return None
-    return label_patches(annotation, job.drawn.names, job.config.label_rule, lattice, geometry, slide.size)
+    return label_patches(annotation, job.drawn.names, job.config.label_rule, lattice, geometry, size=slide.size)
 
 
 def _doubt_of_mpp(slide: Slide, thumbnail: Thumbnail, tissue: NDArray[np.bool_]) -> str:

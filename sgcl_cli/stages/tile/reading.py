@@ -57,7 +57,8 @@ def read_patches(
         if config.lossless:
             files = lossless.files(source, corners, patch, config.jpeg_quality)
         else:
-            files = _encoded(slide, source, planned, corners, patch, config.jpeg_quality, threads)
+            quality = config.jpeg_quality
+            files = _encoded(slide, source, planned, corners, patch, quality=quality, threads=threads)
         readable, blur = _write(writer, files, len(lattice), progress)
         lost = corners[~readable].tolist()
         return ReadingResult(source.path, source.why, slide.mpp * source.pitch, readable, lost, blur * geometry.mpp)
@@ -108,6 +109,7 @@ def _encoded(
     planned: list[bands.Band],
     corners: NDArray[np.int64],
     patch: bands.Patch,
+    *,
     quality: int,
     threads: Threads,
 ) -> Iterator[tuple[int, focus.Encoded | SlideError]]:
@@ -117,4 +119,5 @@ def _encoded(
         return focus.encode(pixels, quality)
 
     for band in planned:
-        yield from sorted(bands.read(slide, source, band, corners, patch, encode, threads), key=lambda item: item[0])
+        files = bands.read(slide, source, band, corners, patch, finish=encode, threads=threads)
+        yield from sorted(files, key=lambda item: item[0])

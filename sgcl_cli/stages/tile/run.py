@@ -95,7 +95,8 @@ def _tile(config: TileConfig, reporter: Reporter, work: Work | None) -> Outcome:
         reporter.note(note)
     outcome = outcome_of(config, tally, len(entries), record)
     if not config.dry_run:
-        close(out, config, drawings, tally, {entry.slide_id for entry in entries}, outcome, record)
+        slide_ids = {entry.slide_id for entry in entries}
+        close(out, config, drawings, tally, slide_ids=slide_ids, outcome=outcome, record=record)
     if config.shard is None:
         refuse_nothing(tally, len(entries))
     return outcome

@@ -26,6 +26,7 @@ def close(
     config: TileConfig,
     drawings: Drawings,
     tally: SlideTally,
+    *,
     slide_ids: Set[str],
     outcome: Outcome,
     record: RunRecord,
@@ -43,7 +44,8 @@ def close(
     parts.announce(out, mine)
     with lock.held(out / ".tables.lock", wait=True):
         if mine.token not in {part.token for part in parts.recorded(out)}:
-            _write_tables(out, config, drawings, tally, parts.gather(out, mine, slide_ids), outcome, record)
+            gathered = parts.gather(out, mine, slide_ids)
+            _write_tables(out, config, drawings, tally, gathered=gathered, outcome=outcome, record=record)
 
 
 def _write_tables(
@@ -51,6 +53,7 @@ def _write_tables(
     config: TileConfig,
     drawings: Drawings,
     tally: SlideTally,
+    *,
     gathered: parts.Gathered,
     outcome: Outcome,
     record: RunRecord,

@@ -125,7 +125,7 @@ def test_rules(rule, expected):
             Region("tumour", box(400, 0, 401, 1)),
         )
     )
-    found = label_patches(areas, ["tumour", "stroma"], rule, lattice, GEOMETRY, SIZE)
+    found = label_patches(areas, ["tumour", "stroma"], rule, lattice, GEOMETRY, size=SIZE)
     assert labels_at(found, lattice) == expected
     assert found.label.dtype == np.int16 and found.share.dtype == np.float32
     assert found.share[0] == pytest.approx(1) and ((found.label < 0) == (found.share == 0)).all()
@@ -139,15 +139,15 @@ def test_equal_shares_go_to_the_class_named_first_and_others_do_not_count():
         (Region("a", box(0, 0, 100, 100)), Region("b", box(0, 0, 100, 100)), Region("c", box(100, 0, 200, 100)))
     )
     for names in (["a", "b"], ["b", "a"]):
-        assert labels_at(label_patches(areas, names, "majority", lattice, GEOMETRY, SIZE), lattice) == {(0, 0): 0}
-        assert labels_at(label_patches(areas, names, "pure", lattice, GEOMETRY, SIZE), lattice) == {}
+        assert labels_at(label_patches(areas, names, "majority", lattice, GEOMETRY, size=SIZE), lattice) == {(0, 0): 0}
+        assert labels_at(label_patches(areas, names, "pure", lattice, GEOMETRY, size=SIZE), lattice) == {}
 
 
 def test_cut_outs_belong_to_no_class():
     lattice = everywhere()
     areas = Areas((Region("t", box(0, 0, 200, 100)),), (Region("", box(100, 0, 160, 100)),))
-    assert labels_at(label_patches(areas, ["t"], "majority", lattice, GEOMETRY, SIZE), lattice) == {(0, 0): 0}
-    shares, _ = class_shares(areas, ["t"], lattice, GEOMETRY, SIZE)
+    assert labels_at(label_patches(areas, ["t"], "majority", lattice, GEOMETRY, size=SIZE), lattice) == {(0, 0): 0}
+    shares, _ = class_shares(areas, ["t"], lattice, GEOMETRY, size=SIZE)
     assert shares[0, 1] == pytest.approx(0.4, abs=1e-5)
 
 
@@ -156,12 +156,12 @@ def test_points_label_the_patches_that_hold_their_centres():
     spots = Points(
         np.array([[50.0, 50], [190, 50], [430, 50], [470, 50], [450, 80]]), np.full(5, 15.0), ("a", "a", "a", "b", "b")
     )
-    found = label_patches(spots, ["a", "b"], "majority", lattice, GEOMETRY, SIZE)
+    found = label_patches(spots, ["a", "b"], "majority", lattice, GEOMETRY, size=SIZE)
     assert labels_at(found, lattice) == {(0, 0): 0, (1, 0): 0, (4, 0): 1}
     assert found.share[0] == pytest.approx(np.pi * 225 / 1e4, abs=1e-5)
-    pure = label_patches(spots, ["a", "b"], "pure", lattice, GEOMETRY, SIZE)
+    pure = label_patches(spots, ["a", "b"], "pure", lattice, GEOMETRY, size=SIZE)
     assert labels_at(pure, lattice) == {(0, 0): 0, (1, 0): 0}
-    touched = label_patches(spots, ["a", "b"], "any", lattice, GEOMETRY, SIZE)
+    touched = label_patches(spots, ["a", "b"], "any", lattice, GEOMETRY, size=SIZE)
     assert labels_at(touched, lattice) == {(0, 0): 0, (1, 0): 0, (2, 0): 0, (4, 0): 1}
 
 
@@ -172,22 +172,22 @@ def test_masks_at_any_scale_agree_with_counting_pixels():
     lattice = everywhere()
     classes = {1: "a", 3: "b", 2: "a"}
     for raster in (Raster(values, (10.0, 10.0), classes), Raster(full, (1.0, 1.0), classes)):
-        shares, covered = class_shares(raster, ["a", "b"], lattice, GEOMETRY, SIZE)
+        shares, covered = class_shares(raster, ["a", "b"], lattice, GEOMETRY, size=SIZE)
         for (x, y), a, b, any_ in zip(lattice.coords, *shares, covered, strict=True):
             patch = full[y : y + 100, x : x + 100]
             assert a == pytest.approx(np.isin(patch, [1, 2]).mean(), abs=2e-6)
             assert b == pytest.approx((patch == 3).mean(), abs=2e-6)
             assert any_ == pytest.approx((patch > 0).mean(), abs=2e-6)
     small = Raster(np.ones((4, 4), np.uint8), (25.0, 25.0), {1: "a"})
-    assert labels_at(label_patches(small, ["a"], "any", lattice, GEOMETRY, SIZE), lattice) == {(0, 0): 0}
+    assert labels_at(label_patches(small, ["a"], "any", lattice, GEOMETRY, size=SIZE), lattice) == {(0, 0): 0}
 
 
 def test_without_an_annotation_all_is_unknown():
     lattice = everywhere()
-    found = label_patches(None, ["a"], "any", lattice, GEOMETRY, SIZE)
+    found = label_patches(None, ["a"], "any", lattice, GEOMETRY, size=SIZE)
     assert (found.label == -1).all() and (found.share == 0).all() and len(found.label) == len(lattice)
     nothing = Lattice(np.zeros((0, 2), np.int64), np.zeros((0, 2), np.int32), np.zeros(0, np.float32))
-    assert len(label_patches(Areas(()), ["a"], "any", nothing, GEOMETRY, SIZE).label) == 0
+    assert len(label_patches(Areas(()), ["a"], "any", nothing, GEOMETRY, size=SIZE).label) == 0
 
 
 def test_region_mask_takes_pixels_that_are_covered_by_a_third():

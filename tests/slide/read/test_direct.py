@@ -135,7 +135,11 @@ def test_threads_change_nothing(write_jpeg_pyramid, tissue_like, monkeypatch, wa
     alone, _ = patches_of(path, corners, shape)
     with Threads(lambda: 4) as threads, opened(path, corners, shape) as (slide, source, plan):
         assert source.path == way
-        found = {n: p for band in plan for n, p in bands.read(slide, source, band, corners, shape, np.array, threads)}
+        found = {
+            n: p
+            for band in plan
+            for n, p in bands.read(slide, source, band, corners, shape, finish=np.array, threads=threads)
+        }
     assert sorted(found) == sorted(alone) == list(range(80))
     for position, patch in found.items():
         if isinstance(patch, SlideError):
@@ -150,7 +154,7 @@ def test_threads_decode_each_tile_once_too(write_jpeg_pyramid, tissue_like):
     with Threads(lambda: 4) as threads, opened(path, corners, shape) as (slide, source, plan):
         assert isinstance(source, Direct)
         for band in plan:
-            for _ in bands.read(slide, source, band, corners, shape, len, threads):
+            for _ in bands.read(slide, source, band, corners, shape, finish=len, threads=threads):
                 pass
         assert source.decoded == 19 * 24 and not source.uses.any() and not source._kept
 

@@ -1,50 +1,32 @@
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from typing import Any
-
-import h5py
 import pytest
 
-from sgcl_cli.engine.pool import Progress
-from sgcl_cli.stages.tile.job import Job, Row, patches_path
-from sgcl_cli.stages.tile.slide import tile_slide
-
-MakeJob = Callable[..., Job]
-
-
-def written(job: Job) -> tuple[Row, dict[str, Any], dict[str, Any], set[str]]:
-    """The row, the attributes of the file and of its coordinates, and the names of its columns, as h5py reads them."""
-    row = tile_slide(Progress(0), job)
-    with h5py.File(patches_path(job.config, "a")) as file:
-        return row, dict(file.attrs), dict(file["coords"].attrs), {*file}
+from sgcl_cli.artefacts.patches import PatchFile
+from sgcl_cli.progress import Silent
+from sgcl_cli.stages.tile import tile
+from tests.stages.tile.made import (
+    SIDE,
+    config,
+    write_slide,
+)
 
 
-def test_the_file_records_its_slide(make_job: MakeJob) -> None:
-    job = make_job()
-    row, attributes, _, _ = written(job)
-    assert (attributes["slide_id"], attributes["id"]) == ("a", row.id)
-    source, status = json.loads(attributes["source"]), job.entry.path.stat()
-    assert (source["name"], source["bytes"], source["modified_ns"]) == ("a.tif", status.st_size, status.st_mtime_ns)
-    assert (source["identity"], source["tissue_mm2"], source["bounds"]) == (row.identity, row.tissue_mm2, None)
-    assert json.loads(attributes["config"])["patch_size"] == 64
-
-
-def test_coordinates_say_what_peers_look_for(make_job: MakeJob) -> None:
-    _, _, coords, _ = written(make_job(overlap=16))
-    assert (coords["patch_size"], coords["overlap"], coords["stride"]) == (64, 16, 48)
-    assert (coords["patch_size_level0"], coords["level0_width"], coords["level0_height"]) == (64, 1024, 1024)
-    assert (coords["mpp_target"], coords["mpp_level0"], coords["name"]) == (2.0, pytest.approx(2.0), "a")
-
-
-def test_the_layout_of_clam_counts_in_pixels_of_a_level(make_job: MakeJob) -> None:
-    _, attributes, coords, _ = written(make_job(layout="clam"))
-    assert json.loads(attributes["source"])["layout"] == "clam"
-    assert (coords["patch_level"], coords["patch_size"]) == (0, 64) and "stride" not in coords
-
-
-def test_blur_is_measured_only_where_pixels_are_read(make_job: MakeJob) -> None:
-    assert {"blur", "pen"} <= written(make_job())[3]
-    columns = written(make_job(coords_only=True, out=f"{make_job().config.out}-coords"))[3]
-    assert "pen" in columns and "blur" not in columns
+def test_attributes_that_other_readers_look_for(tmp_path, inline):
+    path = write_slide(tmp_path / "a.tif", mpp=0.5)
+    trident = {"patch_size_level0", "level0_magnification", "target_magnification", "savetodir", "level0_width"}
+    clam = {"patch_level", "downsample", "level_dim", "downsampled_level_dim"}
+    settings = {"min_tissue": 0.0, "coords_only": True}
+    tile(config(tmp_path / "exact", path, mpp=0.5, **settings), Silent())
+    tile(config(tmp_path / "between", path, mpp=0.8, overlap=16, **settings), Silent())
+    exact = PatchFile.open(tmp_path / "exact" / "patches" / "a.h5").geometry
+    between = PatchFile.open(tmp_path / "between" / "patches" / "a.h5").geometry
+    assert trident <= set(exact) and clam <= set(exact)
+    assert (exact["patch_level"], exact["level_dim"], exact["downsample"]) == (0, [SIDE, SIDE], [1.0, 1.0])
+    assert trident <= set(between) and not clam & set(between)
+    assert between["patch_size"] == 64 and between["overlap"] == 16
+    assert between["patch_size_level0"] == 102 and type(between["patch_size_level0"]) is int
+    assert between["patch_size_level0_xy"] == pytest.approx([64 * 1.6] * 2)
+    assert between["stride0"] == pytest.approx(48 * 1.6)
+    assert (between["level0_magnification"], between["target_magnification"]) == (20, 12.5)
+    assert (between["mpp_level0"], between["mpp_target"], between["mpp_actual"]) == (0.5, 0.8, 0.8)

@@ -1,55 +1,30 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-
-import numpy as np
-from PIL import Image
-
-from sgcl_cli.artefacts.results import Failure
-from sgcl_cli.stages.tile.job import Job, Row
-from sgcl_cli.stages.tile.page import write_page
-
-MakeJob = Callable[..., Job]
-MakeRow = Callable[..., Row]
+from sgcl_cli.progress import Silent
+from sgcl_cli.stages.tile import tile
+from tests.stages.tile.made import (
+    config,
+    write_slide,
+)
 
 
-def page(job: Job, *rows: Row, failures: tuple[Failure, ...] = (), **settings: object) -> str:
-    out = Path(job.config.out)
-    given = {"warnings": [], "warned": {}, "names": (), "artefact": "tile-1234", **settings}
-    write_page(out, job.config, rows, failures, **given)  # type: ignore[arg-type]
-    return (out / "index.html").read_text(encoding="utf-8")
-
-
-def test_the_page_counts_slides_and_patches(make_job: MakeJob, make_row: MakeRow) -> None:
-    html = page(make_job(), make_row("a", patches=1200), make_row("b", patches=34, tissue_mm2=0.25))
-    assert "2 slides, 1,234 patches" in html and "1.8 mm² of tissue" in html
-    assert "64 px at 2 um/px" in html and "tile-1234" in html
-
-
-def test_failures_say_what_to_do(make_job: MakeJob, make_row: MakeRow) -> None:
-    html = page(make_job(), make_row(), failures=(Failure("z", "z.svs", "it is damaged", "scan again"),))
-    assert "it is damaged. What to do: scan again" in html and "1 failed" in html and "z.svs" in html
-
-
-def test_warnings_stand_with_their_slides(make_job: MakeJob, make_row: MakeRow) -> None:
-    html = page(make_job(), make_row(), warnings=["resolutions differ"], warned={"a": "much ink"})
-    assert "resolutions differ" in html and "much ink" in html and "warned" in html
-
-
-def test_classes_are_counted_with_those_of_no_class(make_job: MakeJob, make_row: MakeRow) -> None:
-    rows = [make_row("a", labels={"tumour": 70}), make_row("b", labels={"tumour": 7, "fat": 11})]
-    html = page(make_job(), *rows, names=("fat", "tumour"))
-    assert all(text in html for text in ("tumour", "fat", "unknown", "77", "152"))
-    assert "unknown" not in page(make_job(), make_row())
-
-
-def test_overlays_are_on_the_page_and_names_are_escaped(make_job: MakeJob, make_row: MakeRow) -> None:
-    job = make_job()
-    assert "data:image/jpeg" not in page(job, make_row())
-    overlays = Path(job.config.out) / "overlays"
-    overlays.mkdir()
-    Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(overlays / "a.jpg")
-    html = page(job, replace(make_row(), path="<script>.svs"))
-    assert "data:image/jpeg" in html and "<script>.svs" not in html and "&lt;script&gt;.svs" in html
+def test_the_page_shows_every_slide_and_nothing_a_name_could_do(tmp_path, inline):
+    folder = tmp_path / "in"
+    write_slide(folder / "a%20'b' <i>&.tif")
+    write_slide(folder / "coarse.tif", mpp=8.0)
+    write_slide(folder / "blank.tif", tissue=False)
+    (folder / "<script>alert(1)</script>.svs".replace("/", "")).write_text("no slide")
+    outcome = tile(config(tmp_path / "out", folder, allow_upsample=True), Silent())
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count('<article class="slide"') == outcome.total == 4
+    assert "<script>alert" not in page and "<i>" not in page
+    (patches,) = [row["patches"] for row in outcome.data["slides"] if "%20" in row["slide_id"]]
+    assert f'data-status="done" data-patches="{patches}"' in page
+    assert 'data-status="empty"' in page and "no tissue found" in page
+    assert (
+        'data-status="failed"' in page
+        and "is not a slide that OpenSlide knows: Unsupported or missing image file. What to do: " in page
+    )
+    assert 'href="overlays/a%2520%27b%27%20%3Ci%3E%26.jpg"' in page
+    assert "level 0 is 2 um/px on some slides, 8 on others" in page
+    assert page.count("hold less detail than they could") == 1 and str(tmp_path / "in" / "a") not in page

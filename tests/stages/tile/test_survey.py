@@ -1,65 +1,44 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
-from pathlib import Path
-
 import pytest
 
-from sgcl_cli.engine.pool import Progress
-from sgcl_cli.errors import SlideError
-from sgcl_cli.slide.open.reader import Slide
-from sgcl_cli.stages.tile.job import Job, Row
-from sgcl_cli.stages.tile.slide import tile_slide
-from sgcl_cli.stages.tile.survey import survey_slide
-
-MakeJob = Callable[..., Job]
-
-
-def test_a_survey_finds_the_patches_that_tiling_finds_and_writes_nothing(make_job: MakeJob) -> None:
-    job = make_job()
-    survey = survey_slide(Progress(0), job)
-    assert not Path(job.config.out).exists()
-    row = tile_slide(Progress(0), job)
-    measured = {"seconds", "peak_mib"}
-    assert all(
-        getattr(survey, spec.name) == getattr(row, spec.name) for spec in fields(Row) if spec.name not in measured
-    )
+from sgcl_cli.artefacts.patches import PatchFile
+from sgcl_cli.progress import Silent
+from sgcl_cli.stages.tile import tile
+from tests.stages.tile.made import (
+    config,
+    write_jpeg_slide,
+    write_slide,
+)
 
 
-def test_bounds_hold_what_tiling_writes(make_job: MakeJob) -> None:
-    job = make_job()
-    survey = survey_slide(Progress(0), job)
-    tile_slide(Progress(0), job)
-    out = Path(job.config.out)
-    written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    assert 0 < survey.least_bytes <= survey.most_bytes
-    assert 0.5 * survey.least_bytes < written < 2 * survey.most_bytes
-    assert 0 < survey.least_seconds <= survey.most_seconds and survey.untried == 0
+def test_dry_run_says_what_would_happen_and_writes_nothing(tmp_path, inline):
+    write_slide(tmp_path / "in" / "a.tif")
+    write_slide(tmp_path / "in" / "b.tif", mpp=None)
+    outcome = tile(config(tmp_path / "out", tmp_path / "in", dry_run=True), Silent())
+    (row,) = outcome.data["slides"]
+    assert (row["slide_id"], row["mpp"]) == ("a", pytest.approx(2.0))
+    assert [failure.slide_id for failure in outcome.failures] == ["b"]
+    assert not (tmp_path / "out").exists()
+    tile(config(tmp_path / "out", tmp_path / "in"), Silent())
+    made = PatchFile.open(tmp_path / "out" / "patches" / "a.h5")
+    written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("a.*"))
+    assert row["patches"] == len(made) and row["tissue_mm2"] == made.source["tissue_mm2"]
+    assert row["least_bytes"] < row["most_bytes"] and 0.6 * row["least_bytes"] < written < 1.6 * row["most_bytes"]
+    assert 0 < row["least_seconds"] < row["most_seconds"]
+    headline = dict(outcome.headline)
+    assert headline["patches"] == f"{len(made):,}" and headline["output"] == "nothing written"
+    assert headline["expected on disk"].endswith(" MiB") and headline["expected time"].endswith(" s with 1 worker")
+    rest = dict(tile(config(tmp_path / "out", tmp_path / "in", dry_run=True), Silent()).headline)
+    assert rest["expected on disk"] == "0.0 to 0.0 MiB" and rest["expected time"] == "0 to 0 s with 1 worker"
 
 
-def test_coordinates_alone_take_no_more_than_their_columns(make_job: MakeJob) -> None:
-    whole, alone = survey_slide(Progress(0), make_job()), survey_slide(Progress(0), make_job(coords_only=True))
-    assert alone.patches == whole.patches and alone.least_bytes == alone.most_bytes < whole.least_bytes
-
-
-def test_patches_that_cannot_be_read_are_counted_and_all_of_them_refuse_the_slide(
-    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    region, calls = Slide.region, [0]
-
-    def failing(most: int) -> Callable[..., object]:
-        def read(self: Slide, *arguments: object) -> object:
-            calls[0] += 1
-            if calls[0] <= most:
-                raise SlideError("tile 7 is damaged", "scan again")
-            return region(self, *arguments)  # type: ignore[arg-type]
-
-        return read
-
-    monkeypatch.setattr(Slide, "region", failing(2))
-    assert survey_slide(Progress(0), make_job(ink="off")).untried == 2
-    calls[0] = 0
-    monkeypatch.setattr(Slide, "region", failing(1000))
-    with pytest.raises(SlideError, match="tile 7 is damaged"):
-        survey_slide(Progress(0), make_job(ink="off"))
+def test_a_dry_run_goes_on_where_a_patch_that_it_tries_cannot_be_read(tmp_path, inline):
+    whole, broken = write_jpeg_slide(tmp_path / "whole.tif"), write_jpeg_slide(tmp_path / "broken.tif", 4, 5, 6, 7)
+    settings = {"patch_size": 256, "dry_run": True}
+    outcome = tile(config(tmp_path / "out", whole, broken, **settings), Silent())
+    assert outcome.failures == []
+    (warning,) = outcome.warnings
+    assert "broken.tif: " in warning and "of the patches tried cannot be read and would be left out" in warning
+    survey = outcome.data["slides"][0]
+    assert survey["slide_id"] == "broken" and 0 < survey["least_bytes"] < survey["most_bytes"]

@@ -1,72 +1,101 @@
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import pytest
-
-from sgcl_cli.artefacts.results import Failure, RunRecord
-from sgcl_cli.engine.pool import Progress
-from sgcl_cli.stages.tile.annotations import Drawings
-from sgcl_cli.stages.tile.job import Job, Row
-from sgcl_cli.stages.tile.slide import tile_slide
-from sgcl_cli.stages.tile.tables import close
-from sgcl_cli.stages.tile.tally import SlideTally, outcome_of
-
-MakeJob = Callable[..., Job]
-
-
-def closed(job: Job, tally: SlideTally, slide_ids: set[str]) -> Path:
-    record = RunRecord("tile", job.config)
-    out = Path(job.config.out)
-    close(out, job.config, Drawings(), tally, slide_ids, outcome_of(job.config, tally, len(slide_ids), record), record)
-    return out
+from sgcl_cli.artefacts import parts
+from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.progress import Silent
+from sgcl_cli.stages.tile import tables, tile
+from tests.stages.tile.made import (
+    config,
+    rows_of,
+    tree,
+    without_measures,
+    write_slide,
+)
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+def test_shards_give_what_one_run_gives(tmp_path, inline):
+    folder = tmp_path / "in"
+    for number in range(5):
+        write_slide(folder / f"{number}.tif", seed=number)
+    (folder / "bad.tif").write_text("no slide")
+    tile(config(tmp_path / "whole", folder), Silent())
+    outcomes = [tile(config(tmp_path / "out", folder, shard=f"{number}/4"), Silent()) for number in (3, 1, 4, 2)]
+    assert [[row["slide_id"] for row in outcome.data["slides"]] for outcome in outcomes] == [
+        ["2"],
+        ["0", "4"],
+        ["3"],
+        ["1"],
+    ]
+    assert [outcome.total for outcome in outcomes] == [1, 2, 1, 2]
+    assert [len(outcome.failures) for outcome in outcomes] == [0, 0, 0, 1]
+    whole, shards = tmp_path / "whole", tmp_path / "out"
+    assert without_measures(rows_of(shards / "slides.csv")) == without_measures(rows_of(whole / "slides.csv"))
+    assert all(float(row["seconds"]) > 0 and float(row["peak_mib"]) > 0 for row in rows_of(shards / "slides.csv"))
+    assert rows_of(shards / "failures.csv") == rows_of(whole / "failures.csv")
+    runs = [json.loads((where / "run.json").read_text()) for where in (whole, shards)]
+    assert runs[0]["id"] == runs[1]["id"] == PatchIndex.open(shards).id and runs[0]["inputs"] == runs[1]["inputs"]
+    assert runs[0]["result"]["failures"] == runs[1]["result"]["failures"]
+    assert sorted(part["shard"] for part in runs[1]["parts"]) == [[1, 4], [2, 4], [3, 4], [4, 4]]
+    page = (shards / "index.html").read_text()
+    assert page.count('<article class="slide"') == 6 and "--shard" not in page
+    assert set(tree(shards)) == set(tree(whole))
 
 
-@pytest.fixture
-def tiled(make_job: MakeJob) -> tuple[Job, Row]:
-    job = make_job(min_tissue=0.9)
-    return job, tile_slide(Progress(0), job)
+def test_a_shard_runs_again_and_an_empty_one_is_complete(tmp_path, inline):
+    folder = tmp_path / "in"
+    write_slide(folder / "b.tif")
+    (folder / "a.tif").write_text("not copied yet")
+    failing = tile(config(tmp_path / "out", folder, shard="1/3"), Silent())
+    assert len(failing.failures) == failing.total == 1
+    for shard in ("2/3", "3/3"):
+        outcome = tile(config(tmp_path / "out", folder, shard=shard), Silent())
+        assert outcome.failures == [] and outcome.total == (1 if shard == "2/3" else 0)
+    assert [row["slide_id"] for row in rows_of(tmp_path / "out" / "failures.csv")] == ["a"]
+    write_slide(folder / "a.tif")
+    tile(config(tmp_path / "out", folder, shard="1/3"), Silent())
+    assert rows_of(tmp_path / "out" / "failures.csv") == []
+    assert [row["slide_id"] for row in rows_of(tmp_path / "out" / "slides.csv")] == ["a", "b"]
 
 
-def test_rows_failures_and_record_are_written(tiled: tuple[Job, Row]) -> None:
-    job, row = tiled
-    failure = Failure("z", "z.tif", "it is damaged", "scan again")
-    out = closed(job, SlideTally([row], [failure], ["resolutions differ"]), {"a", "z"})
-    (written,) = read(out / "slides.csv")
-    assert (written["slide_id"], written["patches"], written["id"]) == ("a", str(row.patches), row.id)
-    assert [line["slide_id"] for line in read(out / "failures.csv")] == ["z"]
-    run = json.loads((out / "run.json").read_text())
-    assert run["inputs"] == {"a.tif": row.identity} and run["result"]["patches"] == row.patches
-    assert run["result"]["warnings"] == ["resolutions differ"] and "it is damaged" in (out / "index.html").read_text()
-    assert not [*out.glob(".part-*")]
+def test_tables_tell_what_all_runs_made_and_a_run_replaces_what_it_said_before(tmp_path, inline):
+    for name in "ab":
+        write_slide(tmp_path / name / f"{name}.tif")
+        (tmp_path / name / f"bad_{name}.tif").write_text("no slide")
+        tile(config(tmp_path / "out", tmp_path / name), Silent())
+
+    def told() -> list[list[str]]:
+        return [[row["slide_id"] for row in rows_of(tmp_path / "out" / f"{of}.csv")] for of in ("slides", "failures")]
+
+    assert told() == [["a", "b"], ["bad_a", "bad_b"]]
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["id"] == PatchIndex.open(tmp_path / "out").id
+    (tmp_path / "a" / "bad_a.tif").unlink()
+    tile(config(tmp_path / "out", tmp_path / "a"), Silent())
+    assert told() == [["a", "b"], ["bad_b"]]
 
 
-def test_slides_of_other_runs_stay_in_the_tables(tiled: tuple[Job, Row], make_job: MakeJob) -> None:
-    other = make_job("b", min_tissue=0.9)
-    tile_slide(Progress(0), other)
-    job, row = tiled
-    out = closed(job, SlideTally([row]), {"a"})
-    assert [line["slide_id"] for line in read(out / "slides.csv")] == ["a", "b"]
+def test_whoever_writes_the_tables_takes_in_all_who_wait(tmp_path, inline, monkeypatch):
+    folder = tmp_path / "in"
+    for name in "ab":
+        write_slide(folder / f"{name}.tif")
+        (folder / f"bad_{name}.tif").write_text("no slide")
+    announce, written = parts.announce, []
 
+    def announce_and_let_another_go_first(out: Path, part: Any) -> None:
+        announce(out, part)
+        if part.shard == (1, 2):
+            tile(config(out, folder, shard="2/2"), Silent())
 
-def test_seconds_of_an_earlier_run_are_kept(tiled: tuple[Job, Row], make_job: MakeJob) -> None:
-    job, row = tiled
-    closed(job, SlideTally([row]), {"a"})
-    other = make_job("b", min_tissue=0.9)
-    out = closed(other, SlideTally([tile_slide(Progress(0), other)]), {"b"})
-    assert {line["slide_id"]: line["seconds"] for line in read(out / "slides.csv")}["a"] == str(row.seconds)
-
-
-def test_files_of_other_settings_are_left_out(tiled: tuple[Job, Row], make_job: MakeJob) -> None:
-    job, _ = tiled
-    tile_slide(Progress(0), make_job("b", min_tissue=0.2))
-    out = closed(job, SlideTally(), {"a"})
-    assert [line["slide_id"] for line in read(out / "slides.csv")] == ["a"]
+    write_tables = tables._write_tables
+    monkeypatch.setattr(parts, "announce", announce_and_let_another_go_first)
+    monkeypatch.setattr(
+        tables, "_write_tables", lambda *given, **named: (written.append(given), write_tables(*given, **named))
+    )
+    tile(config(tmp_path / "out", folder, shard="1/2"), Silent())
+    assert len(written) == 1
+    assert [row["slide_id"] for row in rows_of(tmp_path / "out" / "slides.csv")] == ["a", "b"]
+    assert [row["slide_id"] for row in rows_of(tmp_path / "out" / "failures.csv")] == ["bad_a", "bad_b"]
+    assert not [name for name in tree(tmp_path / "out") if name.startswith(".")]
