@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sgcl_cli.probe.data.cohort import Cohort
+from sgcl_cli.probe.data.splits import Plan
+from sgcl_cli.stages.evaluate.scores import Scored
+from sgcl_cli.stages.evaluate.tables import (
+    attention_csv,
+    closing_table,
+    matrix,
+    prediction_columns,
+    prediction_rows,
+    spoken,
+    told,
+)
+
+
+def entry(value: float | None, low: float | None = None, **why: str) -> dict[str, Any]:
+    high = None if low is None else 2 * (value or 0) - low
+    return {"value": value, "low": low, "high": high, "reason": "", "no_interval": "", **why}
+
+
+@pytest.mark.parametrize(
+    ("headline", "words"),
+    [
+        (entry(0.9124, 0.87), "0.912 (0.870 to 0.955)"),
+        (entry(0.5, no_interval="too few patients"), "0.500 (no interval: too few patients)"),
+        (entry(None, reason="one class"), "undefined: one class"),
+    ],
+)
+def test_a_headline_in_words(headline: dict[str, Any], words: str) -> None:
+    assert spoken(headline) == words
+
+
+def test_the_matrix_shares_a_number_for_one_reason() -> None:
+    models = {
+        "a": {"name": "A", "metrics": {"auroc": entry(0.75, 0.7), "accuracy": entry(0.5)}},
+        "b": {"name": "B", "metrics": {"auroc": entry(0.5, no_interval="few"), "accuracy": entry(0.5)}},
+        "c": {"name": "C", "metrics": {"auroc": entry(None, reason="one class"), "accuracy": entry(0.5)}},
+        "d": {"name": "D", "metrics": {"auroc": entry(0.6, no_interval="few"), "accuracy": entry(0.5)}},
+    }
+    found = matrix({"models": models})
+    assert [*found.columns] == ["AUROC"]
+    cells = {name: cell for name, (cell,) in found.rows}
+    assert cells == {"A": "0.750\n0.700 to 0.800", "B": "0.500 [1]", "C": "undefined [2]", "D": "0.600 [1]"}
+    assert [*found.notes] == ["[1] no interval: few", "[2] undefined: one class"]
+
+
+def test_the_closing_table_has_shares_below_the_whole() -> None:
+    none = {"low": None, "high": None, "no_interval": "few"}
+    found = {
+        "metric": "auroc",
+        "names": {"knn": "kNN"},
+        "curves": {"knn": {"0.25": [0.5, 0.7], "1": [0.9]}},
+        "intervals": {"knn": {"0.25": none, "1": none}},
+    }
+    assert closing_table({"label_efficiency": found}) == [
+        ("kNN, 25 % of the patients: AUROC", "0.600 (no interval: few)")
+    ]
+    assert closing_table({}) == []
+
+
+def test_predictions_are_one_row_a_model_and_reported_slide(small_cohort: Cohort, small_plan: Plan) -> None:
+    values = np.tile([0.25, 0.75], (12, 1))
+    models = [Scored(key, key, values, {}, {}, {}) for key in ("knn", "linear")]
+    rows = [*prediction_rows(small_cohort, small_plan, models)]
+    assert [row["model"] for row in rows] == ["knn"] * 12 + ["linear"] * 12
+    first = rows[4]
+    assert (first["slide_id"], first["patient_id"], first["fold"]) == ("s04", "p2", "2")
+    assert (first["label"], first["predicted"], first["p_normal"], first["p_tumour"]) == (
+        "normal",
+        "tumour",
+        "0.25",
+        "0.75",
+    )
+    assert {*prediction_columns(small_cohort)} == {*first} - {"row"}
+
+
+def test_other_targets_have_other_columns(small_cohort: Cohort) -> None:
+    plain = replace(small_cohort, classes=())
+    measured = replace(plain, task="regression", value=np.full(12, 1.5))
+    survival = replace(plain, task="survival", time=np.full(12, 24.0), event=np.ones(12, np.int64))
+    assert told(measured, 0, np.array([2.25])) == {"label": "1.5", "predicted": "2.25"}
+    assert told(survival, 0, np.array([-0.5])) == {"time": "24", "event": 1, "risk": "-0.5"}
+    assert prediction_columns(survival)[-5:] == ["time", "event", "fold", "model", "risk"]
+
+
+def test_attention_is_listed_with_places_where_they_are_known() -> None:
+    weights = np.array([0.25, 0.75], np.float32)
+    assert attention_csv(None, weights) == "row,attention\n0,0.25\n1,0.75\n"
+    assert attention_csv(np.array([[0, 512], [7, 8]]), weights) == "row,x,y,attention\n0,0,512,0.25\n1,7,8,0.75\n"
