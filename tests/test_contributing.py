@@ -55,10 +55,7 @@ TO_BE_MIRRORED: tuple[str, ...] = (
     "stages/evaluate/compare_page.py",
     "stages/evaluate/dense/masks.py",
     "stages/evaluate/dense/report.py",
-    "stages/evaluate/efficiency.py",
-    "stages/evaluate/inputs.py",
     "stages/evaluate/patches.py",
-    "stages/evaluate/report.py",
 )
 
 

@@ -1,7 +1,9 @@
-"""A cohort of twelve slides, two classes in turn, and three folds of it."""
+"""A cohort of twelve slides and three folds of it; features of 40 slides of 20 patients, their labels, and a finished result."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,10 @@ import pytest
 from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Fold, Plan
+from sgcl_cli.probe.models import linear
+from sgcl_cli.report import evaluation
+from sgcl_cli.stages.evaluate import report
+from tests.stages.evaluate.made import DIM, bag, run, table_of, write_slide, write_table
 
 
 @pytest.fixture
@@ -34,3 +40,54 @@ def small_plan() -> Plan:
     """Three folds of four slides; the next one validates."""
     parts = np.arange(12).reshape(3, 4)
     return Plan([Fold(str(n + 1), parts[(n + 2) % 3], parts[(n + 1) % 3], parts[n]) for n in range(3)])
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[None]:
+    """Two C, and no figures: drawing dozens of them is what a run costs; one test draws."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear, "C_PATH", (0.01, 1.0))
+        patch.setattr(evaluation, "pictures", lambda drawn: {})
+        patch.setattr(report, "_map", lambda finished: {})
+        yield
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features of 40 slides of 20 patients."""
+    folder = tmp_path_factory.mktemp("slides")
+    for row in table_of(40):
+        write_slide(folder, row["slide_id"], bag(row["slide_id"], 2.0 * (row["label"] == "tumour")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_table(tmp_path_factory.mktemp("tables") / "labels.csv", table_of(40))
+
+
+@pytest.fixture(scope="module")
+def finished(quick: None, slides: Path, labels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result of the plain command at slide level; not to be changed."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    run(out, features=str(slides), labels=str(labels))
+    return out
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it that may be changed."""
+    return shutil.copytree(finished, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features of 12 slides with labelled patches of three classes."""
+    folder = tmp_path_factory.mktemp("patches")
+    for number in range(12):
+        rng = np.random.default_rng(number)
+        label = np.arange(12) % 4 - 1
+        features = rng.normal(size=(12, DIM))
+        features[np.arange(12), label] += 2
+        write_slide(folder, f"s{number:02d}", features, label=label, names=("fat", "gland", "tumour"))
+    return folder
