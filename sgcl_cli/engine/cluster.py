@@ -1,7 +1,7 @@
 """The tasks of ``pool`` on the workers of a dask cluster.
 
-Each task runs in a process of its own beside the dask worker, in a pool of one there: a task that crashes or hangs costs that
-task only, never a dask worker and what else it does, and is tried once more. The cluster decides how many run at a time.
+Each task runs in a separate process started by the dask worker. A task that crashes or hangs is tried once more and then fails
+alone; the dask worker and its other tasks go on. The cluster decides how many tasks run at a time.
 Workers need the same version of this package and the same folders under the same paths.
 """
 
@@ -100,7 +100,7 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 def _result(key: str, future: Any, address: str) -> Result[Any]:
-    """What became of a task; whatever is no fault of the task is raised."""
+    """The result of a task; errors that are not the task's are raised."""
     from distributed import KilledWorker
 
     if future.cancelled():
@@ -119,10 +119,10 @@ def _result(key: str, future: Any, address: str) -> Result[Any]:
 
 
 def _beside_the_worker(key: str, order: bytes, folder: str, version: str, topic: str) -> bytes:
-    """On a dask worker: have the task done by a process beside it; its pickled ``Result``.
+    """On a dask worker: run the task in a child process; returns its pickled ``Result``.
 
     A dask worker may not have children through multiprocessing, hence a plain process and a pipe. The child ends when the pipe
-    does, be it that the worker died or that the task was cancelled.
+    is closed: when the worker dies or the task is cancelled.
     """
     if version != __version__:
         raise ConfigError(
@@ -147,18 +147,18 @@ def _beside_the_worker(key: str, order: bytes, folder: str, version: str, topic:
 def _attended(here: Connection, child: subprocess.Popen[bytes], key: str, order: bytes, topic: str) -> bytes:
     from distributed import get_worker
 
-    worker, told = get_worker(), time.monotonic()
+    worker, reported = get_worker(), time.monotonic()
     here.send_bytes(order)
     try:
         while True:
             message = here.recv()
             if isinstance(message, bytes):
                 return message
-            if time.monotonic() - told >= _REPORT:
+            if time.monotonic() - reported >= _REPORT:
                 if _is_cancelled(worker):
                     break
                 worker.log_event(topic, (key, message))
-                told = time.monotonic()
+                reported = time.monotonic()
     except EOFError:
         pass
     finally:
@@ -168,7 +168,7 @@ def _attended(here: Connection, child: subprocess.Popen[bytes], key: str, order:
 
 
 def _is_cancelled(worker: Any) -> bool:
-    """Whether nobody waits any more for the task that this thread runs."""
+    """Whether the task that this thread runs was cancelled."""
     from distributed.worker import thread_state
 
     state = worker.state.tasks.get(thread_state.key)
@@ -176,7 +176,7 @@ def _is_cancelled(worker: Any) -> bool:
 
 
 def _serve(connection: Connection) -> None:
-    """In the process beside a dask worker: do one task, tell its progress, return its result."""
+    """In the child process of a dask worker: run one task and send its progress and its result."""
     key, function, arguments, timeout = pickle.loads(connection.recv_bytes())
     with suppress(BrokenPipeError):
         for result in run_tasks(

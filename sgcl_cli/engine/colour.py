@@ -1,8 +1,8 @@
-"""Colour augmentation of a batch: grayscale, and brightness, contrast, saturation and hue in an order of each patch's own.
+"""Colour augmentation of a batch: grayscale, then brightness, contrast, saturation and hue in a random order per patch.
 
-The operations are torchvision's. All but hue are x -> clamp(M x + O mean(x), 0, 1) with 3 x 3 matrices M and O, so a batch goes
-through the same few operations whatever order its patches have: three such steps, hue, and three more; a step that a patch takes
-on the other side of hue is the identity on this one. What differs between patches are numbers, made on the host.
+The operations are torchvision's. All but hue are x -> clamp(M x + O mean(x), 0, 1) with 3 x 3 matrices M and O, so the same
+operations serve a batch whatever the order of each patch: three such steps, hue, and three more, where a step that a patch takes
+on the other side of hue is the identity. The matrices, made on the host, are all that differs between patches.
 
 Letters: B patches, S steps, L pixels of an image.
 """
@@ -20,7 +20,7 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 
 
 class Strengths(Protocol):
-    """Of the operations; hue in turns, grayscale a probability."""
+    """Strengths of the operations; hue in turns, grayscale as a probability."""
 
     @property
     def grayscale(self) -> float: ...
@@ -35,9 +35,11 @@ class Strengths(Protocol):
 
 
 class ColourPlan(NamedTuple):
-    """What happens to each patch, float32 arrays on the host or tensors on the device.
+    """The operations of each patch, float32 arrays on the host or tensors on the device.
 
-    matrix (S, B, 3, 3): M.    around (S, B, 3, 3): O.    hue (B, 3, 1): six times the turn of the hue, plus 5, 3 and 1.
+    :ivar matrix: (S, B, 3, 3), M.
+    :ivar around: (S, B, 3, 3), O.
+    :ivar hue: (B, 3, 1), six times the turn of the hue, plus 5, 3 and 1.
     """
 
     matrix: Any
@@ -46,7 +48,7 @@ class ColourPlan(NamedTuple):
 
 
 def plan(draw: Any, settings: Strengths) -> ColourPlan:
-    """The steps of each patch; three before hue and three after it, or three where hue stays.
+    """The steps of each patch: three before hue and three after it, or three if hue is not changed.
 
     :param draw: the patch's uniform numbers by position; 1 decides on grayscale, 10 to 13 are the strengths, 20 to 23 the order.
     """
@@ -84,7 +86,7 @@ def recolour(images: Tensor, plan: ColourPlan) -> Tensor:
 
 
 def recolour_by_pixel(images: Tensor, plan: ColourPlan) -> Tensor:
-    """The same, written out pixel by pixel: for a compiler, which makes a few kernels of it."""
+    """``recolour`` written as pointwise operations, which a compiler fuses into a few kernels."""
     pixel_B3L = images.flatten(2)
     for step, (matrix_B33, around_B33) in enumerate(zip(plan.matrix, plan.around, strict=True)):
         if step == 3:
@@ -110,9 +112,9 @@ def turn_hue(pixel_B3L: Tensor, hue_B31: Tensor) -> Tensor:
 
 
 class Recolour:
-    """``recolour`` on the CPU; on CUDA one compiled function, where torch can compile there, which makes a few kernels of it.
+    """``recolour`` on the CPU; on CUDA the compiled ``recolour_by_pixel``, if torch can compile there.
 
-    ``why_not``: why it is not compiled on CUDA; None where it is, or where that was not tried yet.
+    :ivar why_not: why it could not be compiled; None if it was, or was not tried yet.
     """
 
     def __init__(self) -> None:
@@ -126,7 +128,7 @@ class Recolour:
         try:
             self._compiled = self._compiled or torch.compile(recolour_by_pixel, dynamic=False)
             done: Tensor = self._compiled(images, plan)
-        except Exception as error:  # whatever a missing compiler, Triton or driver raises: speed is lost, nothing else
+        except Exception as error:  # a missing compiler, Triton or driver raises many kinds; only speed is lost
             self.why_not = str(error).strip().partition("\n")[0] or type(error).__name__
             return recolour(images, plan)
         return done

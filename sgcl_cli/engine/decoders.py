@@ -1,12 +1,12 @@
 """Processes that decode patches into memory that they share with the main process.
 
-Each has a pipe of its own: the parts of batches that it is to decode go in, in order, and for each part comes back whether that
-went well. Nothing else is shared, no queue and no lock, so a process that is killed at any moment holds up nobody; what it was
-at is known, and the parts behind it go to another.
+Each has its own pipe: it receives parts of batches to decode, in order, and sends for each part whether that succeeded. No queue
+and no lock is shared, so a process that is killed at any moment blocks no other; the part that it was decoding is known, and the
+parts after it are given to another process.
 
-They are forked, so they must touch no CUDA, and torch's threads must not run in them. Start them early: what the main process
-has in memory at that time stays there until they end. They ignore SIGINT and SIGTERM, which concern the main process; they end
-when they are closed, and by themselves within a second or so when the main process is gone, however it went.
+They are forked, so they must touch no CUDA, and torch's threads must not run in them. Start them early: memory
+that the main process has at that time stays allocated until they end. They ignore SIGINT and SIGTERM, which the main process
+handles; they end when they are closed, and by themselves within about a second after the main process has ended in any way.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from numpy.typing import NDArray
 from sgcl_cli.engine.processes import ending, forked
 from sgcl_cli.errors import ArtefactError, TrainingError
 
-_PATIENCE = 10.0  # seconds for a killed process to be gone; one that waits for a dead disk may never be
-_LOOK = 1.0  # seconds between looks at whether the parent still lives
+_PATIENCE = 10.0  # seconds for a killed process to end; one that waits for a disk that hangs may never end
+_LOOK = 1.0  # seconds between checks that the parent still lives
 _PART = struct.Struct("=3q")  # slot, start, stop
 
 
 class PixelSource(Protocol):
-    """Square patches of one ``size`` in pixels that can be decoded into memory that is given."""
+    """Square patches of ``size`` pixels that can be decoded into a given array."""
 
     @property
     def size(self) -> int: ...
@@ -52,10 +52,10 @@ class DecoderLostError(ArtefactError):
 
 
 class Slots:
-    """Room for batches in anonymous memory that forked processes share: ``pixels`` uint8 (slots, batch, size, size, 3) and
-    ``index`` int64 (slots, batch).
+    """Buffers for batches in anonymous memory that is shared with forked processes, not in /dev/shm, which containers keep small.
 
-    It is no file in /dev/shm, which containers keep small.
+    :ivar pixels: uint8 (slots, batch, size, size, 3).
+    :ivar index: int64 (slots, batch).
     """
 
     def __init__(self, slots: int, batch: int, size: int) -> None:
@@ -82,18 +82,24 @@ class Slots:
         self._pinned = True
 
     def close(self) -> None:
-        """Give page-locked memory back once the GPU has copied from it; the pixels stay as they are."""
+        """Unlock page-locked memory once the GPU has copied from it; the pixels are kept."""
         if not self._pinned:
             return
         self._pinned = False
-        with suppress(RuntimeError):  # of a device that failed before, which has been told
+        with suppress(RuntimeError):  # of a device whose failure was reported before
             torch.cuda.synchronize()
         torch.cuda.cudart().cudaHostUnregister(self.tensor.data_ptr())  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
 class SlotRange:
-    """The places ``start`` to ``stop`` of a slot, whose patches are to be decoded; ``batch`` is its owner's number for it."""
+    """A part of a batch to be decoded.
+
+    :ivar batch: number of the batch.
+    :ivar slot: its buffer.
+    :ivar start: first position in the batch.
+    :ivar stop: the position after the last.
+    """
 
     batch: int
     slot: int
@@ -103,7 +109,7 @@ class SlotRange:
 
 @dataclass(eq=False)
 class _Decoder:
-    """A process as the main process sees it, with the parts that it was given and has not answered."""
+    """A process as the main process sees it, with the parts that it has not answered yet."""
 
     process: BaseProcess
     pipe: Connection
@@ -111,10 +117,10 @@ class _Decoder:
 
 
 class Decoders:
-    """Processes that decode parts of batches, each as its turn comes.
+    """Processes that decode parts of batches.
 
-    One that dies costs the part that it was at (the next one, where it was at none): the answer is a ``DecoderLostError``.
-    Another process takes its place.
+    If one dies, the answer for the part that it was decoding (or the next one) is a ``DecoderLostError``, and another process is
+    started in its place.
 
     :param count: processes; they start now.
     """
@@ -123,19 +129,19 @@ class Decoders:
         self._source, self._slots, self._count = source, slots, count
         self._decoders: list[_Decoder] = []
         self._answers: deque[tuple[SlotRange, Exception | None]] = deque()
-        # multiprocessing joins, at exit, what still lives: that must be dead by then, whoever forgot to close
+        # at exit multiprocessing joins children that still live, so they must be killed before, even without close()
         self._end = util.Finalize(self, _kill, (self._decoders,), exitpriority=100)
         self._complete()
 
     def close(self) -> None:
-        """Kill the processes. They hold nothing that could be lost."""
+        """Kill the processes; nothing is lost by that."""
         self._count = 0
         self._answers.clear()
         _kill(self._decoders)
         self._end.cancel()
 
     def give(self, part: SlotRange) -> None:
-        """Have a part decoded, whose patches stand in ``index`` of its slot; the process with the fewest parts takes it."""
+        """Queue a part whose patches are in ``index`` of its slot, at the process with the fewest parts."""
         self._complete()
         if not self._decoders:
             raise ValueError("the decoding processes were closed")
@@ -147,20 +153,20 @@ class Decoders:
             self._lost(decoder)
 
     def answer(self) -> tuple[SlotRange, Exception | None]:
-        """The next part that is done, and what went wrong in it; waits for it."""
+        """Wait for the next part that is done; returns it, and its error if it failed."""
         while not self._answers:
             busy = {decoder.pipe: decoder for decoder in self._decoders if decoder.parts}
             for pipe in wait([*busy]):
-                self._hear(busy[pipe])  # type: ignore[index]
+                self._receive(busy[pipe])  # type: ignore[index]
         return self._answers.popleft()
 
     def drain(self) -> None:
-        """Wait for all parts that were given and forget their answers; then every slot is free."""
+        """Wait for all queued parts and discard their answers; then every slot is free."""
         while any(decoder.parts for decoder in self._decoders):
             self.answer()
         self._answers.clear()
 
-    def _hear(self, decoder: _Decoder) -> None:
+    def _receive(self, decoder: _Decoder) -> None:
         try:
             message = decoder.pipe.recv_bytes()
         except (EOFError, OSError):
@@ -169,7 +175,7 @@ class Decoders:
             self._answers.append((decoder.parts.popleft(), pickle.loads(message) if message else None))
 
     def _lost(self, decoder: _Decoder) -> None:
-        """Tell what a dead process cost; others get what else it was given."""
+        """Answer for the part that a dead process was decoding; its other parts are given to other processes."""
         with suppress(EOFError, OSError):
             while len(decoder.parts) and decoder.pipe.poll():
                 message = decoder.pipe.recv_bytes()
@@ -225,7 +231,7 @@ def _parts(pipe: Connection, parent: int) -> Iterator[tuple[int, int, int]]:
 
 
 def decode(source: PixelSource, index: NDArray[np.int64], pixels: NDArray[np.uint8]) -> Exception | None:
-    """Decode patches into ``pixels``, up to the first that fails; returns why it does."""
+    """Decode patches into ``pixels``, up to the first that fails; returns its error."""
     try:
         for place, i in enumerate(index.tolist()):
             source.into(i, pixels[place])
@@ -235,7 +241,7 @@ def decode(source: PixelSource, index: NDArray[np.int64], pixels: NDArray[np.uin
 
 
 def _pickled(error: Exception) -> bytes:
-    """An error on its way to the main process; one that nobody foresaw takes its traceback along."""
+    """An error pickled for the main process; an unexpected one includes its traceback."""
     if not isinstance(error, ArtefactError):
         error.add_note("".join(["in a process that decodes patches:\n", *traceback.format_exception(error)]))
     try:

@@ -1,4 +1,4 @@
-"""Batches through an encoder, no gradient."""
+"""Encoding of batches without gradient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sgcl_cli.errors import ArtefactError
 
 
 class FrozenEncoder:
-    """An encoder in evaluation mode on the runtime's device, fed as its card says.
+    """An encoder in evaluation mode on the runtime's device, with the preprocessing of its card.
 
     :param model: images (B, 3, input, input), normalised, -> (B, Dh).
     """
@@ -31,14 +31,14 @@ class FrozenEncoder:
     def __call__(self, patches: Tensor) -> NDArray[np.float32]:
         """uint8 (B, H, W, 3) -> float32 (B, Dh).
 
-        Patches are resized only where the card says so; then their centre is taken at the input size.
+        Patches are resized if the card says so; then the centre crop of the input size is taken.
         """
         return self.begin(patches)()
 
     def begin(self, patches: Tensor) -> Callable[[], NDArray[np.float32]]:
-        """Start on a batch, which must stay as it is until the result is asked for; a GPU works meanwhile.
+        """Start to encode a batch, which must not change until the returned function is called; a GPU works asynchronously.
 
-        :raises ArtefactError: the model gives something other than one row an image.
+        :raises ArtefactError: the model does not return one row per image.
         """
         images = patches.to(self.runtime.device, non_blocking=True)
         if self.card.resize is not None:

@@ -1,4 +1,4 @@
-"""Batches as the model takes them: views on the device, drawn a step ahead of the model where the device is a GPU."""
+"""Batches of views on the device; on a GPU they are prepared one step ahead of the model."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ Draw = Callable[[Tensor, NDArray[np.int64]], Views]
 
 @dataclass(frozen=True)
 class Fed:
-    """A batch on its way to the model: decoded ``batch`` (CPU), ``index`` (B,) and ``views`` on the device, and the seconds
-    that this process waited for decoding."""
+    """A batch for the model.
+
+    :ivar batch: decoded, on the CPU.
+    :ivar index: (B,), on the device.
+    :ivar views: on the device.
+    :ivar waited: seconds that this process waited for decoding.
+    :ivar ready: event after which the views are complete; None on a CPU.
+    """
 
     batch: Batch
     index: Tensor
@@ -34,9 +40,8 @@ class Fed:
 class Feed:
     """Turns decoded batches into views.
 
-    On CUDA copy and augmentation run on a stream of their own: call ``look_ahead`` once the work on a batch is queued, and
-    the next batch is prepared beside it. On a CPU, which has nothing beside, views are drawn when they are asked for.
-    Nothing here waits for the device.
+    On CUDA copy and augmentation run on a separate stream: call ``look_ahead`` once the work on a batch is queued, and
+    the next batch is prepared in parallel. On a CPU views are drawn on demand. Nothing here waits for the device.
     """
 
     def __init__(self, loader: Loader, runtime: Runtime) -> None:
@@ -61,7 +66,7 @@ class Feed:
             yield fed
 
     def look_ahead(self) -> None:
-        """Prepare the next batch now, where that can run beside what the device does."""
+        """Prepare the next batch now, if it can run in parallel to the model."""
         if self._stream is not None and self._next is None:
             self._next = next(self._coming, None)
 
@@ -88,7 +93,7 @@ class Feed:
         return Fed(batch, index, views, waited, ready)
 
     def _hand_over(self, fed: Fed) -> None:
-        """Let the model's stream wait for the views, and keep their memory until it is done with them."""
+        """Make the model's stream wait for the views, and keep their memory until it has used them."""
         if fed.ready is None:
             return
         model = torch.cuda.current_stream(self._runtime.device)

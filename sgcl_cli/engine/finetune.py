@@ -1,4 +1,4 @@
-"""Fitting a whole network to labelled patches: what fit.py drives, and predicting with it."""
+"""Fine-tuning of a network on labelled patches, and prediction with it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ _UNCOLOURED = ViewSettings.of(
 class Patches:
     """Labelled patches by number: random views to train on, the encoder's own centre crop to predict from.
 
-    Who makes it closes it.
-
-    A view is a crop of 0.2 to 1 of the area, resized to the encoder's input, and mirrored half of the time.
+    The caller closes it. A view is a crop of 0.2 to 1 of the area, resized to the encoder's input, and mirrored half of the time.
 
     :param batch: the most patches in a batch. :param workers: processes that decode.
     """
@@ -89,7 +87,7 @@ class Finetuning:
     :param model: images -> scores (B, K); it is moved to the device.
     :param train, validation: numbers of patches. :param target: the classes, on the device.
     :param seed: of the order of the patches and of their views; weights come from elsewhere.
-    :param stepped: told after every step.
+    :param stepped: called after every step.
     """
 
     def __init__(
@@ -115,7 +113,7 @@ class Finetuning:
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch: about 16 on few patches; what is left of the last batch waits for another epoch."""
+        """Steps of an epoch: about 16 on few patches; an incomplete last batch is left out."""
         return len(self._train) // self.batch_size
 
     def begin_epoch(self, position: Position) -> None:
@@ -137,11 +135,11 @@ class Finetuning:
         return loss
 
     def stepped(self, batch: Fed, position: Position) -> None:
-        """Tell that a step is done."""
+        """Report that a step is done."""
         self._stepped()
 
     def end_epoch(self, position: Position) -> bool:
-        """Look at the validation patches; training goes on to the last epoch."""
+        """Compute the validation loss and keep the weights if it is the lowest; never stops training."""
         if not len(self._validation):
             self.best_epoch = position.epoch
             return False
@@ -154,7 +152,7 @@ class Finetuning:
         return False
 
     def restore_best(self) -> None:
-        """Put the weights of the best epoch back."""
+        """Load the weights of the best epoch."""
         if self._best:
             self.model.load_state_dict(self._best)
 

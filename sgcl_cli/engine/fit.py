@@ -1,4 +1,4 @@
-"""The one training loop: batches, loss, schedule, stop rule. Pretraining, MIL and what else learns by gradient run it."""
+"""The training loop: batches, loss, schedule, stop rule; for pretraining, MIL and fine-tuning."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class Position:
-    """Where training stands: ``step`` steps are done in all, ``within`` of them in the epoch ``epoch`` (from 0)."""
+    """A position in training.
+
+    :ivar epoch: from 0.
+    :ivar within: steps done in this epoch.
+    :ivar step: steps done in all.
+    """
 
     epoch: int = 0
     within: int = 0
@@ -41,7 +46,7 @@ class NotFiniteError(TrainingError):
 
 
 class Work(Protocol[Batch]):
-    """What is trained. ``batches`` of an epoch must be the same each time it is asked, and may begin at a later one."""
+    """Callbacks of a training. ``batches`` of an epoch must be reproducible, and start at batch ``start``."""
 
     def begin_epoch(self, position: Position) -> None: ...
 
@@ -64,7 +69,7 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     joint: Callable[[Tensor], Tensor] = lambda loss: loss,
 ) -> Position:
-    """Train from ``start`` until the epochs are done, ``end_epoch`` returns True, or ``stop`` does after a step.
+    """Train from ``start`` until the epochs are done, ``end_epoch`` returns True, or ``stop`` returns True after a step.
 
     :param lr: the learning rate of a step, counted from 0 over the whole run.
     :param joint: this process's loss -> that of all processes that train together; not finite where any is not. Detached.
@@ -97,12 +102,12 @@ def fit(
 
 
 def _late(loss: Tensor) -> int:
-    """Steps that may be begun before a loss is looked at: one on a GPU, in all processes alike, and none on a CPU."""
+    """Steps that may start before a loss is checked: one on a GPU, the same in all processes, and none on a CPU."""
     return 1 if loss.is_cuda else 0
 
 
 class _Losses:
-    """Losses that are on their way to the host, oldest first."""
+    """Losses that are being copied to the host, oldest first."""
 
     def __init__(self) -> None:
         self._sent: deque[tuple[Position, Callable[[], Tensor]]] = deque()
@@ -111,7 +116,7 @@ class _Losses:
         self._sent.append((position, to_host(loss)))
 
     def check(self, unknown: int) -> None:
-        """Look at all but the ``unknown`` latest ones.
+        """Check all but the ``unknown`` latest ones.
 
         :raises NotFiniteError: one is not finite.
         """

@@ -1,4 +1,4 @@
-"""Signals as a question that a loop asks between two steps."""
+"""Signals that a loop checks between two steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Self
 class StopRequest:
     """While entered, SIGINT and SIGTERM are remembered instead of raised; ``signum`` is the first one, or None.
 
-    A second signal of the same kind acts as it did before, so an impatient user is not held. Outside the main thread, where
+    A second signal of the same kind is handled as before, so that a user can force an exit. Outside the main thread, where
     Python allows no handlers, nothing is intercepted.
 
     :param settle: seconds in which a second signal still counts as the first; a launcher repeats what a terminal sent to all.

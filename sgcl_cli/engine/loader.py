@@ -1,7 +1,7 @@
-"""Patches by global index: decoded batches in an order that the seed alone decides.
+"""Decoded batches of patches by global index, in an order determined by the seed.
 
-Worker processes only decode; they draw nothing, so their number cannot matter. They decode straight into memory that is shared
-with the main process (and page-locked for a GPU); what goes through pipes is a few numbers for a part of a batch.
+Worker processes only decode and draw no random numbers, so their number does not change results. They decode directly into
+memory shared with the main process (page-locked for a GPU); only a few numbers per part of a batch go through pipes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,18 @@ from sgcl_cli.errors import ArtefactError, SgclError
 
 Read = Callable[[int], NDArray[np.uint8]]
 
-_PART = 8  # patches that are worth a task of their own
-_AHEAD = 3  # tasks that wait for each worker
-_HELD = 2  # batches that remain valid: the one given last, and the one before
+_PART = 8  # fewest patches of a task
+_AHEAD = 3  # queued tasks per worker
+_HELD = 2  # batches that remain valid: the last two returned
 
 
 @dataclass(frozen=True)
 class Failed:
-    """Patches that could not be had, and why; what follows comes nevertheless."""
+    """Patches that could not be read; later batches follow nevertheless.
+
+    :ivar index: int64, global indices.
+    :ivar error: why.
+    """
 
     index: NDArray[np.int64]
     error: SgclError
@@ -41,7 +45,11 @@ class Failed:
 
 @dataclass(frozen=True)
 class Missing:
-    """A single patch that could not be had, and why; its neighbours could."""
+    """A single patch that could not be read.
+
+    :ivar index: global index.
+    :ivar error: why.
+    """
 
     index: int
     error: SgclError
@@ -49,9 +57,11 @@ class Missing:
 
 @dataclass(frozen=True)
 class Batch:
-    """``patches`` uint8 (B, H, W, 3) on the CPU, ``index`` int64 (B,) their global indices.
+    """A batch of decoded patches.
 
-    :ivar slot: the place in the loader's memory; None for memory of its own.
+    :ivar patches: uint8 (B, H, W, 3), on the CPU.
+    :ivar index: int64 (B,), their global indices.
+    :ivar slot: the buffer of the loader; None for separate memory.
     """
 
     patches: Tensor
@@ -83,7 +93,11 @@ class StoredPatches:
 
 @dataclass(frozen=True)
 class Called:
-    """A source made of a function that returns patches of ``size``; picklable where the function is."""
+    """A source of patches made from a function; picklable if the function is.
+
+    :ivar read: number of a patch -> uint8 (size, size, 3).
+    :ivar size: side of a patch, pixels.
+    """
 
     read: Read
     size: int
@@ -100,10 +114,10 @@ def decode_jpeg(
     largest: int = 2**14,
     into: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
-    """A JPEG file as uint8 (H, W, 3), refused before decoding where its dimensions are not as they should be.
+    """A JPEG file as uint8 (H, W, 3), refused before decoding if its dimensions are not as expected.
 
-    :param size: the side that is expected; None for any up to ``largest``.
-    :param into: where to put the pixels; an array of that size.
+    :param size: the expected side; None for any up to ``largest``.
+    :param into: an array of that size for the pixels.
     :raises ArtefactError: damaged, or of other dimensions.
     """
     try:
@@ -121,14 +135,14 @@ def decode_jpeg(
 class Loader:
     """Batches of patches in a given order; one set of worker processes serves every call of ``batches``.
 
-    A batch is valid until the next but one is asked for. Who opens a loader closes it; it is a context manager.
+    A batch is valid until two more were requested. The caller closes the loader, which is a context manager.
 
-    The worker processes are forked here, at once: open a loader before what takes much memory, which would stay in theirs. They
-    touch no CUDA.
+    The worker processes are forked by the constructor: open a loader before large allocations, which would stay in their memory
+    too. They do not use CUDA.
 
     :param batch: the most patches in a batch.
-    :param workers: processes that decode; 0 decodes in this one, when a batch is asked for.
-    :param pin: whether batches shall lie in page-locked memory.
+    :param workers: processes that decode; 0 decodes in this process, on demand.
+    :param pin: whether batches are placed in page-locked memory.
     :raises TrainingError: memory cannot be page-locked.
     """
 
@@ -159,15 +173,15 @@ class Loader:
         self.close()
 
     def close(self) -> None:
-        """End the worker processes; batches that were given stay as they are."""
+        """End the worker processes; batches that were returned remain valid."""
         if self._decoders is not None:
             self._decoders.close()
         self._slots.close()
 
     def batches(self, order: Sequence[NDArray[np.int64]]) -> Iterator[Batch | Failed]:
-        """The patches of each index array of ``order``, in turn. An order may be left in the middle for another one.
+        """The patches of each index array of ``order``, in turn. A call ends the iteration of an earlier one.
 
-        A batch that cost a worker process its life is a ``Failed`` with ``DecoderLostError``; another process takes its place.
+        If a worker process dies, its batch is a ``Failed`` with ``DecoderLostError``, and another process is started.
         """
         self._orders += 1
         this = self._orders
@@ -184,14 +198,13 @@ class Loader:
                 raise error
 
     def copying(self, batch: Batch, wait: Callable[[], object]) -> None:
-        """Say that a batch is being copied to a GPU; ``wait``, which returns when that is done, is called before a decoder may
-        write to its memory."""
+        """Register a copy of a batch to a GPU; ``wait``, which returns when it is done, is called before the memory is reused."""
         if batch.slot is not None:
             self._copies[batch.slot] = wait
 
     def one_by_one(self, failed: Failed) -> Iterator[Batch | Missing]:
-        """The patches of a batch that could not be decoded as a whole, decoded one by one: here, or in a process of their own
-        where a process died of them."""
+        """The patches of a failed batch, decoded one by one: in this process, or in a separate one if a process died while it
+        decoded them."""
         pixels = np.empty((len(failed.index), *self._slots.pixels.shape[2:]), np.uint8)
         kept: list[int] = []
         apart = _Apart(self._source) if isinstance(failed.error, DecoderLostError) else None
@@ -211,8 +224,8 @@ class Loader:
             yield decode(self._source, index, self._slots.pixels[self._free(self._next)])
 
     def _decoded(self, order: Sequence[NDArray[np.int64]], decoders: Decoders) -> Iterator[Exception | None]:
-        """Of each batch what went wrong in it, as soon as it is decoded."""
-        decoders.drain()  # of an order that was left in the middle
+        """The error of each batch, or None, as soon as it is decoded."""
+        decoders.drain()  # of an order that was abandoned
         first, given = self._next, 0
         missing: dict[int, int] = {}  # of a batch, the parts that are not done
         errors: dict[int, Exception] = {}
@@ -232,7 +245,7 @@ class Loader:
             yield errors.pop(first + place, None)
 
     def _parts_of(self, number: int, index: NDArray[np.int64]) -> list[SlotRange]:
-        """A batch in parts, its patches written where those who decode them look."""
+        """A batch in parts, with its indices written to its slot."""
         slot = self._free(number)
         self._slots.index[slot, : len(index)] = index
         edges = [len(index) * part // self._parts for part in range(self._parts + 1)]
@@ -242,7 +255,7 @@ class Loader:
         return number % len(self._slots.pixels)
 
     def _free(self, number: int) -> int:
-        """The slot of a batch, once nothing is copied from it any more."""
+        """The slot of a batch, after pending copies from it are done."""
         slot = self._slot_of(number)
         if (wait := self._copies.pop(slot, None)) is not None:
             wait()
@@ -250,7 +263,7 @@ class Loader:
 
 
 class _Apart:
-    """A source whose patches are decoded in a process of their own, since one died of some of them."""
+    """A source whose patches are decoded in a separate process, since one process died while it decoded them."""
 
     def __init__(self, source: PixelSource) -> None:
         self.size = source.size
@@ -261,7 +274,10 @@ class _Apart:
         self._decoders.close()
 
     def into(self, i: int, pixels: NDArray[np.uint8]) -> None:
-        """Decode patch i; :raises ArtefactError: that cannot be, or costs the process its life again."""
+        """Decode patch i.
+
+        :raises ArtefactError: it cannot be decoded, or the process dies again.
+        """
         self._slots.index[0, 0] = i
         self._decoders.give(SlotRange(0, 0, 0, 1))
         _, error = self._decoders.answer()
@@ -273,19 +289,19 @@ class _Apart:
 
 
 def epoch_order(count: int, batch: int, seed: int, epoch: int, start: int = 0) -> list[NDArray[np.int64]]:
-    """A permutation of all patches, drawn from (seed, epoch), in full batches; the rest of less than a batch waits for
-    another epoch. ``start`` leaves out that many batches, for going on in the middle."""
+    """A permutation of all patches, drawn from (seed, epoch), in full batches; an incomplete last batch is
+    left out. ``start`` skips that many batches, to resume within an epoch."""
     order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int64)
     return [order[at : at + batch] for at in range(start * batch, count - batch + 1, batch)]
 
 
 def covering_order(count: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """As ``epoch_order``, with a last batch of what is left, filled up with patches of the first: every patch comes."""
+    """As ``epoch_order``, with the last batch filled up with patches of the first one, so that every patch occurs."""
     order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int64)
     whole = np.resize(order, -(-count // batch) * batch)
     return list(whole.reshape(-1, batch))
 
 
 def in_turn(start: int, count: int, batch: int) -> list[NDArray[np.int64]]:
-    """The patches start .. start + count - 1 in order, the last batch as short as it comes."""
+    """The patches start .. start + count - 1 in order; the last batch may be shorter."""
     return [np.arange(at, min(at + batch, start + count), dtype=np.int64) for at in range(start, start + count, batch)]

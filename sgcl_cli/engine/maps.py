@@ -1,4 +1,4 @@
-"""Feature maps of patches, and what a linear head says of each pixel. No gradient."""
+"""Feature maps of patches, and the predictions of a linear head for each pixel, without gradient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sgcl_cli.nets.readout import Readout
 class FeatureMaps:
     """An encoder in evaluation mode on the runtime's device: whole patches to maps.
 
-    Patches are taken as large as they are; where the card has a ``resize``, as large as the encoder's input.
+    Patches keep their size; if the card has a ``resize``, they are resized to the encoder's input.
     """
 
     def __init__(self, readout: Readout, card: EncoderCard, runtime: Runtime) -> None:
@@ -37,7 +37,7 @@ class FeatureMaps:
 
 
 def at_pixels(maps: Tensor, places: NDArray[np.int64], size: int) -> NDArray[np.float32]:
-    """Features of single pixels, bilinear between the cells of a map as ``classes_of`` has them.
+    """Features of single pixels, by bilinear interpolation between the cells of a map, as in ``classes_of``.
 
     :param maps: (B, D, h, w). :param places: (B, M, 2) as row, column of patches of ``size`` pixels.
     :returns: float32 (B, M, D).
@@ -51,7 +51,7 @@ def at_pixels(maps: Tensor, places: NDArray[np.int64], size: int) -> NDArray[np.
 def classes_of(maps: Tensor, weight: NDArray[np.float64], bias: NDArray[np.float64], size: int) -> NDArray[np.int64]:
     """The class with the highest score at each pixel, int64 (B, size, size); scores are bilinear between cells.
 
-    :param maps: (B, D, h, w). :param weight: (D, K). :param bias: (K,), -inf for a class that is never given.
+    :param maps: (B, D, h, w). :param weight: (D, K). :param bias: (K,), -inf for a class that is never predicted.
     """
     turn = torch.from_numpy(weight).to(maps.device, torch.float32)
     scores = interpolate(

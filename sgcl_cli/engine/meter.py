@@ -1,7 +1,7 @@
-"""Numbers of steps that stay on the device until those of several steps are sent to the host together: no step waits for the GPU.
+"""Numbers of steps, which stay on the device and are copied to the host for several steps at once: no step waits for the GPU.
 
-Wall time is counted between sendings. Training is never more than a step ahead of the device, so over several steps the rate is
-what the device did.
+Wall time is measured between copies. Training is never more than one step ahead of the device, so over several steps it is the
+time of the device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sgcl_cli.engine.runtime import to_host
 class Meter:
     """Collects steps.
 
-    :param every: steps that are sent together.
+    :param every: steps that are copied together.
     """
 
     def __init__(self, every: int) -> None:
@@ -32,14 +32,14 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Count time from now."""
+        """Start measuring time now."""
         self._since = time.perf_counter()
 
     def add(self, known: dict[str, Any], measured: Mapping[str, Tensor]) -> None:
-        """Take one step.
+        """Add one step.
 
-        :param known: what the host knows, as JSON values.
-        :param measured: scalars on the device, of the same names at every step.
+        :param known: numbers known to the host, as JSON values.
+        :param measured: scalars on the device, with the same names at every step.
         """
         names = tuple(measured)
         assert not self._names or names == self._names, "every step measures the same"
@@ -49,14 +49,14 @@ class Meter:
 
     @property
     def due(self) -> bool:
-        """Whether enough steps were taken to be sent."""
+        """Whether enough steps were collected to be copied."""
         return len(self._rows) >= self._every
 
     def read(self, *, wait: bool = True) -> list[tuple[dict[str, Any], dict[str, float | None]]]:
-        """Steps as what was known and what was measured (null where it is not finite), with the mean "seconds" of one among the
-        latter; each step once.
+        """The known and the measured numbers of steps, each step once, with the mean "seconds" of a step among the measured.
+        None stands for a number that is not finite.
 
-        :param wait: whether to wait for those that are only sent now; without it they come with the next reading.
+        :param wait: whether to wait for steps whose copy starts now; if not, the next call returns them.
         """
         if self._rows:
             seconds = (time.perf_counter() - self._since) / len(self._rows)

@@ -1,4 +1,4 @@
-"""What is trained: encoder f and projector g as one module, and MoCo's copies of them that follow."""
+"""The trained networks, encoder f and projector g as one module, and MoCo's key networks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Networks(nn.Module):
 
 
 class KeyNetworks(Networks):
-    """MoCo's key encoder and projector: they follow the trained ones and have no gradient (He et al., CVPR 2020)."""
+    """MoCo's key encoder and projector, momentum averages of the trained ones without gradient (He et al., CVPR 2020)."""
 
     def __init__(self, networks: Networks) -> None:
         super().__init__(copy.deepcopy(networks.encoder), copy.deepcopy(networks.projector), networks.runtime)
@@ -64,9 +64,9 @@ class KeyNetworks(Networks):
 
 
 def compiled(networks: Networks) -> nn.Module:
-    """The networks compiled by torch.compile at their first call; parameters are shared, shapes must stay.
+    """The networks compiled by torch.compile at their first call; parameters are shared, shapes must not change.
 
-    :raises ConfigError: there is no C++ compiler, which torch needs.
+    :raises ConfigError: there is no C++ compiler, which torch needs on a CPU.
     """
     if networks.runtime.device.type == "cpu" and shutil.which("g++") is None and shutil.which("clang++") is None:
         raise ConfigError("--compile needs a C++ compiler on the CPU", "install g++, or leave --compile out")

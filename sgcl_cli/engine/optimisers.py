@@ -14,7 +14,7 @@ def make_optimiser(
     name: str, networks: Sequence[nn.Module], *, lr: float, momentum: float, weight_decay: float, fused: bool
 ) -> torch.optim.Optimizer:
     """``sgd`` with momentum, all parameters decayed; or ``adamw`` (Loshchilov and Hutter, ICLR 2019), where parameters of one
-    dimension (norms, biases), class tokens and position embeddings are not decayed."""
+    dimension (norms, biases), class tokens and position embeddings have no weight decay."""
     if name == "sgd":
         parameters = [parameter for network in networks for parameter in network.parameters()]
         return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused)

@@ -1,8 +1,8 @@
-"""Independent tasks in worker processes, where a task that crashes or hangs its process costs that task only.
+"""Independent tasks in worker processes, where a task whose process crashes or hangs fails alone.
 
 Built on pebble's process pool with spawned interpreters. A task whose process died or whose time ran out is tried once more,
 alone, after all the others; then it is reported as failed. Progress inside a task goes through shared counters instead of
-a queue: a worker that is killed while it writes can block nobody. Workers die with their parent.
+a queue, so a worker that is killed while it writes cannot block others. Workers end with their parent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sgcl_cli.engine.processes import ending, return_freed_memory
 
 R = TypeVar("R")
 
-_POLL = 0.2  # seconds between looks at the counters
+_POLL = 0.2  # seconds between readings of the counters
 
 _SHARED = 2  # counters that all tasks share, behind their own: tasks that have not ended, and CPUs for all of them
 _counters: Any = None  # in a worker: int64, units done and units expected of each task, then the shared ones
@@ -32,7 +32,10 @@ _counters: Any = None  # in a worker: int64, units done and units expected of ea
 
 @dataclass(frozen=True)
 class Lost:
-    """A task whose process did not live to return: how it ended, in words."""
+    """A task whose process ended before it returned.
+
+    :ivar reason: how it ended, in words.
+    """
 
     reason: str
 
@@ -43,7 +46,7 @@ class Result(Generic[R]):
 
     :ivar key: the task's name.
     :ivar value: what the function returned, if it did.
-    :ivar error: what it raised, or that it was lost, twice.
+    :ivar error: what it raised, or ``Lost`` if its process died twice.
     """
 
     key: str
@@ -52,16 +55,16 @@ class Result(Generic[R]):
 
 
 class Progress:
-    """Inside a task: tell how many units are expected and how many are done, and ask for a share of the CPUs.
+    """Inside a task: report the units expected and done, and query its share of the CPUs.
 
-    Picklable; harmless outside a worker.
+    Picklable; does nothing outside a worker.
     """
 
     def __init__(self, slot: int) -> None:
         self._slot = slot
 
     def expect(self, units: int) -> None:
-        """Set the number of units of this task; starts its count anew."""
+        """Set the number of units of this task, and its count to 0."""
         if _counters is not None:
             _counters[2 * self._slot], _counters[2 * self._slot + 1] = 0, units
 
@@ -151,7 +154,7 @@ def _pool(workers: int, context: Any, counters: Any) -> Iterator[Any]:
 
 
 def _start(counters: Any) -> None:
-    """Prepare a worker: shared counters, memory that is given back, and a thread that ends it when the parent is gone."""
+    """Prepare a worker: shared counters, memory that is returned to the system, a thread that ends it with its parent."""
     global _counters
     _counters = counters
     return_freed_memory()

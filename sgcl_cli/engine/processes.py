@@ -1,4 +1,4 @@
-"""Worker processes: how they are forked, what signals are to them, and how their end is told in words."""
+"""Worker processes: forking, signals, exit codes in words; and the CPUs of this process."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _MEANING = {
 def forked(target: Callable[..., None], *arguments: Any) -> BaseProcess:
     """A process that was forked to run ``target(*arguments)`` and ignores SIGINT and SIGTERM from its first instruction.
 
-    Signals that go to a whole group of processes concern the main one, which finishes its work and then ends its workers; so
-    whoever starts a process here must also kill it, and the process must end by itself when its parent is gone.
+    Signals to a process group are handled by the main process, which finishes its work and then ends its workers. So the caller
+    must kill the process, and the process must end by itself when its parent has ended.
 
     A forked process has CUDA's state but none of its threads: ``target`` must touch no CUDA.
     """
@@ -48,7 +48,7 @@ def _run(mask: set[int], target: Callable[..., None], arguments: tuple[Any, ...]
 
 @contextmanager
 def _held_back() -> Iterator[set[int]]:
-    """Within, signals wait; gives the mask of before."""
+    """Block the signals within the context; yields the previous mask."""
     before: set[int] = set(signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS))
     try:
         yield before
@@ -62,9 +62,9 @@ def cores() -> int:
 
 
 def return_freed_memory() -> None:
-    """Have large arrays go back to the system when they are freed, where the C library is glibc.
+    """Make glibc return the memory of large arrays to the system when they are freed.
 
-    By itself it comes to keep those of up to 32 MiB for later ones, which other sizes then leave in pieces.
+    By default it keeps blocks of up to 32 MiB for later allocations, which fragment them.
     """
     with suppress(OSError, AttributeError, ValueError):
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)

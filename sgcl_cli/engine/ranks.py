@@ -1,8 +1,8 @@
-"""Several processes, one objective: identities when alone, so that nobody has to ask whether there are others.
+"""Collective operations over the ranks of a run; identities for a single process, so callers need not distinguish.
 
-Every rank holds the same banks and labels. A rank computes the losses of its own anchors; the banks take the gathered batch of
-all; clusters are fitted on rank 0 and broadcast. Draws come from (seed, step) and are the same everywhere, so two ranks are one
-process on the joined batch.
+Every rank holds the same banks and labels. A rank computes the losses of its own anchors; banks are updated with the gathered
+batch of all ranks; clusters are fitted on rank 0 and broadcast. Draws depend on (seed, step) and are the same on all ranks, so
+several ranks give the result of one process on the joined batch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sgcl_cli.config import whole_number
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.errors import ConfigError, ElsewhereError, Interrupted, SgclError, TrainingError
 from sgcl_cli.method.objective import Embedded, Losses, Objective
@@ -30,7 +31,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all: ``rank`` of ``count``, ``local_rank`` of ``local_count`` on its machine. The default is alone."""
+    """This process among those of the run; the default is a single process.
+
+    :ivar rank: its number, from 0.
+    :ivar count: processes of the run.
+    :ivar local_rank: its number on this machine.
+    :ivar local_count: processes of the run on this machine.
+    """
 
     rank: int = 0
     count: int = 1
@@ -49,16 +56,16 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the rank that writes and speaks."""
+        """Whether this is the rank that writes and prints."""
         return self.rank == 0
 
     @property
     def own_device(self) -> int | None:
-        """Which GPU of its machine is this process's; None for a process that is alone."""
+        """The number of this process's GPU on its machine; None for a single process."""
         return self.local_rank if self.count > 1 else None
 
     def describe(self, batch: int) -> str:
-        """How many processes share a batch, in words; nothing for a process that is alone."""
+        """How many processes share a batch, in words; empty for a single process."""
         return f", {self.count} processes, {batch // self.count} patches of a batch each" if self.count > 1 else ""
 
     def share(self, batch: int) -> slice:
@@ -123,7 +130,7 @@ class Ranks:
         return box
 
     def agree(self, error: BaseException | None = None) -> None:
-        """A point that all ranks pass together, or none: each says whether it failed.
+        """Synchronise the ranks, and raise on all if one has failed.
 
         :raises BaseException: ``error``, on the lowest rank that has one. :raises ElsewhereError: on the others, if any has one.
         """
@@ -135,7 +142,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """A stretch without communication that ends in ``agree``."""
+        """A context without communication that ends with ``agree``."""
         try:
             yield
         except BaseException as error:
@@ -146,15 +153,17 @@ class Ranks:
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Join the processes that torchrun started, if it did, and part at the end.
+    """Join the process group of torchrun, if there is one, and leave it at the end.
 
-    Numbers on a GPU travel by NCCL, those on the CPU by gloo. A rank whose neighbour has gone ends with ``ElsewhereError``.
+    Tensors on a GPU are sent by NCCL, those on the CPU by gloo. If another rank is lost, ``ElsewhereError`` is raised.
 
-    :param device: as --device has it; a GPU is chosen by the rank on its machine.
+    :param device: as in --device; the GPU is chosen by the local rank.
+    :raises ConfigError: the variables of the launcher are incomplete.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "MASTER_ADDR" not in os.environ:
+    if os.environ.get("WORLD_SIZE", "1") == "1" or "MASTER_ADDR" not in os.environ:
         yield Ranks()
         return
+    _check_launcher()
     with_gpu = torch.cuda.is_available() and not device.startswith("cpu")
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if with_gpu else "gloo", timeout=_PATIENCE)
@@ -170,12 +179,25 @@ def joined(device: str) -> Iterator[Ranks]:
         raise ElsewhereError(f"the connection to another process is lost: {error}") from error
 
 
+def _check_launcher() -> None:
+    """Refuse variables of a launcher that are incomplete.
+
+    :raises ConfigError: one is missing or no number.
+    """
+    names = ("WORLD_SIZE", "RANK", "MASTER_PORT")
+    wrong = [name for name in names if whole_number(os.environ.get(name, ""), 0, 2**31 - 1) is None]
+    if wrong:
+        raise ConfigError(
+            f"WORLD_SIZE and MASTER_ADDR ask for several processes, but {wrong[0]} is {os.environ.get(wrong[0], 'not set')}",
+            "start the command by torchrun, or unset WORLD_SIZE for a single process",
+        )
+
+
 _BROKEN = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL")
 
 
 def distributed(networks: nn.Module, ranks: Ranks, runtime: Runtime) -> nn.Module:
-    """What to call in place of ``networks`` so that the gradients of all ranks are averaged; batch norm's running statistics
-    are rank 0's."""
+    """A wrapper of ``networks`` that averages gradients over the ranks; the running statistics of batch norm are rank 0's."""
     if ranks.count == 1:
         return networks
     devices = [runtime.device] if runtime.on_cuda else None
@@ -183,7 +205,7 @@ def distributed(networks: nn.Module, ranks: Ranks, runtime: Runtime) -> nn.Modul
 
 
 def synchronised(networks: nn.Module, ranks: Ranks, runtime: Runtime) -> None:
-    """Make every batch norm take its statistics over the batches of all ranks, in place; parameters keep their names.
+    """Convert batch norm to statistics over the batches of all ranks, in place; parameter names do not change.
 
     :raises ConfigError: not on CUDA; torch has no such layer for the CPU.
     """
@@ -210,7 +232,7 @@ def joint_terms(losses: Losses, ranks: Ranks) -> dict[str, Tensor]:
 
 
 def joint_means(values: Tensor, ranks: Ranks) -> Tensor:
-    """The means over the ranks of each value (X,), NaN left out; NaN where no rank has one. On the device."""
+    """The means over the ranks of each value (X,), ignoring NaN; NaN if all are. On the device."""
     known = ~values.isnan()
     both = ranks.sum(torch.stack([values.where(known, 0.0), known.to(values.dtype)]))
     mean: Tensor = both[0] / both[1]
@@ -228,7 +250,7 @@ def joint_total(losses: Losses, ranks: Ranks) -> Tensor:
 def joint_commit(
     objective: Objective, ranks: Ranks, index_B: Tensor, new: Embedded, *, momentum: float | None = None
 ) -> None:
-    """Let every rank's objective remember the batch of all ranks."""
+    """Update every rank's objective with the batch of all ranks."""
     corners, second = (None if part is None else part.detach() for part in (new.corners, new.second))
     joined = Embedded(
         ranks.gather(new.v.detach()),
@@ -240,9 +262,9 @@ def joint_commit(
 
 
 def joint_refit(objective: Objective, ranks: Ranks, epoch: int) -> dict[str, Any]:
-    """Fit on rank 0, give everyone what was found, and check that all have the same.
+    """Fit on rank 0, broadcast the result, and check that all ranks have the same.
 
-    :raises TrainingError: it differs between ranks.
+    :raises TrainingError: the results differ.
     """
     report = objective.refit(epoch) if ranks.rank == 0 else {}
     if ranks.count > 1 and objective.refits:

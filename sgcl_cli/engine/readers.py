@@ -1,9 +1,8 @@
-"""Worker processes that read slides: the same ones for all slides of a run, patches out as full batches.
+"""Worker processes that read slides and return full batches of patches; they persist over all slides of a run.
 
-A worker reads one slide at a time and puts its patches into memory that it shares with the main process, as far ahead as there
-is room; then it waits. Its memory and its pipe are its own: a worker that dies, or hangs, costs the slide that it was at,
-nothing else.
-Batches take patches as they come, from several slides; within a slide they come in the order in which they are best read.
+A worker reads one slide at a time and puts its patches into memory shared with the main process, until that is full; then it
+waits. Each worker has its own memory and pipe, so if it dies or hangs, only the slide that it was reading fails.
+A batch may have patches of several slides; within a slide they are ordered for fast reading.
 """
 
 from __future__ import annotations
@@ -35,23 +34,24 @@ Task = TypeVar("Task")
 Pixels = NDArray[np.uint8]
 Read = Callable[[Task, Callable[[], int]], Iterator[tuple[int, "Pixels | SgclError"]]]
 
-_PART = 16  # patches that are handed over at once
-_LEAST = 4  # parts of each worker
+_PART = 16  # patches that are transferred at once
+_LEAST = 4  # fewest parts of a worker
 _AHEAD = 2  # batches that all workers together may be ahead
-_PATIENCE = 10.0  # seconds for a killed process to be gone; one that waits for a dead disk may never be
+_PATIENCE = 10.0  # seconds for a killed process to end; one that waits for a disk that hangs may never end
 _LONGEST_WAIT = 3600.0  # seconds; what waits for pipes takes some weeks at most
 
 
 class WorkerLostError(ArtefactError):
-    """The process that read a slide died, or gave nothing for so long that it was killed."""
+    """The process that read a slide died, or was killed because it returned nothing for too long."""
 
 
 @dataclass(frozen=True)
 class Reading(Generic[Task]):
     """A slide to be read.
 
-    :ivar task: what a worker needs for it.
-    :ivar start: global index of its first patch. :ivar count: how many patches it has.
+    :ivar task: the argument of ``Readers.read``.
+    :ivar start: global index of its first patch.
+    :ivar count: number of its patches.
     """
 
     task: Task
@@ -61,8 +61,12 @@ class Reading(Generic[Task]):
 
 @dataclass(eq=False)
 class _Worker(Generic[Task]):
-    """A worker as the main process sees it: its process and pipe, its parts (parts, _PART, size, size, 3), the slides that
-    it was given, the one that it is at first, and when it was last heard of or given something to do."""
+    """A worker as the main process sees it.
+
+    :ivar pixels: its shared memory, (parts, _PART, size, size, 3).
+    :ivar given: its slides, the current one first.
+    :ivar heard: time of its last message, or of its first slide.
+    """
 
     process: Any
     pipe: Connection
@@ -114,9 +118,9 @@ class Readers(Generic[Task]):
         self._slots.close()
 
     def batches(self, readings: Sequence[Reading[Task]]) -> Iterator[Batch | Missing | Failed]:
-        """The patches of all slides; a batch is valid until the next but one is asked for.
+        """The patches of all slides; a batch is valid until two more were requested.
 
-        A slide that fails, also by the death or the silence of its worker (``WorkerLostError``), is told once.
+        A slide that fails, also because its worker died or timed out (``WorkerLostError``), is reported once.
         """
         waiting = deque(readings)
         self._left.value = len(waiting)
@@ -179,18 +183,18 @@ class Readers(Generic[Task]):
             self._top_up(worker, waiting)
 
     def _until_silent(self, workers: Iterable[_Worker[Task]]) -> float | None:
-        """Seconds until the first worker has been silent for too long, or until it is time to look again."""
+        """Seconds until the first worker times out, at most an hour."""
         if self.timeout is None:
             return None
         left = min(worker.heard for worker in workers) + self.timeout - time.monotonic()
         return min(max(0.0, left), _LONGEST_WAIT)
 
     def _silent(self, worker: _Worker[Task]) -> bool:
-        """Whether a worker has given nothing for too long; what it gave may still wait in its pipe."""
+        """Whether a worker has timed out, and no message of it waits in its pipe."""
         return self.timeout is not None and time.monotonic() - worker.heard >= self.timeout and not worker.pipe.poll()
 
     def _lost(self, worker: _Worker[Task], error: WorkerLostError, waiting: deque[Reading[Task]]) -> Failed:
-        """The slide that a lost worker was at; another worker gets what else it was given."""
+        """Fail the slide that a lost worker was reading, and give its other slides to other workers."""
         worker.process.join(_PATIENCE)
         worker.pipe.close()
         reading = worker.given.popleft()
@@ -201,7 +205,7 @@ class Readers(Generic[Task]):
         return self._failed(reading, error)
 
     def _top_up(self, worker: _Worker[Task], waiting: deque[Reading[Task]]) -> None:
-        """Give a worker the slides that it may begin before anyone has time for it again."""
+        """Give a worker enough slides to stay busy until its next message."""
         while waiting and sum(reading.count for reading in worker.given) < _AHEAD * self.batch:
             self._give(worker, waiting.popleft())
 

@@ -1,4 +1,4 @@
-"""Where and how arithmetic is done: device, precision, threads."""
+"""Device, precision and threads of the computation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from sgcl_cli.errors import ConfigError, TrainingError
 
 @dataclass
 class Waited:
-    """Seconds that this process has waited for what a device sent it."""
+    """Time that this process has waited for copies from a device.
+
+    :ivar seconds: in all.
+    """
 
     seconds: float = 0.0
 
@@ -31,7 +34,11 @@ WAITED = Waited()
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds of a piece of work: of the host until it has asked for all of it, and of the device until all is done."""
+    """Time of a piece of work.
+
+    :ivar host: seconds until the host has queued all of it.
+    :ivar device: seconds until the device has completed it.
+    """
 
     host: float
     device: float
@@ -39,14 +46,18 @@ class Spent:
 
 @dataclass(frozen=True)
 class Runtime:
-    """The device, with its index where it is a GPU, and the dtype of autocast (None: none, float32 throughout)."""
+    """Device and precision.
+
+    :ivar device: with its index if it is a GPU.
+    :ivar lower: dtype of autocast; None for float32 throughout.
+    """
 
     device: torch.device
     lower: torch.dtype | None
 
     def __post_init__(self) -> None:
         assert self.device.type != "cuda" or self.device.index is not None, (
-            "some of torch refuses a GPU without a number"
+            "parts of torch refuse a GPU without a number"
         )
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
@@ -66,7 +77,7 @@ class Runtime:
         return f"{self.device} ({name}), {'float32' if self.lower is None else 'bfloat16 autocast'}"
 
     def seconds_of(self, work: Callable[[], object], repeats: int = 1) -> float:
-        """The median time that a piece of work takes on the device, which is waited for."""
+        """The median wall time of a piece of work, until the device has completed it."""
         taken = []
         for _ in range(repeats):
             self.wait()
@@ -77,10 +88,9 @@ class Runtime:
         return statistics.median(taken)
 
     def spent(self, work: Callable[[], object], repeats: int = 1) -> Spent:
-        """The median times of a piece of work, each begun when the device had nothing to do.
+        """The median times of a piece of work, each started while the device is idle.
 
-        On a GPU the device's are those between two events before and behind the work; on a CPU, where host and device are one,
-        both are wall time.
+        On a GPU the device's time is that between two events before and after the work; on a CPU both are wall time.
         """
         if not self.on_cuda:
             seconds = self.seconds_of(work, repeats)
@@ -100,23 +110,23 @@ class Runtime:
         return Spent(*(statistics.median(getattr(one, name) for one in taken) for name in ("host", "device")))
 
     def wait(self) -> None:
-        """Wait until the device has done what was asked of it."""
+        """Wait until the device has completed all queued work."""
         if self.on_cuda:
             torch.cuda.synchronize(self.device)
 
     def most_memory(self) -> tuple[int, int] | None:
-        """The most bytes that tensors took on the GPU so far, and all that it has; None on the CPU."""
+        """Peak memory of tensors on the GPU so far and its total memory, bytes; None on the CPU."""
         if not self.on_cuda:
             return None
         return torch.cuda.max_memory_allocated(self.device), torch.cuda.get_device_properties(self.device).total_memory
 
 
 def start(device: str, precision: str, threads: int | None, local_rank: int | None = None) -> Runtime:
-    """Settle device, precision and threads.
+    """Resolve device, precision and threads.
 
     :param device: auto, cpu, cuda or cuda:N; auto takes CUDA where there is one. cuda without a number is torch's current one.
-    :param local_rank: of several processes on this machine, each with a GPU of its own: which; None for a process alone.
-    :raises ConfigError: no such kind of device. :raises TrainingError: CUDA was asked for and is not there.
+    :param local_rank: number of this process among those of this machine, each with its own GPU; None for a single process.
+    :raises ConfigError: no such kind of device. :raises TrainingError: CUDA was requested and is not available.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -149,7 +159,7 @@ def start(device: str, precision: str, threads: int | None, local_rank: int | No
 
 
 def to_device(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:
-    """Arrays of one dtype as tensors on the device: one copy, out of page-locked memory, that nobody waits for."""
+    """Arrays of one dtype as tensors on the device: one asynchronous copy from page-locked memory."""
     flat = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
     if device.type != "cpu":
         flat = flat.pin_memory().to(device, non_blocking=True)
@@ -158,7 +168,7 @@ def to_device(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tens
 
 
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
-    """Send a tensor to the host, and go on: what is returned gives it, and waits only if it has not arrived by then."""
+    """Start an asynchronous copy to the host; the returned function gives the copy and waits only if it has not arrived."""
     if tensor.device.type != "cuda":
         return lambda: tensor
     there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
@@ -176,7 +186,7 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
 
 
 def free_bytes(runtime: Runtime) -> int | None:
-    """Memory that the device can still give, bytes; None where the system does not say."""
+    """Free memory of the device, bytes; None if the system does not report it."""
     if runtime.on_cuda:
         return int(torch.cuda.mem_get_info(runtime.device)[0])
     try:
@@ -187,9 +197,9 @@ def free_bytes(runtime: Runtime) -> int | None:
 
 
 def loading_workers(asked: int | None, runtime: Runtime, sharers: int = 1) -> int:
-    """Decoding processes: as asked, else enough for a GPU and none beside a CPU that computes anyway.
+    """Number of decoding processes: as configured, else enough for a GPU, and none if the CPU does the computation.
 
-    :param sharers: processes of this machine that divide its cores.
+    :param sharers: processes of this machine that share its cores.
     """
     if asked is not None:
         return asked
@@ -198,7 +208,7 @@ def loading_workers(asked: int | None, runtime: Runtime, sharers: int = 1) -> in
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run with torch's CPU generator at a seed, and leave it as it was."""
+    """A context in which torch's CPU generator has a seed; its state is restored at the end."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

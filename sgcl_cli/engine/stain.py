@@ -1,4 +1,4 @@
-"""Stain jitter: the amounts of haematoxylin, of eosin and of what is neither vary, as they do between laboratories.
+"""Stain jitter: random changes of the amounts of haematoxylin, eosin and a residual, as they vary between laboratories.
 
 Light that passes a stain falls off exponentially (Beer and Lambert), so stains add up in optical density, OD = -log10 of the
 transmitted share. With the rows of S the unit optical densities of the stains in RGB, OD = c S, and c are their amounts.

@@ -1,4 +1,4 @@
-"""How many CPU threads numpy and scipy compute with, torch's apart: BLAS and OpenMP keep pools of their own."""
+"""The number of CPU threads of numpy and scipy, whose thread pools (BLAS, OpenMP) are separate from torch's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def held(threads: int | None) -> Iterator[None]:
-    """Within, BLAS and OpenMP of every library that is loaded take at most so many threads; None leaves them as they are."""
+    """Limit the threads of BLAS and OpenMP in every loaded library within the context; None changes nothing."""
     if threads is None:
         yield
         return

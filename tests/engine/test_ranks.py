@@ -152,3 +152,21 @@ def test_what_only_a_process_alone_may_do(monkeypatch: pytest.MonkeyPatch) -> No
 
 if __name__ == "__main__":
     _worker(int(sys.argv[1]), sys.argv[2])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"RANK": None}, "RANK is not set"),
+        ({"WORLD_SIZE": "x"}, "WORLD_SIZE is x"),
+        ({"MASTER_PORT": "-1"}, "PORT is -1"),
+    ],
+)
+def test_incomplete_variables_of_a_launcher_are_refused(
+    monkeypatch: pytest.MonkeyPatch, changed: dict[str, str | None], message: str
+) -> None:
+    complete = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29600"}
+    for name, value in (complete | changed).items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message), joined("cpu"):
+        pytest.fail("joined")
