@@ -6,7 +6,7 @@ SgclError
 ├── SlideError       exit 1   one slide: not a slide, unreadable, no resolution, too coarse
 ├── ArtefactError    exit 1   a file of ours (or a peer's) is missing, damaged, foreign or cannot be written
 │   ├── WriteError              the disk is full, or the folder may not be written to
-│   └── UnavailableError        a file that may be whole cannot be read now
+│   └── UnavailableError        a file that may be intact cannot be read at present
 ├── TrainingError    exit 1   training cannot go on: non-finite loss, too few patches, no such device
 └── ElsewhereError   exit 1   another process of the same run failed, and says why
 
@@ -71,7 +71,7 @@ class WriteError(ArtefactError):
 
 
 class UnavailableError(ArtefactError):
-    """A file that may be whole cannot be read now: another program has it open, the disk or the rights say no."""
+    """A file that may be intact cannot be read at present: it is in use, the disk fails, or permission is denied."""
 
 
 class TrainingError(SgclError):
@@ -79,7 +79,7 @@ class TrainingError(SgclError):
 
 
 class ElsewhereError(SgclError):
-    """Another process of the same run failed and says why; this one ends in silence."""
+    """Another process of the same run failed and reports why; this one ends without a message."""
 
     def __init__(self, message: str = "another process of this run failed", hint: str = "see its message") -> None:
         super().__init__(message, hint)
@@ -88,7 +88,7 @@ class ElsewhereError(SgclError):
 class Interrupted(BaseException):
     """A signal asked the process to stop; the exit code is 128 + signum.
 
-    :param told: whether another process of the same run tells the user.
+    :param told: whether another process of the same run has informed the user.
     """
 
     def __init__(self, signum: int, told: bool = False) -> None:

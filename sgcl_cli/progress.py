@@ -1,6 +1,6 @@
-"""How a stage says what it is doing, without knowing who listens.
+"""The interface by which a stage reports progress, notes and warnings, independent of where they are shown.
 
-A stage takes a ``Reporter``. The command line gives one that draws bars (cli/console.py); Python callers get ``Silent``.
+A stage takes a ``Reporter``. The command line passes one that draws bars (cli/console.py); the default in Python is ``Silent``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Task(Protocol):
 
 
 class Reporter(Protocol):
-    """Where bars, notes and warnings of a stage go."""
+    """Receives the progress bars, notes and warnings of a stage."""
 
     def task(self, name: str, total: int | None, unit: str) -> Task: ...
 

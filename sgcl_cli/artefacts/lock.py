@@ -1,4 +1,4 @@
-"""One owner at a time for what several processes, perhaps on several hosts, could write: a file with a heartbeat.
+"""Lock files with a heartbeat: one owner at a time for what several processes, perhaps on several hosts, could write.
 
 ``alone`` is the only writer of an output (pretrain, embed, evaluate); ``claimed`` is one of several under the same settings
 (tile, whose slides have locks of their own). Both sweep what dead runs left.

@@ -1,7 +1,7 @@
 """Files from outside, read without trust: what may be opened, what its content may be, and why it cannot be read.
 
-Nothing here believes a file: only plain files are opened, numbers and texts are looked at before they are used, and an error
-of the operating system is told apart from damage, so that nobody deletes a file that another program has open.
+Only regular files are opened, numbers and texts are checked before they are used, and an error of the operating system is
+distinguished from damage, so that nobody deletes a file that another program has open.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def plain(path: str | Path) -> Path:
 
 
 def code_of(error: BaseException) -> int | None:
-    """The system's error number, also where a library tells it in words alone."""
+    """The system's error number, also where a library gives it only in its message."""
     number = getattr(error, "errno", None)
     if isinstance(number, int):
         return number

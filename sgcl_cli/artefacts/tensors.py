@@ -1,4 +1,4 @@
-"""Files of tensors: read without running what they hold, and without believing their sizes.
+"""Files of tensors, read without running code from them and without trusting the sizes that they claim.
 
 ``torch.load`` with ``weights_only=True`` runs no code, but it makes whatever tensors a file describes: sparse ones, ones without
 content, ones that repeat four bytes a million times. What is used here is dense and held by the file, byte by byte.
