@@ -43,21 +43,6 @@ NOT_MIRRORED = {
 
 # To be emptied: modules whose tests stand in the file of another module.
 TO_BE_MIRRORED: tuple[str, ...] = (
-    "artefacts/evaluations.py",
-    "artefacts/failed_batch.py",
-    "artefacts/images.py",
-    "artefacts/models.py",
-    "artefacts/results.py",
-    "artefacts/tensors.py",
-    "cli/console.py",
-    "cli/options.py",
-    "engine/interrupt.py",
-    "method/bases/moco.py",
-    "method/bases/npid.py",
-    "method/instance.py",
-    "nets/baselines.py",
-    "nets/classifier.py",
-    "probe/fitted.py",
     "report/board.py",
     "report/curves.py",
     "report/drawing.py",
