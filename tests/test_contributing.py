@@ -44,14 +44,6 @@ NOT_MIRRORED = {
 
 # To be emptied: modules whose tests stand in the file of another module.
 TO_BE_MIRRORED: tuple[str, ...] = (
-    "artefacts/evaluations.py",
-    "artefacts/failed_batch.py",
-    "artefacts/images.py",
-    "artefacts/models.py",
-    "artefacts/results.py",
-    "artefacts/tensors.py",
-    "cli/options.py",
-    "probe/fitted.py",
     "stages/evaluate/compare_page.py",
     "stages/evaluate/dense/masks.py",
     "stages/evaluate/dense/report.py",
