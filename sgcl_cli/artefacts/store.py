@@ -327,7 +327,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):  # a file where a folder should be, which writing() has reported
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

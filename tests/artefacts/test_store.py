@@ -339,3 +339,9 @@ def test_heaps_of_many_texts_are_read(tmp_path: Path, count: int) -> None:
     store.write_h5(tmp_path / "x.h5", SCHEMA, values, {"id": "i"})
     with store.opened(tmp_path / "x.h5", SCHEMA) as file:
         assert store.texts_of(file["note"], tmp_path / "x.h5") == texts
+
+
+def test_a_file_where_a_folder_should_be_is_a_write_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WriteError, match="Not a directory|File exists"):
+        store.write_text(tmp_path / "file" / "inside" / "page.html", "x")
