@@ -150,7 +150,8 @@ def test_ranks_on_gpus_talk_by_nccl_and_of_plain_objects_by_gloo(
 ) -> None:
     Gpus(monkeypatch, gpus)
     begun: list[str] = []
-    for name, value in (("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost"), ("LOCAL_RANK", "1")):
+    given = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500", "LOCAL_RANK": "1"}
+    for name, value in given.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(ranking.dist, "init_process_group", lambda backend, timeout: begun.append(backend))
     monkeypatch.setattr(ranking.dist, "destroy_process_group", lambda: begun.append("parted"))
