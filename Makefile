@@ -7,7 +7,7 @@ BIN := .venv/bin
 DEMO ?= demo
 MINUTES ?= 10
 
-.PHONY: demo test test-all check format docs fuzz clean
+.PHONY: demo test test-all check format docs site fuzz clean
 
 demo: .venv/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash sample_data/demo.sh "$(DEMO)"
@@ -32,6 +32,11 @@ format: .venv/ready
 
 docs: .venv/ready
 	$(BIN)/python -m sgcl_cli.artefacts.describe > docs/artefacts.md
+	$(BIN)/python -m sgcl_cli.cli.reference > docs/commands.md
+
+site: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,site]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=...")'
@@ -40,4 +45,4 @@ docs: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo site .pytest_cache .mypy_cache .ruff_cache
