@@ -59,5 +59,5 @@ def test_a_refit_on_all_patients_is_kept_beside_the_folds(
     assert [*scores.kept["mean-pool"].folds] == ["1", "2", "3", "all"]
 
 
-def test_more_folds_are_expected_to_take_longer(small_cohort: Cohort, small_plan: Plan) -> None:
+def test_fitting_is_expected_to_take_some_time(small_cohort: Cohort, small_plan: Plan) -> None:
     assert expected_seconds(CONFIG, small_cohort, small_plan) > 0
