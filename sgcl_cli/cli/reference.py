@@ -29,8 +29,8 @@ def _lines() -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    """A text in a table's cell: a bar would end the cell, and ``<`` begin markup."""
-    return text.replace("|", " or ").replace("<", "&lt;")
+    """A text in a table's cell: a bar would end the cell, ``<`` begin markup, and ``[`` a link."""
+    return text.replace("|", " or ").replace("<", "&lt;").replace("[", "\\[")
 
 
 if __name__ == "__main__":
