@@ -38,14 +38,14 @@ def test_a_damaged_file_is_a_failure(make_patches: Callable[..., Path]) -> None:
     assert [(failure.slide_id, failure.path) for failure in source.failures] == [("c", "patches/c.h5")]
 
 
-def test_what_is_left_of_each_bag_arrives_across_their_borders(make_patches: Callable[..., Path]) -> None:
+def test_batches_of_what_is_left_end_at_the_borders_of_bags(make_patches: Callable[..., Path]) -> None:
     folder = make_patches()
     source = opened(folder)
     config = EmbedConfig(out="o", patches=str(folder), encoder="resnet18", batch=8, workers=0)
     runtime = engine.start("cpu", "fp32", 1)
     todo = [Todo(source.bags[0], 12), Todo(source.bags[1], 9)]
     found = [batch.index.tolist() for batch in source.arrivals(todo, config, runtime, 1) if isinstance(batch, Batch)]
-    assert found == [[12, 13, 14, 15, 25, 26, 27, 28], [29, 30]]
+    assert found == [[12, 13, 14, 15], [25, 26, 27, 28, 29, 30]]
 
 
 def test_a_patch_is_shown_by_its_corner(make_patches: Callable[..., Path]) -> None:

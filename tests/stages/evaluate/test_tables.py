@@ -10,9 +10,9 @@ from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.stages.evaluate.scores import Scored
 from sgcl_cli.stages.evaluate.tables import (
-    attention_csv,
     closing_table,
     matrix,
+    patches_csv,
     prediction_columns,
     prediction_rows,
     spoken,
@@ -90,7 +90,7 @@ def test_other_targets_have_other_columns(small_cohort: Cohort) -> None:
     assert prediction_columns(survival)[-5:] == ["time", "event", "fold", "model", "risk"]
 
 
-def test_attention_is_listed_with_places_where_they_are_known() -> None:
-    weights = np.array([0.25, 0.75], np.float32)
-    assert attention_csv(None, weights) == "row,attention\n0,0.25\n1,0.75\n"
-    assert attention_csv(np.array([[0, 512], [7, 8]]), weights) == "row,x,y,attention\n0,0,512,0.25\n1,7,8,0.75\n"
+def test_numbers_of_patches_are_listed_with_places_where_they_are_known() -> None:
+    columns = {"attention": np.array([0.25, 0.75], np.float32)}
+    assert patches_csv(None, columns) == "row,attention\n0,0.25\n1,0.75\n"
+    assert patches_csv(np.array([[0, 512], [7, 8]]), columns) == "row,x,y,attention\n0,0,512,0.25\n1,7,8,0.75\n"
