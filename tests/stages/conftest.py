@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine.pool import Progress, Result
 from sgcl_cli.stages.embed import slide_source
 from sgcl_cli.stages.tile import annotations as drawings
@@ -36,3 +38,10 @@ def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Drawing takes longer than training on a few small patches, so pretraining draws only where a test asks for it."""
     if request.path.parent.name == "pretrain" and "pictures" not in request.fixturenames:
         monkeypatch.setattr("sgcl_cli.stages.pretrain.pictures._drawn", lambda draw: [])
+
+
+@pytest.fixture
+def training(make_patches: Callable[..., Path], tmp_path: Path) -> PretrainConfig:
+    return PretrainConfig(
+        patches=str(make_patches()), out=str(tmp_path / "run"), epochs=1, batch=8, negatives=16, threads=1, device="cpu"
+    )
