@@ -110,6 +110,11 @@ def test_the_table_of_excuses_names_modules_without_tests() -> None:
     assert [module for module in excused if not (PACKAGE / module).exists() or mirror(module).exists()] == []
 
 
+def test_no_test_file_is_longer_than_400_lines() -> None:
+    long = {path.name for path in (ROOT / "tests").rglob("*.py") if path.read_text(encoding="utf-8").count("\n") > 400}
+    assert long == set()
+
+
 def test_subjects_of_commits_are_short() -> None:
     command = ["git", "log", "--no-merges", "--format=%s", "HEAD", "--not", *RULE_SINCE]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from sgcl_cli.artefacts.checkpoint import EncoderCard, save_encoder
 from sgcl_cli.artefacts.features import FeatureFile
+from sgcl_cli.artefacts.patches import PatchIndex
+from sgcl_cli.engine.views import MEAN, STD
+from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Fold, Plan
 from sgcl_cli.probe.models import linear
 from sgcl_cli.report import evaluation
 from sgcl_cli.stages.evaluate import report
+from tests.stages.evaluate import tuned
 from tests.stages.evaluate.made import DIM, bag, run, table_of, write_slide, write_table
 
 
@@ -90,4 +96,35 @@ def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
         features = rng.normal(size=(12, DIM))
         features[np.arange(12), label] += 2
         write_slide(folder, f"s{number:02d}", features, label=label, names=("fat", "gland", "tumour"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[None]:
+    """The architecture ``tiny``; and no figures, which cost more than training here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENCODERS, "tiny", tuned.Tiny)
+        patch.setattr(evaluation, "pictures", lambda drawn: {})
+        patch.setattr(report, "_map", lambda finished: {})
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tiny: None, tmp_path_factory: pytest.TempPathFactory, write_patches: Callable[..., Path]) -> Path:
+    """tiles/, run/ and features/ that say nothing about the class, with labels.csv that divides 24 patients."""
+    folder = tmp_path_factory.mktemp("finetune")
+    write_patches(folder / "tiles", tuned.SLIDES, tuned.SIDE)
+    torch.manual_seed(0)
+    card = save_encoder(
+        folder / "run", EncoderCard("tiny", 16, tuned.VIEW, MEAN, STD, 0.5, tuned.SIDE), tuned.Tiny().state_dict()
+    )
+    index = PatchIndex.open(folder / "tiles")
+    (folder / "features").mkdir()
+    for file in index.files:
+        columns = {"coords": file.coords, "grid": file.grid, "label": file.label}
+        from_ = {"patches_id": file.id, "patches_path": f"../tiles/patches/{file.path.name}"}
+        tuned.write_features(folder / f"features/{file.path.name}", card, columns, file.label_names, **from_)
+    tuned.write_table(
+        folder / "labels.csv", {slide: "train" if number < 16 else "test" for number, slide in enumerate(tuned.SLIDES)}
+    )
     return folder

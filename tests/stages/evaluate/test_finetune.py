@@ -2,124 +2,40 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
-from sgcl_cli.artefacts.checkpoint import EncoderCard, load_encoder, save_encoder
-from sgcl_cli.artefacts.features import FeatureWriter
+from sgcl_cli.artefacts.checkpoint import load_encoder
 from sgcl_cli.artefacts.images import ImageFolder
-from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import EvaluateConfig
-from sgcl_cli.engine.views import MEAN, STD
-from sgcl_cli.errors import ArtefactError, ConfigError, TrainingError
-from sgcl_cli.nets.encoders import ENCODERS
+from sgcl_cli.errors import ConfigError
 from sgcl_cli.probe.data.splits import Fold
 from sgcl_cli.progress import Silent
-from sgcl_cli.report import evaluation
-from sgcl_cli.stages.evaluate import cache, evaluate, report
+from sgcl_cli.stages.evaluate import cache, evaluate
 from sgcl_cli.stages.evaluate.finetune import Tuner
+from tests.stages.evaluate.tuned import (
+    SIDE,
+    SLIDES,
+    VIEW,
+    card_of,
+    metrics,
+    move_to,
+    one_to_fit_on,
+    rows_of,
+    settings,
+    turn_labels,
+    write_features,
+)
 
-SIDE, VIEW = 32, 28
-SLIDES = {f"s{number:02d}": (4, 2) for number in range(24)}
-FAST = {
-    "bootstrap": 40,
-    "threads": 1,
-    "device": "cpu",
-    "linear": "sgd",
-    "linear_epochs": 4,
-    "finetune_epochs": 5,
-    "finetune_lr": "0.01,0.1",
-    "finetune_shares": "50,100",
-    "finetune_batch": 16,
-}
-
-
-class Tiny(nn.Module):
-    """Two convolutions, quick on a CPU."""
-
-    embedding_size = 16
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            *(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU()),
-            *(nn.Conv2d(8, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU()),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x).mean((2, 3))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def tiny() -> Iterator[None]:
-    """The architecture ``tiny``; and no figures, which cost more than training here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ENCODERS, "tiny", Tiny)
-        patch.setattr(evaluation, "pictures", lambda drawn: {})
-        patch.setattr(report, "_map", lambda finished: {})
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, write_patches: Callable[..., Path]) -> Path:
-    """tiles/, run/ and features/ that say nothing about the class, with labels.csv that divides 24 patients."""
-    folder = tmp_path_factory.mktemp("finetune")
-    write_patches(folder / "tiles", SLIDES, SIDE)
-    torch.manual_seed(0)
-    card = save_encoder(folder / "run", EncoderCard("tiny", 16, VIEW, MEAN, STD, 0.5, SIDE), Tiny().state_dict())
-    index = PatchIndex.open(folder / "tiles")
-    (folder / "features").mkdir()
-    for file in index.files:
-        columns = {"coords": file.coords, "grid": file.grid, "label": file.label}
-        from_ = {"patches_id": file.id, "patches_path": f"../tiles/patches/{file.path.name}"}
-        write_features(folder / f"features/{file.path.name}", card, columns, file.label_names, **from_)
-    write_table(
-        folder / "labels.csv", {slide: "train" if number < 16 else "test" for number, slide in enumerate(SLIDES)}
-    )
-    return folder
-
-
-def write_features(
-    path: Path, card: EncoderCard, columns: dict[str, Any], names: tuple[str, ...], **others: str
-) -> None:
-    count = len(columns["label"])
-    attributes = {
-        "slide_id": path.stem,
-        "encoder": card.name,
-        "encoder_sha256": card.sha256,
-        "config": "{}",
-        "encoder_feed": json.dumps(card.feed()),
-        "label_names": json.dumps(names),
-        **others,
-    }
-    with FeatureWriter(path, f"id of {path.stem}", 4, "float32") as writer:
-        writer.append(np.random.default_rng([*path.stem.encode()]).normal(size=(count, 4)))
-        writer.finish(columns, attributes)
-
-
-def write_table(path: Path, split: dict[str, str]) -> Path:
-    lines = ["slide_id,patient_id,split", *(f"{slide},p{slide},{side}" for slide, side in split.items())]
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def settings(data: Path, out: Path, **changes: Any) -> EvaluateConfig:
-    named = {"features": "features", "labels": "labels.csv", "finetune": "run"}
-    inputs = {key: str(data / name) for key, name in named.items()}
-    return EvaluateConfig(**{**inputs, "out": str(out), **FAST, **changes})
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 @pytest.fixture(scope="module")
@@ -128,16 +44,6 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished") / "out"
     evaluate(settings(data, out))
     return out
-
-
-def metrics(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "metrics.json").read_text())
-    return found
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_networks_learn_from_pixels_what_the_features_do_not_hold(finished: Path) -> None:
@@ -241,22 +147,6 @@ def test_shuffled_test_labels_leave_every_fitted_number_unchanged(data: Path, tm
         told.append((numbers, fits, result["models"]["finetune"]["metrics"]["auroc"]["value"]))
     assert told[0][:2] == told[1][:2]
     assert told[0][2] == pytest.approx(1 - told[1][2])
-
-
-def turn_labels(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        file["label"][...] = 1 - file["label"][:]
-
-
-def move_to(path: Path, patches: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        file.attrs["patches_path"] = str(patches / path.name)
-
-
-def one_to_fit_on(folder: Path) -> Path:
-    """A table that leaves no patient for validation."""
-    sides = dict.fromkeys(SLIDES, "test") | dict.fromkeys(list(SLIDES)[:1], "train")
-    return write_table(folder / "l.csv", sides)
 
 
 def test_folds_without_validation_take_the_lowest_rate_and_the_last_epoch(data: Path, tmp_path: Path) -> None:
@@ -366,87 +256,6 @@ def test_images_with_groups_are_found_where_one_of_them_could_not_be_read(
     assert len(tuner.cohort) == 23 and tuner.cohort.patients == 8
     (file,) = tuner.source.files
     assert isinstance(file, ImageFolder) and tuner.source.row.tolist() == kept
-
-
-def card_of(data: Path) -> EncoderCard:
-    content = json.loads((data / "run/encoder.json").read_text())
-    fields = {spec.name: content[spec.name] for spec in dataclasses.fields(EncoderCard)}
-    return EncoderCard(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"finetune": "mean-colour"}, "--finetune mean-colour is a baseline, not an encoder of sgcl pretrain"),
-        ({"finetune": "random:resnet18"}, "is a baseline"),
-        ({"finetune": "timm:resnet18"}, "is another library's encoder"),
-        ({"patches": "nowhere"}, "the patches of s00.h5 are not in nowhere"),
-        ({"finetune_lr": "fast"}, "--finetune-lr is 'fast'"),
-        ({"finetune_shares": "10,200"}, "--finetune-shares is '10,200'.*at most 100"),
-        ({"level": "slide"}, "--finetune is at patch level"),
-        ({"dense": "masks", "features": None}, "--finetune does not go with --dense"),
-    ],
-)
-def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_fitted(
-    data: Path, tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        evaluate(settings(data, tmp_path / "out", **changes))
-    assert not (tmp_path / "out").exists()
-
-
-def test_features_that_were_read_from_slides_are_refused(data: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(data / "features", tmp_path / "features")
-    with h5py.File(folder / "s00.h5", "r+") as file:
-        file.attrs["pixels"] = "slides"
-    with pytest.raises(ConfigError, match="--finetune needs patch images, and s00.h5 was read from a slide"):
-        evaluate(settings(data, tmp_path / "out", features=str(folder)))
-
-
-def test_coordinates_without_pixels_are_refused(data: Path, tmp_path: Path, write_patches: Callable[..., Path]) -> None:
-    bare = write_patches(tmp_path / "bare", SLIDES, SIDE, pixels=False)
-    with pytest.raises(ConfigError, match="holds coordinates alone"):
-        evaluate(settings(data, tmp_path / "out", patches=str(bare)))
-
-
-def test_labels_of_slides_are_refused(data: Path, tmp_path: Path) -> None:
-    table = tmp_path / "l.csv"
-    table.write_text("slide_id,label\n" + "".join(f"{slide},{number % 2}\n" for number, slide in enumerate(SLIDES)))
-    with pytest.raises(ConfigError, match="--finetune is at patch level, and the labels are of slides"):
-        evaluate(settings(data, tmp_path / "out", labels=str(table)))
-
-
-def test_features_of_another_encoder_are_refused(data: Path, tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    save_encoder(tmp_path / "run", card_of(data), Tiny().state_dict())
-    with pytest.raises(ConfigError, match="features of another encoder than --finetune"):
-        evaluate(settings(data, tmp_path / "out", finetune=str(tmp_path / "run")))
-    torch.save(Tiny().state_dict(), tmp_path / "plain.pt")
-    with pytest.raises(ConfigError, match="holds another's weights"):
-        evaluate(settings(data, tmp_path / "out", finetune=str(tmp_path / "plain.pt")))
-    with pytest.raises(ArtefactError, match="no such encoder"):
-        evaluate(settings(data, tmp_path / "out", finetune=str(tmp_path / "absent")))
-
-
-def test_a_rate_that_diverges_is_named_and_not_chosen(data: Path, tmp_path: Path) -> None:
-    """Beside others it costs itself only: what is predicted is what the others say without it."""
-    reporter = Silent()
-    for name, rates in (("alone", "0.01"), ("beside", "0.01,1e18")):
-        evaluate(settings(data, tmp_path / name, finetune_lr=rates, finetune_shares="100"), reporter)
-    assert [said.split("the loss")[0] for said in reporter.warnings if "1e+18" in said] == [
-        "Fine-tuned tiny, fold test: at --finetune-lr 1e+18 ",
-        "tiny from scratch, fold test: at --finetune-lr 1e+18 ",
-    ]
-    assert metrics(tmp_path / "beside")["models"]["finetune"]["fits"]["test"]["lr"] == [0.01]
-    found = [(tmp_path / name / "predictions.csv").read_bytes() for name in ("alone", "beside")]
-    assert found[0] == found[1]
-    with pytest.raises(TrainingError, match="--finetune-lr 1e.18: the loss is finite at none"):
-        evaluate(settings(data, tmp_path / "out", finetune_lr="1e18", finetune_shares="100"))
-
-
-def test_a_rate_that_diverges_where_none_is_chosen_is_an_error(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="at --finetune-lr 1e.18 the loss is"):
-        evaluate(settings(data, tmp_path / "out", labels=str(one_to_fit_on(tmp_path)), finetune_lr="1e18"))
 
 
 def test_the_papers_protocol_sets_what_it_says_and_flags_win(data: Path, tmp_path: Path) -> None:
