@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from sgcl_cli.cli import reference
 from sgcl_cli.cli.app import run
 from sgcl_cli.config import EmbedConfig, EvaluateConfig, PredictConfig, PretrainConfig, TileConfig, flag
 
@@ -22,10 +21,6 @@ def test_every_option_is_in_the_docs(kind: type) -> None:
     named = set(re.findall(r"--[a-z0-9]+(?:-[a-z0-9]+)*", text))
     options = {flag(spec.name) for spec in fields(kind) if not spec.metadata["meta"].argument}
     assert sorted(options - named) == []
-
-
-def test_the_page_of_options_is_the_one_that_make_docs_writes() -> None:
-    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == reference.page()
 
 
 def test_the_site_has_each_page() -> None:
