@@ -63,16 +63,16 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 class EncoderCard:
     """What stands beside the weights: how to build the encoder and how to feed it.
 
-    :param name: an architecture of this package, ``timm:NAME``, ``transformers:NAME`` or ``package.module:factory``.
-    :param input_size: side of the square input in pixels, a centre crop of a patch at ``mpp``.
-    :param mean, std: per RGB channel, of pixels scaled to 0..1.
-    :param mpp: um per pixel of the input; None where unknown.
-    :param patch_size: side of the patches that it was trained on, pixels.
-    :param pretrain_slides: identities of the slides that it was trained on.
-    :param probe_slides: identities of the slides (ids of the image folders) whose labels a probe used during training.
-    :param resize: the shorter side in pixels to which an image is resized before the crop; None where it is not.
-    :param interpolation: bilinear or bicubic, antialiased; None without ``resize``.
-    :param layer, pool: what is taken as the embedding, as ``sgcl embed`` names it.
+    :ivar name: an architecture of this package, ``timm:NAME``, ``transformers:NAME`` or ``package.module:factory``.
+    :ivar input_size: side of the square input in pixels, a centre crop of a patch at ``mpp``.
+    :ivar mean, std: per RGB channel, of pixels scaled to 0..1.
+    :ivar mpp: um per pixel of the input; None where unknown.
+    :ivar patch_size: side of the patches that it was trained on, pixels.
+    :ivar pretrain_slides: identities of the slides that it was trained on.
+    :ivar probe_slides: identities of the slides (ids of the image folders) whose labels a probe used during training.
+    :ivar resize: the shorter side in pixels to which an image is resized before the crop; None where it is not.
+    :ivar interpolation: bilinear or bicubic, antialiased; None without ``resize``.
+    :ivar layer, pool: what is taken as the embedding, as ``sgcl embed`` names it.
     """
 
     name: str
@@ -172,9 +172,9 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
 class Weights:
     """What a file of weights holds.
 
-    :param groups: state dicts by the name of the container that they stood in, "" for the file itself.
-    :param sha256: of the file; of a run or checkpoint of ours, that of its encoder.safetensors.
-    :param card: what an encoder of ours says about itself; None for others' files.
+    :ivar groups: state dicts by the name of the container that they stood in, "" for the file itself.
+    :ivar sha256: of the file; of a run or checkpoint of ours, that of its encoder.safetensors.
+    :ivar card: what an encoder of ours says about itself; None for others' files.
     """
 
     path: Path

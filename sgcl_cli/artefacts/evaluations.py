@@ -35,8 +35,8 @@ _PREDICTION_COLUMNS = ("slide_id", "patient_id", "fold", "model")
 class Evaluated:
     """A finished evaluation.
 
-    :param result: the content of metrics.json.
-    :param predictions: rows of predictions.csv, all models. :param splits: rows of splits.csv, sorted.
+    :ivar result: the content of metrics.json.
+    :ivar predictions: rows of predictions.csv, all models. :ivar splits: rows of splits.csv, sorted.
     """
 
     folder: Path

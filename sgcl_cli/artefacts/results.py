@@ -48,10 +48,10 @@ class Matrix:
 class Outcome:
     """What a stage did: the closing table's rows, the failures, and the result for machines.
 
-    :param headline: (name, value) pairs of the closing table; ``matrix`` is printed below them.
-    :param total: slides that were asked for, by which --allow-failures is judged.
-    :param data: the result as JSON values, printed by --json.
-    :param told: whether another process of the same run tells the user.
+    :ivar headline: (name, value) pairs of the closing table; ``matrix`` is printed below them.
+    :ivar total: slides that were asked for, by which --allow-failures is judged.
+    :ivar data: the result as JSON values, printed by --json.
+    :ivar told: whether another process of the same run tells the user.
     """
 
     stage: str

@@ -25,8 +25,8 @@ def plain_id(text: str) -> str:
 class Names:
     """The slides that are known, and how a table names them.
 
-    :param known: slide ids; :param alone: the one slide id of each plain id, where there is but one.
-    :param floats: the table has numbers as another program wrote them, ``1018.0`` for ``1018``.
+    :ivar known: slide ids; :ivar alone: the one slide id of each plain id, where there is but one.
+    :ivar floats: the table has numbers as another program wrote them, ``1018.0`` for ``1018``.
     """
 
     known: frozenset[str]

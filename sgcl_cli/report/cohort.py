@@ -35,11 +35,11 @@ class Class:
 class SlideCard:
     """One slide.
 
-    :param status: words of ``STATUSES``, separated by spaces.
-    :param picture: a small JPEG file, b"" where there is none.
-    :param facts: (name, value) of what is shown.
-    :param problems: warnings, why there are no patches, or why it failed and what to do.
-    :param classes: patches by class, those without one included.
+    :ivar status: words of ``STATUSES``, separated by spaces.
+    :ivar picture: a small JPEG file, b"" where there is none.
+    :ivar facts: (name, value) of what is shown.
+    :ivar problems: warnings, why there are no patches, or why it failed and what to do.
+    :ivar classes: patches by class, those without one included.
     """
 
     slide_id: str
@@ -77,11 +77,11 @@ class SlideCard:
 class CohortPage:
     """All that the page says.
 
-    :param facts: short phrases under the title.
-    :param warnings: what concerns the cohort as a whole.
-    :param classes: all classes with their counts over the cohort.
-    :param command: how to run it again.
-    :param provenance: (name, value) of settings and ids.
+    :ivar facts: short phrases under the title.
+    :ivar warnings: what concerns the cohort as a whole.
+    :ivar classes: all classes with their counts over the cohort.
+    :ivar command: how to run it again.
+    :ivar provenance: (name, value) of settings and ids.
     """
 
     title: str

@@ -45,10 +45,10 @@ class SlideResult:
 class FigureData:
     """What is drawn of one model; what a task does not have is empty or None.
 
-    :param roc: folds of a binary task, classes of another.
-    :param retrieval: precision against recall, of the positive class or of each.
-    :param survival: groups of predicted risk, with the log-rank test's ``p``.
-    :param measured: (truth, prediction) of numbers, (n,) each.
+    :ivar roc: folds of a binary task, classes of another.
+    :ivar retrieval: precision against recall, of the positive class or of each.
+    :ivar survival: groups of predicted risk, with the log-rank test's ``p``.
+    :ivar measured: (truth, prediction) of numbers, (n,) each.
     """
 
     roc: Sequence[figures.Curve] = ()
@@ -73,14 +73,14 @@ class Efficiency:
 class Evaluation:
     """A finished evaluation.
 
-    :param result: the content of metrics.json. A model's entry may have ``calibration`` (a headline for each of ece and
+    :ivar result: the content of metrics.json. A model's entry may have ``calibration`` (a headline for each of ece and
         brier) and ``thresholds`` (a list of {rule, values by fold, metrics}).
-    :param inferred: (what, value, why).
-    :param figure_data: by model key.
-    :param slides: empty at patch level.
-    :param ledger: (what, how many, which) slides were labelled, embedded, matched, left out.
-    :param sections: what else is shown after the models: attention, a map of slides.
-    :param provenance: (name, value) of ids and versions.
+    :ivar inferred: (what, value, why).
+    :ivar figure_data: by model key.
+    :ivar slides: empty at patch level.
+    :ivar ledger: (what, how many, which) slides were labelled, embedded, matched, left out.
+    :ivar sections: what else is shown after the models: attention, a map of slides.
+    :ivar provenance: (name, value) of ids and versions.
     """
 
     result: Mapping[str, Any]

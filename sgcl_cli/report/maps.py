@@ -102,9 +102,9 @@ class SlideMap:
 class MapPage:
     """All that the page says.
 
-    :param facts: short phrases under the title. :param note: how the colours are to be read.
-    :param command: how to make it again. :param provenance: (name, value) of settings and ids.
-    :param warnings: what is not shown.
+    :ivar facts: short phrases under the title. :ivar note: how the colours are to be read.
+    :ivar command: how to make it again. :ivar provenance: (name, value) of settings and ids.
+    :ivar warnings: what is not shown.
     """
 
     title: str

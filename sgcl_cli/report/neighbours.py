@@ -29,7 +29,7 @@ _DOT = 14.0  # points squared
 class NeighbourRow:
     """Patches of one kind: ``pictures`` uint8 (H, W, 3), a caption each, and whether it lies on another slide.
 
-    :param places: float64 (n, 2), centres of those that lie on the anchor's slide, level-0 pixels.
+    :ivar places: float64 (n, 2), centres of those that lie on the anchor's slide, level-0 pixels.
     """
 
     name: str
@@ -43,11 +43,11 @@ class NeighbourRow:
 class Anchor:
     """One anchor: its picture, its centre on the slide, the slide, and one row a kind.
 
-    :param place: x, y of its centre, level-0 pixels.
-    :param tissue: float64 (n, 2), centres of the slide's patches, drawn where there is no thumbnail.
-    :param side: of a patch, level-0 pixels.
-    :param thumbnail: uint8 (h, w, 3) of the whole slide, or None.
-    :param extent: (width, height) of the slide at level 0.
+    :ivar place: x, y of its centre, level-0 pixels.
+    :ivar tissue: float64 (n, 2), centres of the slide's patches, drawn where there is no thumbnail.
+    :ivar side: of a patch, level-0 pixels.
+    :ivar thumbnail: uint8 (h, w, 3) of the whole slide, or None.
+    :ivar extent: (width, height) of the slide at level 0.
     """
 
     slide: str

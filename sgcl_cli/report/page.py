@@ -59,7 +59,7 @@ class Picture:
 class Table:
     """A plain table; cells are text or numbers, numbers are set to the right.
 
-    :param narrow: the first column may wrap, so that the others are seen on a telephone.
+    :ivar narrow: the first column may wrap, so that the others are seen on a telephone.
     """
 
     title: str
@@ -79,8 +79,8 @@ class Table:
 class Section:
     """A part of the page under one heading.
 
-    :param wide: pictures take the whole width instead of standing side by side.
-    :param folded: only the heading is seen until it is clicked.
+    :ivar wide: pictures take the whole width instead of standing side by side.
+    :ivar folded: only the heading is seen until it is clicked.
     """
 
     title: str
@@ -98,17 +98,17 @@ class Section:
 class Page:
     """All that the page says.
 
-    :param facts: short phrases under the title, such as "20 slides".
-    :param inferred: (what, value, why) of each thing the tool found out by itself.
-    :param models: for each model its name and its metrics as ``probe.uncertainty.Headline.as_dict`` gives them, with the
+    :ivar facts: short phrases under the title, such as "20 slides".
+    :ivar inferred: (what, value, why) of each thing the tool found out by itself.
+    :ivar models: for each model its name and its metrics as ``probe.uncertainty.Headline.as_dict`` gives them, with the
         ``spread`` {folds, seeds} of each where known.
-    :param confidence: coverage of the intervals.
-    :param folds: how many folds the headline is the mean of.
-    :param warnings: what the audit wants read before the numbers.
-    :param command: how to run it again.
-    :param provenance: (name, value) of versions and ids.
-    :param data: embedded as JSON for machines.
-    :param lead: sentences under the title: what the page answers.
+    :ivar confidence: coverage of the intervals.
+    :ivar folds: how many folds the headline is the mean of.
+    :ivar warnings: what the audit wants read before the numbers.
+    :ivar command: how to run it again.
+    :ivar provenance: (name, value) of versions and ids.
+    :ivar data: embedded as JSON for machines.
+    :ivar lead: sentences under the title: what the page answers.
     """
 
     title: str

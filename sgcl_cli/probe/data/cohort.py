@@ -42,13 +42,13 @@ class FeatureSource:
 class Cohort:
     """Rows to evaluate.
 
-    :param files: the feature files in use, in the order of the rows; at slide level one file a row.
-    :param slide_id, patient_id: str (n,); label: int64 (n,) into ``classes``; split: str (n,) or None.
-    :param row: int64 (n,), the patch within its file; None at slide level.
-    :param patients_from: where patients come from, for the report; ``patients_known``: all from the user.
-    :param site: str (n,), "" where unknown; None where no row has one.
-    :param task_from: why the task is what it is.
-    :param value: float64 (n,), what a regression predicts; time, event: float64 and int64 (n,) of survival. Both have no
+    :ivar files: the feature files in use, in the order of the rows; at slide level one file a row.
+    :ivar slide_id, patient_id: str (n,); label: int64 (n,) into ``classes``; split: str (n,) or None.
+    :ivar row: int64 (n,), the patch within its file; None at slide level.
+    :ivar patients_from: where patients come from, for the report; ``patients_known``: all from the user.
+    :ivar site: str (n,), "" where unknown; None where no row has one.
+    :ivar task_from: why the task is what it is.
+    :ivar value: float64 (n,), what a regression predicts; time, event: float64 and int64 (n,) of survival. Both have no
         ``classes``, and ``label`` is 0.
     """
 

@@ -63,7 +63,7 @@ class Draw:
 
     So neither the number of batches, nor their order, nor the device matter.
 
-    :param keys: uint64 (B,), one a bag of the cohort; see ``keys_of``.
+    :ivar keys: uint64 (B,), one a bag of the cohort; see ``keys_of``.
     """
 
     most: int

@@ -25,10 +25,10 @@ REFIT_TOLERANCE = 1e-6
 class LinearProbe:
     """A fitted probe: class probabilities (N, K) from features (N, D).
 
-    :param path: the validation cross-entropy of each C tried, empty where there were no validation rows.
-    :param validation: probabilities (v, K) of the validation rows, by the fit at the chosen C that did not see them;
+    :ivar path: the validation cross-entropy of each C tried, empty where there were no validation rows.
+    :ivar validation: probabilities (v, K) of the validation rows, by the fit at the chosen C that did not see them;
         thresholds come from these.
-    :param converged: whether the last fit and every fit of the path reached its tolerance.
+    :ivar converged: whether the last fit and every fit of the path reached its tolerance.
     """
 
     standardise: Standardiser

@@ -26,7 +26,7 @@ REFIT_TOLERANCE = 1e-6
 class CoxProbe:
     """A fitted model: log risk (N,) from features (N, D).
 
-    :param path: the validation loss of each C tried, empty where validation had no event.
+    :ivar path: the validation loss of each C tried, empty where validation had no event.
     """
 
     standardise: Standardiser

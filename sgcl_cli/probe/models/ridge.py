@@ -23,7 +23,7 @@ _FLAT = 1e-12
 class RidgeProbe:
     """A fitted model: values (N,) from features (N, D).
 
-    :param path: the validation mean squared error of each alpha tried, empty where there were no validation rows.
+    :ivar path: the validation mean squared error of each alpha tried, empty where there were no validation rows.
     """
 
     standardise: Standardiser

@@ -29,7 +29,7 @@ class ComparedResult:
 class Difference:
     """``first`` minus ``second`` in the headline of a metric.
 
-    :param p: two-sided; ``adjusted`` after Holm over all pairs of the comparison. All None where there is no
+    :ivar p: two-sided; ``adjusted`` after Holm over all pairs of the comparison. All None where there is no
         interval, with the reason.
     """
 

@@ -22,8 +22,8 @@ from sgcl_cli.probe.scores.reported import Floats, Labels, Reported, fold_names
 class Resampled:
     """One headline, or the difference of two, under resampling.
 
-    :param drawn: the headline in each resample, (R,), NaN where undefined.
-    :param without: the headline without each patient, (P,), NaN where undefined; stratum: (P,), folds apart.
+    :ivar drawn: the headline in each resample, (R,), NaN where undefined.
+    :ivar without: the headline without each patient, (P,), NaN where undefined; stratum: (P,), folds apart.
     """
 
     value: float
@@ -62,10 +62,10 @@ class Resampled:
 class Estimate:
     """A headline with what resampling says of it.
 
-    :param bias: how far it lies above what very many patients would give (jackknife).
-    :param error: the larger of the standard errors over resamples and of the jackknife, strata added up. Where patients
+    :ivar bias: how far it lies above what very many patients would give (jackknife).
+    :ivar error: the larger of the standard errors over resamples and of the jackknife, strata added up. Where patients
         hold several classes the former is too small for an AUROC: a patient drawn twice is compared with itself.
-    :param freedom: degrees of freedom of ``error``, from the strata's own (Satterthwaite 1946).
+    :ivar freedom: degrees of freedom of ``error``, from the strata's own (Satterthwaite 1946).
     """
 
     value: float

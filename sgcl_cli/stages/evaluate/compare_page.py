@@ -20,8 +20,8 @@ from sgcl_cli.stages.evaluate import answers
 class Compared:
     """What was compared, and what came of it.
 
-    :param names: of the results, in the order asked. :param titles: of the models, by key.
-    :param found: differences by model key. :param metric: by which the answers are given.
+    :ivar names: of the results, in the order asked. :ivar titles: of the models, by key.
+    :ivar found: differences by model key. :ivar metric: by which the answers are given.
     """
 
     config: EvaluateConfig

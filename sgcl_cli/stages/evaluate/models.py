@@ -53,10 +53,10 @@ class FoldFit:
 class Model:
     """One row of the table: its key and name, the settings that decide its fits, and how it is fitted in a fold.
 
-    :param shares: of the fitted patients, at which it has a label-efficiency curve.
-    :param parts: models that are fitted and kept apart; ``join`` makes this one of their fits.
-    :param features: (n, D) that it is fitted on, one row an entry of the cohort; None for a model of bags.
-    :param view: what of a slide these rows are: ``patch``, ``mean`` of its patches, or ``count``; ``bags`` for all patches.
+    :ivar shares: of the fitted patients, at which it has a label-efficiency curve.
+    :ivar parts: models that are fitted and kept apart; ``join`` makes this one of their fits.
+    :ivar features: (n, D) that it is fitted on, one row an entry of the cohort; None for a model of bags.
+    :ivar view: what of a slide these rows are: ``patch``, ``mean`` of its patches, or ``count``; ``bags`` for all patches.
     """
 
     key: str

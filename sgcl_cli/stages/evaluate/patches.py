@@ -24,7 +24,7 @@ _REMEDY = "give --patches DIR, the folder that they were embedded from, or embed
 class CohortPatches:
     """A source for the loader: patch i belongs to row i of the cohort.
 
-    :param file_of: int64 (n,), which of ``files``; ``row`` int64 (n,), which patch in it.
+    :ivar file_of: int64 (n,), which of ``files``; ``row`` int64 (n,), which patch in it.
     """
 
     size: int

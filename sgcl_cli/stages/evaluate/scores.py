@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 class Rule:
     """Decisions at thresholds that a rule took from each fold's validation rows; None where they say nothing.
 
-    :param rests_on: of each fold the validation rows that the rule saw: (positive, negative).
+    :ivar rests_on: of each fold the validation rows that the rule saw: (positive, negative).
     """
 
     name: str

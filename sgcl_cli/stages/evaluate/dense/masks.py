@@ -54,9 +54,9 @@ class Masked:
 class Masks:
     """All slides with patches and a mask, in the order of the patches.
 
-    :param classes: in the order of their numbers. :param unit, left_out: what patients, and groups, are, in the plural.
-    :param uncounted: values of the masks that are no class, with their share of all pixels.
-    :param id: of the masks' content.
+    :ivar classes: in the order of their numbers. :ivar unit, left_out: what patients, and groups, are, in the plural.
+    :ivar uncounted: values of the masks that are no class, with their share of all pixels.
+    :ivar id: of the masks' content.
     """
 
     slides: tuple[Masked, ...]
