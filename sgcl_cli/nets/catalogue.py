@@ -105,6 +105,27 @@ _GIGAPATH: Mapping[str, Any] = {
 }
 _GIANT: Mapping[str, Any] = {"img_size": 224, "global_pool": "token", **_SCALED, **_DYNAMIC}
 
+
+def _virchow(hub: str, **arguments: Any) -> NamedEncoder:
+    return NamedEncoder(
+        hub,
+        "timm",
+        2560,
+        224,
+        "vit_huge_patch14_224",
+        {**_VIRCHOW, **_DYNAMIC, **arguments},
+        swiglu=True,
+        interpolation="bicubic",
+        pool="cls+mean",
+        gated=True,
+    )
+
+
+def _h_optimus(hub: str, *, gated: bool) -> NamedEncoder:
+    architecture = "vit_giant_patch14_reg4_dinov2"
+    return NamedEncoder(hub, "timm", 1536, 224, architecture, _GIANT, colours=_OPTIMUS, gated=gated)
+
+
 CATALOGUE: Mapping[str, NamedEncoder] = {
     "resnet50-imagenet": NamedEncoder(
         "resnet50.tv_in1k", "timm", 2048, 256, "resnet50", pool="auto", gated=False, natural=True
@@ -120,30 +141,8 @@ CATALOGUE: Mapping[str, NamedEncoder] = {
     "uni2": NamedEncoder(
         "MahmoodLab/UNI2-h", "timm", 1536, 256, "vit_giant_patch14_224", _UNI2, swiglu=True, gated=True
     ),
-    "virchow": NamedEncoder(
-        "paige-ai/Virchow",
-        "timm",
-        2560,
-        224,
-        "vit_huge_patch14_224",
-        {**_VIRCHOW, **_DYNAMIC},
-        swiglu=True,
-        interpolation="bicubic",
-        pool="cls+mean",
-        gated=True,
-    ),
-    "virchow2": NamedEncoder(
-        "paige-ai/Virchow2",
-        "timm",
-        2560,
-        224,
-        "vit_huge_patch14_224",
-        {**_VIRCHOW, **_DYNAMIC, "reg_tokens": 4},
-        swiglu=True,
-        interpolation="bicubic",
-        pool="cls+mean",
-        gated=True,
-    ),
+    "virchow": _virchow("paige-ai/Virchow"),
+    "virchow2": _virchow("paige-ai/Virchow2", reg_tokens=4),
     "gigapath": NamedEncoder(
         "prov-gigapath/prov-gigapath",
         "timm",
@@ -155,26 +154,8 @@ CATALOGUE: Mapping[str, NamedEncoder] = {
         interpolation="bicubic",
         gated=True,
     ),
-    "h-optimus-0": NamedEncoder(
-        "bioptimus/H-optimus-0",
-        "timm",
-        1536,
-        224,
-        "vit_giant_patch14_reg4_dinov2",
-        _GIANT,
-        colours=_OPTIMUS,
-        gated=False,
-    ),
-    "h-optimus-1": NamedEncoder(
-        "bioptimus/H-optimus-1",
-        "timm",
-        1536,
-        224,
-        "vit_giant_patch14_reg4_dinov2",
-        _GIANT,
-        colours=_OPTIMUS,
-        gated=True,
-    ),
+    "h-optimus-0": _h_optimus("bioptimus/H-optimus-0", gated=False),
+    "h-optimus-1": _h_optimus("bioptimus/H-optimus-1", gated=True),
     "h0-mini": NamedEncoder(
         "bioptimus/H0-mini", "timm", 768, 224, None, _DYNAMIC, swiglu=True, colours=None, gated=True
     ),

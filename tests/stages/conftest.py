@@ -8,7 +8,10 @@ import pytest
 
 from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine.pool import Progress, Result
+from sgcl_cli.probe.models import linear
+from sgcl_cli.report import evaluation
 from sgcl_cli.stages.embed import slide_source
+from sgcl_cli.stages.evaluate import report
 from sgcl_cli.stages.tile import annotations as drawings
 from sgcl_cli.stages.tile import run as tile_stage
 
@@ -45,3 +48,13 @@ def training(make_patches: Callable[..., Path], tmp_path: Path) -> PretrainConfi
     return PretrainConfig(
         patches=str(make_patches()), out=str(tmp_path / "run"), epochs=1, batch=8, negatives=16, threads=1, device="cpu"
     )
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[None]:
+    """Two C, and no figures: drawing dozens of them is what a run costs; one test draws."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear, "C_PATH", (0.01, 1.0))
+        patch.setattr(evaluation, "pictures", lambda drawn: {})
+        patch.setattr(report, "_map", lambda finished: {})
+        yield

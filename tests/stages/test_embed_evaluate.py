@@ -21,11 +21,9 @@ from sgcl_cli.artefacts.features import open_features
 from sgcl_cli.config import EmbedConfig, EvaluateConfig, TileConfig
 from sgcl_cli.engine.pool import Progress, Result
 from sgcl_cli.errors import ArtefactError
-from sgcl_cli.probe.models import linear
-from sgcl_cli.report import evaluation
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.stages.embed import embed, slide_source
-from sgcl_cli.stages.evaluate import evaluate, report
+from sgcl_cli.stages.evaluate import evaluate
 from sgcl_cli.stages.tile.job import Job
 from sgcl_cli.stages.tile.slide import tile_slide
 
@@ -35,8 +33,8 @@ NAMES = [f"s{number}" for number in range(8)]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quick() -> Iterator[None]:
-    """Two C, no figures, and slides looked at in this process: what a run costs most has its own tests."""
+def inline_slides(quick: None) -> Iterator[None]:
+    """Slides are looked at in this process: what a run costs most has its own tests."""
 
     def run_tasks(function: Callable[..., Any], tasks: dict[str, tuple[Any, ...]], **_: Any) -> Iterator[Result[Any]]:
         for slot, (key, arguments) in enumerate(tasks.items()):
@@ -44,9 +42,6 @@ def quick() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slide_source, "run_tasks", run_tasks)
-        patch.setattr(linear, "C_PATH", (0.01, 1.0))
-        patch.setattr(evaluation, "pictures", lambda drawn: {})
-        patch.setattr(report, "_map", lambda finished: {})
         yield
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from sgcl_cli.slide import jpeg, overlay
 from sgcl_cli.stages.evaluate.captions import Caption
 from sgcl_cli.stages.evaluate.patch_scores import ShownScores
 from sgcl_cli.stages.evaluate.places import Places, decoded
+from sgcl_cli.stages.evaluate.tables import patches_csv
 
 ATTENTION, SCORES = "attention", "scores"
 _QUALITY = 85
@@ -43,6 +44,21 @@ class Seen:
     def table(self, kind: str) -> str:
         """The file of its numbers, relative to the result."""
         return f"{kind}/{self.file.path.stem}.csv"
+
+
+def write_numbers(out: Path, slide: Seen, scores: NDArray[np.float64] | None, columns: Sequence[str]) -> list[str]:
+    """Write the tables of a slide's heatmaps; returns their files.
+
+    :param scores: of its patches, (N, K), named by ``columns``; None where there are none.
+    """
+    tables: dict[str, Mapping[str, NDArray[np.floating]]] = {}
+    if slide.attention is not None:
+        tables[slide.table(ATTENTION)] = {"attention": slide.attention}
+    if scores is not None:
+        tables[slide.table(SCORES)] = dict(zip(columns, scores.T, strict=True))
+    for name, numbers in tables.items():
+        store.write_text(out / name, patches_csv(slide.file.coords, numbers))
+    return [*tables]
 
 
 OF_FOLDS = "Each slide's attention comes from the model of the fold that did not train on it. "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +20,26 @@ from sgcl_cli.slide.open.reader import Slide
 _MOST_PIXELS = 2**26  # of a thumbnail that is decoded
 
 
-def patches_of(file: FeatureFile, folder: str | None) -> PatchFile | None:
+def patches_in(folder: str) -> dict[str, list[Path]]:
+    """The files of patches in a folder by slide id; empty where there is no such folder."""
+    found: dict[str, list[Path]] = {}
+    for tree in layout.trees(Path(folder)) if Path(folder).is_dir() else []:
+        for path in layout.files(tree):
+            found.setdefault(layout.slide_id(path), []).append(path)
+    return found
+
+
+def patches_of(file: FeatureFile, listed: Mapping[str, Sequence[Path]] | None) -> PatchFile | None:
     """The patches that were embedded: those with the recorded id, and as many; None where they are not found.
 
-    :param folder: where patches are; None for where the features say.
+    :param listed: files of patches by slide id; None for where the features say.
     """
     attributes = file.attributes or {}
-    if folder is None:
+    if listed is None:
         recorded = attributes.get("patches_path")
-        candidates = [] if recorded is None else [file.path.parent / str(recorded)]
+        candidates: Sequence[Path] = [] if recorded is None else [file.path.parent / str(recorded)]
     else:
-        trees = layout.trees(Path(folder)) if Path(folder).is_dir() else []
-        candidates = [path for tree in trees for path in layout.files(tree) if layout.slide_id(path) == file.slide_id]
+        candidates = listed.get(file.slide_id, [])
     for path in candidates:
         if not path.is_file():
             continue
@@ -120,13 +128,14 @@ class Places:
 
     def __init__(self, patches: str | None, slides: str | None) -> None:
         self._given = {"patches": patches, "slides": slides}
+        self._listed = None if patches is None else patches_in(patches)
         self._slides = {} if slides is None else slides_in(slides)
         self._found: dict[str, PatchFile] = {}
         self._drawn: set[str] = set()
 
     def of(self, file: FeatureFile) -> PlacedPatches | None:
         """The slide's patches on a picture of it; None where neither the patches nor the slide are found."""
-        patches = patches_of(file, self._given["patches"])
+        patches = patches_of(file, self._listed)
         placed = None
         if patches is not None:
             self._found[file.slide_id] = patches

@@ -104,7 +104,12 @@ def _heatmaps(out: Path, finished: Finished) -> tuple[list[str], list[Section]]:
     from sgcl_cli.stages.evaluate import attention as heatmaps  # OpenCV comes with it
 
     seen = _seen(finished)
-    files = [name for slide in seen for name in _numbers(out, finished, slide)]
+    columns = tables.score_columns(finished.result["task"], finished.result["classes"])
+    files = [
+        name
+        for slide in seen
+        for name in heatmaps.write_numbers(out, slide, finished.patches.get(slide.slide_id), columns)
+    ]
     given = finished.config.patches, finished.config.slides
     name = finished.result["models"].get(finished.result.get("patch_model"), {}).get("name", "")
     scored_by = f"{name}, the model of the fold that did not train on the slide. "
@@ -130,19 +135,6 @@ def _seen(finished: Finished) -> list[Seen]:
         for file, slide in zip(cohort.files, cohort.slide_id.tolist(), strict=True)
         if slide in finished.attention or slide in finished.patches
     ]
-
-
-def _numbers(out: Path, finished: Finished, slide: Seen) -> list[str]:
-    """Write the tables of a slide's heatmaps; returns their files."""
-    found: dict[str, Mapping[str, NDArray[np.floating]]] = {}
-    if slide.attention is not None:
-        found[slide.table("attention")] = {"attention": slide.attention}
-    if slide.scores is not None:
-        named = tables.score_columns(finished.result["task"], finished.result["classes"])
-        found[slide.table("scores")] = dict(zip(named, finished.patches[slide.slide_id].T, strict=True))
-    for name, columns in found.items():
-        store.write_text(out / name, tables.patches_csv(slide.file.coords, columns))
-    return [*found]
 
 
 def _map(finished: Finished) -> dict[str, Picture]:

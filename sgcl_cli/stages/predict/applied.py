@@ -6,7 +6,7 @@ Shapes: n rows (slides, or patches), F folds, K outputs of a model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,15 @@ Floats = NDArray[np.float64]
 class Rows:
     """Rows to predict: the slides of ``files``, or all their patches.
 
+    Views are made once for all models.
+
     :ivar file_of: int64 (n,), the file of each row. :ivar row: int64 (n,), the patch within its file; None for slides.
     """
 
     files: tuple[FeatureFile, ...]
     file_of: NDArray[np.int64]
     row: NDArray[np.int64] | None
+    _views: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, files: tuple[FeatureFile, ...], level: str) -> Rows:
@@ -49,6 +52,19 @@ class Rows:
 
     def view(self, name: str) -> NDArray[np.floating]:
         """What models of rows take, (n, D): patches, the mean of a slide's patches, or their number as log(1 + n)."""
+        if name not in self._views:
+            self._views[name] = self._viewed(name)
+        view: NDArray[np.floating] = self._views[name]
+        return view
+
+    def bags(self, device: torch.device) -> Bags:
+        """What models of bags take: all patches of each slide."""
+        if BAGS not in self._views:
+            self._views[BAGS] = _bags(self.files, device)
+        bags: Bags = self._views[BAGS]
+        return bags
+
+    def _viewed(self, name: str) -> NDArray[np.floating]:
         if name == "patch":
             return np.concatenate([file.features for file in self.files])
         if name == "count":
@@ -97,16 +113,13 @@ def apply(
     :param patches: of slides' patches too.
     :raises ArtefactError: the arrays or settings of the model are not those of its kind.
     """
-    views: dict[str, Any] = {}
     folds: dict[str, Floats] = {}
     attention: dict[int, list[NDArray[np.float32]]] = {}
     for number, (fold, fits) in enumerate(kept.folds.items()):
         predicted, of_seeds = [], []
         for one in fits:
-            view = BAGS if one.kind == BAGS else kept.view
-            if view not in views:
-                views[view] = _bags(rows.files, device) if view == BAGS else rows.view(view)
-            values, weights = _predicted(one, views[view], (len(rows), outputs), f"{kept.name}, fold {fold}")
+            view = rows.bags(device) if one.kind == BAGS else rows.view(kept.view)
+            values, weights = _predicted(one, view, (len(rows), outputs), f"{kept.name}, fold {fold}")
             predicted.append(values)
             if weights is not None:
                 of_seeds.append(weights)

@@ -19,7 +19,7 @@ from sgcl_cli.report.page import Picture, Section
 from sgcl_cli.slide import overlay
 from sgcl_cli.stages.evaluate.captions import Caption
 from sgcl_cli.stages.evaluate.patch_scores import ShownScores, shown
-from sgcl_cli.stages.evaluate.tables import patches_csv, score_columns
+from sgcl_cli.stages.evaluate.tables import score_columns
 from sgcl_cli.stages.predict.applied import Applied, Rows
 
 if TYPE_CHECKING:
@@ -73,17 +73,11 @@ def _heatmaps(
         )
         for i, file in enumerate(rows.files)
     ]
-    out, files = Path(config.out), []
+    out, files = Path(config.out), list[str]()
+    columns = score_columns(card["task"], card["classes"])
     for i, slide in enumerate(seen):
-        columns = {}
-        if slide.attention is not None:
-            columns["attention"] = {"attention": slide.attention}
-        if scored is not None and scored.patches is not None:
-            named = score_columns(card["task"], card["classes"])
-            columns["scores"] = dict(zip(named, scored.patches[i].T, strict=True))
-        for kind, numbers in columns.items():
-            files.append(slide.table(kind))
-            store.write_text(out / files[-1], patches_csv(slide.file.coords, numbers))
+        numbers = None if scored is None or scored.patches is None else scored.patches[i]
+        files += heatmaps.write_numbers(out, slide, numbers, columns)
     whose, scored_by = (f"{one.name}, the mean of its folds. " if one else "" for one in (looked, scored))
     drawn, sections = heatmaps.draw(out, seen, config.patches, folder=config.slides, whose=whose, scored_by=scored_by)
     return PredictionPictures([*files, *drawn], sections)

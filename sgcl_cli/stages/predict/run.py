@@ -86,12 +86,11 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
     device = runtime.start(config.device, "fp32", config.threads).device
     applied: dict[str, Applied] = {}
     scored = _scoring_model(card, keys) if rows.row is None else None
+    used, outputs = unseen[:, rows.file_of], max(1, len(card["classes"]))
     with reporter.task("predicting", len(keys), "model") as bar:
         for key in keys:
             kept = models.read(result, card, key)
             kept = models.Kept(kept.name, kept.view, {fold: kept.folds[fold] for fold in folds})
-            outputs = max(1, len(card["classes"]))
-            used = unseen[:, rows.file_of]
             applied[key] = apply(kept, rows, used, device, outputs, patches=key == scored)
             bar.advance()
     return _write(config, card, rows, fitted, applied, warnings, ids, record)

@@ -17,7 +17,6 @@ from sgcl_cli.engine.views import MEAN, STD
 from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Fold, Plan
-from sgcl_cli.probe.models import linear
 from sgcl_cli.report import evaluation
 from sgcl_cli.stages.evaluate import report
 from tests.stages.evaluate import tuned
@@ -46,16 +45,6 @@ def small_plan() -> Plan:
     """Three folds of four slides; the next one validates."""
     parts = np.arange(12).reshape(3, 4)
     return Plan([Fold(str(n + 1), parts[(n + 2) % 3], parts[(n + 1) % 3], parts[n]) for n in range(3)])
-
-
-@pytest.fixture(scope="module")
-def quick() -> Iterator[None]:
-    """Two C, and no figures: drawing dozens of them is what a run costs; one test draws."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linear, "C_PATH", (0.01, 1.0))
-        patch.setattr(evaluation, "pictures", lambda drawn: {})
-        patch.setattr(report, "_map", lambda finished: {})
-        yield
 
 
 @pytest.fixture(scope="module")
