@@ -1,1 +1,1 @@
-"""What is learned on frozen features: splits, linear, knn, mil, and the metrics that judge it."""
+"""Models on frozen features: cohorts and splits, linear and bag models, metrics with intervals."""

@@ -1,6 +1,6 @@
-"""Fitted models that are kept: their arrays and settings, and what they predict for rows or bags that they never saw.
+"""Stored models: conversion of fitted models to arrays and settings, and their predictions for new rows or bags.
 
-A model of rows takes features (n, D) of slides or patches; a model of bags takes all patches of each slide. Both give (n, K):
+A row model takes features (n, D) of slides or patches; a bag model takes all patches of each slide. Both return (n, K):
 class probabilities, the value of a regression, or the log risk of survival.
 """
 
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 
 def constant(value: Floats) -> Fitted:
-    """Predicts ``value`` (K,) for everything."""
+    """A model that always predicts ``value`` (K,)."""
     return Fitted("constant", {"value": value})
 
 
@@ -58,7 +58,7 @@ def cox(probe: CoxProbe) -> Fitted:
 def neighbours(
     rows: NDArray[np.int64], labels: NDArray[np.int64], *, k: int, temperature: float, classes: int
 ) -> Fitted:
-    """A weighted kNN whose reference rows are given by their numbers, with their labels."""
+    """A weighted kNN; the reference rows are stored as row numbers, with their labels."""
     settings = {"k": k, "temperature": temperature, "classes": classes}
     return Fitted("knn", {REFERENCE_ROWS: rows, "labels": labels}, settings)
 
@@ -76,7 +76,7 @@ def softmax_layer(standardise: Standardiser, layer: nn.Linear) -> Fitted:
 
 
 def of_bags(model: BagModel, target: Target, *, name: str, hidden: int, dropout: float) -> Fitted:
-    """A bag model: its weights, and for a regression the mean and scale of the values it was fitted on."""
+    """A bag model: its weights, and for a regression mean and scale of the training values."""
     arrays = {key: value.detach().cpu().numpy().copy() for key, value in model.state_dict().items()}
     settings: dict[str, Any] = {"model": name, "hidden": hidden, "dropout": dropout, "outputs": target.outputs}
     if isinstance(target, Measurements):
@@ -85,12 +85,12 @@ def of_bags(model: BagModel, target: Target, *, name: str, hidden: int, dropout:
 
 
 def predict_rows(fitted: Fitted, features: NDArray[np.floating]) -> Floats:
-    """What a model of rows predicts for features (n, D): (n, K)."""
+    """Predictions (n, K) of a row model for features (n, D)."""
     return ROW_MODELS[fitted.kind](fitted, features)
 
 
 def scores_patches(kind: str, settings: Mapping[str, Any], view: str) -> bool:
-    """Whether a model of slides can score a patch by itself: not one of patch counts, nor one to which positions matter."""
+    """Whether a slide-level model can score single patches; models of patch counts or of ordered patches cannot."""
     if kind == BAGS:
         known = bag_models.MODELS.get(settings["model"])
         return known is not None and not known[0].ordered
@@ -98,10 +98,10 @@ def scores_patches(kind: str, settings: Mapping[str, Any], view: str) -> bool:
 
 
 def predict_patches(fitted: Fitted, features: NDArray[np.floating], device: torch.device) -> Floats:
-    """What a model of slides would predict for a slide of that patch alone, (N, K) of features (N, D).
+    """Predictions (N, K) of a slide-level model for patches (N, D), each as a slide of one patch.
 
-    Linear models of the mean: a slide's score (before its softmax) is the mean of its patches' scores. Attention models: it is
-    their mean weighted by attention.
+    In linear models of the mean feature, the score of a slide (before softmax) is the mean of the scores of its patches. In
+    attention models it is their mean weighted by attention.
     """
     if fitted.kind != BAGS:
         return predict_rows(fitted, features)
@@ -113,7 +113,7 @@ def predict_patches(fitted: Fitted, features: NDArray[np.floating], device: torc
 def predict_bags(
     fitted: Fitted, bags: Bags, *, most_bags: int = MOST_BAGS
 ) -> tuple[Floats, list[NDArray[np.float32]] | None]:
-    """What a model of bags predicts, (B, K), and each bag's attention (rows of the bag,), which sums to 1; None without."""
+    """Predictions (B, K) of a bag model, and the attention of each bag (rows of the bag,), which sums to 1; None without."""
     settings = fitted.settings
     model = _bag_model(fitted)
     scores, attention = forward(model.to(bags.rows.device), bags, np.arange(len(bags)), most_bags=most_bags)
@@ -126,7 +126,7 @@ def predict_bags(
 
 
 def _bag_model(fitted: Fitted) -> BagModel:
-    """The network of a kept bag model, built only once its settings are known to ask for no more weights than are stored.
+    """The network of a stored bag model. Shapes are compared on the meta device first, so wrong settings allocate nothing.
 
     :raises RuntimeError: the arrays are not the weights of such a network.
     """

@@ -1,1 +1,1 @@
-"""Who is evaluated and how the rows are divided: cohorts, splits, and the audit of both."""
+"""Cohorts of labelled features, their division into folds, and the audit of both."""

@@ -1,4 +1,4 @@
-"""Whether labels and sites go together, so that a model may tell sites apart in place of classes."""
+"""Association of labels with sites, which lets a model recognise sites instead of classes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ STRONG = 0.3
 
 
 def cramers_v(first: NDArray[np.generic], second: NDArray[np.generic]) -> tuple[float, float] | None:
-    """Cramer's V of two labellings (n,), corrected for its bias in small tables (Bergsma 2013), and p of chi^2.
+    """Cramer's V of two labellings (n,) with the bias correction of Bergsma (2013), and p of the chi^2 test.
 
     phi^2 = chi^2 / n;  V = sqrt( max(0, phi^2 - (k-1)(r-1)/(n-1)) / min(k' - 1, r' - 1) ),  k' = k - (k-1)^2/(n-1),
-    r' likewise. None where one of the two has a single value.
+    r' likewise. None if one of the two has a single value.
     """
     _, row = np.unique(first, return_inverse=True)
     _, column = np.unique(second, return_inverse=True)
@@ -32,9 +32,9 @@ def cramers_v(first: NDArray[np.generic], second: NDArray[np.generic]) -> tuple[
 
 
 def audit_sites(label: NDArray[np.int64], site: NDArray[np.str_], patient: NDArray[np.str_], audit: Audit) -> None:
-    """Warn where the classes of patients and their sites go together: V above 0.3.
+    """Warn if classes and sites of the patients are associated: V above 0.3.
 
-    Each patient counts once for each class and site it has; rows without a site are left out.
+    Each patient counts once per pair of class and site; rows without a site are left out.
     """
     known = site != ""
     cells = sorted(set(zip(patient[known].tolist(), label[known].tolist(), site[known].tolist(), strict=True)))
@@ -46,6 +46,6 @@ def audit_sites(label: NDArray[np.int64], site: NDArray[np.str_], patient: NDArr
     if found[0] > STRONG:
         audit.warn(
             "sites",
-            f"labels and sites go together (Cramer's V {found[0]:.2f}, p {found[1]:.2g}): a model may tell sites apart; "
-            "compare with --cv site",
+            f"labels and sites are associated (Cramer's V {found[0]:.2f}, p {found[1]:.2g}): a model may recognise sites "
+            "instead of classes; compare with --cv site",
         )

@@ -1,4 +1,4 @@
-"""What is wrong, or worth knowing, before anything is fitted: findings and the ledger of slides."""
+"""Findings about a cohort before anything is fitted, and the ledger of its slides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FIRST = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that the audit found. Errors stop the evaluation; warnings stand in the report."""
+    """One finding. Errors stop the evaluation; warnings are shown in the report."""
 
     level: Literal["error", "warning"]
     code: str
@@ -23,23 +23,23 @@ class Finding:
 
 @dataclass
 class Audit:
-    """Findings in the order they were made, and how many slides were labelled, embedded, matched, left out."""
+    """Findings in the order of the checks, and the numbers of slides labelled, embedded, matched and left out."""
 
     findings: list[Finding] = field(default_factory=list)
     ledger: dict[str, Any] = field(default_factory=dict)
 
     def error(self, code: str, message: str, hint: str = "") -> None:
-        """Record what forbids an honest evaluation."""
+        """Add an error: a finding that makes the evaluation invalid."""
         self.findings.append(Finding("error", code, message, hint))
 
     def warn(self, code: str, message: str) -> None:
-        """Record what a reader must know."""
+        """Add a warning: a finding that readers of the report must know."""
         self.findings.append(Finding("warning", code, message))
 
     def stop_on_errors(self) -> None:
         """Raise the first error.
 
-        :raises LabelError: there are errors; the message says how many more stand in audit.json.
+        :raises LabelError: there are errors; the message counts the others, which are in audit.json.
         """
         errors = [finding for finding in self.findings if finding.level == "error"]
         if errors:
@@ -62,7 +62,7 @@ class Audit:
 
 
 def ledger_rows(ledger: Mapping[str, Any]) -> list[tuple[str, int, str]]:
-    """The audit's ledger as (what, how many, the first of them)."""
+    """The ledger as rows (entry, count, first names)."""
     rows = []
     for name, value in ledger.items():
         many = value if isinstance(value, list) else []
@@ -72,6 +72,6 @@ def ledger_rows(ledger: Mapping[str, Any]) -> list[tuple[str, int, str]]:
 
 
 def listed(names: Sequence[object], most: int) -> str:
-    """The first names in quotation marks, and how many more there are."""
+    """The first ``most`` names in quotation marks, and the number of the others."""
     shown = ", ".join(f"'{name}'" for name in names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,6 +1,6 @@
-"""Who is evaluated: features joined with labels, one row a slide or one row a patch, and the ledger of who is not.
+"""Cohorts: features joined with labels, one row per slide or per patch, and a ledger of what is left out.
 
-Rows are sorted by slide id, patches by their row within the file, so the order of tables and folders does not matter.
+Rows are sorted by slide id, patches by their row in the file, so the order of tables and folders does not matter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """A folder of features and the side it stands for: "train", "test", or "" where folds are to be made."""
+    """A folder of features and its side: "train", "test", or "" if it is to be divided into folds."""
 
     features: FeatureSet
     side: str = ""
@@ -42,14 +42,17 @@ class FeatureSource:
 class Cohort:
     """Rows to evaluate.
 
-    :ivar files: the feature files in use, in the order of the rows; at slide level one file a row.
-    :ivar slide_id, patient_id: str (n,); label: int64 (n,) into ``classes``; split: str (n,) or None.
+    :ivar files: the feature files in use, in the order of the rows; at slide level one file per row.
+    :ivar slide_id, patient_id: str (n,).
+    :ivar label: int64 (n,), index into ``classes``; 0 in regression and survival, which have no classes.
+    :ivar split: str (n,), train, val or test; None without given splits.
     :ivar row: int64 (n,), the patch within its file; None at slide level.
-    :ivar patients_from: where patients come from, for the report; ``patients_known``: all from the user.
-    :ivar site: str (n,), "" where unknown; None where no row has one.
-    :ivar task_from: why the task is what it is.
-    :ivar value: float64 (n,), what a regression predicts; time, event: float64 and int64 (n,) of survival. Both have no
-        ``classes``, and ``label`` is 0.
+    :ivar patients_from: the source of the patients, for the report.
+    :ivar patients_known: whether the user gave all patients.
+    :ivar task_from: the reason for the task, for the report.
+    :ivar site: str (n,), "" if unknown; None if no row has a site.
+    :ivar value: float64 (n,), target of a regression.
+    :ivar time, event: float64 and int64 (n,), targets of survival.
     """
 
     level: Level
@@ -79,22 +82,22 @@ class Cohort:
 
     @property
     def patients(self) -> int:
-        """How many patients there are."""
+        """The number of patients."""
         return len(np.unique(self.patient_id))
 
     @property
     def unit(self) -> str:
-        """What a feature file stands for, in one word."""
+        """The word for one feature file: slide, or folder (of images)."""
         return "folder" if all(file.name is not None for file in self.files) else "slide"
 
     @property
     def slides(self) -> int:
-        """How many slides (or folders of images) there are."""
+        """The number of slides (or folders of images)."""
         return len(np.unique(self.slide_id))
 
 
 def open_sources(train_or_all: FeatureSet, test: FeatureSet | None) -> tuple[FeatureSource, ...]:
-    """One folder to be divided, or a training and a test folder that fit together.
+    """One folder to be divided, or a training and a test folder of the same encoder.
 
     :raises LabelError: the two share a file, or come from different encoders.
     """
@@ -116,13 +119,13 @@ def open_sources(train_or_all: FeatureSet, test: FeatureSet | None) -> tuple[Fea
 
 
 def settle_task(labels: Sequence[str], asked: str) -> tuple[Task, str]:
-    """The task and why: numbers that are not whole, or more than 10 different ones, are measurements; else classes.
+    """The task and its reason: fractional numbers, or more than 10 different numbers, are measurements; else classes.
 
     :param asked: auto, or a task.
-    :raises LabelError: measurements with decimal commas, or with something else among them.
+    :raises LabelError: measurements with decimal commas, or mixed with text.
     """
     if asked != "auto":
-        return cast(Task, asked), "as asked"
+        return cast(Task, asked), "set by --task"
     names = set(labels)
     numbers = [_number(name) for name in names]
     if all(number is not None for number in numbers):
@@ -135,7 +138,7 @@ def settle_task(labels: Sequence[str], asked: str) -> tuple[Task, str]:
 
 
 def _refuse_odd_measurements(names: Sequence[str]) -> None:
-    """Many numbers and something else are measurements with a slip, not as many classes."""
+    """Refuse many numbers mixed with text: measurements with a typing error, not as many classes."""
     odd = [name for name in names if _number(name) is None]
     commas = [name for name in odd if _number(name.replace(",", ".", 1)) is not None]
     if len(commas) == len(odd):
@@ -143,14 +146,14 @@ def _refuse_odd_measurements(names: Sequence[str]) -> None:
     if len(names) - len(odd) > MOST_INTEGER_CLASSES:
         raise LabelError(
             f"the target has {len(names) - len(odd)} different numbers, and '{odd[0]}'",
-            "correct or remove that row, or say --task multiclass",
+            "correct or remove that row, or use --task multiclass",
         )
 
 
 def class_names(labels: Iterable[str], task: str) -> tuple[str, ...]:
-    """The classes in order: whole numbers by value, else by name.
+    """The sorted classes: whole numbers by value, others by name.
 
-    :param task: auto, binary or multiclass; auto takes whole numbers with at most 10 values for classes.
+    :param task: auto, binary or multiclass; auto treats whole numbers with at most 10 values as classes.
     :raises LabelError: one class only, or numbers that look like measurements.
     :raises ConfigError: ``--task binary`` with another number of classes.
     """
@@ -162,7 +165,7 @@ def class_names(labels: Iterable[str], task: str) -> tuple[str, ...]:
         if task == "auto" and (not whole or len(names) > MOST_INTEGER_CLASSES):
             raise LabelError(
                 f"the target has {len(names)} different numbers, first {names[0]}: measurements, not classes",
-                "name the classes in words, or say --task multiclass",
+                "name the classes in words, or use --task multiclass",
             )
         names = [name for _, name in sorted(zip(known, names, strict=True))]
     if len(names) == 1:
@@ -175,7 +178,7 @@ def class_names(labels: Iterable[str], task: str) -> tuple[str, ...]:
 def by_slide(
     sources: Sequence[FeatureSource], labels: Labels, *, task: str, allow_missing: bool, audit: Audit
 ) -> Cohort:
-    """One row a labelled slide that has features and at least one patch.
+    """One row per labelled slide that has features and at least one patch.
 
     :raises LabelError: nothing matches, too many slides lack features, one class only, or a slide on two sides.
     """
@@ -208,7 +211,7 @@ def by_slide(
         share = len(missing) / len(table)
         what = f"{len(missing)} of {len(table)} labelled slides have no features: {listed(missing, _NAMED)}"
         if matched and share > MOST_MISSING and not allow_missing:
-            audit.error("missing_features", what, "embed them, remove them from the table, or say --allow-missing")
+            audit.error("missing_features", what, "embed them, remove them from the table, or use --allow-missing")
         else:
             audit.warn("missing_features", what)
     if unlabelled:
@@ -240,7 +243,7 @@ def by_slide(
 
 
 def _truth(rows: Sequence[LabelRow], asked: str) -> dict[str, Any]:
-    """The fields of a cohort that say what is predicted."""
+    """The target fields of a cohort."""
     none = np.zeros(len(rows), dtype=np.int64)
     if asked == "survival":
         time = np.array([np.nan if row.time is None else row.time for row in rows])
@@ -266,13 +269,13 @@ def _measured(row: LabelRow) -> float:
     number = _number(row.label or "")
     if number is None:
         raise LabelError(
-            f"the target of slide '{row.slide_id}' is '{row.label}', not a number", "say --task multiclass for classes"
+            f"the target of slide '{row.slide_id}' is '{row.label}', not a number", "use --task multiclass for classes"
         )
     return number
 
 
 def by_patch(sources: Sequence[FeatureSource], labels: Labels | None, *, task: str, audit: Audit) -> Cohort:
-    """One row a patch with a label; patients, and splits, from the table where there is one.
+    """One row per labelled patch; patients and splits from the table, if there is one.
 
     :raises LabelError: no labelled patches, one class only, a slide on two sides, or classes of --test not in --train.
     """
@@ -300,7 +303,7 @@ def by_patch(sources: Sequence[FeatureSource], labels: Labels | None, *, task: s
     if unknown:
         audit.warn(
             "missing_patients",
-            f"{len(unknown)} slides are not in the table, each counts as a patient of its own: {listed(unknown, _NAMED)}",
+            f"{len(unknown)} slides are not in the table, each counts as a separate patient: {listed(unknown, _NAMED)}",
         )
     rows = {name: np.flatnonzero(named[name] != "") for name in used}
     patients, from_where = _patients(used, files, table, labels is not None and labels.has_patients, audit)
@@ -328,7 +331,7 @@ def by_patch(sources: Sequence[FeatureSource], labels: Labels | None, *, task: s
         patients_from=from_where,
         patients_known="no patients" not in from_where,
         task="binary" if len(classes) == 2 else "multiclass",
-        task_from="as asked" if task != "auto" else f"{len(classes)} classes",
+        task_from="set by --task" if task != "auto" else f"{len(classes)} classes",
         site=_patch_sites(used, rows, table),
     )
     _audit_transductive(cohort, audit)
@@ -348,7 +351,7 @@ def patch_features(cohort: Cohort) -> NDArray[np.floating]:
 def bag_rows(cohort: Cohort) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
     """All patches of a slide-level cohort, (N, D), and the offsets of its slides, (n + 1,).
 
-    Where files are mapped from disk, so are the rows: from a temporary file without a name.
+    If files are memory-mapped, the rows are too: in an unnamed temporary file.
     """
     offsets = np.concatenate([[0], np.cumsum([len(file) for file in cohort.files])]).astype(np.int64)
     first = cohort.files[0].features
@@ -365,19 +368,19 @@ def bag_rows(cohort: Cohort) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
 
 
 def known_ids(sources: Sequence[FeatureSource]) -> list[str]:
-    """The ids that a table or a split file may name: those of the rows."""
+    """The slide ids of the rows, which a table or a split file may name."""
     return [_name_of(source, file) for source in sources for file in source.features.files]
 
 
 def _name_of(source: FeatureSource, file: FeatureFile) -> str:
-    """A file's slide id; an image folder's with its side before it, for both sides may be called alike."""
+    """Slide id of a file; that of an image folder is prefixed with its side, since both sides may have the same name."""
     if source.side and file.name is not None and file.slide_id != source.side:
         return f"{source.side}/{file.slide_id}"
     return file.slide_id
 
 
 def _files_by_slide(sources: Sequence[FeatureSource], audit: Audit) -> tuple[dict[str, FeatureFile], dict[str, str]]:
-    """Files by slide id, and the side of each where there are two; an image folder's id is told apart by its side."""
+    """Files by slide id (see ``_name_of``), and the side of each if there are two sides."""
     files: dict[str, FeatureFile] = {}
     sides: dict[str, str] = {}
     for source in sources:
@@ -395,7 +398,7 @@ def _files_by_slide(sources: Sequence[FeatureSource], audit: Audit) -> tuple[dic
 
 
 def _patch_labels(file: FeatureFile) -> NDArray[np.str_]:
-    """The class name of each patch, "" where unknown; empty without labels."""
+    """The class name of each patch, "" if unknown; empty without labels."""
     if file.label is None:
         return np.array([], dtype=np.str_)
     highest = int(file.label.max(initial=-1))
@@ -414,7 +417,7 @@ def _patients(
     in_table: bool,
     audit: Audit,
 ) -> tuple[dict[str, NDArray[np.str_]], str]:
-    """The patient of each patch, and where that comes from."""
+    """The patient of each patch, and the source of the patients."""
     patients: dict[str, NDArray[np.str_]] = {}
     where: dict[str, None] = {}
     for name in used:
@@ -435,14 +438,14 @@ def _patients(
     if "no patients are known: every image counts as one" in where:
         audit.warn(
             "no_patients",
-            "no patients are known for the images: each counts as independent, so images of one patient may stand on "
-            "both sides, and intervals are too narrow if patients gave several images",
+            "no patients are known for the images: each counts as independent, so images of one patient may be on both sides, "
+            "and intervals are too narrow if patients have several images",
         )
     return patients, "; ".join(where)
 
 
 def _only(patients: NDArray[np.str_]) -> str:
-    """The patient of all rows, "" where there are several."""
+    """The one patient of all rows, "" if there are several."""
     return str(patients[0]) if (patients == patients[0]).all() else ""
 
 
@@ -488,7 +491,7 @@ def _audit_class_names(texts: NDArray[np.str_], split: NDArray[np.str_], audit: 
 
 
 def _audit_transductive(cohort: Cohort, audit: Audit) -> None:
-    """Slides that the encoder saw in pretraining, and their patients: numbers on them are transductive."""
+    """Warn about slides (and their patients) on which the encoder was pretrained: scores on them are transductive."""
     seen = []
     for file in cohort.files:
         attributes = file.attributes or {}
@@ -507,7 +510,7 @@ def _audit_transductive(cohort: Cohort, audit: Audit) -> None:
 
 
 def _audit_probed(cohort: Cohort, audit: Audit) -> None:
-    """Slides and image folders whose labels chose best.pt: numbers of that encoder on them are optimistic."""
+    """Warn about slides and image folders of the probe that chose best.pt: scores on them are optimistic."""
     used = []
     for file in cohort.files:
         attributes = file.attributes or {}

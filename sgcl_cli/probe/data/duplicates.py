@@ -1,4 +1,4 @@
-"""Duplicate slides: the same slide under two names, or a part of it, would be on both sides of a split."""
+"""Duplicate slides: a slide, or a part of it, under two names could be on both sides of a split."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ MUCH_SHARED = 0.5
 SOME_SHARED = 0.05
 _FEWEST = 3
 _BLOCK = 512
-_COMMON = 5  # a row that more files have is what empty glass looks like
+_COMMON = 5  # a row that more files share is background
 
 Slide = tuple[str, str, FeatureFile]
 
 
 def audit_duplicates(slides: Sequence[Slide], audit: Audit) -> None:
-    """Find slides of one identity, of equal features, of nearly equal ones, and those that share rows.
+    """Find slides with the same identity, with equal or nearly equal features, or with shared rows.
 
-    The same slide, or half of its rows, for two patients is an error, for one patient a warning; a twentieth of the rows, or
-    nearly equal features (their means lie closer than a hundredth of the usual distance between slides) are a warning.
+    The same slide (or half of its rows) in two patients is an error, in one patient a warning. Sharing 5 % of the rows, or nearly
+    equal features (means closer than ``NEARLY_EQUAL`` times the usual distance between slides), is a warning.
 
     :param slides: (slide id, patient id or "" where unknown or several, its features).
     """
@@ -65,7 +65,7 @@ def _record(first: Slide, second: Slide, what: str, audit: Audit) -> None:
 
 
 def _sharing_pairs(slides: Sequence[Slide]) -> list[tuple[Slide, Slide, float]]:
-    """Pairs with the share of the smaller one's different rows that the other has as well, where it is a twentieth or more."""
+    """Pairs that share at least 5 % of the distinct rows of the smaller slide, with that share."""
     hashes = [np.unique(_row_hashes(slide[2].features)) for slide in slides]
     every = np.concatenate(hashes) if hashes else np.empty(0, dtype=np.uint64)
     owner = np.repeat(np.arange(len(hashes)), [len(one) for one in hashes])
@@ -87,7 +87,7 @@ def _sharing_pairs(slides: Sequence[Slide]) -> list[tuple[Slide, Slide, float]]:
 
 
 def _row_hashes(features: NDArray[np.floating]) -> NDArray[np.uint64]:
-    """A number for each row (N,), equal for equal rows: its bits times odd random numbers, modulo 2^64."""
+    """Hash of each row (N,): its bits times odd random numbers, summed modulo 2^64."""
     odd = np.random.default_rng(0).integers(0, 2**63, features.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     found = np.empty(len(features), dtype=np.uint64)
     for start in range(0, len(features), _BLOCK):
@@ -98,7 +98,7 @@ def _row_hashes(features: NDArray[np.floating]) -> NDArray[np.uint64]:
 
 
 def _close_pairs(slides: Sequence[Slide]) -> list[tuple[Slide, Slide, float]]:
-    """Pairs whose mean features lie closer than ``NEARLY_EQUAL`` times the median distance to the cohort's mean."""
+    """Pairs with mean features closer than ``NEARLY_EQUAL`` times the median distance to the cohort mean, with the ratio."""
     filled = [slide for slide in slides if len(slide[2])]
     if len(filled) < _FEWEST:
         return []

@@ -1,4 +1,4 @@
-"""Whether the patients are known: without them slides of one patient stand on both sides of a split."""
+"""The check for missing patient ids, without which slides of one patient can be on both sides of a split."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _FEWEST_GROUPS = 2
 
 
 def alike(slides: Iterable[str]) -> list[list[str]]:
-    """Groups of slides that their ids make look like one patient's: TCGA barcodes, or ``p12_a`` and ``p12_b``.
+    """Groups of slides that seem to come from one patient by their ids: TCGA barcodes, or ``p12_a`` and ``p12_b``.
 
-    A stem that more than 10 slides have, or the only stem that several have, is a cohort's name and no patient's.
+    A stem shared by more than 10 slides, or the only shared stem, is taken for the name of a cohort.
     """
     stems: dict[str, list[str]] = {}
     for slide in sorted(slides):
@@ -28,16 +28,16 @@ def alike(slides: Iterable[str]) -> list[list[str]]:
 
 
 def audit_patients(slides: Sequence[str], known: bool, audit: Audit) -> None:
-    """Warn where no patients are given, more so where ids look like several slides of one."""
+    """Warn if no patients are given, with examples of ids that look like several slides of one patient."""
     if known:
         return
     groups = alike(slides)
     look = ""
     if groups:
         few = ", ".join(f"'{name}'" for name in groups[0][:3])
-        look = f"; ids look like several slides of a patient in {len(groups)} cases, first {few}"
+        look = f"; ids look like several slides of one patient in {len(groups)} cases, first {few}"
     audit.warn(
         "no_patients",
-        "no patient_id is given, so every slide counts as a patient of its own: where patients gave several slides, they "
-        f"stand on both sides of a split, scores are too high and intervals too narrow{look}",
+        "no patient_id is given, so every slide counts as a separate patient: if patients have several slides, these can be "
+        f"on both sides of a split, scores are too high and intervals too narrow{look}",
     )

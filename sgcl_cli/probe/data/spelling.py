@@ -1,4 +1,4 @@
-"""Names in a cohort that are spelled in two ways: each spelling counts as a class, a patient or a site of its own."""
+"""Names with several spellings in a cohort, each of which counts as a separate class, patient or site."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sgcl_cli.probe.data.audit import Audit
 _SHOWN = 3
 _HARM = {
     "classes": "they count as different classes",
-    "patients": "they count as different patients, who may stand on both sides of a division",
+    "patients": "they count as different patients, who may be on both sides of a split",
     "sites": "they count as different sites",
 }
 
 
 def audit_spelling(what: str, names: Iterable[str], audit: Audit) -> None:
-    """Warn of names that differ only in case or blanks, with all their spellings.
+    """Warn about names that differ only in case or blanks, with all their spellings.
 
     :param what: classes, patients or sites.
     """

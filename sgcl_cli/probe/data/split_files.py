@@ -1,7 +1,7 @@
-"""Divisions from files: ours, CLAM's, a plain split column; and ours as rows for writing, with a hash.
+"""Split files: read in three formats; written and hashed in the first.
 
-- ours: slide_id, patient_id, fold, split; a row for each slide and fold, as ``sgcl evaluate`` writes splits.csv;
-- CLAM's: columns train, val, test that list slide ids, a file a repetition (splits_0.csv); a folder of them is all of them;
+- splits.csv of ``sgcl evaluate``: slide_id, patient_id, fold, split; one row per slide and fold;
+- CLAM: columns train, val, test that list slide ids, one file per repetition (splits_0.csv), or a folder of them;
 - plain: slide_id, split.
 """
 
@@ -27,9 +27,11 @@ ANYBODY = ""
 
 @dataclass(frozen=True)
 class SplitFile:
-    """What a file says: for each fold, the side (train, val, test) of each (slide id, patient id).
+    """The content of a split file.
 
-    The patient is ``ANYBODY`` where the slide is on one side; a folder of images may have patients on several.
+    :ivar kind: the format, for messages.
+    :ivar folds: for each fold, the side (train, val, test) of each (slide id, patient id). The patient is ``ANYBODY`` if the
+        whole slide is on one side; the patients in a folder of images may be on several.
     """
 
     kind: str
@@ -37,10 +39,10 @@ class SplitFile:
 
 
 def read(path: str | Path, known: Iterable[str] = ()) -> SplitFile:
-    """Read a file of any of the three kinds, or a folder of CLAM's.
+    """Read a file of any of the three formats, or a folder of CLAM's.
 
-    :param known: slide ids that the file may mean; see ``slide_ids``.
-    :raises LabelError: no such file, none of the three kinds, an unknown split, a slide on two sides of a fold.
+    :param known: slide ids to match the names in the file with; see ``slide_ids``.
+    :raises LabelError: no such file, none of the three formats, an unknown split, a slide on two sides of a fold.
     """
     path, known = Path(path), frozenset(known)
     if path.is_dir():
@@ -79,11 +81,11 @@ def plan_from(
     validation: float = 0.2,
     seed: int = 0,
 ) -> Plan:
-    """The folds that the file asks for; where it has no val slides, validation comes out of the training rows.
+    """The folds of the file; in folds without val slides, validation is taken from the training rows.
 
-    :param ids: the slide of each row (n,); labels (n,), patients (n,).
-    Divisions that report a patient more than once are repetitions, and the plan says so.
+    If several folds report a patient, the plan is marked as repeated.
 
+    :param ids: the slide of each row (n,). :param labels, patients: (n,).
     :raises LabelError: a fold without training or test rows, a patient on two sides, validation
         equal to test, a class that is reported and never fitted.
     """
@@ -125,7 +127,7 @@ def plan_from(
 
 
 def rows_of(plan: Plan, ids: NDArray[np.str_], patients: NDArray[np.str_]) -> list[dict[str, str]]:
-    """The plan in our form, one row a slide and fold, in the order of folds and slide ids."""
+    """The plan as rows of splits.csv, one per slide and fold, in the order of folds and slide ids."""
     rows = []
     for fold in plan.folds:
         for split, members in (("train", fold.train), ("val", fold.validation), ("test", fold.test)):
@@ -135,7 +137,7 @@ def rows_of(plan: Plan, ids: NDArray[np.str_], patients: NDArray[np.str_]) -> li
 
 
 def identity(plan: Plan, ids: NDArray[np.str_], patients: NDArray[np.str_]) -> str:
-    """The division's hash: equal for equal folds, whatever the order of rows or where it came from."""
+    """Hash of the division: equal for equal folds, whatever the order of rows and the source."""
     rows = ["\t".join(row.values()) for row in rows_of(plan, ids, patients)]
     return store.artefact_id(FORMAT, {}, sorted(rows))
 
@@ -187,13 +189,13 @@ def _first_two(names: Sequence[str]) -> str:
 
 
 def _note_repeats(plan: Plan, patients: NDArray[np.str_]) -> None:
-    """Mark folds that report some patients more than once, as CLAM's do, which draws each of its splits from all patients."""
+    """Mark plans with folds that share reported patients, as CLAM's do: it draws every split from all patients."""
     of_folds = [np.unique(patients[fold.test]) for fold in plan.folds]
     names, counts = np.unique(np.concatenate(of_folds), return_counts=True)
     if counts.max(initial=0) > 1:
         plan.repeats = True
         plan.warnings.append(
             f"{(counts > 1).sum()} of {len(names)} reported patients are reported by several of the {len(plan.folds)} divisions, "
-            "which are repetitions, not folds: intervals draw each patient once for all of them, the spread over folds tells of "
-            "divisions that share patients"
+            "which are repetitions, not folds: intervals draw each patient once for all of them, and the spread over folds is "
+            "that of divisions that share patients"
         )

@@ -1,7 +1,7 @@
-"""Who is fitted on, who chooses, who is reported: divisions of the rows in which a patient is always on one side.
+"""Divisions of the rows into training, validation and test, in which all rows of a patient are on one side.
 
-Every function takes parallel arrays, one entry a row (a slide, or a patch): ``ids`` (str, only to fix an order),
-``labels`` (class numbers) and ``patients`` (str). The outcome does not depend on the order of the rows.
+Every function takes parallel arrays, one entry per row (a slide or a patch): ``ids`` (str, used only for sorting),
+``labels`` (class numbers) and ``patients`` (str). The result does not depend on the order of the rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 
 @dataclass(frozen=True)
 class Fold:
-    """Row numbers, ascending, of one division; ``validation`` is empty where there were too few patients for one."""
+    """One division as ascending row numbers; ``validation`` is empty if there are too few patients."""
 
     name: str
     train: Rows
@@ -37,15 +37,16 @@ class Fold:
 
     @property
     def fitted(self) -> Rows:
-        """All rows that a model of this fold may have seen: training and validation."""
+        """All rows that a model of this fold may use: training and validation."""
         return np.sort(np.concatenate([self.train, self.validation]))
 
 
 @dataclass
 class Plan:
-    """The folds, and what had to be given up on the way to them.
+    """The folds.
 
-    :ivar repeats: whether they are repeated divisions, each of all patients anew, so that several may report a patient.
+    :ivar warnings: shortcomings of the folds, for the report.
+    :ivar repeats: whether the folds are repeated divisions of all patients, so that several may report a patient.
     """
 
     folds: list[Fold]
@@ -54,12 +55,12 @@ class Plan:
 
 
 def patients_per_class(labels: NDArray[np.int64], patients: NDArray[np.str_]) -> dict[int, int]:
-    """How many patients have at least one row of each class."""
+    """The number of patients with at least one row, for each class."""
     return {int(c): len(np.unique(patients[labels == c])) for c in np.unique(labels)}
 
 
 def folds_for(patients: int, fewest: int = FEWEST_IN_A_FOLD) -> int:
-    """How many folds leave each that many of the patients (of the rarest class): 5 at most, 2 at least."""
+    """The number of folds, 2 to 5, that leaves at least ``fewest`` patients (of the rarest class) in each."""
     return max(2, min(FOLDS, patients // fewest))
 
 
@@ -76,7 +77,7 @@ def cross_validation(
     """Patient-grouped, stratified, disjoint folds, each with an inner validation split taken from its training part.
 
     :param classes: names of the classes, for messages.
-    :param validation: about this share of the training rows chooses settings.
+    :param validation: share of the training rows that is used to choose settings, approximately.
     :raises LabelError: a class has fewer patients than folds, or no division has every class on both sides.
     """
     counts = patients_per_class(labels, patients)
@@ -85,7 +86,7 @@ def cross_validation(
         alike = _spelt_alike(classes[rarest], [classes[c] for c in counts if c != rarest])
         raise LabelError(
             f"class '{classes[rarest]}' has {counts[rarest]} patient: it cannot be both fitted and reported",
-            f"is it '{alike}', spelt otherwise?"
+            f"is it '{alike}', misspelt?"
             if alike
             else "add patients of that class, merge it with another class, or give a split column",
         )
@@ -115,7 +116,7 @@ def cross_validation(
 
 
 def _spelt_alike(name: str, others: Sequence[str]) -> str | None:
-    """Another class whose name differs by case or a slip."""
+    """A class with a nearly equal name: other case or a typing error."""
     found = get_close_matches(name.casefold(), [other.casefold() for other in others if not other.isdecimal()], 1, 0.8)
     return next((other for other in others if found and other.casefold() == found[0]), None)
 
@@ -130,7 +131,7 @@ def given(
     validation: float = 0.2,
     seed: int = 0,
 ) -> Plan:
-    """The one division that a split column asks for; without ``val`` rows, validation comes out of the training rows.
+    """The division of a split column; without ``val`` rows, validation is taken from the training rows.
 
     :param splits: train, val or test for each row.
     :raises LabelError: an unknown or missing split, no training or test rows, a patient in two splits, a class that
@@ -171,11 +172,10 @@ def by_site(
     validation: float = 0.2,
     seed: int = 0,
 ) -> Plan:
-    """Each site is left out once and reported by models fitted on the others; validation comes from those, by patient.
+    """Leave each site out once, as the test rows of models fitted on the others; validation is taken from those, by patient.
 
     :param sites: the site of each row.
-    :raises LabelError: a row without a site, fewer than two sites, a patient at two sites, or a class that only one
-        site has.
+    :raises LabelError: a row without a site, fewer than two sites, a patient at two sites, or a class at one site only.
     """
     if (sites == "").any():
         raise LabelError(
@@ -190,7 +190,9 @@ def by_site(
         test, rest = np.flatnonzero(sites == name), np.flatnonzero(sites != name)
         shared = np.intersect1d(patients[test], patients[rest])
         if len(shared):
-            raise LabelError(f"{_listed(shared)} stand at two sites, one of them '{name}'", "a patient has one site")
+            raise LabelError(
+                f"slides of {_listed(shared)} are at several sites, one of them '{name}'", "a patient has one site"
+            )
         fold = Fold(name, rest, NOBODY, test)
         missing = unfitted(fold, labels, classes)
         if missing is not None:
@@ -226,9 +228,9 @@ def with_validation(
     share: float,
     seed: int,
 ) -> Fold:
-    """The fold itself, or, where it has no validation rows, with that share of its training rows for them.
+    """The fold; if it has no validation rows, with that share of its training rows as validation.
 
-    :param number: of the fold in its plan, from 0; decides what is drawn.
+    :param number: index of the fold in its plan, part of the random stream.
     """
     if len(fold.validation):
         return fold
@@ -237,7 +239,7 @@ def with_validation(
 
 
 def finished(plan: Plan, labels: NDArray[np.int64], patients: NDArray[np.str_], classes: Sequence[str]) -> Plan:
-    """The plan with its warnings, checked as by ``verify``."""
+    """The plan with warnings added, checked by ``verify``."""
     _warn_about_folds(plan, labels, classes)
     verify(plan.folds, patients, repeats=plan.repeats)
     return plan
@@ -254,8 +256,8 @@ def inner_split(
 ) -> tuple[Rows, Rows]:
     """Divide ``rows`` into training and validation, by patient and stratified.
 
-    Training keeps every class; patients who are the last of a class stay in training. Validation is empty where
-    that leaves nobody.
+    Training keeps every class; the only patient of a class stays in training. Validation is empty if no patient is left
+    for it.
 
     :returns: row numbers of training and of validation, each ascending.
     """
@@ -291,7 +293,7 @@ def inner_split(
 
 
 def verify(folds: Sequence[Fold], patients: NDArray[np.str_], *, repeats: bool = False) -> None:
-    """Check what every number of the report rests on.
+    """Check that no patient is on two sides and no fold is empty.
 
     :param repeats: whether several folds may report a patient.
     :raises LabelError: a patient is on two sides of a fold or, without ``repeats``, reported twice, or a fold is empty.
@@ -311,7 +313,7 @@ def verify(folds: Sequence[Fold], patients: NDArray[np.str_], *, repeats: bool =
 
 
 def _best_partition(labels: NDArray[np.int64], patients: NDArray[np.str_], number: int, seed: int) -> list[Rows] | None:
-    """The first partition with every class in each part; else one whose complements have every class; else None."""
+    """The first partition with every class in each part; else one with every class in each complement; else None."""
     every = set(labels.tolist())
     fallback: list[Rows] | None = None
     for parts in _partitions(labels, patients, number, _stream(seed, 0, number)):
@@ -326,7 +328,7 @@ def _best_partition(labels: NDArray[np.int64], patients: NDArray[np.str_], numbe
 
 
 def _partitions(labels: NDArray[np.int64], patients: NDArray[np.str_], number: int, seed: int) -> Iterator[list[Rows]]:
-    """Seeded partitions of scikit-learn's StratifiedGroupKFold, one after another until the caller is content."""
+    """Up to 20 seeded partitions by scikit-learn's StratifiedGroupKFold."""
     if len(np.unique(patients)) < number or np.bincount(labels).max() < number:
         return
     for attempt in range(ATTEMPTS):
@@ -342,7 +344,7 @@ def _warn_about_folds(plan: Plan, labels: NDArray[np.int64], classes: Sequence[s
     without = [fold.name for fold in plan.folds if not len(fold.validation)]
     if without:
         plan.warnings.append(
-            f"fold {', '.join(without)}: too few patients for a validation split; settings stay at their defaults there"
+            f"fold {', '.join(without)}: too few patients for a validation split; its settings are the defaults"
         )
     for number, name in enumerate(classes):
         lacking = [

@@ -1,1 +1,1 @@
-"""Multiple-instance learning on frozen features: one module a model, on packed bags."""
+"""Multiple-instance learning on frozen features: one module per model, on packed bags."""

@@ -1,8 +1,8 @@
-"""Packed bags: the rows of all bags one below the other, and ``offsets`` that say where each bag begins.
+"""Packed bags: the rows of all bags in one array, with ``offsets`` of the bags.
 
-A bag may have any size, none is padded, and reductions run over segments.
+Bags may have any size and are not padded; reductions run over segments.
 
-Shapes: B bags of n_1 .. n_B rows, N rows in all; D features, H hidden units, K outputs, R values a row.
+Shapes: B bags of n_1 .. n_B rows, N rows in all; D features, H hidden units, K outputs, R values per row.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Bags:
         return torch.repeat_interleave(torch.arange(len(self), device=self.rows.device), self.lengths)
 
     def split(self, values: Tensor) -> tuple[Tensor, ...]:
-        """One view a bag of values that have an entry a row, (N, ...)."""
+        """Views of values per row, (N, ...), one for each bag."""
         return torch.split(values, self.lengths.tolist())
 
     def take(self, bags: NDArray[np.int64], draw: Draw | None = None) -> Bags:
-        """The named bags in that order, packed anew, float32; with ``draw`` at most so many rows of each."""
+        """A copy of the given bags in that order, float32; with ``draw``, a sample of the rows of each."""
         starts, ends = self.offsets[:-1].tolist(), self.offsets[1:].tolist()
         chosen: list[Tensor | slice] = []
         lengths = []
@@ -59,11 +59,11 @@ class Bags:
 
 @dataclass(frozen=True)
 class Draw:
-    """At most ``most`` rows a bag, without replacement, from (``seed``, ``epoch``, the bag's key) alone.
+    """A sample of at most ``most`` rows per bag without replacement, a function of ``seed``, ``epoch`` and the key of the bag.
 
-    So neither the number of batches, nor their order, nor the device matter.
+    It therefore does not depend on the batches or the device.
 
-    :ivar keys: uint64 (B,), one a bag of the cohort; see ``keys_of``.
+    :ivar keys: uint64 (B,), one per bag of the cohort; see ``keys_of``.
     """
 
     most: int
@@ -80,7 +80,7 @@ class Draw:
 
 
 def keys_of(slide_ids: NDArray[np.str_]) -> NDArray[np.uint64]:
-    """A key for each slide from its name alone, so that other slides of the cohort do not change what is drawn, (B,)."""
+    """A key for each slide (B,), a function of its name, so that samples do not depend on the other slides of the cohort."""
     words = [np.random.SeedSequence([*name.encode()]).generate_state(1, np.uint64)[0] for name in slide_ids.tolist()]
     return np.array(words, dtype=np.uint64)
 
@@ -97,14 +97,14 @@ def segment_softmax(scores: Tensor, bags: Bags) -> Tensor:
 def weighted_sum(weights: Tensor, values: Tensor, bags: Bags) -> Tensor:
     """z_b = sum over the rows i of bag b of a_i v_i: weights (N,), values (N, R) to (B, R).
 
-    A product a bag costs a seventh of an indexed sum over rows, at bags of thousands.
+    One matrix product per bag takes a seventh of the time of an indexed sum over rows, for bags of thousands.
     """
     pairs = zip(bags.split(weights), bags.split(values), strict=True)
     return torch.cat([a_n[None] @ v_nR for a_n, v_nR in pairs])
 
 
 def row_statistics(bags: Bags, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (D,) over the rows of the chosen bags, bag by bag in float64; constants get scale 1."""
+    """Mean and standard deviation (D,) over the rows of the chosen bags, in float64; constant features get scale 1."""
     offsets = bags.offsets.tolist()
     parts = [bags.rows[offsets[bag] : offsets[bag + 1]] for bag in chosen.tolist()]
     count = sum(len(part) for part in parts)
@@ -117,7 +117,7 @@ def row_statistics(bags: Bags, chosen: NDArray[np.int64]) -> tuple[Tensor, Tenso
 def batches(
     lengths: NDArray[np.int64], order: NDArray[np.int64], *, most_bags: int, most_rows: int
 ) -> Iterator[NDArray[np.int64]]:
-    """Cut ``order`` (bag numbers) into runs of one bag or more, up to ``most_bags`` bags and ``most_rows`` rows."""
+    """Cut ``order`` (bag numbers) into batches of at most ``most_bags`` bags and ``most_rows`` rows, but at least one bag."""
     run: list[int] = []
     rows = 0
     for bag in order.tolist():

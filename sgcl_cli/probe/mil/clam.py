@@ -1,4 +1,4 @@
-"""CLAM with a single attention branch (Lu et al. 2021): gated attention whose extremes also train classifiers of rows."""
+"""CLAM with a single attention branch (Lu et al. 2021): gated attention with an instance loss on its extremes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MARGIN = 1.0
 class Clam(GatedAttention):
     """Scores as gated attention;  loss = c1 L_bag + (1 - c1) L_rows,  c1 = 0.7.
 
-    P are the k most and Q the k least attended rows of a bag of class y; each class has a two-way classifier of rows.
-    The target of y's classifier is 1 on P and 0 on Q. With two classes L_rows is its loss alone, the mean over these rows,
-    as in the released code without ``--subtyping``. With more classes, which exclude each other, the target of every other
-    classifier is 0 on P, and L_rows is the mean over the classes, as with ``--subtyping``.
+    P are the k rows with the highest and Q the k rows with the lowest attention in a bag of class y; each class has a binary
+    classifier of rows. The target of classifier y is 1 on P and 0 on Q. With two classes L_rows is the mean loss of this
+    classifier, as in the released code without ``--subtyping``. With more (mutually exclusive) classes the target of every
+    other classifier is 0 on P, and L_rows is the mean over the classes, as with ``--subtyping``.
 
     The loss of a row is the smooth top-1 SVM of Berrada, Zisserman, Kumar 2018 with margin 1 and temperature 1, which
-    for two ways is log(1 + exp(1 + s_other - s_true)). k = 8; a bag of fewer than 16 rows gives half of them, a bag of
-    one row has it in P alone. Targets without classes (survival, measurements) have L_bag alone.
+    for two classes is log(1 + exp(1 + s_other - s_true)). k = 8, in bags of fewer than 16 rows half of the rows; a single row
+    is in P only. Targets without classes (survival, measurements) use L_bag only.
     """
 
     def __init__(self, mean: Tensor, scale: Tensor, *, outputs: int, hidden: int = 128, dropout: float = 0.25) -> None:

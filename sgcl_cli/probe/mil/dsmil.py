@@ -17,8 +17,8 @@ class DualStream(BagModel):
     Second stream, bag:  q_i = W_q e_i (two layers, tanh),
     u_i = softmax_i( <q_i, q_m> / sqrt(H) ) for each class,  b = sum_i u_i e_i,  c_b = W_b [b of every class].
 
-    The loss is the mean of the two streams' own losses. The scale 1 / sqrt(H), and rows that are summed as they are (the
-    paper's v_i = W_v e_i is off), are the defaults of the released code. Attention is u of the class with the highest score.
+    The loss is the mean of the losses of the two streams. The scale 1 / sqrt(H) and the sum over e_i (instead of the paper's
+    v_i = W_v e_i) are the defaults of the released code. Attention is u of the class with the highest score.
     """
 
     def __init__(self, mean: Tensor, scale: Tensor, *, outputs: int, hidden: int = 128, dropout: float = 0.25) -> None:

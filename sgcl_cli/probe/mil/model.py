@@ -1,7 +1,7 @@
-"""What every bag model shares: its own standardisation, one embedding layer, and what it gives back.
+"""Base class of the bag models: standardisation, one embedding layer, and the output.
 
-Shapes as in bags.py. e_i = ReLU(E x_i) of the standardised row x_i, with dropout in training, stands for the frozen
-feature in the models' equations; all models have it, so that they differ in the pooling alone.
+Shapes as in bags.py. In the equations of the models e_i = ReLU(E x_i) of the standardised row x_i, with dropout in training,
+takes the place of the frozen feature; all models have this layer, so that they differ only in pooling.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from sgcl_cli.probe.models.targets import Target
 
 @dataclass(frozen=True)
 class Output:
-    """Scores (B, K) and attention (N,), which sums to 1 in each bag; None for a model without attention.
+    """Output of a bag model.
 
-    ``inner`` holds what the model's own loss reads besides.
+    :ivar scores: (B, K).
+    :ivar attention: (N,), sums to 1 in each bag; None for a model without attention.
+    :ivar inner: further tensors for the loss of the model.
     """
 
     scores: Tensor
@@ -30,11 +32,12 @@ class Output:
 
 
 class BagModel(nn.Module, ABC):
-    """A model of bags. ``mean`` and ``scale`` (D,) are those of the training rows; it carries them as buffers.
+    """A model of bags.
 
-    :param outputs: K, the scores a bag has.
-    :param hidden: H, the width of the embedding and of what stands on it.
-    :param dropout: share of units that are zero in training; none at evaluation.
+    :param mean, scale: (D,) of the training rows, stored as buffers.
+    :param outputs: K, scores per bag.
+    :param hidden: H, the width of the embedding and of the layers after it.
+    :param dropout: share of units set to zero in training.
     """
 
     ordered: ClassVar[bool] = False  # whether the order of the rows matters
@@ -55,8 +58,8 @@ class BagModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, bags: Bags) -> Output:
-        """Scores and attention of bags that each have a row at least."""
+        """Scores and attention; every bag has at least one row."""
 
     def loss(self, output: Output, bags: Bags, target: Target, chosen: Tensor) -> Tensor:
-        """What is minimised on the bags ``chosen`` (B,), numbers of bags of the cohort; the target's loss of the scores."""
+        """Training loss on the bags ``chosen`` (B,), bag numbers in the cohort: the loss of the target, if not overridden."""
         return target.loss(output.scores, chosen)

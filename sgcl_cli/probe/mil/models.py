@@ -1,4 +1,4 @@
-"""The bag models by the names that users give."""
+"""The bag models by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODELS: dict[str, tuple[type[BagModel], str]] = {
 
 
 def build(name: str, mean: Tensor, scale: Tensor, *, outputs: int, hidden: int, dropout: float) -> BagModel:
-    """A fresh model; its weights follow torch's global generator.
+    """A new model, initialised from torch's global generator.
 
     :param name: a key of ``MODELS``.
     :param mean, scale: (D,) of the training rows, see ``bags.row_statistics``.

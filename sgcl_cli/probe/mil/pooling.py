@@ -1,4 +1,4 @@
-"""Bags without attention: the mean or the maximum of the embedded rows, then a linear layer."""
+"""Pooling without attention: mean or maximum of the embedded rows, then a linear layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fitting a bag model: shuffled batches, the loss, a look at validation after each epoch; and predicting with it."""
+"""Training of a bag model with early stopping on the validation loss, and prediction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VALIDATION_EPOCH = 2**32 - 1
 
 @dataclass(frozen=True)
 class BagCohort:
-    """All bags with their target; ``keys`` (B,) name the bags where rows are drawn (see ``bags.keys_of``)."""
+    """All bags with their target; ``keys`` (B,) seed the samples of rows (see ``bags.keys_of``)."""
 
     bags: Bags
     target: Target
@@ -32,21 +32,21 @@ class BagCohort:
 
     @classmethod
     def of(cls, bags: Bags, target: Target, slide_ids: NDArray[np.str_]) -> BagCohort:
-        """From names of the slides, one a bag."""
+        """From the names of the slides, one per bag."""
         return cls(bags, target, keys_of(slide_ids))
 
 
 class BagTraining:
     """Fit a model on training bags and keep the weights of its best epoch by validation loss (the last without one).
 
-    It is what a training loop drives: shuffled batches, their loss, a look at the validation bags after each epoch,
-    which ends training after ``patience`` epochs without a lower loss. Test bags are never touched.
+    The training loop (``engine.fit``) calls its methods. The validation loss is computed after each epoch; training ends after
+    ``patience`` epochs without a lower one. Test bags are never used.
 
-    :param train, validation: numbers of bags. Validation that says nothing about the target (survival without an
-        event) counts as none.
-    :param seed: of the order of the bags and of the rows drawn; initial weights and dropout follow torch's global
+    :param train, validation: bag numbers. Validation bags without information on the target (survival without an
+        event) are ignored.
+    :param seed: for the order of the bags and the samples of rows; initial weights and dropout use torch's global
         generator.
-    :param bag_sample: rows drawn anew of each training bag every epoch; validation keeps one draw. None takes all.
+    :param bag_sample: rows sampled from each training bag in every epoch; validation uses one fixed sample. None: all rows.
     """
 
     def __init__(
@@ -77,31 +77,31 @@ class BagTraining:
 
     @property
     def rows_per_step(self) -> float:
-        """Rows of an average batch."""
+        """Expected rows per batch."""
         return min(float(MOST_ROWS), self._size * float(self._lengths[self.train].mean()))
 
     def begin_epoch(self, position: object) -> None:
-        """Dropout on."""
+        """Set training mode."""
         self.model.train()
 
     def batches(self, epoch: int, start: int) -> Iterable[BagBatch]:
-        """The batches of an epoch, from batch ``start`` on; about 16 steps an epoch on small cohorts."""
+        """Shuffled batches of an epoch, from batch ``start`` on; about 16 per epoch on small cohorts."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.train)
         draw = self._draw(epoch)
         runs = batches(self._lengths, order, most_bags=self._size, most_rows=MOST_ROWS)
         return (BagBatch(bags, draw) for bags in islice(runs, start, None))
 
     def loss(self, batch: BagBatch, position: object) -> Tensor:
-        """The model's loss on a batch."""
+        """Loss of the model on a batch."""
         packed = self.cohort.bags.take(batch.bags, batch.draw)
         chosen = torch.from_numpy(batch.bags).to(packed.rows.device)
         return self.model.loss(self.model(packed), packed, self.cohort.target, chosen)
 
     def stepped(self, batch: BagBatch, position: object) -> None:
-        """Nothing is kept per step."""
+        """Do nothing after a step."""
 
     def end_epoch(self, position: object) -> bool:
-        """Whether to stop."""
+        """Compute the validation loss; returns whether to stop."""
         self.epochs += 1
         if not len(self.validation):
             self.best_epoch = self.epochs
@@ -115,7 +115,7 @@ class BagTraining:
         return self.epochs - self.best_epoch >= self.patience
 
     def restore_best(self) -> None:
-        """Put the weights of the best epoch back."""
+        """Load the weights of the best epoch."""
         if self._best:
             self.model.load_state_dict(self._best)
 
@@ -125,7 +125,7 @@ class BagTraining:
 
 @dataclass(frozen=True)
 class BagBatch:
-    """Numbers of the bags of one step, and how their rows are drawn."""
+    """Bag numbers of one step, and the sample of their rows."""
 
     bags: NDArray[np.int64]
     draw: Draw | None = None
@@ -134,9 +134,9 @@ class BagBatch:
 def predict(
     model: BagModel, cohort: BagCohort, chosen: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], list[NDArray[np.float32]] | None]:
-    """Predictions (len(chosen), K) in the target's terms from all rows of each bag, and each bag's attention; dropout off.
+    """Predictions (len(chosen), K) of the target from all rows, and the attention of each bag; in evaluation mode.
 
-    Attention (rows of the bag,) sums to 1; None for a model that has none.
+    Attention (rows of the bag,) sums to 1; None for a model without attention.
     """
     scores, attention = forward(model, cohort.bags, chosen)
     return cohort.target.predict(scores.double()).cpu().numpy(), attention
@@ -146,7 +146,7 @@ def predict(
 def forward(
     model: BagModel, bags: Bags, chosen: NDArray[np.int64], draw: Draw | None = None, *, most_bags: int = MOST_BAGS
 ) -> tuple[Tensor, list[NDArray[np.float32]] | None]:
-    """Scores (len(chosen), K) and each bag's attention; dropout off. At most so many bags are computed together."""
+    """Scores (len(chosen), K) and the attention of each bag, in batches of at most ``most_bags``; in evaluation mode."""
     model.eval()
     scores: list[Tensor] = []
     attention: list[NDArray[np.float32]] = []

@@ -1,7 +1,7 @@
-"""TransMIL (Shao et al. 2021): two layers of Nystrom self-attention with a convolutional position encoding between.
+"""TransMIL (Shao et al. 2021): two layers of Nystrom self-attention with a convolutional position encoding between them.
 
 Nystrom attention is that of Xiong et al. 2021. Shapes: n tokens, A heads of width F, H = A F, M landmarks.
-A bag is computed alone: attention knows no other bag.
+Each bag is computed separately.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ ATTENTION_DROPOUT = 0.1
 class NystromAttention(nn.Module):
     """softmax(Q K~^T / sqrt(F))  pinv( softmax(Q~ K~^T / sqrt(F)) )  softmax(Q~ K^T / sqrt(F))  V  +  conv(V).
 
-    Q~ and K~ are the means of M consecutive, nearly equal groups of tokens; no token is padded (the authors pad with
-    zero tokens in front). M is at most n. The convolution runs along the tokens, a kernel of 33 a head.
+    Q~ and K~ are the means of M consecutive groups of tokens of nearly equal size, without padding (the authors pad with
+    zero tokens in front). M is at most n. The convolution runs along the tokens with a kernel of 33 per head.
     """
 
     def __init__(self, width: int, *, heads: int = HEADS, landmarks: int | None = None) -> None:
@@ -37,7 +37,7 @@ class NystromAttention(nn.Module):
         self.conv = nn.Conv2d(heads, heads, (VALUE_KERNEL, 1), padding=(VALUE_KERNEL // 2, 0), groups=heads, bias=False)
 
     def forward(self, x_nH: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (n, H) to tokens (n, H), and the attention (n,) of the first token, mean of the heads."""
+        """Tokens (n, H) to tokens (n, H), and the attention (n,) of the first token, averaged over heads."""
         q_AnF, k_AnF, v_AnF = self.queries(x_nH).reshape(len(x_nH), 3, self.heads, -1).permute(1, 2, 0, 3)
         q_AnF = q_AnF * q_AnF.shape[-1] ** -0.5
         groups = min(self.landmarks, len(x_nH))
@@ -52,7 +52,7 @@ class NystromAttention(nn.Module):
 
 
 class PositionEncoding(nn.Module):
-    """PPEG: x + conv7(x) + conv5(x) + conv3(x), one filter a unit, over the tokens laid out as a square."""
+    """PPEG: x + conv7(x) + conv5(x) + conv3(x), depthwise, over the tokens arranged as a square."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class PositionEncoding(nn.Module):
         )
 
     def forward(self, x_nH: Tensor) -> Tensor:
-        """Tokens (1 + side^2, H), the first of which is the class token and stays as it is."""
+        """Tokens (1 + side^2, H); the first, the class token, is not changed."""
         side = math.isqrt(len(x_nH) - 1)
         square = x_nH[1:].T.reshape(1, -1, side, side)
         summed = torch.stack([square, *(conv(square) for conv in self.convs)]).sum(0)
@@ -71,9 +71,9 @@ class PositionEncoding(nn.Module):
 class TransMil(BagModel):
     """scores = W LayerNorm(x)_class,  x = T2(PPEG(T1([class; e_1 .. e_n; e_1 .. e_p]))),  T(x) = x + Nystrom(LayerNorm(x)).
 
-    p rows are repeated from the beginning so that n + p is a square number. Attention is that of the class token in
-    T2 (mean of the heads; a repeated row's is added to its own; what the approximation makes negative counts as 0),
-    divided by its sum.
+    The first p rows are repeated so that n + p is a square number. Attention is that of the class token in T2, averaged over
+    heads and divided by its sum; the attention of a repeated row is added to that of the original, and negative values of
+    the approximation are set to 0.
     """
 
     ordered = True
@@ -109,7 +109,7 @@ class TransMil(BagModel):
 def pseudo_inverse(a: Tensor, iterations: int = ITERATIONS) -> Tensor:
     """Z_{j+1} = Z_j (13 I - A Z_j (15 I - A Z_j (7 I - A Z_j))) / 4,  Z_0 = A^T / (|A|_1 |A|_inf), of matrices (..., M, M).
 
-    The norms are each matrix's own (Xiong et al. 2021, equation 14); the released code takes the largest of all heads.
+    The norms are taken per matrix (Xiong et al. 2021, equation 14); the released code takes the maximum over all heads.
     """
     eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     norms = a.abs().sum(-2).amax(-1) * a.abs().sum(-1).amax(-1)

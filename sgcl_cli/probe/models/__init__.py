@@ -1,1 +1,1 @@
-"""Models on frozen features, and the targets they predict."""
+"""Models on frozen features, and their targets."""

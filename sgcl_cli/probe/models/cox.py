@@ -1,4 +1,4 @@
-"""Cox's partial likelihood (Cox 1972), ties after Efron (1977)."""
+"""Cox partial likelihood (Cox 1972) with Efron's handling of ties (1977)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ def cox_loss(risk_n: Tensor, time_n: Tensor, event_n: Tensor) -> Tensor:
     """- (1 / E) sum over distinct event times t of [ sum_{i in D_t} s_i - sum_{l < d} log( S(R_t) - (l / d) S(D_t) ) ].
 
     S(A) = sum_{j in A} exp(s_j); D_t are the d events at t, R_t all whose time is at least t, E the events in all.
-    Sums run as logarithms, so risks of any size are safe.
+    Sums are computed in log space, so risks of any size are safe.
 
     :param risk_n: log risks s; time_n: times; event_n: 1 or True for an event, 0 or False for censored.
-    :returns: a scalar; 0, with a gradient of 0, where nobody has an event.
+    :returns: a scalar; 0, with gradient 0, if there is no event.
     """
     order = torch.argsort(time_n, descending=True, stable=True)
     risk, event = risk_n[order], event_n[order].bool()

@@ -1,6 +1,6 @@
-"""Classes of single pixels: a linear head on feature maps, and how well its regions meet the truth.
+"""Classification of pixels: a linear head on feature maps, and the overlap of its classes with the truth.
 
-Shapes: K classes, D features, S slides. ``counts`` (K, K) are pixels, rows the truth, columns the prediction.
+Shapes: K classes, D features, G groups. ``counts`` (K, K) are confusion matrices of pixels, rows truth, columns prediction.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Head:
-    """Scores (n, K) = rows (n, D) ``weight`` + ``bias``; -inf for a class that was not in training."""
+    """Scores (n, K) = rows (n, D) @ ``weight`` + ``bias``; -inf for a class that was absent from training."""
 
     weight: Floats
     bias: Floats
 
     @classmethod
     def of(cls, probe: LinearProbe) -> Head:
-        """The probe with its standardisation folded in. Softmax of the scores is the probe's probability."""
+        """The probe with its standardisation merged into the weights; softmax of the scores gives the same probabilities."""
         weight = probe.solution.coefficients / probe.standardise.scale[:, None]
         bias = probe.solution.intercept - probe.standardise.mean @ weight
         if weight.shape[1] == 1 and len(probe.present) == 2:
@@ -42,14 +42,14 @@ class Head:
 
 
 def count(truth: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> Counts:
-    """Pixels by truth and prediction; a truth outside 0 .. K - 1 is left out."""
+    """Confusion matrix of pixels; pixels with a truth outside 0 .. K - 1 are ignored."""
     known = (truth >= 0) & (truth < classes)
     cells = truth[known].astype(np.int64) * classes + predicted[known]
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
 def scores(counts: Counts) -> dict[str, list[Score]]:
-    """Dice and IoU of each class; undefined where a class is neither there nor predicted."""
+    """Dice and IoU of each class; undefined for a class that is neither present nor predicted."""
     return {
         metric: [
             Score(float(part / whole)) if whole else Score(None, "neither there nor predicted")
@@ -70,7 +70,7 @@ def _parts(counts: NDArray[Any]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]
 
 
 def mean(scores: Sequence[Score]) -> Score:
-    """The mean over the classes where it is defined."""
+    """The mean over the classes with a defined score."""
     known = [score.value for score in scores if score.value is not None]
     return Score(float(np.mean(known))) if known else Score(None, scores[0].reason)
 
@@ -78,12 +78,12 @@ def mean(scores: Sequence[Score]) -> Score:
 def intervals(
     counts: Counts, classes: Sequence[str], *, unit: str, resamples: int, confidence: float, seed: int
 ) -> dict[str, list[Interval]]:
-    """Of each metric the interval of each class, and last that of their mean: whole groups are resampled.
+    """For each metric the intervals of the classes, then that of their mean, by resampling of whole groups.
 
-    Pixels of all groups are counted together, as for the score itself; it is conditional on the fitted heads. There is
-    none below 10 groups, nor of a class that fewer than 5 of them hold, nor of the mean where a class has none.
+    Pixels of all groups are pooled, as for the score itself; intervals are conditional on the fitted heads. There is no
+    interval below 10 groups, for a class in fewer than 5 groups, or for the mean if a class has none.
 
-    :param counts: (G, K, K), of each group. :param unit: what a group is, in the plural, for the reasons.
+    :param counts: (G, K, K). :param unit: plural noun for the groups, used in the reasons.
     """
     reasons = [_why_none(counts, number, name, unit, resamples) for number, name in enumerate(classes)]
     reasons.append(next(filter(None, reasons), ""))
@@ -98,11 +98,11 @@ def intervals(
 
 
 def resampled(counts: Counts, resamples: int, seed: int) -> dict[str, list[Resampled]]:
-    """Of each metric the classes' scores and last their mean under resampling of the groups; NaN where undefined.
+    """For each metric the scores of the classes, then their mean, under resampling of the groups; NaN where undefined.
 
-    Equal draws for as many groups and an equal seed, so that two encoders are compared on the same groups.
+    The draws depend only on the seed and the number of groups, so two encoders are compared on the same draws.
 
-    :param counts: (G, K, K), of each group.
+    :param counts: (G, K, K).
     """
     one_stratum = np.zeros(len(counts), dtype=np.int64)
     drawn = draw(one_stratum, resamples, np.random.default_rng([seed, 6]))
@@ -119,7 +119,7 @@ def resampled(counts: Counts, resamples: int, seed: int) -> dict[str, list[Resam
 
 def _why_none(counts: Counts, number: int, name: str, unit: str, resamples: int) -> str:
     if resamples == 0:
-        return "no resamples were asked for"
+        return "no resamples (--bootstrap 0)"
     if len(counts) < FEWEST_PATIENTS:
         return f"{len(counts)} {unit}, fewer than {FEWEST_PATIENTS}"
     holding = int((counts[:, number].sum(1) > 0).sum())
@@ -129,7 +129,7 @@ def _why_none(counts: Counts, number: int, name: str, unit: str, resamples: int)
 
 
 def left_out(groups: NDArray[np.str_], folds: int, seed: int) -> list[NDArray[np.int64]]:
-    """The slides that each fold reports: groups in a seeded order, dealt out to as many folds as there are groups at most."""
+    """Test slides of each fold: groups in random order are assigned to the folds, at most one fold per group, in turn."""
     names = np.unique(groups)
     order = np.random.default_rng([seed, 5]).permutation(len(names))
     number = {names[place]: turn % min(folds, len(names)) for turn, place in enumerate(order.tolist())}

@@ -1,4 +1,4 @@
-"""The weighted kNN probe of instance discrimination (Wu et al. 2018): the k most alike rows vote with exp(sim / T)."""
+"""The weighted kNN probe of instance discrimination (Wu et al. 2018): the k most similar rows vote with weight exp(sim / T)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def votes(
     ks: Sequence[int] = KS,
     temperature: float = TEMPERATURE,
 ) -> dict[int, Floats]:
-    """p(c | q) is proportional to the sum of exp(cos(q, r) / T) over those of q's k nearest rows r that have class c.
+    """p(c | q) is proportional to the sum of exp(cos(q, r) / T) over the rows r of class c among the k nearest rows of q.
 
     :param reference: (N, D) with labels (N,) in [0, ``classes``); queries: (Q, D).
-    :param ks: numbers of neighbours; all N where there are fewer. Similarities are computed once for all.
+    :param ks: numbers of neighbours, at most N are used; similarities are computed once for all of them.
     :returns: for each k, (Q, ``classes``), rows sum to 1.
     """
     bank = _unit_rows(reference)
@@ -58,7 +58,7 @@ def choose(
 ) -> tuple[int, dict[int, float]]:
     """The k with the lowest Brier score on ``validation``, and the score of each; ties take the smaller k.
 
-    Votes can be 0, so their cross-entropy says nothing. Without validation rows k is 20, or the first there is.
+    Votes can be 0, so cross-entropy can be infinite. Without validation rows k is 20, or the first of ``ks``.
     """
     if not len(validation):
         return (K_DEFAULT if K_DEFAULT in ks else ks[0]), {}

@@ -1,4 +1,4 @@
-"""The linear probe: logistic regression on standardised frozen features, its C chosen on validation rows only.
+"""Linear probe: logistic regression on standardised frozen features, with C chosen on validation rows.
 
 The loss is that of scikit-learn's ``LogisticRegression``, ``C * sum of cross-entropies + |w|^2 / 2``: one score for two
 classes, softmax over K scores for more.
@@ -25,10 +25,10 @@ REFIT_TOLERANCE = 1e-6
 class LinearProbe:
     """A fitted probe: class probabilities (N, K) from features (N, D).
 
-    :ivar path: the validation cross-entropy of each C tried, empty where there were no validation rows.
-    :ivar validation: probabilities (v, K) of the validation rows, by the fit at the chosen C that did not see them;
-        thresholds come from these.
-    :ivar converged: whether the last fit and every fit of the path reached its tolerance.
+    :ivar path: validation cross-entropy of each C; empty without validation rows.
+    :ivar validation: probabilities (v, K) of the validation rows by the fit on the training rows at the chosen C, from which
+        thresholds are chosen.
+    :ivar converged: whether the last fit and every fit of the path reached the tolerance.
     """
 
     standardise: Standardiser
@@ -57,10 +57,10 @@ def fit(
     classes: int,
     path: Sequence[float] = C_PATH,
 ) -> LinearProbe:
-    """Choose C by the cross-entropy on ``validation``, then fit again on training and validation rows together.
+    """Choose C by the cross-entropy on ``validation``, then refit on training and validation rows together.
 
-    The path is walked from strong to weak regularisation, each fit starting from the one before. Ties take the
-    stronger regularisation. Without validation rows C is 1.
+    C runs from strong to weak regularisation with warm starts. Ties are broken towards stronger regularisation. Without
+    validation rows C is 1.
 
     :param features: (N, D); labels: (N,) in [0, ``classes``); train and validation: row numbers.
     """
@@ -95,7 +95,7 @@ class CrossEntropy:
 
     @classmethod
     def of(cls, labels: NDArray[np.int64]) -> CrossEntropy:
-        """From class numbers (n,); classes that do not occur get no score."""
+        """From class numbers (n,); absent classes have no column."""
         present, number = np.unique(labels, return_inverse=True)
         if len(present) == 2:
             return cls(number[:, None].astype(np.float64))
@@ -127,13 +127,13 @@ class CrossEntropy:
 
 
 def cross_entropy(probability: Floats, labels: NDArray[np.int64]) -> float:
-    """Mean of - log p of the true class, p bounded below by the smallest positive step from 1 (as scikit-learn does)."""
+    """Mean of - log p of the true class, with p at least the machine epsilon of float64 (as in scikit-learn)."""
     own = probability[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(own, np.finfo(np.float64).eps)).mean())
 
 
 def _normalised(scores: Floats) -> tuple[Floats, Floats]:
-    """Probabilities (n, k) of the scores, and the logarithm of what they were divided by, (n,); one score is against 0."""
+    """Softmax (n, k) of the scores, and the log of its denominator, (n,); a single score is compared with 0 (sigmoid)."""
     highest = scores.max(axis=1, keepdims=True)
     if scores.shape[1] == 1:
         highest = np.maximum(highest, 0)
@@ -147,7 +147,7 @@ def _normalised(scores: Floats) -> tuple[Floats, Floats]:
 
 
 def probability(scores: Floats, present: NDArray[np.int64], classes: int) -> Floats:
-    """Probabilities (n, ``classes``) from scores (n, k) of the classes ``present``; 0 for those the model never saw."""
+    """Probabilities (n, ``classes``) from scores (n, k) of the classes ``present``; 0 for the others."""
     p, _ = _normalised(scores)
     full = np.zeros((len(scores), classes))
     full[:, present] = np.hstack([1 - p, p]) if p.shape[1] == 1 else p

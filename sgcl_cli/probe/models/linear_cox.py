@@ -1,6 +1,6 @@
-"""Cox regression on standardised frozen features with a squared penalty, its C chosen on validation rows only.
+"""Cox regression on standardised frozen features with an L2 penalty, with C chosen on validation rows.
 
-``C * negative log partial likelihood + |w|^2 / 2``, ties after Efron; the score is the log risk.
+``C * negative log partial likelihood + |w|^2 / 2``, with Efron's handling of ties; the score is the log risk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REFIT_TOLERANCE = 1e-6
 class CoxProbe:
     """A fitted model: log risk (N,) from features (N, D).
 
-    :ivar path: the validation loss of each C tried, empty where validation had no event.
+    :ivar path: validation loss of each C; empty if validation has no event.
     """
 
     standardise: Standardiser
@@ -52,7 +52,7 @@ def fit(
     *,
     path: Sequence[float] = C_PATH,
 ) -> CoxProbe:
-    """Choose C by the partial likelihood of ``validation``, then fit again on training and validation rows together.
+    """Choose C by the partial likelihood of ``validation``, then refit on training and validation rows together.
 
     :param features: (N, D); time: (N,); event: (N,), 1 for an event and 0 for censored; train, validation: row numbers.
     """
@@ -75,7 +75,7 @@ def fit(
 
 @dataclass(frozen=True)
 class PartialLikelihood:
-    """Negative log partial likelihood per event of log risks; times (n,), events (n,)."""
+    """Negative log partial likelihood per event; times (n,), events (n,)."""
 
     time: Floats
     event: NDArray[np.int64]
@@ -83,7 +83,7 @@ class PartialLikelihood:
 
     @property
     def weight(self) -> float:
-        """Events, at least 1."""
+        """Number of events, at least 1."""
         return max(1.0, float(self.event.sum()))
 
     def value(self, scores: Floats) -> tuple[float, Floats]:
@@ -94,5 +94,5 @@ class PartialLikelihood:
         return float(loss.detach()), gradient.numpy()[:, None]
 
     def curvature(self, scores: Floats) -> Floats:
-        """1: the Hessian is a mean of covariances within risk sets, at equal risks about that of all rows."""
+        """1, since the Hessian is a mean of covariances within risk sets, at equal risks about the covariance of all rows."""
         return np.ones(1)

@@ -1,7 +1,6 @@
-"""The linear probe of self-supervised learning's papers: softmax regression by stochastic gradient descent for a fixed time.
+"""Linear probe as in papers on self-supervised learning: softmax regression by SGD with a fixed schedule.
 
-Nothing is chosen: rate, epochs and steps stand beforehand. Features are frozen and standardised on the rows that are
-fitted on.
+No setting is chosen on validation rows. Features are frozen and standardised on the training rows.
 """
 
 from __future__ import annotations
@@ -21,10 +20,12 @@ MILESTONES = (0.6, 0.8)
 
 
 class Training:
-    """What a training loop drives: a linear layer from zero on shuffled rows, cross-entropy, no decay of weights.
+    """Training of a linear layer, initially zero, on shuffled rows with cross-entropy and without weight decay.
 
-    :param features: (N, D); labels: (N,) in [0, ``classes``); rows: the numbers of those that are fitted on.
-    :param seed: of the order of the rows.
+    The training loop (``engine.fit``) calls its methods.
+
+    :param features: (N, D); labels: (N,) in [0, ``classes``); rows: numbers of the training rows.
+    :param seed: for the order of the rows.
     """
 
     def __init__(
@@ -47,14 +48,14 @@ class Training:
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch; the last batch may be short."""
+        """Steps per epoch; the last batch may be smaller."""
         return -(-len(self._labels) // BATCH)
 
     def begin_epoch(self, position: object) -> None:
-        """Nothing changes between epochs."""
+        """Do nothing before an epoch."""
 
     def batches(self, epoch: int, start: int) -> Iterator[Tensor]:
-        """Places of the rows of each batch, from batch ``start`` on."""
+        """Positions of the rows of each batch, from batch ``start`` on."""
         order = torch.from_numpy(np.random.default_rng([self._seed, epoch]).permutation(len(self._labels)))
         return iter(torch.split(order.to(self._labels.device), BATCH)[start:])
 
@@ -63,10 +64,10 @@ class Training:
         return nn.functional.cross_entropy(self.model(self._features[batch]), self._labels[batch])
 
     def stepped(self, batch: Tensor, position: object) -> None:
-        """Nothing is kept per step."""
+        """Do nothing after a step."""
 
     def end_epoch(self, position: object) -> bool:
-        """Never earlier than the last epoch."""
+        """Never stop early."""
         return False
 
     @torch.inference_mode()

@@ -1,6 +1,6 @@
-"""The kNN probe while an encoder trains: every row is judged by the rows of other slides. Torch only, on any device.
+"""The kNN probe during pretraining: each row is classified by the rows of other slides. Torch only, on any device.
 
-Letters: N rows, D their size, B rows judged at a time, k nearest, C classes.
+Shapes: N rows, D features, B rows per block, k neighbours, C classes.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ _BLOCK = 1_024
 def leave_groups_out(
     row_ND: Tensor, label_N: Tensor, group_N: Tensor, *, classes: int, k: int = 20, temperature: float = 0.07
 ) -> Tensor:
-    """The class of every row by its k nearest rows of other groups, each voting with exp(cos / T): int64 (N,).
+    """The class of every row by its k nearest rows of other groups, which vote with weight exp(cos / T): int64 (N,).
 
-    The classifier of Wu et al. (CVPR 2018). Of classes with equal votes the smaller number wins. A row without any row of
-    another group is given -1.
+    The classifier of Wu et al. (CVPR 2018). Ties take the smaller class number. Rows without rows of other groups get -1.
 
     :param label_N: int64, in [0, ``classes``).
-    :param group_N: int64; rows of one group (a slide, a patient) never judge each other.
+    :param group_N: int64; rows of the same group (slide, patient) do not vote for each other.
     """
     row_ND = normalize(row_ND.float(), dim=1)
     parts = []
@@ -37,7 +36,7 @@ def leave_groups_out(
 
 
 def balanced_accuracy(label_N: Tensor, predicted_N: Tensor, classes: int) -> float:
-    """The mean over the classes that occur of the share of their rows that were recognised."""
+    """The mean recall of the classes that occur."""
     total_C = torch.bincount(label_N, minlength=classes)
     right_C = torch.bincount(label_N[label_N == predicted_N], minlength=classes)
     there_C = total_C > 0

@@ -1,9 +1,8 @@
-"""Linear models with a squared penalty along a path of C, each fit starting from the one before.
+"""Linear models with an L2 penalty along a path of C, with warm starts.
 
-C L(X w + b) + |w|^2 / 2 is minimised by L-BFGS (scipy), L a sum over rows, as scikit-learn's estimators have it. A
-change of variables leaves the solution as it is and makes the path short: weights are stretched along the leading
-principal axes of X and evenly across the others, each by the root of the Hessian there, so that steep and flat
-directions look alike to the solver.
+C L(X w + b) + |w|^2 / 2 is minimised by L-BFGS (scipy), where L is a sum over rows, as in scikit-learn. The problem is
+preconditioned: weights are scaled by the square root of the Hessian, along each leading principal axis of X and by one
+factor across the other axes. This changes the number of iterations, not the solution.
 
 Shapes: n rows, D features, r leading axes, k scores a row.
 """
@@ -27,7 +26,7 @@ _ROWS = 4096
 
 
 class ScoreLoss(Protocol):
-    """The mean loss of scores (n, k) over ``weight`` terms, with its gradient and the mean diagonal of its Hessian (k,)."""
+    """A mean loss of scores (n, k) over ``weight`` terms, with its gradient and the mean diagonal of its Hessian (k,)."""
 
     @property
     def outputs(self) -> int: ...
@@ -42,10 +41,12 @@ class ScoreLoss(Protocol):
 
 @dataclass(frozen=True)
 class Solution:
-    """Coefficients (D, k) and intercept (k,) at one C.
+    """The minimum at one C.
 
-    ``slope`` is the largest entry of the gradient of the mean loss plus penalty; ``converged`` compares it with the
-    tolerance.
+    :ivar coefficients: (D, k).
+    :ivar intercept: (k,).
+    :ivar slope: the largest absolute entry of the gradient of the mean loss plus penalty.
+    :ivar converged: whether ``slope`` is within the tolerance.
     """
 
     c: float
@@ -65,8 +66,9 @@ class Solution:
 class LeadingAxes:
     """Leading principal axes of rows (n, D) about the origin.
 
-    ``directions`` V (D, r) has orthonormal columns, ``spread`` (r,) is |X v|^2 / n along each, ``rest`` its mean over the
-    other axes.
+    :ivar directions: V (D, r), orthonormal columns.
+    :ivar spread: (r,), |X v|^2 / n along each axis v.
+    :ivar rest: mean of |X v|^2 / n over the other axes.
     """
 
     directions: Floats
@@ -77,8 +79,7 @@ class LeadingAxes:
     def of(cls, features: Floats) -> LeadingAxes:
         """At most 128 axes, by one round of subspace iteration from a fixed random start (Halko et al. 2011).
 
-        Evenly spaced rows stand for all where there are many: how well the axes are met decides how many steps the
-        solver takes, not where it arrives.
+        At most 4,096 evenly spaced rows are used: the accuracy of the axes affects the number of iterations, not the solution.
         """
         some = features[:: -(-len(features) // _ROWS)]
         rank = min(some.shape)
@@ -94,7 +95,7 @@ class LeadingAxes:
 def walk(
     features: Floats, loss: ScoreLoss, path: Sequence[float], *, tolerance: float = TOLERANCE
 ) -> Iterator[Solution]:
-    """The minimum at each C of ``path``, in that order; a path from strong to weak regularisation is the quick one.
+    """The minimum at each C of ``path``, in that order; a path from strong to weak regularisation is fastest.
 
     :param features: (n, D), standardised.
     :param tolerance: bound on the largest entry of the gradient, per term of the loss (scikit-learn's ``tol``).
@@ -109,7 +110,7 @@ def walk(
 
 
 class _Problem:
-    """One C, in coordinates stretched by the root of the Hessian at the starting point."""
+    """The problem at one C, preconditioned by the square root of the Hessian at the starting point."""
 
     def __init__(
         self, features: Floats, axes: LeadingAxes, loss: ScoreLoss, penalty: float, weights: Floats, intercept: Floats
@@ -158,7 +159,7 @@ class _Problem:
         return float(max(np.abs(to_weights).max(initial=0.0), np.abs(to_intercept).max()))
 
     def _scaled(self, values: Floats, more: Floats, across: Floats) -> Floats:
-        """Values (D, k) times ``across`` (k,), and along each axis times ``more`` (r, k) on top."""
+        """Values (D, k) times ``across`` (k,), plus their components along each axis times ``more`` (r, k)."""
         scaled: Floats = values * across + self.directions @ (more * (self.directions.T @ values))
         return scaled
 

@@ -1,4 +1,4 @@
-"""Embeddings in a plane: the first two principal components."""
+"""Projection of embeddings onto their first two principal components."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Plane:
-    """Places (n, 2) of rows, and the shares of the variance that the two components hold."""
+    """Coordinates (n, 2) of rows, and the shares of variance explained by the two components."""
 
     places: Floats
     explained: tuple[float, float]
 
 
 def principal_plane(rows: NDArray[np.floating]) -> Plane | None:
-    """Project centred rows (n, D) onto their first two right singular vectors (Pearson 1901); None where there is no plane.
+    """Project centred rows (n, D) onto their first two right singular vectors (Pearson 1901); None if the rows do not span one.
 
-    The sign of a component is that which makes its largest loading positive, so equal rows give equal places.
+    The sign of each component makes its largest loading positive, so equal rows give equal coordinates.
     """
     centred = rows.astype(np.float64) - rows.mean(0, dtype=np.float64)
     if min(centred.shape) < 2 or len(centred) < 3:

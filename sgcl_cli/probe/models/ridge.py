@@ -1,6 +1,6 @@
-"""Ridge regression on standardised frozen features, its alpha chosen on validation rows only.
+"""Ridge regression on standardised frozen features, with alpha chosen on validation rows.
 
-``|y - X w - b|^2 + alpha |w|^2`` as scikit-learn's ``Ridge``; every alpha comes from one decomposition of X.
+``|y - X w - b|^2 + alpha |w|^2`` as in scikit-learn's ``Ridge``; one decomposition of X serves every alpha.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FLAT = 1e-12
 class RidgeProbe:
     """A fitted model: values (N,) from features (N, D).
 
-    :ivar path: the validation mean squared error of each alpha tried, empty where there were no validation rows.
+    :ivar path: validation mean squared error of each alpha; empty without validation rows.
     """
 
     standardise: Standardiser
@@ -45,7 +45,7 @@ def fit(
     *,
     path: Sequence[float] = ALPHA_PATH,
 ) -> RidgeProbe:
-    """Choose alpha by the squared error on ``validation``, then fit again on training and validation rows together.
+    """Choose alpha by the squared error on ``validation``, then refit on training and validation rows together.
 
     Ties take the larger alpha; without validation rows alpha is 1,000.
 
@@ -74,7 +74,7 @@ class _Axes:
 
     @classmethod
     def of(cls, features: Floats) -> _Axes:
-        """The principal axes of rows (n, D) about the origin; axes without any spread are left out."""
+        """The principal axes of rows (n, D) about the origin; axes without variance are left out."""
         n, dim = features.shape
         wide = n < dim
         values, vectors = np.linalg.eigh(features @ features.T if wide else features.T @ features)

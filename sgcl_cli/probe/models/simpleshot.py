@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 class Centroids:
     """p(c | q) = softmax_c( - |u(q) - m_c|^2 ),  u(x) = (x - mean) / |x - mean|,  m_c = mean of u over class c.
 
-    The mean is that of the reference rows. The nearest centroid has the highest p; p ranks, it is not calibrated.
+    The mean is that of the reference rows. The nearest centroid has the highest p; p is not calibrated.
 
     :ivar mean: (D,). :ivar centroids: (P, D), of the classes ``present`` (P,) in [0, ``classes``).
     """
@@ -26,13 +26,13 @@ class Centroids:
 
     @classmethod
     def fit(cls, reference: NDArray[np.floating], labels: NDArray[np.int64], *, classes: int) -> Centroids:
-        """Of reference rows (N, D) with labels (N,) in [0, ``classes``)."""
+        """From reference rows (N, D) with labels (N,) in [0, ``classes``)."""
         mean = reference.mean(axis=0, dtype=np.float64)
         known, present = _unit(reference - mean), np.unique(labels)
         return cls(mean, np.stack([known[labels == c].mean(axis=0) for c in present]), present, classes)
 
     def __call__(self, queries: NDArray[np.floating]) -> Floats:
-        """Of queries (Q, D): (Q, ``classes``), rows sum to 1; a class without reference rows has 0."""
+        """p of queries (Q, D): (Q, ``classes``), rows sum to 1; 0 for a class without reference rows."""
         asked = _unit(queries - self.mean)
         distance = (asked**2).sum(1)[:, None] - 2 * asked @ self.centroids.T + (self.centroids**2).sum(1)
         weight = np.exp(distance.min(axis=1, keepdims=True) - distance)

@@ -1,4 +1,4 @@
-"""Features on a common scale, measured on the rows that a model is fitted on."""
+"""Standardisation of features by the training rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Standardiser:
-    """Per-feature mean and standard deviation of the rows a model was fitted on; constant features get scale 1."""
+    """Per-feature mean and standard deviation of the training rows; constant features get scale 1."""
 
     mean: Floats
     scale: Floats

@@ -1,6 +1,6 @@
-"""What bags are to predict: classes, measurements, or survival; each gives the loss of scores and turns them into predictions.
+"""Targets of bag models: classes, measurements, survival; each defines the loss of scores and the prediction from them.
 
-Shapes: C entries a cohort, B of them chosen, K scores each.
+Shapes: C entries in a cohort, B of them chosen, K scores each.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from sgcl_cli.probe.models.cox import cox_loss
 
 
 class Target(Protocol):
-    """What a model is fitted to.
+    """The target of a model.
 
-    ``classes`` int64 (C,), None for a target that has no classes; ``outputs`` is K; ``fewest_bags`` is the smallest
-    batch whose loss means something.
+    ``classes`` is int64 (C,), None for a target without classes; ``outputs`` is K; ``fewest_bags`` is the smallest
+    batch with a meaningful loss.
     """
 
     @property
@@ -62,7 +62,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Squared error of the value (C,) standardised by ``mean`` and ``scale``, those of the training rows."""
+    """Squared error of values (C,) standardised by ``mean`` and ``scale`` of the training rows."""
 
     values: Tensor
     mean: float
@@ -72,7 +72,7 @@ class Measurements:
 
     @classmethod
     def fit(cls, values: Tensor, train: NDArray[np.int64]) -> Measurements:
-        """Standardised by the rows ``train``; a constant gets scale 1."""
+        """With mean and scale of the rows ``train``; the scale of constant values is 1."""
         known = values[torch.from_numpy(train).to(values.device)].double()
         spread = float(known.std(correction=0))
         return cls(values, float(known.mean()), spread if spread > 0 else 1.0)
@@ -87,12 +87,12 @@ class Measurements:
         return len(chosen) > 0
 
     def loss(self, scores_BK: Tensor, chosen_B: Tensor) -> Tensor:
-        """Mean squared error in variances."""
+        """Mean squared error of standardised values."""
         truth = ((self.values[chosen_B] - self.mean) / self.scale).to(scores_BK.dtype)
         return nn.functional.mse_loss(scores_BK[:, 0], truth)
 
     def predict(self, scores_BK: Tensor) -> Tensor:
-        """Values in their own units, (B, 1)."""
+        """Values in their original units, (B, 1)."""
         return scores_BK * self.scale + self.mean
 
 
@@ -100,7 +100,7 @@ class Measurements:
 class Survival:
     """Cox's partial likelihood of times (C,) and events (C,) (1 for an event, 0 for censored); the score is the log risk.
 
-    A batch forms its own risk sets, so it holds at least 16 bags.
+    Risk sets are formed within a batch, so a batch has at least 16 bags.
     """
 
     time: Tensor
@@ -114,7 +114,7 @@ class Survival:
         return None
 
     def informative(self, chosen: NDArray[np.int64]) -> bool:
-        """Whether some event has anybody else still at risk."""
+        """Whether anyone else is at risk after some event."""
         time, event = (values[torch.from_numpy(chosen).to(values.device)] for values in (self.time, self.event))
         return bool(len(chosen) > 1 and (event.bool() & (time < time.max())).any())
 
@@ -123,5 +123,5 @@ class Survival:
         return cox_loss(scores_BK[:, 0], self.time[chosen_B], self.event[chosen_B])
 
     def predict(self, scores_BK: Tensor) -> Tensor:
-        """Log risk (B, 1): higher is earlier."""
+        """Log risk (B, 1): higher means an earlier event."""
         return scores_BK

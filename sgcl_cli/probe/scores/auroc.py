@@ -1,6 +1,6 @@
-"""AUROC of many resamples at once, each resample given by how often every patient was drawn.
+"""AUROC of many resamples at once; a resample is a vector of weights of the patients.
 
-Shapes: n rows, G patients, R resamples. Both ways are exact and count ties one half.
+Shapes: n rows, G patients, R resamples. Both algorithms are exact; ties count one half.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _BLOCK = 128
 
 
 def resampled_auroc(values: Floats, positive: NDArray[np.bool_], patient: Labels, weights: Floats) -> Floats:
-    """The AUROC of each resample, (R,), NaN where a class is absent, by the cheaper way.
+    """The AUROC of each resample, (R,), NaN if a class is absent, by the faster algorithm.
 
     :param values: (n,), higher for the positive class; positive: (n,); patient: (n,) in [0, G); weights: (R, G).
     """
@@ -24,10 +24,7 @@ def resampled_auroc(values: Floats, positive: NDArray[np.bool_], patient: Labels
 
 
 def auroc_by_rank(values: Floats, positive: NDArray[np.bool_], patient: Labels, weights: Floats) -> Floats:
-    """Weighted AUROC of each resample, (R,): rows sorted once, then a running sum of the negatives' weights.
-
-    Costs R n; ties count one half.
-    """
+    """Weighted AUROC of each resample, (R,), in O(R n): rows are sorted once, then the weights of the negatives accumulated."""
     order = np.argsort(values, kind="stable")
     _, first = np.unique(values[order], return_index=True)
     is_positive, owner = positive[order], patient[order]
@@ -44,9 +41,9 @@ def auroc_by_rank(values: Floats, positive: NDArray[np.bool_], patient: Labels, 
 
 
 def auroc_by_pairs(values: Floats, positive: NDArray[np.bool_], patient: Labels, weights: Floats) -> Floats:
-    """Weighted AUROC of each resample, (R,): w^T A w with A[p, q] = positives of p that beat negatives of q.
+    """Weighted AUROC of each resample, (R,): w^T A w / pairs, A[p, q] = pairs of a positive of p ranked above a negative of q.
 
-    Costs n G log n once and R G^2 for all resamples; ties count one half.
+    O(n G log n) for A, then O(R G^2).
     """
     patients = weights.shape[1]
     up, owner = values[positive], patient[positive]

@@ -1,7 +1,7 @@
-"""Whether probabilities mean what they say: Brier score, calibration error, reliability bins.
+"""Calibration of probabilities: Brier score, calibration error, reliability bins.
 
-Shapes: n rows, K classes, G patients of a fold, R resamples. Two classes: the probability of the second against how
-often it occurs. More: the highest probability against how often that class is right (Guo, Pleiss, Sun, Weinberger 2017).
+Shapes: n rows, K classes, G patients of a fold, R resamples. With two classes the probability of the second is compared with
+its frequency; with more, the highest probability with the accuracy (Guo, Pleiss, Sun, Weinberger 2017).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FEWEST_ROWS = 100
 
 @dataclass(frozen=True)
 class Reliability:
-    """Rows, mean stated probability and observed share in bins of equal width of the stated probability; NaN where empty."""
+    """Bins of equal width of the predicted probability: number of rows, mean prediction, observed share; NaN if empty."""
 
     edges: Floats
     count: Labels
@@ -34,7 +34,7 @@ class Reliability:
 
 
 class Calibrated(Probabilities):
-    """Out-of-fold probabilities, scored by how far they are from what happens."""
+    """Out-of-fold probabilities, scored by their squared error."""
 
     metrics: ClassVar[tuple[str, ...]] = METRICS
 
@@ -45,7 +45,7 @@ class Calibrated(Probabilities):
         return Score(float(squared_errors(self.truth[rows], self.probability[rows]).mean()))
 
     def resampler(self, rows: NDArray[np.bool_]) -> ResampledCalibration:
-        """One fold, ready to be scored under patients' weights."""
+        """One fold, prepared for scoring under weights of the patients."""
         truth, probability = self.truth[rows], self.probability[rows]
         patient, counts = rows_per_patient(self.patient[rows], truth, probability.shape[1])
         squares = np.bincount(patient, squared_errors(truth, probability), minlength=len(counts)).astype(np.float64)
@@ -54,19 +54,19 @@ class Calibrated(Probabilities):
 
 @dataclass(frozen=True)
 class ResampledCalibration:
-    """Sums over each patient's rows: how many (G,), squared errors (G,)."""
+    """For each patient the number of rows (G,) and their sum of squared errors (G,)."""
 
     stratum: Labels
     rows: Labels
     squares: Floats
 
     def scores(self, weights: Floats) -> dict[str, Floats]:
-        """The Brier score under patients' weights (R, G): (R,)."""
+        """The Brier score under weights of the patients (R, G): (R,)."""
         return {"brier": weights @ self.squares / (weights @ self.rows)}
 
 
 def squared_errors(truth: Labels, probability: Floats) -> Floats:
-    """Brier 1950, a row: (p - y)^2 of the second of two classes, sum_k (p_k - y_k)^2 of more; (n,)."""
+    """Squared errors of the rows (n,) (Brier 1950): (p - y)^2 of the second of two classes, sum_k (p_k - y_k)^2 of more."""
     if probability.shape[1] == 2:
         errors: Floats = (probability[:, 1] - truth) ** 2
         return errors
@@ -75,11 +75,11 @@ def squared_errors(truth: Labels, probability: Floats) -> Floats:
 
 
 def calibration_error(truth: Labels, probability: Floats, patient: NDArray[np.str_]) -> Score:
-    """ECE = sqrt(sum over bins of (rows in the bin / n) gap^2), gap = mean stated probability - observed share, debiased.
+    """ECE = sqrt(sum over bins of (rows in the bin / n) gap^2), gap = mean predicted probability - observed share, debiased.
 
-    gap^2 is the mean of (stated - observed)(stated - observed)' over pairs of rows of different patients, so chance alone
-    adds nothing to it (Kumar, Liang, Ma 2019, here with patients for rows). A sum below 0 is a 0. Undefined below 100
-    rows, where perfect probabilities would still show 0.04 on average.
+    gap^2 is the mean of (predicted - observed)(predicted - observed)' over pairs of rows of different patients, so chance
+    adds no bias (Kumar, Liang, Ma 2019, here with patients instead of rows). A negative sum is set to 0. Undefined below 100
+    rows, where perfect probabilities would still have an ECE of 0.04 on average.
     """
     if len(truth) < FEWEST_ROWS:
         return Score(None, f"{len(truth)} rows, fewer than {FEWEST_ROWS}")
@@ -98,7 +98,7 @@ def calibration_error(truth: Labels, probability: Floats, patient: NDArray[np.st
 
 
 def reliability(truth: Labels, probability: Floats) -> Reliability:
-    """The bins of the reliability figure; rows of probability 1 are in the last."""
+    """The bins of the reliability diagram; the last includes probability 1."""
     stated, right = _stated(truth, probability)
     number = _bin(stated)
     count = np.bincount(number, minlength=BINS)

@@ -1,4 +1,4 @@
-"""Is one model better than another? Paired by patient, on the same rows in the same folds."""
+"""Comparison of models, paired by patient, on the same rows in the same folds."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ class ComparedResult:
 class Difference:
     """``first`` minus ``second`` in the headline of a metric.
 
-    :ivar p: two-sided; ``adjusted`` after Holm over all pairs of the comparison. All None where there is no
-        interval, with the reason.
+    :ivar value: None if one of the headlines is undefined.
+    :ivar low, high: the interval, None if there is none.
+    :ivar p: two-sided p value, None without an interval.
+    :ivar adjusted: p after Holm's correction over all pairs of the comparison.
+    :ivar reason: why there is no interval.
     """
 
     first: str
@@ -47,12 +50,12 @@ class Difference:
 def compare(
     entries: Sequence[ComparedResult], metric: str, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> list[Difference]:
-    """Every pair of entries, with an interval and a p value adjusted after Holm (1979) over the pairs.
+    """The difference of every pair of entries, with interval and Holm-adjusted p value (Holm 1979).
 
-    Both headlines are recomputed on the same resampled patients, so what the patients have in common cancels out of the
-    standard error of their difference; interval and p are Student's (``intervals.difference``).
+    Both headlines are recomputed on the same resampled patients, so variation common to both models cancels out of the
+    standard error of their difference; interval and p are based on Student's t (``intervals.difference``).
 
-    :raises LabelError: the entries do not report the same rows, with equal truth and patients, in the same folds.
+    :raises LabelError: the entries differ in rows, truth, patients or folds.
     """
     for entry in entries[1:]:
         _same_rows(entries[0], entry)
@@ -87,7 +90,7 @@ def compare(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm 1979: the i-th smallest of m p values times m - i + 1, never below a smaller one's, at most 1."""
+    """Holm-adjusted p values (Holm 1979): the i-th smallest of m times m - i + 1, made monotone, at most 1."""
     adjusted = [0.0] * len(p_values)
     running = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):

@@ -1,4 +1,4 @@
-"""Label-efficiency curves: the same model fitted on nested shares of the fitted patients, repeated."""
+"""Label-efficiency curves: a model refitted on nested subsets of the training patients, with repeats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Point:
-    """One share of one repeat: the fold with fewer fitted patients, or None with the reason why it is left out."""
+    """One share of one repeat: the fold with fewer training patients; None, with the reason, if the share is left out."""
 
     share: float
     repeat: int
@@ -38,12 +38,12 @@ def points(
     validation: float = 0.2,
     seed: int = 0,
 ) -> Iterator[Point]:
-    """Shares of the fold's patients, smaller ones within larger ones of the same repeat; the test rows stay.
+    """Nested shares of the training patients of a fold, with unchanged test rows.
 
-    A share counts training and validation patients together, for a label that chooses a setting is a label too; the
-    inner validation is taken from it as in the fold itself (without one, settings stay at their defaults). Patients
-    stand in one order per repeat in which every beginning is about as stratified as the whole. A share with less than
-    one patient of each class is left out. The whole share is the fold as it is, once.
+    A share counts training and validation patients together, since choosing settings uses labels too; the inner validation
+    is split off as in the fold itself (without one, settings are the defaults). Each repeat has one random order of the
+    patients, stratified so that every prefix has about the class proportions of the whole. A share without a patient of
+    some class is left out. The share 1 is the unchanged fold, once.
     """
     fitted = fold.fitted
     for repeat in range(repeats):
@@ -66,9 +66,9 @@ def points(
 
 
 def _order(labels: NDArray[np.int64], patients: NDArray[np.str_], generator: np.random.Generator) -> NDArray[np.str_]:
-    """Patients by (rank within their class + 1/2) / patients of that class; ranks and ties are drawn.
+    """Patients sorted by (rank within their class + 1/2) / patients of that class; ranks are random, ties broken at random.
 
-    A patient's class is that of most of its rows.
+    The class of a patient is that of most of its rows.
     """
     names = np.unique(patients)
     _, counts = rows_per_patient(patients, labels, int(labels.max()) + 1)

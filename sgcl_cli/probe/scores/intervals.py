@@ -1,7 +1,7 @@
-"""From a headline's standard error to its interval, and from that of a difference to p.
+"""Confidence intervals of headlines from their standard errors, and p values of differences.
 
-An interval is Student's: value, less its bias, plus and minus t times the standard error, on a scale where the metric has
-no ends (the logit for shares), so that it stays within the metric's range.
+Intervals are Student's: value minus bias, plus and minus t times the standard error, computed on an unbounded scale (the
+logit for shares) so that they stay within the range of the metric.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST = 700.0
 
 @dataclass(frozen=True)
 class Scale:
-    """A change of scale, increasing or not, with its derivative and inverse; ``ends`` are the least and highest values."""
+    """A monotone transformation with its derivative and inverse; ``ends`` are the limits of the metric."""
 
     to: Callable[[float], float]
     slope: Callable[[float], float]
@@ -47,14 +47,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Tested:
-    """The interval of a difference and the p value of its being 0 (two-sided, Student's t)."""
+    """The interval of a difference, and the p value of Student's two-sided t test against 0."""
 
     interval: Interval
     p: float | None
 
 
 def scale_of(metric: str) -> Scale:
-    """The scale on which a metric's interval is symmetric: the logit, if nothing else is known."""
+    """The scale on which the interval of a metric is symmetric; the logit by default."""
     return _SCALES.get(metric, SHARE)
 
 
@@ -67,13 +67,14 @@ def interval(
     unseen: Sequence[tuple[float, float]] = (),
     most_undefined: float = 1.0,
 ) -> Interval:
-    """The interval of a headline; it always holds the headline itself.
+    """The interval of a headline; it always contains the headline.
 
-    A perfect score (or the worst) has no spread. Its other end is the score q that would have come out perfect with
-    probability (1 - confidence) / 2: q^m, for m independent patients or pairs.
+    Resamples of a perfect (or the worst) score have no spread. The other end is then the q with
+    q^m = (1 - confidence) / 2, the probability of a perfect score in m independent patients or pairs.
 
-    :param witnesses: m. :param unseen: (variance, degrees of freedom) that resampling cannot show.
-    :param most_undefined: the share of the resamples that may leave the headline undefined.
+    :param witnesses: m.
+    :param unseen: (variance, degrees of freedom) of components that resampling cannot show.
+    :param most_undefined: largest share of resamples with an undefined headline.
     """
     why = _why_none(found) or _why_rarely(found, most_undefined)
     if why:
@@ -93,9 +94,9 @@ def interval(
 def difference(found: Resampled, confidence: float, unseen: Sequence[tuple[float, float]] = ()) -> Tested:
     """The interval of a difference of two headlines and its p value.
 
-    p is never below 1 / (1 + R) of R resamples: less cannot be told from them.
+    p is at least 1 / (1 + R), the resolution of R resamples.
 
-    :param unseen: (variance, degrees of freedom) that resampling cannot show, such as that of training seeds.
+    :param unseen: (variance, degrees of freedom) of components that resampling cannot show, such as training seeds.
     """
     why = _why_none(found)
     estimate = found.estimate(unseen) if not why else None
@@ -111,7 +112,7 @@ def difference(found: Resampled, confidence: float, unseen: Sequence[tuple[float
 
 
 def least_p(resamples: int) -> float:
-    """The smallest p value that so many resamples can tell."""
+    """The smallest p value that this number of resamples can resolve."""
     return 1 / (1 + resamples)
 
 

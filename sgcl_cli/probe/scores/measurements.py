@@ -1,6 +1,6 @@
 """Scores of predicted measurements: R2, mean absolute error, Spearman's rank correlation.
 
-Shapes: n rows, G patients of a fold, R resamples. Scores equal scikit-learn's and scipy's.
+Shapes: n rows, G patients of a fold, R resamples. Scores are equal to those of scikit-learn and scipy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BLOCK = 128
 
 @dataclass(frozen=True)
 class Values:
-    """Out-of-fold values (n,) of rows with their truth, fold and patient (n,)."""
+    """Out-of-fold predictions ``value`` (n,) with truth, fold and patient (n,)."""
 
     metrics: ClassVar[tuple[str, ...]] = METRICS
     most_undefined: ClassVar[float] = MOST_UNDEFINED
@@ -40,7 +40,7 @@ class Values:
         return score(metric, self.truth[rows], self.value[rows])
 
     def why_no_interval(self, metric: str) -> str:
-        """Whether a fold has too few patients, "" where not: the more the metric's denominator moves, the more it takes."""
+        """The fold that has too few patients, "" if none; metrics with a more variable denominator need more patients."""
         fewest = FEWEST[metric]
         for name in fold_names(self):
             count = len(np.unique(self.patient[self.fold == name]))
@@ -49,21 +49,21 @@ class Values:
         return ""
 
     def witnesses(self, metric: str) -> int:
-        """None: these scores are not shares of right answers."""
+        """0: these scores are not shares of correct predictions."""
         return 0
 
     def unseen(self, metric: str) -> Sequence[tuple[float, float]]:
-        """Nothing."""
+        """No such component."""
         return ()
 
     def resampler(self, rows: NDArray[np.bool_]) -> ResampledValues:
-        """One fold, ready to be scored under patients' weights."""
+        """One fold, prepared for scoring under weights of the patients."""
         _, patient = np.unique(self.patient[rows], return_inverse=True)
         return ResampledValues(self.truth[rows], self.value[rows], patient)
 
 
 def score(metric: str, truth: Floats, value: Floats) -> Score:
-    """One metric on rows; R2 needs two different truths, Spearman two different truths and values."""
+    """One metric; R2 needs different truths, Spearman different truths and predictions."""
     if not len(truth):
         return Score(None, "no rows")
     if metric == "mae":
@@ -79,7 +79,7 @@ def score(metric: str, truth: Floats, value: Floats) -> Score:
 
 @dataclass(frozen=True)
 class ResampledValues:
-    """One fold's rows with patients numbered 0 .. G-1; all patients are one stratum."""
+    """Rows of one fold with patients numbered 0 .. G-1, in one stratum."""
 
     truth: Floats
     value: Floats
@@ -91,7 +91,7 @@ class ResampledValues:
         return np.zeros(int(self.patient.max()) + 1, dtype=np.int64)
 
     def scores(self, weights: Floats) -> dict[str, Floats]:
-        """Every metric under patients' weights (R, G): (R,) each, NaN where undefined."""
+        """Every metric under weights of the patients (R, G): (R,) each, NaN where undefined."""
         parts = [self._block(weights[start : start + _BLOCK]) for start in range(0, len(weights), _BLOCK)]
         return {metric: np.concatenate([part[metric] for part in parts]) for metric in METRICS}
 
@@ -109,7 +109,7 @@ class ResampledValues:
 
 
 def _midranks(values: Floats, weights: Floats) -> Floats:
-    """The mean rank of each row where row i stands weights[r, i] times, up to a constant, (R, n)."""
+    """Mid-rank of each row, up to a constant, if row i occurs weights[r, i] times; (R, n)."""
     _, group = np.unique(values, return_inverse=True)
     order = np.argsort(group, kind="stable")
     starts = np.searchsorted(group[order], np.arange(group.max() + 1))

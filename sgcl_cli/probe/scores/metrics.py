@@ -1,8 +1,8 @@
 """Scores of class probabilities.
 
 Shapes: n rows (slides or patches), K classes, G patients of a fold, R resamples. A prediction is the most probable
-class (ties: the first); no threshold is tuned. Scores equal scikit-learn's; resamples are computed from sufficient
-statistics per patient, which is exact and keeps 2,000 of them to seconds.
+class (ties: the first); no threshold is tuned. Scores are equal to those of scikit-learn. Resamples are computed exactly
+from sufficient statistics per patient, so that 2,000 of them take seconds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ METRICS: tuple[str, ...] = ("auroc", "balanced_accuracy", "macro_f1", "accuracy"
 
 
 class Predictions(Probabilities):
-    """Out-of-fold probabilities, scored by how well they tell the classes apart."""
+    """Out-of-fold probabilities, scored by the discrimination of the classes."""
 
     metrics: ClassVar[tuple[str, ...]] = METRICS
 
@@ -44,32 +44,32 @@ class Predictions(Probabilities):
         return score(metric, self.truth[rows], self.probability[rows], self.classes)
 
     def resampler(self, rows: NDArray[np.bool_]) -> ResampledFold:
-        """One fold, ready to be scored under patients' weights."""
+        """One fold, prepared for scoring under weights of the patients."""
         return ResampledFold.of(self, rows)
 
     def why_no_interval(self, metric: str) -> str:
-        """Whether a class has too few patients, or an AUROC's folds too few who hold several; "" where not."""
+        """Why there is no interval: a class, or for AUROC a fold of mixed patients, has too few patients; "" if there is one."""
         why = super().why_no_interval(metric)
         return why or (too_mixed(self.truth, self.fold, self.patient) if metric == "auroc" else "")
 
     def witnesses(self, metric: str) -> int:
-        """Patients, for accuracy; else over folds the patients of the class that has fewest there."""
+        """For accuracy the number of patients; else the patients of the rarest class of each fold, summed."""
         if metric == "accuracy":
             return len(np.unique(self.patient))
         return sum(self._fewest(self.fold == name) for name in np.unique(self.fold))
 
     def _fewest(self, rows: NDArray[np.bool_]) -> int:
-        """Of each class in turn as many patients as the rarest has, so that nobody counts twice."""
+        """Patients of the rarest class; if patients have several classes, G / K, so that none counts twice."""
         _, counts = rows_per_patient(self.patient[rows], self.truth[rows], len(self.classes))
         held = counts > 0
         several = bool((held.sum(1) > 1).any())
         return len(held) // len(self.classes) if several else int(held.sum(0).min())
 
     def unseen(self, metric: str) -> Sequence[tuple[float, float]]:
-        """Of a balanced accuracy: classes that are right, or wrong, in every row; there are m patients of the class.
+        """For balanced accuracy, the variance of classes with a recall of 0 or 1, of m patients each.
 
-        Their recall's variance is taken for that of a share of m + 2 patients one of whom is otherwise (Laplace). A model
-        that always says the same has no such doubt: it reaches 1 / K whoever is drawn.
+        It is that of a share of m + 2 patients with one exception (rule of succession, Laplace). Not for a model with
+        constant predictions, which scores 1 / K on any patients.
         """
         predicted = self.probability.argmax(1)
         constant = all(len(np.unique(predicted[self.fold == name])) == 1 for name in np.unique(self.fold))
@@ -87,10 +87,9 @@ class Predictions(Probabilities):
 
 
 def score(metric: str, truth: Labels, probability: Floats, classes: Sequence[str]) -> Score:
-    """One metric on rows; AUROC is that of the second class of two, or the mean of one-versus-rest over all K.
+    """One metric; AUROC is that of the second of two classes, or the mean of one-versus-rest over all K.
 
-    The classes are those of ``classes``, not those that the rows happen to hold: all but accuracy are undefined, with the
-    reason, where one is absent.
+    All metrics but accuracy are undefined, with the reason, if one of ``classes`` is absent from the rows.
     """
     present = np.unique(truth)
     if len(present) == 0:
@@ -112,7 +111,7 @@ def score(metric: str, truth: Labels, probability: Floats, classes: Sequence[str
 
 
 def per_patient(predictions: Predictions) -> list[dict[str, Any]]:
-    """Each patient's own scores: what stands in place of an interval where there are too few patients for one."""
+    """Scores of each patient, reported instead of an interval if there are too few patients."""
     rows = []
     for name in sorted(set(predictions.patient.tolist())):
         mine = predictions.patient == name
@@ -123,7 +122,7 @@ def per_patient(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def confusion(truth: Labels, probability: Floats, classes: int) -> NDArray[np.int64]:
-    """Counts (K, K): rows are the truth, columns the prediction."""
+    """Confusion matrix (K, K): rows are the truth, columns the prediction."""
     return np.bincount(truth * classes + probability.argmax(1), minlength=classes**2).reshape(classes, classes)
 
 
@@ -134,7 +133,7 @@ def roc(truth: Labels, probability: Floats, positive: int) -> tuple[Floats, Floa
 
 
 def precision_recall(truth: Labels, probability: Floats, positive: int) -> tuple[Floats, Floats, float]:
-    """Recall and precision as the threshold rises, and the average precision, of one class; it must be present."""
+    """Recall and precision at increasing thresholds, and the average precision, of one class; it must be present."""
     called, scores = truth == positive, probability[:, positive]
     precision, recall, _ = precision_recall_curve(called, scores)
     return recall, precision, float(average_precision_score(called, scores))
@@ -142,7 +141,7 @@ def precision_recall(truth: Labels, probability: Floats, positive: int) -> tuple
 
 @dataclass(frozen=True)
 class ResampledFold:
-    """One fold's rows with patients numbered 0 .. G-1 in the order of their names."""
+    """Rows of one fold with patients numbered 0 .. G-1 in the order of their names."""
 
     truth: Labels
     probability: Floats
@@ -160,7 +159,7 @@ class ResampledFold:
         return len(self.stratum)
 
     def scores(self, weights: Floats) -> dict[str, Floats]:
-        """Every metric under patients' weights (R, G): (R,) each, NaN where undefined."""
+        """Every metric under weights of the patients (R, G): (R,) each, NaN where undefined."""
         classes = self.probability.shape[1]
         cells = (self.patient * classes + self.truth) * classes + self.probability.argmax(1)
         counts = np.bincount(cells, minlength=self.patients * classes**2).reshape(self.patients, classes**2)

@@ -1,4 +1,4 @@
-"""Probabilities of rows that a model did not see, as all scores of classes take them."""
+"""Out-of-fold class probabilities, the base of all scores of classes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sgcl_cli.probe.scores.reported import too_few
 
 @dataclass(frozen=True)
 class Probabilities:
-    """Out-of-fold probabilities (n, K) of rows with their truth, fold and patient (n,).
+    """Out-of-fold probabilities (n, K) with truth, fold and patient (n,).
 
-    A resample may lack a class that few patients hold beside others; leaving out one patient at a time never does, and
-    intervals that rest on that alone cover (benchmarks/coverage.py, patches of several tissues).
+    A resample may lack a class that few patients have, and the metric is then undefined; the jackknife never lacks one, and
+    intervals from the jackknife alone have the nominal coverage (benchmarks/coverage.py, patches of several tissues).
     """
 
     most_undefined: ClassVar[float] = 1.0
@@ -29,13 +29,13 @@ class Probabilities:
     classes: Sequence[str] = field(default_factory=tuple)
 
     def why_no_interval(self, metric: str) -> str:
-        """Whether a class has too few patients, "" where not."""
+        """The class that has too few patients, "" if none."""
         return too_few(dict(enumerate(self.classes)), self.truth, self.fold, self.patient)
 
     def witnesses(self, metric: str) -> int:
-        """None: these scores are not shares of right answers."""
+        """0: these scores are not shares of correct predictions."""
         return 0
 
     def unseen(self, metric: str) -> Sequence[tuple[float, float]]:
-        """Nothing."""
+        """No such component."""
         return ()

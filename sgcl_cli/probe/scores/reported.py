@@ -1,4 +1,4 @@
-"""What a score is made from: out-of-fold predictions that can be scored, in whole, fold by fold and under resampling.
+"""Protocols of out-of-fold predictions that can be scored: on all rows, per fold, and under resampling.
 
 Shapes: n rows, G patients of a fold, R resamples.
 """
@@ -24,25 +24,25 @@ MOST_UNDEFINED = 0.1
 
 @dataclass(frozen=True)
 class Score:
-    """One metric on one set of rows; None with the reason where it is not defined."""
+    """One metric on one set of rows; None, with the reason, if undefined."""
 
     value: float | None
     reason: str = ""
 
 
 class Resampler(Protocol):
-    """One fold's rows with patients numbered 0 .. G-1 in the order of their names."""
+    """Rows of one fold with patients numbered 0 .. G-1 in the order of their names."""
 
     @property
     def stratum(self) -> Labels:
-        """Within which patients are exchanged, (G,)."""
+        """The stratum of each patient, (G,); patients are drawn within strata."""
 
     def scores(self, weights: Floats) -> Mapping[str, Floats]:
-        """Every metric under patients' weights (R, G): (R,) each, NaN where undefined."""
+        """Every metric under weights of the patients (R, G): (R,) each, NaN where undefined."""
 
 
 class Reported(Protocol):
-    """Out-of-fold predictions of n rows with their truth, fold (n,) and patient (n,)."""
+    """Out-of-fold predictions of n rows with truth, fold (n,) and patient (n,)."""
 
     @property
     def fold(self) -> NDArray[np.str_]: ...
@@ -55,37 +55,37 @@ class Reported(Protocol):
 
     @property
     def most_undefined(self) -> float:
-        """The share of the resamples in which a metric with an interval may be undefined."""
+        """Largest share of resamples with an undefined metric for which there is an interval."""
 
     def score(self, metric: str, rows: Rows) -> Score: ...
 
     def resampler(self, rows: Rows) -> Resampler: ...
 
     def why_no_interval(self, metric: str) -> str:
-        """Why the design allows no interval of the metric, "" where it does."""
+        """Why the design allows no interval of the metric, "" if it does."""
 
     def witnesses(self, metric: str) -> int:
-        """How many patients, or disjoint pairs of them, each had to come out right for a perfect score."""
+        """Number of patients, or disjoint pairs, that must all be correct for a perfect score; 0 if not applicable."""
 
     def unseen(self, metric: str) -> Sequence[tuple[float, float]]:
-        """(variance, degrees of freedom) of what no resample can show, such as a class that is right throughout."""
+        """(variance, degrees of freedom) of components that resampling cannot show, such as a class with recall 1."""
 
 
 def fold_names(reported: Reported) -> list[str]:
-    """Folds in order: numbers as numbers."""
+    """Sorted names of the folds: by length, then by name, so that numbers are in order."""
     return sorted(set(reported.fold.tolist()), key=lambda name: (len(name), name))
 
 
 def mean_of_scores(folds: Mapping[str, Score]) -> tuple[float | None, str]:
-    """The mean over the folds where the metric is defined; None with the first reason where it is in none."""
+    """The mean over the folds where the metric is defined; None, with the first reason, if there is none."""
     defined = [one.value for one in folds.values() if one.value is not None]
     return (float(np.mean(defined)), "") if defined else (None, next(iter(folds.values())).reason)
 
 
 def why_no_interval(reported: Reported, metric: str, resamples: int) -> str:
-    """Why there is no interval of a metric, "" where there may be one."""
+    """Why there is no interval of a metric, "" if there may be one."""
     if resamples == 0:
-        return "no resamples were asked for"
+        return "no resamples (--bootstrap 0)"
     patients = len(np.unique(reported.patient))
     if patients < FEWEST_PATIENTS:
         return f"{counted_patients(patients)}, fewer than {FEWEST_PATIENTS}"
@@ -100,7 +100,7 @@ def counted_patients(count: int) -> str:
 def too_few(
     names: Mapping[int, str], label: Labels, fold: NDArray[np.str_], patient: NDArray[np.str_], kind: str = "class"
 ) -> str:
-    """Whether a class has fewer than 5 patients, or only one in some fold; "" where not."""
+    """The class with fewer than 5 patients, or only one in some fold; "" if none."""
     for number, name in names.items():
         mine = label == number
         count = len(np.unique(patient[mine]))
@@ -113,9 +113,9 @@ def too_few(
 
 
 def too_mixed(label: Labels, fold: NDArray[np.str_], patient: NDArray[np.str_]) -> str:
-    """Whether patients hold several classes and a fold has fewer than 4 patients; "" where not.
+    """The fold with fewer than 4 patients if patients have several classes; "" if none.
 
-    Pairs of rows within a patient are then so large a part of a fold's pairs that an AUROC says little of other patients.
+    Pairs of rows of the same patient then dominate the fold, so that its AUROC says little about other patients.
     """
     pairs = np.unique(np.stack([np.unique(patient, return_inverse=True)[1], label]), axis=1)
     if np.bincount(pairs[0]).max(initial=0) < 2:
@@ -128,7 +128,7 @@ def too_mixed(label: Labels, fold: NDArray[np.str_], patient: NDArray[np.str_]) 
 
 
 def rows_per_patient(patient: NDArray[np.str_], label: Labels, classes: int) -> tuple[Labels, NDArray[np.int64]]:
-    """Patients numbered in the order of their names, (n,), and how many rows of each class they have, (G, K)."""
+    """Number of the patient of each row (n,), in the order of their names, and rows per patient and class (G, K)."""
     _, number = np.unique(patient, return_inverse=True)
     counts = np.bincount(number * classes + label, minlength=(number.max(initial=-1) + 1) * classes)
     return number, counts.reshape(-1, classes)

@@ -1,8 +1,8 @@
-"""Headlines under resampling of the patients, fold by fold and stratum by stratum, and what that says of their error.
+"""Bootstrap and jackknife of headlines over patients, within folds and strata, and their bias and standard error.
 
-Of the n patients of a stratum n - 1 are drawn with replacement and weighted by n / (n - 1) (Rao, Wu 1988): the variance of
-a mean is then that of the mean, s^2 / n, while n of n draws give (n - 1) / n of it, half at two patients. Each patient is
-also left out once (jackknife), which tells bias and degrees of freedom.
+Of the n patients of a stratum n - 1 are drawn with replacement and weighted by n / (n - 1) (Rao, Wu 1988): the bootstrap
+variance of a mean is then unbiased, s^2 / n, while n draws give (n - 1) / n of it, half at two patients. The jackknife leaves
+out each patient once; it gives the bias and the degrees of freedom.
 
 Shapes: n rows, G patients of a fold, P patients of all folds, R resamples.
 """
@@ -23,7 +23,8 @@ class Resampled:
     """One headline, or the difference of two, under resampling.
 
     :ivar drawn: the headline in each resample, (R,), NaN where undefined.
-    :ivar without: the headline without each patient, (P,), NaN where undefined; stratum: (P,), folds apart.
+    :ivar without: the headline without each patient, (P,), NaN where undefined.
+    :ivar stratum: (P,), distinct in different folds.
     """
 
     value: float
@@ -35,13 +36,13 @@ class Resampled:
         return Resampled(self.value - other.value, self.drawn - other.drawn, self.without - other.without, self.stratum)
 
     def pairs_with(self, other: Resampled) -> bool:
-        """Whether both are means over the same folds, so that their difference is one over the same patients."""
+        """Whether both are means over the same folds, hence over the same patients."""
         return bool(np.array_equal(self.stratum, other.stratum))
 
     def estimate(self, unseen: Sequence[tuple[float, float]] = ()) -> Estimate:
-        """Its bias, standard error and degrees of freedom.
+        """Bias, standard error and degrees of freedom.
 
-        :param unseen: (variance, degrees of freedom) that resampling cannot show.
+        :param unseen: (variance, degrees of freedom) of components that resampling cannot show.
         """
         _, stratum, size = np.unique(self.stratum, return_inverse=True, return_counts=True)
         mean = np.bincount(stratum, self.without) / size
@@ -60,12 +61,12 @@ class Resampled:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A headline with what resampling says of it.
+    """A headline with its bias and standard error.
 
-    :ivar bias: how far it lies above what very many patients would give (jackknife).
-    :ivar error: the larger of the standard errors over resamples and of the jackknife, strata added up. Where patients
-        hold several classes the former is too small for an AUROC: a patient drawn twice is compared with itself.
-    :ivar freedom: degrees of freedom of ``error``, from the strata's own (Satterthwaite 1946).
+    :ivar bias: jackknife estimate of the bias; positive if the value is too high.
+    :ivar error: the larger of the bootstrap and the jackknife standard error, over all strata. If patients have several
+        classes the former is too small for an AUROC: a patient drawn twice is compared with itself.
+    :ivar freedom: degrees of freedom of ``error``, from those of the strata (Satterthwaite 1946).
     """
 
     value: float
@@ -75,10 +76,10 @@ class Estimate:
 
 
 def resample(reported: Reported, resamples: int, seed: int) -> dict[str, Resampled]:
-    """Every metric's headline under resampling, those that are defined; equal draws for equal patients, folds, strata, seed.
+    """The headline of every defined metric under resampling; draws depend only on patients, folds, strata and seed.
 
-    Folds where the metric is not defined are left out of it, as in the headline. Where several folds report a patient, as
-    repeated random divisions do, a patient is drawn, or left out, once for all of them: such folds are not independent.
+    Folds where a metric is undefined are left out of it, as in the headline. If several folds report a patient, as in
+    repeated random divisions, a patient is drawn, or left out, in all of them together: such folds are not independent.
     """
     if _patients_shared(reported):
         return _resample_together(reported, resamples, seed)
@@ -140,7 +141,7 @@ def _resample_together(reported: Reported, resamples: int, seed: int) -> dict[st
 def _headline(
     values: Sequence[float], drawn: Sequence[Floats], without: Sequence[Floats], stratum: Sequence[Labels]
 ) -> Resampled:
-    """The mean over folds; who is left out of one fold moves only that fold's part of it."""
+    """The mean over folds; leaving out a patient changes only the score of its fold."""
     value = float(np.mean(values))
     moved = [value + (one - of_fold) / len(values) for of_fold, one in zip(values, without, strict=True)]
     return Resampled(value, np.mean(drawn, axis=0), np.concatenate(moved), np.concatenate(stratum))
@@ -158,7 +159,7 @@ def average(several: Sequence[Resampled]) -> Resampled:
 
 
 def draw(stratum: Labels, resamples: int, generator: np.random.Generator) -> Floats:
-    """Weights of the patients in each resample, (R, G): n - 1 draws from each stratum of n, times n / (n - 1)."""
+    """Bootstrap weights of the patients, (R, G): n - 1 draws from each stratum of n, times n / (n - 1)."""
     weights = np.zeros((resamples, len(stratum)))
     for value in np.unique(stratum):
         members = np.flatnonzero(stratum == value)
@@ -169,7 +170,7 @@ def draw(stratum: Labels, resamples: int, generator: np.random.Generator) -> Flo
 
 
 def leave_one_out(stratum: Labels) -> Floats:
-    """Weights without each patient in turn, (G, G), a row each; the others of its stratum make up for it."""
+    """Jackknife weights (G, G): row g is 0 for patient g and n / (n - 1) for the other patients of its stratum."""
     weights = np.ones((len(stratum), len(stratum)))
     for value in np.unique(stratum):
         members = np.flatnonzero(stratum == value)
@@ -181,7 +182,7 @@ def leave_one_out(stratum: Labels) -> Floats:
 
 
 def strata(counts: NDArray[np.int64]) -> Labels:
-    """The stratum of each patient from its rows per class (G, K): its class, or "several"; loners join the largest."""
+    """The stratum (G,) from rows per class (G, K): the class, or K for several; strata of one patient join the largest."""
     stratum: Labels = np.where((counts > 0).sum(1) > 1, counts.shape[1], counts.argmax(1))
     values, sizes = np.unique(stratum, return_counts=True)
     largest = values[sizes.argmax()]
@@ -190,7 +191,7 @@ def strata(counts: NDArray[np.int64]) -> Labels:
 
 
 def mean_of_defined(values: Floats) -> Floats:
-    """Mean over axis 0, leaving NaN out; NaN where nothing is defined."""
+    """Mean over axis 0 of the finite values; NaN if there are none."""
     defined = np.isfinite(values)
     count = defined.sum(0)
     total = np.where(defined, values, 0.0).sum(0)

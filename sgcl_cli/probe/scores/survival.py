@@ -1,4 +1,4 @@
-"""Time to an event: Harrell's C, Kaplan and Meier's curve with Greenwood's interval, and the log-rank test.
+"""Survival analysis: Harrell's C, the Kaplan-Meier curve with Greenwood's interval, and the log-rank test.
 
 Shapes: n rows, G patients of a fold, R resamples. ``event`` is 1 for an event and 0 for censored at ``time``; a higher
 ``risk`` means earlier.
@@ -25,10 +25,9 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class Risks:
-    """Out-of-fold log risks (n,) of rows with their time, event, fold and patient (n,).
+    """Out-of-fold log risks (n,) with time, event, fold and patient (n,).
 
-    Risks of two folds have no common zero, so the pooled C-index compares what the models did not promise to keep
-    comparable; the mean over folds is the headline.
+    Risks of different folds have no common zero, so a pooled C-index is not meaningful; the mean over folds is the headline.
     """
 
     metrics: ClassVar[tuple[str, ...]] = METRICS
@@ -45,20 +44,20 @@ class Risks:
         return c_index(self.time[rows], self.event[rows], self.risk[rows])
 
     def why_no_interval(self, metric: str) -> str:
-        """Whether there are too few patients with an event, "" where not."""
+        """Why there are too few patients with an event, "" if enough."""
         return too_few({1: "event"}, self.event, self.fold, self.patient, "outcome")
 
     def witnesses(self, metric: str) -> int:
-        """Of each fold half of the patients with an event: each with the next one is a comparable pair."""
+        """Half of the patients with an event, per fold: in pairs of two they are comparable."""
         happened = self.event == 1
         return sum(len(np.unique(self.patient[happened & (self.fold == name)])) // 2 for name in np.unique(self.fold))
 
     def unseen(self, metric: str) -> Sequence[tuple[float, float]]:
-        """Nothing."""
+        """No such component."""
         return ()
 
     def resampler(self, rows: NDArray[np.bool_]) -> ResampledRisks:
-        """One fold, ready to be scored under patients' weights."""
+        """One fold, prepared for scoring under weights of the patients."""
         patient, counts = rows_per_patient(self.patient[rows], self.event[rows], 2)
         concordant, comparable = _pairs_of_patients(
             self.time[rows], self.event[rows], self.risk[rows], patient, len(counts)
@@ -68,21 +67,21 @@ class Risks:
 
 @dataclass(frozen=True)
 class ResampledRisks:
-    """Concordant and comparable pairs of one fold between patients, (G, G) each."""
+    """Numbers of concordant and of comparable pairs between patients of one fold, (G, G) each."""
 
     stratum: Labels
     concordant: Floats
     comparable: Floats
 
     def scores(self, weights: Floats) -> dict[str, Floats]:
-        """C = w^T A w / w^T B w under patients' weights (R, G): (R,), NaN without a comparable pair."""
+        """C = w^T A w / w^T B w under weights of the patients (R, G): (R,), NaN without a comparable pair."""
         concordant = ((weights @ self.concordant) * weights).sum(1)
         comparable = ((weights @ self.comparable) * weights).sum(1)
         return {"c_index": concordant / np.where(comparable > 0, comparable, np.nan)}
 
 
 def c_index(time: Floats, event: Labels, risk: Floats) -> Score:
-    """Harrell's C (Harrell et al. 1982): the share of comparable pairs in which who had the event first has the higher risk.
+    """Harrell's C (Harrell et al. 1982): the share of comparable pairs in which the earlier event has the higher risk.
 
     A pair is comparable if the earlier time is an event; at equal times, if exactly one of the two is. Equal risks
     count one half.
@@ -96,7 +95,7 @@ def c_index(time: Floats, event: Labels, risk: Floats) -> Score:
 def _pairs_of_patients(
     time: Floats, event: Labels, risk: Floats, patient: Labels, patients: int
 ) -> tuple[Floats, Floats]:
-    """Entry (p, q): pairs of a row of p whose event came first with a row of q; concordant (ties one half), comparable."""
+    """Concordant (ties one half) and comparable pairs; entry (p, q): the earlier event is in a row of p, the other row in q."""
     concordant, comparable = np.zeros((patients, patients)), np.zeros((patients, patients))
     member = np.zeros((len(time), patients))
     member[np.arange(len(time)), patient] = 1
@@ -112,7 +111,7 @@ def _pairs_of_patients(
 
 @dataclass(frozen=True)
 class KaplanMeier:
-    """A survival curve at its distinct event times (T,): it holds from each time to the next, and is 1 before the first.
+    """A survival curve at its distinct event times (T,): constant from each time to the next, and 1 before the first.
 
     ``at_risk`` and ``events`` count rows; ``error`` is Greenwood's standard error of ``survival``.
     """
@@ -129,8 +128,8 @@ class KaplanMeier:
 def kaplan_meier(time: Floats, event: Labels, *, confidence: float = 0.95) -> KaplanMeier:
     """S(t) = product over event times u <= t of (1 - d_u / n_u)  (Kaplan, Meier 1958).
 
-    var S = S^2 sum_u d_u / (n_u (n_u - d_u)) (Greenwood 1926). The interval is that of log(-log S), so it stays within
-    0 and 1 (Kalbfleisch, Prentice 1980); where S is 0 it is not defined: NaN. Who is censored at t is at risk at t.
+    var S = S^2 sum_u d_u / (n_u (n_u - d_u)) (Greenwood 1926). The interval is computed for log(-log S), so it stays
+    within 0 and 1 (Kalbfleisch, Prentice 1980); it is NaN where S is 0. Rows censored at t are at risk at t.
     """
     times = np.unique(time[event == 1])
     at_risk = (time[None] >= times[:, None]).sum(1)
@@ -148,7 +147,7 @@ def kaplan_meier(time: Floats, event: Labels, *, confidence: float = 0.95) -> Ka
 
 
 def log_rank(time: Floats, event: Labels, group: NDArray[np.bool_]) -> float | None:
-    """p of the log-rank test (Mantel 1966) that two groups share one survival curve; None where it cannot be said.
+    """p of the log-rank test (Mantel 1966) of two groups; None if the variance is 0.
 
     chi^2 = (O - E)^2 / V over distinct event times with the hypergeometric variance, one degree of freedom.
     """
@@ -164,7 +163,7 @@ def log_rank(time: Floats, event: Labels, group: NDArray[np.bool_]) -> float | N
 
 
 def above_median(risk: Floats, fold: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """Whether the risk of a row is above the median of its fold, since risks of two folds have no common zero, (n,)."""
+    """Whether the risk of a row is above the median of its fold, (n,); risks of different folds have no common zero."""
     high = np.zeros(len(risk), dtype=bool)
     for name in np.unique(fold):
         mine = fold == name

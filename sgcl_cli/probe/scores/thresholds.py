@@ -1,6 +1,6 @@
-"""Decisions at a threshold that was chosen on validation rows, and what they are worth on reported rows.
+"""Decisions at a threshold chosen on validation rows, scored on test rows.
 
-A row is called positive where its score is at least the threshold. Shapes: n rows, G patients of a fold, R resamples.
+A row is positive if its score is at least the threshold. Shapes: n rows, G patients of a fold, R resamples.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _UNDEFINED = {
 
 
 def youden(truth: NDArray[np.bool_], score: Floats) -> float | None:
-    """The threshold with the highest sensitivity + specificity - 1 (Youden 1950), ties the highest; None for one class."""
+    """The threshold with the highest sensitivity + specificity - 1 (Youden 1950), the highest of ties; None for one class."""
     if truth.all() or not truth.any():
         return None
     false_rate, true_rate, threshold = roc_curve(truth, score, drop_intermediate=False)
@@ -37,7 +37,7 @@ def youden(truth: NDArray[np.bool_], score: Floats) -> float | None:
 
 
 def sensitive(truth: NDArray[np.bool_], score: Floats, at_least: float = 0.95) -> float | None:
-    """The highest threshold whose sensitivity is ``at_least`` so much; None without positive rows."""
+    """The highest threshold with a sensitivity of ``at_least``; None without positive rows."""
     if not truth.any():
         return None
     found = np.sort(score[truth])[::-1]
@@ -47,9 +47,9 @@ def sensitive(truth: NDArray[np.bool_], score: Floats, at_least: float = 0.95) -
 
 @dataclass(frozen=True)
 class Decisions:
-    """Out-of-fold decisions (n,) of rows with their truth, fold and patient (n,); a fold without threshold is left out.
+    """Out-of-fold decisions ``called`` (n,) with truth, fold and patient (n,); folds without a threshold are left out.
 
-    Its headline is that of ``uncertainty.headlines``: conditional on the thresholds, as on the models.
+    Headlines (``uncertainty.headlines``) are conditional on the thresholds, as on the models.
     """
 
     metrics: ClassVar[tuple[str, ...]] = METRICS
@@ -69,7 +69,7 @@ class Decisions:
         fold: NDArray[np.str_],
         patient: NDArray[np.str_],
     ) -> Decisions:
-        """Each fold's rows at the fold's own threshold."""
+        """Decisions at the threshold of each fold."""
         known = np.array([thresholds.get(name) is not None for name in fold.tolist()], dtype=bool)
         level = np.array([np.inf if thresholds.get(name) is None else thresholds[name] for name in fold.tolist()])
         return cls(truth[known], (score >= level)[known], fold[known], patient[known])
@@ -80,7 +80,7 @@ class Decisions:
         return 2 * self.truth.astype(np.int64) + self.called
 
     def score(self, metric: str, rows: NDArray[np.bool_]) -> Score:
-        """One share of some of the rows."""
+        """One metric on some of the rows."""
         counts = np.bincount(self.cell[rows], minlength=4)
         right, wrong = (int(counts[cell]) for cell in _CELLS[metric])
         if right + wrong == 0:
@@ -88,19 +88,19 @@ class Decisions:
         return Score(right / (right + wrong))
 
     def why_no_interval(self, metric: str) -> str:
-        """Whether a class has too few patients, "" where not."""
+        """The class that has too few patients, "" if none."""
         return too_few({0: "negative", 1: "positive"}, self.truth.astype(np.int64), self.fold, self.patient)
 
     def witnesses(self, metric: str) -> int:
-        """The patients that the share is of."""
+        """Patients in the denominator of the metric."""
         return len(np.unique(self.patient[np.isin(self.cell, _CELLS[metric])]))
 
     def unseen(self, metric: str) -> Sequence[tuple[float, float]]:
-        """Nothing."""
+        """No such component."""
         return ()
 
     def resampler(self, rows: NDArray[np.bool_]) -> ResampledDecisions:
-        """One fold, ready to be scored under patients' weights."""
+        """One fold, prepared for scoring under weights of the patients."""
         _, by_class = rows_per_patient(self.patient[rows], self.truth[rows].astype(np.int64), 2)
         _, by_cell = rows_per_patient(self.patient[rows], self.cell[rows], 4)
         return ResampledDecisions(strata(by_class), by_cell)
@@ -108,13 +108,13 @@ class Decisions:
 
 @dataclass(frozen=True)
 class ResampledDecisions:
-    """Rows of each patient in each cell, (G, 4)."""
+    """Rows per patient and cell, (G, 4)."""
 
     stratum: Labels
     counts: NDArray[np.int64]
 
     def scores(self, weights: Floats) -> dict[str, Floats]:
-        """Every share under patients' weights (R, G): (R,) each, NaN where undefined."""
+        """Every metric under weights of the patients (R, G): (R,) each, NaN where undefined."""
         table = weights @ self.counts
         shares = {}
         for metric, (right, wrong) in _CELLS.items():

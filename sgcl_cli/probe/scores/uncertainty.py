@@ -1,8 +1,8 @@
-"""The headline of a metric with its interval, and how far folds and seeds spread.
+"""Headlines with confidence intervals, and their spread over folds and seeds.
 
 A headline is the mean of a metric over folds. Its interval resamples patients within each fold, stratified, recomputes
-the metric in each fold and averages (``resampling``, ``intervals``); it is conditional on the fitted models. What is
-scored is behind ``Reported``: classes (metrics), decisions at a threshold (thresholds), calibration, survival, measurements.
+the metric in each fold and averages (``resampling``, ``intervals``); it is conditional on the fitted models. Implementations of
+``Reported`` are in metrics, thresholds, calibration, survival and measurements.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ from sgcl_cli.probe.scores.resampling import Resampled, resample
 
 @dataclass(frozen=True)
 class Headline:
-    """The mean of a metric over folds, with the interval that belongs to this very number.
+    """The mean of a metric over folds, with its interval.
 
-    ``low`` and ``high`` are None with ``no_interval`` saying why; ``pooled`` scores all folds' rows together.
+    :ivar reason: why ``value`` is None.
+    :ivar low, high: the interval, None if there is none.
+    :ivar no_interval: why there is none.
+    :ivar folds: the score of each fold.
+    :ivar pooled: the score of the rows of all folds together.
     """
 
     metric: str
@@ -50,9 +54,10 @@ class Headline:
 
 @dataclass(frozen=True)
 class Spread:
-    """How far a metric moves besides chance of patients: standard deviations (n - 1) over folds, and over seeds.
+    """Standard deviations (n - 1) of a metric over folds and over training seeds; None below two.
 
-    ``folds``: of the folds' scores, seeds averaged first; ``seeds``: of each seed's mean over folds. None below two.
+    :ivar folds: of the scores of the folds, after averaging over seeds.
+    :ivar seeds: of the mean over folds of each seed.
     """
 
     folds: float | None
@@ -62,10 +67,10 @@ class Spread:
 def headlines(
     reported: Reported, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, Headline]:
-    """Every metric: its mean over the folds where it is defined, per fold, pooled, and with its interval.
+    """The headline of every metric: mean over the folds where it is defined, interval, scores per fold and pooled.
 
-    There is no interval below 10 patients, where the design says so itself (``Reported.why_no_interval``), or where the
-    metric hangs on a single patient.
+    There is no interval below 10 patients, if the design allows none (``Reported.why_no_interval``), or if the metric is
+    undefined without one of the patients.
     """
     refused = {metric: why_no_interval(reported, metric, resamples) for metric in reported.metrics}
     sampled = {} if all(refused.values()) else resample(reported, resamples, seed)
@@ -82,7 +87,7 @@ def headlines(
 
 
 def interval_of(reported: Reported, metric: str, found: Resampled, confidence: float) -> Interval:
-    """The interval of one metric's headline, or of the mean of several over the same rows."""
+    """The interval of the headline of one metric, or of the mean of several headlines over the same rows."""
     return intervals.interval(
         found,
         confidence,
@@ -94,7 +99,7 @@ def interval_of(reported: Reported, metric: str, found: Resampled, confidence: f
 
 
 def spread(headline: Headline, of_seeds: Sequence[Headline]) -> Spread:
-    """Of the headline of averaged seeds over its folds, and of the seeds' own headlines."""
+    """Spread over the folds of the headline of averaged seeds, and over the headlines of single seeds."""
     folds = [score.value for score in headline.folds.values() if score.value is not None]
     seeds = [one.value for one in of_seeds if one.value is not None]
     deviations = [float(np.std(values, ddof=1)) if len(values) > 1 else None for values in (folds, seeds)]

@@ -29,4 +29,4 @@ def test_no_patients_is_a_warning_and_more_so_where_ids_look_alike():
     audit_patients(["p01_a", "p01_b", "p02_a", "p02_b"], True, audit)
     first, second = audit.warnings
     assert first.startswith("no patient_id is given") and "look like" not in first
-    assert second.endswith("ids look like several slides of a patient in 2 cases, first 'p01_a', 'p01_b'")
+    assert second.endswith("ids look like several slides of one patient in 2 cases, first 'p01_a', 'p01_b'")

@@ -29,7 +29,7 @@ def test_the_spellings_are_shown_in_quotes() -> None:
 @pytest.mark.parametrize(
     ("what", "harm"),
     [
-        ("patients", "they count as different patients, who may stand on both sides of a division"),
+        ("patients", "they count as different patients, who may be on both sides of a split"),
         ("sites", "they count as different sites"),
     ],
 )

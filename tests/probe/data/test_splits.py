@@ -193,7 +193,7 @@ def test_every_site_is_left_out_once_and_validation_is_of_other_sites():
     [
         ({0: ""}, "'s0' has no site"),
         (dict.fromkeys(range(8), "x"), "there is one site only: 'x'"),
-        ({1: "y"}, "patient 'p0' stand at two sites"),
+        ({1: "y"}, "slides of patient 'p0' are at several sites"),
         ({}, "class 'b' is at site 'y' only"),
     ],
 )

@@ -34,7 +34,7 @@ def test_a_mean_of_nothing_has_the_first_reason() -> None:
 @pytest.mark.parametrize(
     ("resamples", "patients", "expected"),
     [
-        (0, 20, "no resamples were asked for"),
+        (0, 20, "no resamples (--bootstrap 0)"),
         (100, 9, "9 patients, fewer than 10"),
         (100, 1, "1 patient, fewer than 10"),
         (100, 10, "reason of auroc"),

@@ -156,7 +156,7 @@ def test_tables_that_a_spreadsheet_has_spoilt_are_refused_by_what_is_wrong(slide
         "lost leading zeros": [{**row, "slide_id": row["slide_id"].lstrip("0") or "0"} for row in rows],
         "decimal commas, first '0,00'": [{**row, "label": row["label"].replace(".", ",")} for row in numbers],
         "39 different numbers, and '?'": [{**numbers[0], "label": "?"}, *numbers[1:]],
-        "is it 'tumour', spelt otherwise": [{**rows[0], "label": "Tumour"}, *rows[1:]],
+        "is it 'tumour', misspelt": [{**rows[0], "label": "Tumour"}, *rows[1:]],
         "stands for a missing value": [{**rows[0], "label": "NA"}, *rows[1:]],
     }
     for why, table in spoilt.items():
