@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from sgcl_cli.artefacts.spelling import listed
 from sgcl_cli.errors import ArtefactError
 
 PREFIXES = (
@@ -49,9 +50,9 @@ class WeightsFit:
             f"{self.matched} of {self.total} tensors matched" + (f" from '{self.container}'" if self.container else "")
         ]
         if self.heads:
-            parts.append(f"heads left aside: {_listed(self.heads)}")
+            parts.append(f"heads left aside: {listed(self.heads, _NAMED)}")
         if self.unused:
-            parts.append(f"{len(self.unused)} unused: {_listed(self.unused)}")
+            parts.append(f"{len(self.unused)} unused: {listed(self.unused, _NAMED)}")
         return "; ".join(parts)
 
 
@@ -84,7 +85,7 @@ def fit_weights(
     if missing:
         raise ArtefactError(
             f"the weights do not fit {arch}: {where} lacks {len(missing)} of its {len(required)} tensors, "
-            f"{_listed(missing)}; it holds {_listed(list(group))}",
+            f"{listed(missing, _NAMED)}; it holds {listed(list(group), _NAMED)}",
             "give weights of this architecture, or name theirs",
         )
     wrong = [name for name, key in pairs if wanted[name].shape != group[key].shape]
@@ -134,8 +135,3 @@ def _refuse_duplicates(pairs: list[tuple[str, str]], where: str) -> None:
                 f"{where} holds '{name}' twice, as '{first[name]}' and '{key}'", "save the encoder that is meant alone"
             )
         first[name] = key
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:_NAMED])
-    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

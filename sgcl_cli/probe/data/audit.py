@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -69,9 +69,3 @@ def ledger_rows(ledger: Mapping[str, Any]) -> list[tuple[str, int, str]]:
         first = ", ".join(map(str, many[:_FIRST])) + (" …" if len(many) > _FIRST else "")
         rows.append((name.replace("_", " "), len(many) if isinstance(value, list) else int(value), first))
     return rows
-
-
-def listed(names: Sequence[object], most: int) -> str:
-    """The first ``most`` names in quotation marks, and the number of the others."""
-    shown = ", ".join(f"'{name}'" for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

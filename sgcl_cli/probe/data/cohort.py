@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from sgcl_cli.artefacts import reading
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet
 from sgcl_cli.artefacts.labels import LabelRow, Labels
-from sgcl_cli.artefacts.spelling import lookalikes, spoken
+from sgcl_cli.artefacts.spelling import listed, lookalikes, spoken
 from sgcl_cli.errors import ConfigError, LabelError
-from sgcl_cli.probe.data.audit import Audit, listed
+from sgcl_cli.probe.data.audit import Audit
 from sgcl_cli.probe.data.duplicates import audit_duplicates
 from sgcl_cli.probe.data.patients import audit_patients
 from sgcl_cli.probe.data.spelling import audit_spelling

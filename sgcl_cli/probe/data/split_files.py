@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.slide_ids import Names
+from sgcl_cli.artefacts.spelling import listed
 from sgcl_cli.errors import LabelError
 from sgcl_cli.probe.data.splits import SPLIT_NAMES, Fold, Plan, finished, unfitted, with_validation
 
@@ -108,7 +109,7 @@ def plan_from(
             if not len(rows) and (meant or side != "val"):
                 raise LabelError(
                     f"fold {name} has no '{side}' slide that is labelled and embedded: the split file names "
-                    f"{_first_two(meant)}, the slides are {_first_two(sorted(known))}",
+                    f"{listed(meant, 2) or 'none'}, the slides are {listed(sorted(known), 2) or 'none'}",
                     "slide ids must be the same",
                 )
         same = len(fold.validation) and {s for s, side in sides.items() if side == "val"} == {
@@ -182,10 +183,6 @@ def _add(sides: Sides, key: tuple[str, str], split: str, path: Path) -> None:
     known = sides.setdefault(key, side)
     if known != side:
         raise LabelError(f"{path}: slide '{slide}' is in both '{known}' and '{side}'", "a slide has one side")
-
-
-def _first_two(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names[:2]) + (", ..." if len(names) > 2 else "") if names else "none"
 
 
 def _note_repeats(plan: Plan, patients: NDArray[np.str_]) -> None:

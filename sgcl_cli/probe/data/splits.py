@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from sgcl_cli.artefacts.spelling import listed
 from sgcl_cli.errors import LabelError
-from sgcl_cli.probe.data.audit import listed
 
 Rows = NDArray[np.int64]
 ATTEMPTS = 20

@@ -16,10 +16,10 @@ from sgcl_cli.artefacts.labels import Columns, read_labels
 from sgcl_cli.artefacts.lock import alone
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, understood
 from sgcl_cli.artefacts.slide_ids import plain_id
+from sgcl_cli.artefacts.spelling import listed
 from sgcl_cli.config import PredictConfig, differences
 from sgcl_cli.engine import runtime
 from sgcl_cli.errors import ConfigError, LabelError
-from sgcl_cli.probe.data.audit import listed
 from sgcl_cli.probe.data.patients import alike
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.evaluate import patch_scores

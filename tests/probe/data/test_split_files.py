@@ -123,7 +123,7 @@ def test_a_side_that_matches_no_slide_is_an_error_that_shows_ids_of_both(tmp_pat
     sides[side] = ["x1", "x2", "x3"]
     path = clam(tmp_path / "splits_0.csv", *sides.values())
     with pytest.raises(
-        LabelError, match=f"fold 1 has no '{side}' slide.*names 'x1', 'x2', ..., the slides are '000', '001'"
+        LabelError, match=f"fold 1 has no '{side}' slide.*names 'x1', 'x2' and 1 more, the slides are '000', '001' and "
     ):
         plan_of(path)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts.labels import Columns, LabelRow, Labels, read_labels
 from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
-from sgcl_cli.artefacts.spelling import lookalikes, spoken
+from sgcl_cli.artefacts.spelling import listed, lookalikes, spoken
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import LabelError
 from sgcl_cli.slide.annotations import files
@@ -224,9 +224,7 @@ def _warnings(
         f"slides with a mask are not in {table.path.name if table else ''}, each counts as a patient of its own": unlisted,
     }
     alike = [f"classes differ only in case or blanks: {spoken(group)}" for group in lookalikes(kinds.values())]
-    return [*(f"{len(names)} {what}: {_listed(names)}" for what, names in said.items() if names), *alike]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return [
+        *(f"{len(names)} {what}: {listed(names, _NAMED, quoted=False)}" for what, names in said.items() if names),
+        *alike,
+    ]
