@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -22,6 +21,7 @@ from sgcl_cli.engine.loader import Failed, Loader, epoch_order
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import Views, ViewSettings, make_views
 from sgcl_cli.nets.classifier import Classifier
+from sgcl_cli.probe.models.best_weights import BestWeights
 from sgcl_cli.probe.models.targets import Classes
 
 STEPS_OF_A_SMALL_EPOCH = 16
@@ -81,8 +81,8 @@ class Patches:
         return torch.cat(found).double()
 
 
-class Finetuning:
-    """Fit a model to training patches and keep the weights of its best epoch by validation loss (the last without one).
+class Finetuning(BestWeights[Classifier]):
+    """Fit a model to training patches; ``restore_best`` then loads the weights of the epoch with the lowest validation loss.
 
     :param model: images -> scores (B, K); it is moved to the device.
     :param train, validation: numbers of patches. :param target: the classes, on the device.
@@ -92,7 +92,7 @@ class Finetuning:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Classifier,
         patches: Patches,
         target: Classes,
         train: NDArray[np.int64],
@@ -102,12 +102,10 @@ class Finetuning:
         stepped: Callable[[], None] = lambda: None,
     ) -> None:
         device = patches.runtime.device
-        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.best_epoch, self.best_loss = 0, math.inf
+        super().__init__(model.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
         self._patches, self._target = patches, target
         self._train, self._validation = train, validation
         self._seed, self._stepped = seed, stepped
-        self._best: dict[str, Tensor] = {}
         small = max(FEWEST_PATCHES, len(train) // STEPS_OF_A_SMALL_EPOCH)
         self.batch_size = min(patches.batch, small, len(train))
 
@@ -141,20 +139,12 @@ class Finetuning:
     def end_epoch(self, position: Position) -> bool:
         """Compute the validation loss and keep the weights if it is the lowest; never stops training."""
         if not len(self._validation):
-            self.best_epoch = position.epoch
+            self.rate_epoch(position.epoch, None)
             return False
         scores = self._patches.scores(self.model, self._validation)
         truth = self._target.classes[torch.from_numpy(self._validation).to(self._target.classes.device)]
-        loss = float(nn.functional.cross_entropy(scores, truth.cpu()))
-        if loss < self.best_loss:
-            self.best_loss, self.best_epoch = loss, position.epoch
-            self._best = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.rate_epoch(position.epoch, float(nn.functional.cross_entropy(scores, truth.cpu())))
         return False
-
-    def restore_best(self) -> None:
-        """Load the weights of the best epoch."""
-        if self._best:
-            self.model.load_state_dict(self._best)
 
     def predict(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Probabilities (len(rows), K)."""

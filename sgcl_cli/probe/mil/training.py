@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from sgcl_cli.probe.mil.bags import Bags, Draw, batches, keys_of
 from sgcl_cli.probe.mil.model import BagModel
+from sgcl_cli.probe.models.best_weights import BestWeights
 from sgcl_cli.probe.models.targets import Target
 
 MOST_BAGS = 16
@@ -36,8 +36,8 @@ class BagCohort:
         return cls(bags, target, keys_of(slide_ids))
 
 
-class BagTraining:
-    """Fit a model on training bags and keep the weights of its best epoch by validation loss (the last without one).
+class BagTraining(BestWeights[BagModel]):
+    """Fit a model on training bags; ``restore_best`` then loads the weights of the epoch with the lowest validation loss.
 
     The training loop (``engine.fit``) calls its methods. The validation loss is computed after each epoch; training ends after
     ``patience`` epochs without a lower one. Test bags are never used.
@@ -60,17 +60,14 @@ class BagTraining:
         seed: int,
         bag_sample: int | None = None,
     ) -> None:
-        self.model = model
+        super().__init__(model)
         self.cohort = cohort
         self.train = train
         self.validation = validation if cohort.target.informative(validation) else validation[:0]
         self.patience = patience
         self.seed = seed
         self.bag_sample = bag_sample
-        self.best_epoch = 0
-        self.best_loss = math.inf
         self.epochs = 0
-        self._best: dict[str, Tensor] = {}
         self._lengths = _lengths(cohort.bags, bag_sample)
         small = max(1, len(train) // STEPS_OF_A_SMALL_EPOCH)
         self._size = min(MOST_BAGS, max(small, cohort.target.fewest_bags))
@@ -104,20 +101,12 @@ class BagTraining:
         """Compute the validation loss; returns whether to stop."""
         self.epochs += 1
         if not len(self.validation):
-            self.best_epoch = self.epochs
+            self.rate_epoch(self.epochs, None)
             return False
         scores, _ = forward(self.model, self.cohort.bags, self.validation, self._draw(VALIDATION_EPOCH))
         chosen = torch.from_numpy(self.validation).to(scores.device)
-        loss = float(self.cohort.target.loss(scores.double(), chosen))
-        if loss < self.best_loss:
-            self.best_loss, self.best_epoch = loss, self.epochs
-            self._best = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.rate_epoch(self.epochs, float(self.cohort.target.loss(scores.double(), chosen)))
         return self.epochs - self.best_epoch >= self.patience
-
-    def restore_best(self) -> None:
-        """Load the weights of the best epoch."""
-        if self._best:
-            self.model.load_state_dict(self._best)
 
     def _draw(self, epoch: int) -> Draw | None:
         return None if self.bag_sample is None else Draw(self.bag_sample, self.seed, epoch, self.cohort.keys)
