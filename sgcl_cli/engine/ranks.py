@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sgcl_cli.artefacts.lock import alone
 from sgcl_cli.config import whole_number
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.errors import ConfigError, ElsewhereError, Interrupted, SgclError, TrainingError
@@ -149,6 +151,19 @@ class Ranks:
             self.agree(error)
             raise
         self.agree()
+
+
+@contextlib.contextmanager
+def sole_writer(out: Path, ranks: Ranks = Ranks(), *, dry_run: bool = False) -> Iterator[None]:
+    """Lock an output folder on rank 0 for the ``with`` block, see ``lock.alone``; a dry run takes no lock.
+
+    :raises ArtefactError: another run writes there; ``ElsewhereError`` on the other ranks.
+    """
+    with contextlib.ExitStack() as opened:
+        with ranks.together():
+            if ranks.first and not dry_run:
+                opened.enter_context(alone(out))
+        yield
 
 
 @contextlib.contextmanager

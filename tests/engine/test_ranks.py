@@ -22,10 +22,11 @@ from sgcl_cli.engine.ranks import (
     joint_refit,
     joint_terms,
     joint_total,
+    sole_writer,
     synchronised,
 )
 from sgcl_cli.engine.runtime import start
-from sgcl_cli.errors import ConfigError, TrainingError
+from sgcl_cli.errors import ArtefactError, ConfigError, TrainingError
 from sgcl_cli.method.objective import Embedded, Losses, Term
 from sgcl_cli.method.resolve import resolve
 from sgcl_cli.method.sgcl import SGCL
@@ -148,6 +149,17 @@ def test_what_only_a_process_alone_may_do(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("WORLD_SIZE", "1")
     with joined("cpu") as alone:
         assert alone == ranks and alone.own_device is None
+
+
+def test_an_output_has_one_writer_except_in_a_dry_run(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with sole_writer(out):
+        with pytest.raises(ArtefactError, match="another run writes to"), sole_writer(out):
+            pytest.fail("two writers")
+        with sole_writer(out, dry_run=True):
+            assert (out / ".writer.lock").exists()
+    with sole_writer(out, dry_run=True):
+        assert not out.exists()
 
 
 if __name__ == "__main__":

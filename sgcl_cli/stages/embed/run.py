@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +15,13 @@ from sgcl_cli.artefacts import exports, layout, store
 from sgcl_cli.artefacts.checkpoint import EncoderCard
 from sgcl_cli.artefacts.features import SCHEMA, FeatureWriter, Header, Rounding, read_header, sweep_parts
 from sgcl_cli.artefacts.images import ImageFolder
-from sgcl_cli.artefacts.lock import alone
 from sgcl_cli.artefacts.results import Failure, Outcome, RunRecord, check_free, write_failures
 from sgcl_cli.config import EmbedConfig
 from sgcl_cli.config.embed import further_forms, parse_query
 from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.encode import FrozenEncoder
 from sgcl_cli.engine.loader import Batch, Failed, Missing
-from sgcl_cli.engine.ranks import Ranks, joined
+from sgcl_cli.engine.ranks import Ranks, joined, sole_writer
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.embed import sources
@@ -95,10 +94,7 @@ def _embed(config: EmbedConfig, reporter: Reporter, ranks: Ranks) -> Outcome:
         )
     if config.dry_run:
         return replace(_forecast(work), told=not ranks.first)
-    with ExitStack() as opened:
-        with ranks.together():
-            if ranks.first:
-                opened.enter_context(alone(work.home))
+    with sole_writer(work.home, ranks):
         return _embedded(work, record, reporter, ranks)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ from numpy.typing import NDArray
 from sgcl_cli.artefacts import models, reading, store
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet, open_features
 from sgcl_cli.artefacts.labels import Columns, read_labels
-from sgcl_cli.artefacts.lock import alone
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, understood
 from sgcl_cli.artefacts.slide_ids import plain_id
 from sgcl_cli.artefacts.spelling import listed
 from sgcl_cli.config import PredictConfig, differences
 from sgcl_cli.engine import runtime
+from sgcl_cli.engine.ranks import sole_writer
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe.data.patients import alike
 from sgcl_cli.progress import Reporter, Silent
@@ -44,7 +43,7 @@ def predict(config: PredictConfig, reporter: Reporter | None = None) -> Outcome:
     :raises ArtefactError: the result keeps no models, files cannot be read or written, or another run writes there.
     """
     check_free(Path(config.out), "predict")
-    with nullcontext() if config.dry_run else alone(Path(config.out)):
+    with sole_writer(Path(config.out), dry_run=config.dry_run):
         return _predict(config, reporter or Silent())
 
 

@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from sgcl_cli.artefacts import failed_batch, store
-from sgcl_cli.artefacts.lock import alone
 from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, read_run, understood
 from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine import runtime as engine
-from sgcl_cli.engine.ranks import Ranks, joined
+from sgcl_cli.engine.ranks import Ranks, joined, sole_writer
 from sgcl_cli.errors import ArtefactError, TrainingError
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.encoders import Start, open_start
@@ -65,10 +64,7 @@ def _pretrain(config: PretrainConfig, reporter: Reporter, ranks: Ranks) -> Outco
         start = open_start(config.encoder, config.init)
         run_id = store.artefact_id(FORMAT, {**config.affecting(), **start.settings}, [index.id])
     _same_everywhere(ranks, run_id, f"the settings or the patches in {config.patches} differ between the processes")
-    with ExitStack() as opened:
-        with ranks.together():
-            if ranks.first and not config.dry_run:
-                opened.enter_context(alone(out))
+    with sole_writer(out, ranks, dry_run=config.dry_run):
         return _trained(config, record, index, start, run_id=run_id, reporter=reporter, ranks=ranks)
 
 
