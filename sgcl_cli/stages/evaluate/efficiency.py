@@ -31,7 +31,7 @@ class CurvePoints:
 
 
 def curves(
-    config: EvaluateConfig, cohort: Cohort, plan: Plan, models: Sequence[Model], fits: Fits, reporter: Reporter
+    config: EvaluateConfig, cohort: Cohort, plan: Plan, models: Sequence[Model], fits: Fits, *, reporter: Reporter
 ) -> dict[str, Any]:
     """JSON values: ``metric``, ``names`` of the models, ``curves`` (key, share: the mean over folds of each repeat),
     ``intervals`` (key, share: low and high of the mean over repeats, or why there are none), ``left_out`` (reasons).
