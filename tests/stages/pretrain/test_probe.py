@@ -113,7 +113,7 @@ def test_a_probe_without_labels_or_without_a_second_slide_is_refused(
     bare = PatchIndex(index.folder, tuple(replace(file, label=None) for file in index.files))
     with pytest.raises(LabelError, match="no patch has a label .*--annotations"):
         Probe(config, bare, RUNTIME, 28)
-    with pytest.raises(ConfigError, match="--probe-groups is for --probe"):
+    with pytest.raises(ConfigError, match="--probe-groups needs --probe"):
         replace(config, probe=None, probe_groups="patients.csv")
 
 
