@@ -36,7 +36,7 @@ def test_another_width_resolution_and_model_are_refused(classes: Path, tmp_path:
         file["coords"].attrs["mpp_actual"] = 0.25
     with pytest.raises(ConfigError, match=r"at 0\.25 µm/px, the models were fitted at 0\.5"):
         predict(applied(classes, tmp_path / "out", new))
-    assert "0.25 um/px" in " ".join(predict(applied(classes, tmp_path / "out", new, allow_mpp=True)).warnings)
+    assert "0.25 µm/px" in " ".join(predict(applied(classes, tmp_path / "out", new, allow_mpp=True)).warnings)
     with pytest.raises(ConfigError, match="no model of the result: 'clam'"):
         predict(applied(classes, tmp_path / "out2", models="clam"))
     write_slide(tmp_path / "empty", "s51", np.zeros((0, DIM)))
