@@ -1,4 +1,4 @@
-"""``sgcl predict``: the models that an evaluation fitted, applied to the features of other slides."""
+"""``sgcl predict``: applies the models of an evaluation to features of other slides."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ _NAMED = 3
 
 
 def predict(config: PredictConfig, reporter: Reporter | None = None) -> Outcome:
-    """Predict for every slide (or patch) of a folder of features.
+    """Predict every slide (or patch) of a folder of features.
 
-    Writes predictions.csv (the mean over folds, with its spread), folds.csv (each fold), attention/ where the model has it
-    (maps/ of patches), predictions.html and run.json under ``config.out``. For a slide that some folds were fitted on, the
-    others count alone.
+    Writes predictions.csv (mean and standard deviation over folds), folds.csv (each fold), attention/ and scores/ for models
+    of slides, maps/ for models of patches, predictions.html and run.json under ``config.out``. Folds that were fitted on a
+    slide, or on another slide of its patient, are not used for it unless all were.
 
     :raises ConfigError: features of another encoder, width or resolution, or settings that contradict the result.
-    :raises ArtefactError: the result keeps no models, files cannot be read or written, or another run writes there.
+    :raises LabelError: no slide has patches, or --labels is malformed.
+    :raises ArtefactError: the result has no models, files cannot be read or written, or another run uses the folder.
     """
     check_free(Path(config.out), "predict")
     with sole_writer(Path(config.out), dry_run=config.dry_run):
@@ -136,7 +137,7 @@ def _write(
 
 
 def _same_encoder(card: Mapping[str, Any], features: FeatureSet, config: PredictConfig) -> list[str]:
-    """Compare the features with those that were fitted on; gives warnings.
+    """Compare the features with those that the models were fitted on, and return warnings.
 
     :raises ConfigError: another width, encoder, way of embedding, or resolution.
     """
@@ -151,28 +152,28 @@ def _same_encoder(card: Mapping[str, Any], features: FeatureSet, config: Predict
         and found["encoder_sha256"] != known["encoder_sha256"]
     ):
         raise ConfigError(
-            f"{config.features} comes from another encoder ({found['encoder']}), the models were fitted on {known['encoder']}",
-            "embed with the encoder of the evaluation: equal names may have other weights",
+            f"{config.features} is from another encoder ({found['encoder']}), the models were fitted on {known['encoder']}",
+            "embed with the encoder of the evaluation; encoders of one name may have different weights",
         )
     if None not in (found["encoder_feed"], known["encoder_feed"]) and found["encoder_feed"] != known["encoder_feed"]:
         changed = differences(*(_feed(one["encoder_feed"]) for one in (known, found)))
         raise ConfigError(
-            f"{config.features} was embedded in another way: {'; '.join(changed)}",
+            f"{config.features} was embedded with other settings: {'; '.join(changed)}",
             "embed with the settings of the evaluation",
         )
     unknown = [name for name in ("encoder_sha256", "mpp") if found[name] is None or known[name] is None]
     said = {"encoder_sha256": "the encoder", "mpp": "the resolution"}
     warnings = [f"{said[name]} cannot be compared: one side does not record it" for name in unknown]
     if "mpp" not in unknown and abs(found["mpp"] / known["mpp"] - 1) > _RESOLUTION:
-        message = f"the features are at {found['mpp']:g} um/px, the models were fitted on {known['mpp']:g}"
+        message = f"the features are at {found['mpp']:g} µm/px, the models were fitted at {known['mpp']:g} µm/px"
         if not config.allow_mpp:
-            raise ConfigError(message, f"tile with --mpp {known['mpp']:g}, or go on with --allow-mpp")
+            raise ConfigError(message, f"tile with --mpp {known['mpp']:g}, or give --allow-mpp")
         warnings.append(message)
     return warnings
 
 
 def _feed(text: str) -> Mapping[str, Any]:
-    """The ways of embedding, by name; a single entry of what is not such a table."""
+    """Settings of embedding by name; a single entry where ``text`` is not a JSON object."""
     try:
         feed = reading.parse_json(text)
     except ValueError:
@@ -203,9 +204,9 @@ def _scoring_model(card: Mapping[str, Any], keys: Sequence[str]) -> str | None:
 
 
 def _chosen_folds(card: Mapping[str, Any], config: PredictConfig) -> list[str]:
-    """The folds whose models are averaged, or the one of all patients.
+    """The folds of the models to average, or the single fit on all patients.
 
-    :raises ConfigError: --use all, and the evaluation was made without --refit.
+    :raises ConfigError: --use all, but the evaluation was made without --refit.
     """
     folds = [*card["folds"]]
     refitted = REFIT in folds
@@ -219,9 +220,9 @@ def _chosen_folds(card: Mapping[str, Any], config: PredictConfig) -> list[str]:
 
 
 def _with_patches(features: FeatureSet) -> tuple[tuple[FeatureFile, ...], list[str]]:
-    """Files with patches, and the names of those without.
+    """Files with patches, and ids of slides without.
 
-    :raises LabelError: none has patches.
+    :raises LabelError: no slide has patches.
     """
     files = tuple(file for file in features.files if len(file))
     if not files:
@@ -235,9 +236,9 @@ def _fitted_on(fold: Mapping[str, Any], file: FeatureFile) -> bool:
 
 
 def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureSet) -> tuple[dict[str, str], list[str]]:
-    """The patients of the slides, where --labels gives them and the evaluation knew its own; else what to warn of.
+    """Patients of the slides from --labels, empty where the evaluation had none; and warnings.
 
-    :raises LabelError: the table is not what it must be, or has no patient_id.
+    :raises LabelError: the table is malformed, or has no patient_id.
     """
     slides = [file.slide_id for file in features.files]
     known = bool(card.get("patients_known"))
@@ -249,12 +250,14 @@ def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureS
             )
         if not known:
             return {}, [
-                "patients are not compared: the evaluation was given none (patient_id), so each slide counted as one"
+                "patients are not compared: the evaluation had no patient_id, so each slide counted as a patient"
             ]
         given = {row.slide_id: row.patient_id for row in table.rows if row.slide_id not in table.without_patient}
         absent = [slide for slide in slides if slide not in given]
         few = listed(absent, _NAMED)
-        left = f"the patients of {len(absent)} slides are not compared, for {config.labels} does not give them: {few}"
+        left = (
+            f"the patients of {len(absent)} slides are not compared, because {config.labels} does not have them: {few}"
+        )
         return given, [left] if absent else []
     fitted = {slide for fold in card["folds"].values() for slide in fold["slides"]}
     groups = [group for group in alike({*slides, *fitted}) if not fitted.isdisjoint(group) and {*group} - fitted]
@@ -262,13 +265,14 @@ def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureS
         return {}, []
     new = sorted({slide for group in groups for slide in group} - fitted)
     look = f"ids of {len(new)} slides look like those of patients that models were fitted on: {listed(new, _NAMED)}"
-    return {}, [f"{look}; --labels with patient_id tells, and leaves such models out"]
+    return {}, [f"{look}; with --labels and its column patient_id such models are not used"]
 
 
 def _seen(fitted: NDArray[np.bool_], files: Sequence[FeatureFile], what: str = "") -> list[str]:
-    """Warnings where models were fitted on slides that are predicted, or on others of their patients.
+    """Warnings about models that were fitted on the slides to predict, or on other slides of their patients.
 
-    :param fitted: bool (F, files), which folds were. :param what: before the number of slides.
+    :param fitted: bool (F, files), whether a fold was fitted on a slide, or on one of its patient.
+    :param what: text before the number of slides.
     """
     count = fitted.sum(axis=0).tolist()
     by_all = [file.slide_id for file, folds in zip(files, count, strict=True) if folds == len(fitted)]
@@ -276,13 +280,13 @@ def _seen(fitted: NDArray[np.bool_], files: Sequence[FeatureFile], what: str = "
     found = []
     if by_all:
         found.append(
-            f"every model was fitted on {what}{len(by_all)} of these {len(files)} slides, where predictions say nothing of "
+            f"every model was fitted on {what}{len(by_all)} of these {len(files)} slides, so their predictions are no measure of "
             f"accuracy: {listed(by_all, _NAMED)}"
         )
     if by_some:
         found.append(
-            f"some folds were fitted on {what}{len(by_some)} of these {len(files)} slides, where the other folds count "
-            f"alone: {listed(by_some, _NAMED)}"
+            f"some folds were fitted on {what}{len(by_some)} of these {len(files)} slides, for which only the other folds are "
+            f"used: {listed(by_some, _NAMED)}"
         )
     return found
 

@@ -50,7 +50,7 @@ def test_folds_are_fewer_where_they_would_hold_fewer_than_four_of_a_class(
         row for row in evaluate_inputs.describe(config, inputs, cohort, plan) if row[0] == "Division"
     ]
     assert division.startswith(f"{folds} folds by patient")
-    few = f"; fewer than 5, for {patients // 2} patients of class 'a' are too few for 4 of them in each of 5"
+    few = f"; fewer than 5: {patients // 2} patients of class 'a' are too few for 4 of them in each of 5 folds"
     assert why == "no split column" + (few if folds < 5 else "")
 
 
@@ -123,7 +123,11 @@ def test_an_audit_error_stops_before_anything_is_fitted(
             LabelError,
             "no column 'grade' .found: label, ",
         ),
-        ({"features": "{slides}", "labels": "{labels}", "id": "case"}, LabelError, "no column 'case' .*--id names"),
+        (
+            {"features": "{slides}", "labels": "{labels}", "id": "case"},
+            LabelError,
+            "no column 'case' .*give the name of the column with --id",
+        ),
         (
             {"features": "{slides}", "labels": "{labels}", "task": "multiclass", "level": "patch"},
             LabelError,
