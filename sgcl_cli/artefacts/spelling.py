@@ -1,9 +1,9 @@
-"""Names that stand for one thing and are spelled in two ways, as happens where several people name classes."""
+"""Names in messages: short lists of them, and names of one thing that are spelled in several ways."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
@@ -18,3 +18,9 @@ def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
 def spoken(group: Iterable[str]) -> str:
     """The names of a group in quotes, so that blanks show: ``'Tumor ' and 'tumor'``."""
     return " and ".join(f"'{name}'" for name in group)
+
+
+def listed(names: Sequence[object], most: int, *, quoted: bool = True) -> str:
+    """The first ``most`` names, and how many more there are: ``'a', 'b' and 3 more``."""
+    shown = ", ".join(f"'{name}'" if quoted else str(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

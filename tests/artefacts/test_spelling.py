@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sgcl_cli.artefacts.spelling import lookalikes, spoken
+from sgcl_cli.artefacts.spelling import listed, lookalikes, spoken
 
 
 def test_names_that_differ_only_in_case_blanks_or_encoding_are_grouped():
@@ -11,3 +11,10 @@ def test_names_that_differ_only_in_case_blanks_or_encoding_are_grouped():
 
 def test_blanks_show():
     assert spoken(("Tumor", "Tumor ")) == "'Tumor' and 'Tumor '"
+
+
+def test_long_lists_of_names_are_cut():
+    assert listed(["a", "b"], 2) == "'a', 'b'"
+    assert listed([1, 2, 3], 2) == "'1', '2' and 1 more"
+    assert listed(["a", "b", "c"], 1, quoted=False) == "a and 2 more"
+    assert listed([], 3) == ""
