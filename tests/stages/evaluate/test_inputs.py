@@ -94,7 +94,7 @@ def without_features(rows: list[dict[str, str]]) -> None:
         (one_patient_of_a_class, "class 'tumour' has 1 patient"),
         (patient_on_two_sides, "are in both 'train' and 'test'"),
         (validation_is_test, "are in both 'val' and 'test'"),
-        (conflicting_duplicates, "slide '000' stands twice with different entries"),
+        (conflicting_duplicates, "slide '000' has two rows with different entries"),
         (strangers, "none of the 40 feature files has a label"),
         (without_features, "4 of 44 labelled slides have no features"),
     ],
@@ -161,7 +161,7 @@ def test_tables_that_a_spreadsheet_has_spoilt_are_refused_by_what_is_wrong(slide
         "decimal commas, first '0,00'": [{**row, "label": row["label"].replace(".", ",")} for row in numbers],
         "39 different numbers, and '?'": [{**numbers[0], "label": "?"}, *numbers[1:]],
         "is it 'tumour', misspelt": [{**rows[0], "label": "Tumour"}, *rows[1:]],
-        "stands for a missing value": [{**rows[0], "label": "NA"}, *rows[1:]],
+        "means a missing value": [{**rows[0], "label": "NA"}, *rows[1:]],
     }
     for why, table in spoilt.items():
         with pytest.raises(LabelError, match=re.escape(why)):

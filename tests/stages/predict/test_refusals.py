@@ -50,7 +50,7 @@ def test_a_result_without_models_or_with_damaged_ones_says_so(classes: Path, tmp
     copy = tmp_path / "copy"
     (copy / "models").mkdir(parents=True)
     (copy / "run.json").write_text("{}")
-    with pytest.raises(ArtefactError, match="keeps no fitted models"):
+    with pytest.raises(ArtefactError, match="has no fitted models"):
         predict(applied(copy, tmp_path / "out", classes.parent / "features"))
     (copy / "models" / "card.json").write_bytes((classes / "models" / "card.json").read_bytes())
     (copy / "models" / "knn.safetensors").write_bytes(b"\x00" * 20)
