@@ -368,12 +368,12 @@ def tallied(design: Design, sets: int, resamples: int, seed: int = 0) -> dict[st
             tally = found.setdefault(metric, Tally())
             tally.sets += 1
             tally.before += before[metric][0] <= value <= before[metric][1]
-            _count(tally, models[0], metric, [one[metric] for one in sampled], value, resamples)
+            _count(tally, models[0], metric, [one[metric] for one in sampled], truth=value, resamples=resamples)
     return found
 
 
 def _count(
-    tally: Tally, reported: Reported, metric: str, sampled: Sequence[Resampled], truth: float, resamples: int
+    tally: Tally, reported: Reported, metric: str, sampled: Sequence[Resampled], *, truth: float, resamples: int
 ) -> None:
     why = why_no_interval(reported, metric, resamples)
     if why:

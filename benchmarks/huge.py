@@ -63,7 +63,8 @@ def write(path: Path, size: tuple[int, int], levels: int, share: float, missing:
             offsets, counts = np.array(starts, "<u4")[glass], np.array([len(file) for file in files], "<u4")[glass]
             if missing:
                 offsets[glass == 1], counts[glass == 1] = 0, 0
-            link = _directory(stream, link, (width, height), MPP * 4**level, offsets.ravel(), counts.ravel(), level)
+            values = {"offsets": offsets.ravel(), "counts": counts.ravel(), "level": level}
+            link = _directory(stream, link, (width, height), **values)
 
 
 def _reduced(tile: np.ndarray, factor: int) -> np.ndarray:
@@ -79,8 +80,9 @@ def _glass(width: int, height: int, share: float) -> np.ndarray:
     return (distance * np.pi > share).astype(int)
 
 
-def _directory(stream, link, size, mpp, offsets, counts, level) -> int:
-    """Write a directory behind its values; the place where the next one is linked."""
+def _directory(stream, link, size, *, offsets, counts, level) -> int:
+    """Write a directory after its values; returns the position of the link to the next one."""
+    mpp = MPP * 4**level
     places = []
     for values in (
         offsets.tobytes(),

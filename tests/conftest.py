@@ -1,4 +1,4 @@
-"""What tests of several rooms share: tiny patches, an encoder, features, and where the real data lies."""
+"""Fixtures shared by tests of several rooms: the folder of real slides, and small synthetic patches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real slides; tests that need it skip where it is absent."""
+    """The folder of real slides; tests that need it are skipped if it is absent."""
     folder = Path(os.environ.get("SGCL_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"real data is absent: {folder} (set SGCL_DATA)")
@@ -56,7 +56,7 @@ def _write_slide(folder: Path, slide_id: str, columns: int, rows: int, size: int
 
 @pytest.fixture(scope="session")
 def write_patches() -> Callable[..., Path]:
-    """A function that writes a folder of small synthetic patches, as sgcl tile would, and returns it."""
+    """A function that writes a folder of small synthetic patches in the format of ``sgcl tile`` and returns its path."""
 
     def write(
         folder: Path,
@@ -74,5 +74,5 @@ def write_patches() -> Callable[..., Path]:
 
 @pytest.fixture
 def make_patches(tmp_path: Path, write_patches: Callable[..., Path]) -> Callable[..., Path]:
-    """The same within the test's own folder, by name."""
+    """``write_patches`` into a named folder below ``tmp_path``."""
     return lambda name="tiles", *arguments, **settings: write_patches(tmp_path / name, *arguments, **settings)

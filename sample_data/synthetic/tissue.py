@@ -131,7 +131,7 @@ class Tissue:
 
         def place(
             kind: nuclei.NucleusKind, spacing: float, jitter: float, where: Callable[[Points], NDArray[np.bool_]],
-            angle: Callable[[Points], Plane], loose: float,
+            angle: Callable[[Points], Plane], *, loose: float,
         ) -> None:  # fmt: skip
             points = Points(*nuclei.scatter(self.size, spacing / self.mpp, jitter, rng).T)
             chosen = where(points) & (rng.random(len(points.x)) > 0.04)
@@ -139,11 +139,11 @@ class Tissue:
             angles = angle(points) + rng.normal(0, loose, len(points.x))
             nuclei.stamp(canvas, points, angles, nuclei.draw_bank(kind, self.mpp, rng), rng)
 
-        place(nuclei.CARCINOMA, 10.2, 0.17, self._in_nest, self._towards_lumen, 0.35)
-        place(nuclei.SPINDLE, 17.0, 0.25, self._in_stroma, self._with_fibres, 0.12)
-        place(nuclei.LYMPHOCYTE, 7.9, 0.15, self._in_lymphoid, self._with_fibres, 1.0)
-        place(nuclei.LYMPHOCYTE, 70.0, 0.30, self._in_stroma, self._with_fibres, 1.0)
-        place(nuclei.SPINDLE, 15.0, 0.25, self._in_walls, self._along_walls, 0.1)
+        place(nuclei.CARCINOMA, 10.2, 0.17, self._in_nest, self._towards_lumen, loose=0.35)
+        place(nuclei.SPINDLE, 17.0, 0.25, self._in_stroma, self._with_fibres, loose=0.12)
+        place(nuclei.LYMPHOCYTE, 7.9, 0.15, self._in_lymphoid, self._with_fibres, loose=1.0)
+        place(nuclei.LYMPHOCYTE, 70.0, 0.30, self._in_stroma, self._with_fibres, loose=1.0)
+        place(nuclei.SPINDLE, 15.0, 0.25, self._in_walls, self._along_walls, loose=0.1)
         return canvas
 
     def _in_nest(self, points: Points) -> NDArray[np.bool_]:

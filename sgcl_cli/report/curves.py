@@ -52,7 +52,7 @@ def draw_curves(records: Sequence[Record], path: str | Path) -> None:
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis, (title, unit, curves, style) in zip(axes.flat, panels, strict=False):
         for number, (key, name, source) in enumerate(curves):
-            _plot(axis, steps if source == "step" else epochs, key, name, source, colour(number))
+            _plot(axis, steps if source == "step" else epochs, key, name, source=source, colour=colour(number))
         axis.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
         axis.set_ylabel(unit, color=MUTED)
         axis.set(**style)
@@ -122,7 +122,7 @@ _PANELS: tuple[_Panel, ...] = (
 )
 
 
-def _plot(axis: Axes, records: Sequence[Record], key: str, name: str, source: str, colour: str) -> None:
+def _plot(axis: Axes, records: Sequence[Record], key: str, name: str, *, source: str, colour: str) -> None:
     values = _values(records, key)
     if not np.isfinite(values).any():
         return

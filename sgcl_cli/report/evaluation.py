@@ -11,6 +11,7 @@ import numpy as np
 from sgcl_cli.artefacts.evaluations import BASELINE, METRIC_NAMES
 from sgcl_cli.report import figures, learning, survival_figures
 from sgcl_cli.report.forest import ForestRow, forest
+from sgcl_cli.report.numbers import with_interval
 from sgcl_cli.report.page import Page, Picture, Section, Table, same_reason
 
 _CALIBRATION = {"ece": "ECE", "brier": "Brier score"}
@@ -332,8 +333,7 @@ def _with_interval(entry: Mapping[str, Any]) -> str:
     """``0.912 (0.870–0.950)``, a dash where undefined; no line ends within the interval."""
     if entry["value"] is None:
         return f"– ({entry['reason']})" if entry.get("reason") else "–"
-    interval = "" if entry["low"] is None else f" ({entry['low']:.3f}–{_JOINED}{entry['high']:.3f})"
-    return f"{entry['value']:.3f}{interval}"
+    return with_interval(entry["value"], entry["low"], entry["high"], form=f"{{}} ({{}}–{_JOINED}{{}})")
 
 
 def _efficiency_table(efficiency: Efficiency) -> Table:

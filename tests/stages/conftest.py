@@ -2,43 +2,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sgcl_cli.config import PretrainConfig
-from sgcl_cli.engine.pool import Progress, Result
 from sgcl_cli.probe.models import linear
 from sgcl_cli.report import evaluation
 from sgcl_cli.stages.embed import slide_source
 from sgcl_cli.stages.evaluate import report
 from sgcl_cli.stages.tile import annotations as drawings
 from sgcl_cli.stages.tile import run as tile_stage
+from tests.stages.inline import run_tasks
 
 
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slides are worked on in this process: the pool has its own tests."""
-
-    def run_tasks(function: Callable[..., Any], tasks: dict[str, tuple[Any, ...]], **_: Any) -> Iterator[Result[Any]]:
-        for slot, (key, arguments) in enumerate(tasks.items()):
-            try:
-                yield Result(key, function(Progress(slot), *arguments))
-            except Exception as error:
-                yield Result(key, error=error)
-
+    """Slides are processed in the test's own process; the pool is tested elsewhere."""
     for stage in (tile_stage, drawings, slide_source):
         monkeypatch.setattr(stage, "run_tasks", run_tasks)
 
 
 @pytest.fixture
 def pictures() -> None:
-    """Ask for it to have a pretraining run draw its pictures."""
+    """Request this fixture to have a pretraining run draw its pictures."""
 
 
 @pytest.fixture(autouse=True)
 def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than training on a few small patches, so pretraining draws only where a test asks for it."""
+    """Drawing takes longer than training on a few small patches, so pretraining draws only if a test uses ``pictures``."""
     if request.path.parent.name == "pretrain" and "pictures" not in request.fixturenames:
         monkeypatch.setattr("sgcl_cli.stages.pretrain.pictures._drawn", lambda draw: [])
 
@@ -52,7 +43,7 @@ def training(make_patches: Callable[..., Path], tmp_path: Path) -> PretrainConfi
 
 @pytest.fixture(scope="module")
 def quick() -> Iterator[None]:
-    """Two C, and no figures: drawing dozens of them is what a run costs; one test draws."""
+    """Two values of C and no figures, which take most of the time of an evaluation; one test draws them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(linear, "C_PATH", (0.01, 1.0))
         patch.setattr(evaluation, "pictures", lambda drawn: {})

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -19,13 +18,14 @@ import torch
 
 from sgcl_cli.artefacts.features import open_features
 from sgcl_cli.config import EmbedConfig, EvaluateConfig, TileConfig
-from sgcl_cli.engine.pool import Progress, Result
+from sgcl_cli.engine.pool import Progress
 from sgcl_cli.errors import ArtefactError
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.stages.embed import embed, slide_source
 from sgcl_cli.stages.evaluate import evaluate
 from sgcl_cli.stages.tile.job import Job
 from sgcl_cli.stages.tile.slide import tile_slide
+from tests.stages.inline import run_tasks
 
 SIDE, SIZE = 256, 64
 CORNERS = [(x, y) for y in range(0, SIDE, SIZE) for x in range(0, SIDE, SIZE)]
@@ -34,12 +34,7 @@ NAMES = [f"s{number}" for number in range(8)]
 
 @pytest.fixture(autouse=True, scope="module")
 def inline_slides(quick: None) -> Iterator[None]:
-    """Slides are looked at in this process: what a run costs most has its own tests."""
-
-    def run_tasks(function: Callable[..., Any], tasks: dict[str, tuple[Any, ...]], **_: Any) -> Iterator[Result[Any]]:
-        for slot, (key, arguments) in enumerate(tasks.items()):
-            yield Result(key, function(Progress(slot), *arguments))
-
+    """Slides are processed in the test's own process; the pool is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slide_source, "run_tasks", run_tasks)
         yield

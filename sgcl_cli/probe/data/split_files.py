@@ -122,7 +122,7 @@ def plan_from(
             raise LabelError(
                 f"fold {name}: class '{missing}' is in 'test' and not in 'train'", "every class needs training rows"
             )
-        plan.folds.append(with_validation(fold, index, ids, labels, patients, validation, seed))
+        plan.folds.append(with_validation(fold, index, ids, labels, patients, share=validation, seed=seed))
     _note_repeats(plan, patients)
     return finished(plan, labels, patients, classes)
 

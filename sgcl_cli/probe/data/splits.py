@@ -111,7 +111,8 @@ def cross_validation(
     for index, part in enumerate(parts):
         test = np.sort(order[part])
         rest = np.setdiff1d(np.arange(len(labels)), test)
-        plan.folds.append(with_validation(Fold(str(index + 1), rest, NOBODY, test), index, *rows, validation, seed))
+        fold = Fold(str(index + 1), rest, NOBODY, test)
+        plan.folds.append(with_validation(fold, index, *rows, share=validation, seed=seed))
     return finished(plan, labels, patients, classes)
 
 
@@ -158,7 +159,7 @@ def given(
     missing = unfitted(fold, labels, classes)
     if missing is not None:
         raise LabelError(f"class '{missing}' is in 'test' and not in 'train'", "every class needs training rows")
-    plan = Plan([with_validation(fold, 0, ids, labels, patients, validation, seed)])
+    plan = Plan([with_validation(fold, 0, ids, labels, patients, share=validation, seed=seed)])
     return finished(plan, labels, patients, classes)
 
 
@@ -200,7 +201,7 @@ def by_site(
                 f"class '{missing}' is at site '{name}' only",
                 "without that site it cannot be fitted: leave --cv site out, or merge classes",
             )
-        plan.folds.append(with_validation(fold, index, ids, labels, patients, validation, seed))
+        plan.folds.append(with_validation(fold, index, ids, labels, patients, share=validation, seed=seed))
     return finished(plan, labels, patients, classes)
 
 
@@ -225,6 +226,7 @@ def with_validation(
     ids: NDArray[np.str_],
     labels: NDArray[np.int64],
     patients: NDArray[np.str_],
+    *,
     share: float,
     seed: int,
 ) -> Fold:

@@ -72,11 +72,11 @@ def fit(
         outside = standardise(features[validation])
         present = np.unique(labels[train])
         for solution in walk(standardise(features[train]), CrossEntropy.of(labels[train]), sorted(path)):
-            told = probability(solution(outside), present, classes)
-            losses[solution.c] = cross_entropy(told, labels[validation])
+            predicted = probability(solution(outside), present, classes)
+            losses[solution.c] = cross_entropy(predicted, labels[validation])
             converged &= solution.converged
             if losses[solution.c] == min(losses.values()) and list(losses.values()).count(losses[solution.c]) == 1:
-                best, chosen = solution.c, told
+                best, chosen = solution.c, predicted
     fitted = np.sort(np.concatenate([train, validation]))
     standardise = Standardiser.fit(features[fitted])
     (solution,) = walk(

@@ -104,16 +104,24 @@ def walk(
     weights, intercept = np.zeros((features.shape[1], loss.outputs)), np.zeros(loss.outputs)
     for c in path:
         penalty = 1 / (c * loss.weight)
-        problem = _Problem(features, axes, loss, penalty, weights, intercept)
-        weights, intercept, slope, iterations = problem.solve(weights, intercept, tolerance)
-        yield Solution(c, weights, intercept, slope, iterations, slope <= tolerance)
+        problem = _Problem(features, axes, loss, penalty=penalty, weights=weights, intercept=intercept)
+        solution = problem.solve(c, weights, intercept, tolerance=tolerance)
+        weights, intercept = solution.coefficients, solution.intercept
+        yield solution
 
 
 class _Problem:
     """The problem at one C, preconditioned by the square root of the Hessian at the starting point."""
 
     def __init__(
-        self, features: Floats, axes: LeadingAxes, loss: ScoreLoss, penalty: float, weights: Floats, intercept: Floats
+        self,
+        features: Floats,
+        axes: LeadingAxes,
+        loss: ScoreLoss,
+        *,
+        penalty: float,
+        weights: Floats,
+        intercept: Floats,
     ) -> None:
         self.features, self.loss, self.penalty = features, loss, penalty
         curvature = np.maximum(loss.curvature(features @ weights + intercept), 1e-8)
@@ -123,7 +131,8 @@ class _Problem:
         self.stretch, self.shrink = (along - across, across), (1 / along - 1 / across, 1 / across)
         self.intercept_scale = np.sqrt(curvature)
 
-    def solve(self, weights: Floats, intercept: Floats, tolerance: float) -> tuple[Floats, Floats, float, int]:
+    def solve(self, c: float, weights: Floats, intercept: Floats, *, tolerance: float) -> Solution:
+        """Minimise from the given starting point; the solver's own tolerance is tightened up to twice where it stops early."""
         stretched = self._scaled(weights, *self.stretch)
         start = self._pack(stretched, intercept * self.intercept_scale)
         iterations, aim = 0, tolerance
@@ -141,7 +150,7 @@ class _Problem:
             if slope <= tolerance or iterations >= MAX_ITERATIONS:
                 break
             aim /= 10
-        return weights, intercept, slope, iterations
+        return Solution(c, weights, intercept, slope, iterations, slope <= tolerance)
 
     def _value(self, point: Floats) -> tuple[float, Floats]:
         weights, intercept = self._unpack(point)

@@ -33,8 +33,8 @@ class Centroids:
 
     def __call__(self, queries: NDArray[np.floating]) -> Floats:
         """p of queries (Q, D): (Q, ``classes``), rows sum to 1; 0 for a class without reference rows."""
-        asked = _unit(queries - self.mean)
-        distance = (asked**2).sum(1)[:, None] - 2 * asked @ self.centroids.T + (self.centroids**2).sum(1)
+        rows = _unit(queries - self.mean)
+        distance = (rows**2).sum(1)[:, None] - 2 * rows @ self.centroids.T + (self.centroids**2).sum(1)
         weight = np.exp(distance.min(axis=1, keepdims=True) - distance)
         share = np.zeros((len(queries), self.classes))
         share[:, self.present] = weight / weight.sum(axis=1, keepdims=True)

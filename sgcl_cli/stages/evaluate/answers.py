@@ -8,6 +8,7 @@ from sgcl_cli.artefacts.evaluations import METRIC_NAMES
 from sgcl_cli.artefacts.results import Matrix
 from sgcl_cli.probe.scores.comparison import Difference
 from sgcl_cli.probe.scores.intervals import least_p
+from sgcl_cli.report.numbers import with_interval
 
 Found = Mapping[str, Sequence[Difference]]
 
@@ -97,7 +98,7 @@ def matrix(found: Found, titles: Mapping[str, str], resamples: int) -> Matrix:
             number = reasons.setdefault(one.reason, len(reasons) + 1)
             return f"{'undefined' if one.value is None else f'{one.value:+.3f}'} [{number}]"
         holm = f"Holm p {spoken_holm(one, resamples)}"
-        return f"{one.value:+.3f}\n{one.low:+.3f} to {one.high:+.3f}\n{holm}"
+        return with_interval(one.value, one.low, one.high, sign="+", form="{}\n{} to {}") + f"\n{holm}"
 
     shown = {key: [one for one in differences if one.metric != "accuracy"] for key, differences in found.items()}
     metrics = list(dict.fromkeys(one.metric for differences in shown.values() for one in differences))

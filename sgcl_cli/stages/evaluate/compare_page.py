@@ -12,6 +12,7 @@ from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.scores.comparison import Difference
 from sgcl_cli.report import figures, forest, page
 from sgcl_cli.report.forest import ForestRow
+from sgcl_cli.report.numbers import with_interval
 from sgcl_cli.report.page import Page, Picture, Section, Table
 from sgcl_cli.stages.evaluate import answers
 
@@ -145,7 +146,7 @@ def _difference(one: Difference) -> str:
         return f"undefined: {one.reason}"
     if one.low is None:
         return f"{one.value:+.3f}, no interval: {one.reason}"
-    return f"{one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
+    return with_interval(one.value, one.low, one.high, sign="+")
 
 
 def _methods(config: EvaluateConfig) -> str:

@@ -19,6 +19,7 @@ from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.probe.models import linear, linear_cox, ridge
 from sgcl_cli.probe.scores import metrics
 from sgcl_cli.probe.scores.uncertainty import Headline
+from sgcl_cli.report.numbers import with_interval
 from sgcl_cli.stages.evaluate.fitting import Scores
 from sgcl_cli.stages.evaluate.scores import Scored, log_rank_p, reported_rows, spread_dict
 
@@ -128,7 +129,7 @@ def matrix(data: Mapping[str, Any]) -> Matrix:
 
     def cell(entry: Mapping[str, Any]) -> str:
         if entry["value"] is not None and entry["low"] is not None:
-            return f"{entry['value']:.3f}\n{entry['low']:.3f} to {entry['high']:.3f}"
+            return with_interval(entry["value"], entry["low"], entry["high"], form="{}\n{} to {}")
         why = f"undefined: {entry['reason']}" if entry["value"] is None else f"no interval: {entry['no_interval']}"
         number = reasons.setdefault(why, len(reasons) + 1)
         return f"{'undefined' if entry['value'] is None else format(entry['value'], '.3f')} [{number}]"
@@ -155,7 +156,7 @@ def spoken(entry: Mapping[str, Any]) -> str:
         return f"undefined: {entry['reason']}"
     if entry["low"] is None:
         return f"{entry['value']:.3f} (no interval: {entry['no_interval']})"
-    return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
+    return with_interval(entry["value"], entry["low"], entry["high"])
 
 
 def prediction_columns(cohort: Cohort) -> list[str]:

@@ -17,6 +17,7 @@ from sgcl_cli.probe.models import dense
 from sgcl_cli.probe.models.dense import Counts
 from sgcl_cli.probe.scores import intervals
 from sgcl_cli.report import figures, page
+from sgcl_cli.report.numbers import with_interval
 from sgcl_cli.report.page import Page, Picture, Section, Table
 from sgcl_cli.stages.evaluate.dense.masks import Masks
 
@@ -303,13 +304,10 @@ def _number(value: float | None) -> str:
 
 def _spoken(score: Mapping[str, Any]) -> str:
     """A score as text: ``0.812 (0.765 to 0.850)``."""
-    if score.get("low") is None:
-        return _number(score["value"])
-    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+    return "–" if score["value"] is None else with_interval(score["value"], score.get("low"), score.get("high"))
 
 
 def _signed(entry: Mapping[str, Any]) -> str:
     if entry["value"] is None:
         return "–"
-    ends = "" if entry["low"] is None else f" ({entry['low']:+.3f} to {entry['high']:+.3f})"
-    return f"{entry['value']:+.3f}{ends}"
+    return with_interval(entry["value"], entry["low"], entry["high"], sign="+")
