@@ -66,7 +66,7 @@ class EmbedConfig(Config):
     )
     map: bool = option(
         False,
-        "Draw each slide's first three principal components as colours, and one page of them.",
+        "Draw each slide's tissue beside maps of the first three principal components, and one page of them.",
         affects=False,
         panel="Pictures",
     )
