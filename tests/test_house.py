@@ -218,8 +218,8 @@ def choices_of(tree: ast.AST) -> list[frozenset[str]]:
 
 
 def test_more_than_three_results_are_a_dataclass() -> None:
-    assert {f"{path}: {name}" for path, tree in _trees() for name in long_tuples(tree)} <= LONG_TUPLES
     assert [f"{path}: {name}" for path, tree in _trees() for name in long_tuples(tree)] == []
+
 
 def test_fields_are_documented_as_fields() -> None:
     assert [f"{path}: {name}" for path, tree in _trees() for name in fields_as_parameters(tree)] == []

@@ -71,7 +71,7 @@ class EmbedConfig(Config):
     )
     map: bool = option(
         False,
-        "Draw the first three principal components of each slide's features as colours, and a page of all slides.",
+        "Draw each slide's tissue beside maps of the first three principal components, and one page of them.",
         affects=False,
         panel="Pictures",
     )

@@ -329,7 +329,7 @@ def _further(work: _Work, made: Sequence[Bag], reporter: Reporter) -> list[tuple
         from sgcl_cli.stages.embed import maps
 
         provenance = [("encoder", f"{work.card.name} {work.card.sha256}"), ("patches", work.source.id)]
-        drawn = maps.draw(work.home, paths, config.seed, config.command_line(), provenance)
+        drawn = maps.draw(work.home, paths, config.seed, config.command_line(), provenance, picture=work.source.picture)
         if not drawn:
             reporter.warn("--map: there are no patches with places to draw")
         said.append(("map", str(work.home / "maps.html") if drawn else "nothing to draw"))
