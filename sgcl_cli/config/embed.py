@@ -77,6 +77,12 @@ class EmbedConfig(Config):
         panel="Pictures",
     )
     query_top: int = option(15, "Patches that --query finds.", low=1, high=1000, affects=False, panel="Pictures")
+    slide_embedding: str | None = option(
+        None,
+        "One vector a slide, as AnnData and CSV: mean, or a folder that sgcl evaluate wrote, the attention of whose model pools.",
+        affects=False,
+        panel="Other tools",
+    )
     arch: str | None = option(
         None,
         f"Architecture of a state dict: {', '.join(ARCHITECTURES)}, timm:NAME or PACKAGE.MODULE:FUNCTION.",
