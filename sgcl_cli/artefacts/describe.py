@@ -18,6 +18,7 @@ sgcl pretrain   last.pt  encoder.safetensors  encoder.json  metrics.jsonl  curve
 sgcl embed      <slide_id>.h5  slides.csv  failures.csv  run.json; with --layout clam in h5_files/, or in TRIDENT's tree
                 --map maps/<slide_id>.png  maps.html  --query query_<slide_id>_<x>_<y>.{csv,png}
                 --also pt_files/<slide_id>.pt  anndata/<slide_id>.h5ad  parquet/<slide_id>.parquet
+                --slide-embedding slides_<pooling>.h5ad  slides_<pooling>.csv  slides_<pooling>.json
 sgcl evaluate   metrics.json  metrics.csv  predictions.csv  predictions_patients.csv  splits.csv  audit.json
                 figures/*.{png,svg,jpg}  attention/ and scores/<slide_id>.{csv,jpg}  report.html  run.json
                 .cache/*.npz (finished fits, one per model and fold)
@@ -58,6 +59,15 @@ spatial_positives, propagated_positives, positive_similarity, negative_similarit
 images_per_second, data_wait (seconds of waiting for decoded patches), memory_mib. An epoch: step and summary, the means of
 these, effective_rank_v, effective_rank_h and, if one was run, probe. A refit of the clusters: step and clusters. Values that do
 not apply are null or absent.
+
+## Slide embeddings
+
+`slides_<pooling>.csv`: `slide_id,n_patches`, then the dimensions, float32. `slides_<pooling>.h5ad` (AnnData): X float32 (slides,
+dimensions); obs n_patches, mpp (of the patches, µm per pixel), of a model also fitted_on (the folds whose models were fitted
+on the slide, separated by semicolons); var, of a model, fold, seed and unit; uns["sgcl"] as `slides_<pooling>.json`
+(sgcl.slide_embeddings/1): id, pooling, vector, encoder, encoder_sha256, encoder_feed, encoder_mpp, and of a model its key,
+target, folds, result (its id), card_sha256 and model_sha256. The pooling is `mean`, or the model's key and the first 8 digits of
+model_sha256. The .json file is written last.
 
 ## Tables of an evaluation
 

@@ -84,6 +84,12 @@ class EmbedConfig(Config):
     query_top: int = option(
         15, "Number of patches that --query returns.", low=1, high=1000, affects=False, panel="Pictures"
     )
+    slide_embedding: str | None = option(
+        None,
+        "One vector per slide, as AnnData and CSV: mean, or the output folder of sgcl evaluate, whose attention model pools.",
+        affects=False,
+        panel="Other tools",
+    )
     arch: str | None = option(
         None,
         f"Architecture of a state dict: {', '.join(ARCHITECTURES)}, timm:NAME or PACKAGE.MODULE:FUNCTION.",

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import models, reading, store
+from sgcl_cli.artefacts import models, store
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet, open_features
 from sgcl_cli.artefacts.labels import Columns, read_labels
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, understood
-from sgcl_cli.artefacts.slide_ids import plain_id
 from sgcl_cli.artefacts.spelling import listed
-from sgcl_cli.config import PredictConfig, differences
+from sgcl_cli.config import PredictConfig
 from sgcl_cli.engine import runtime
 from sgcl_cli.engine.ranks import sole_writer
 from sgcl_cli.errors import ConfigError, LabelError
@@ -24,11 +23,11 @@ from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.evaluate import patch_scores
 from sgcl_cli.stages.evaluate.keep import REFIT, identity_of, made_by
 from sgcl_cli.stages.evaluate.stored import stored_result
+from sgcl_cli.stages.kept_models import check_same_encoder, is_fitted_on
 from sgcl_cli.stages.predict import page, pictures, tables
 from sgcl_cli.stages.predict.applied import Applied, Rows, apply
 
 FORMAT = "sgcl.predictions/1"
-_RESOLUTION = 0.1
 _NAMED = 3
 
 
@@ -52,7 +51,8 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
     record, out, result = RunRecord("predict", config), Path(config.out), Path(config.result)
     card = models.read_card(result)
     features = open_features(config.features)
-    warnings = _same_encoder(card, features, config)
+    found = made_by(features.files[0])
+    warnings = check_same_encoder(card, found, config.features, allow_mpp=config.allow_mpp)
     ids = {"result": str(card["result"]), "features": features.id}
     patients, unknown = _patients(config, card, features)
     warnings += unknown
@@ -69,7 +69,9 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
     if empty:
         warnings.append(f"{len(empty)} slides have no patches and are left out: {listed(empty, _NAMED)}")
     rows = Rows.of(files, card["level"])
-    fitted = np.array([[_fitted_on(card["folds"][fold], file) for file in files] for fold in folds])
+    fitted = np.array(
+        [[is_fitted_on(card["folds"][fold], file.slide_id, identity_of(file)) for file in files] for fold in folds]
+    )
     warnings += _seen(fitted, files)
     related = ~fitted & [
         [patients.get(file.slide_id) in card["folds"][fold]["patients"] for file in files] for fold in folds
@@ -136,51 +138,6 @@ def _write(
     return outcome
 
 
-def _same_encoder(card: Mapping[str, Any], features: FeatureSet, config: PredictConfig) -> list[str]:
-    """Compare the features with those that the models were fitted on, and return warnings.
-
-    :raises ConfigError: another width, encoder, way of embedding, or resolution.
-    """
-    known, found = card["features"], made_by(features.files[0])
-    if found["dim"] != known["dim"]:
-        raise ConfigError(
-            f"{config.features} has features of {found['dim']} dimensions, the models were fitted on {known['dim']}",
-            f"embed with the encoder of the evaluation ({known['encoder'] or 'not recorded'})",
-        )
-    if (
-        None not in (found["encoder_sha256"], known["encoder_sha256"])
-        and found["encoder_sha256"] != known["encoder_sha256"]
-    ):
-        raise ConfigError(
-            f"{config.features} is from another encoder ({found['encoder']}), the models were fitted on {known['encoder']}",
-            "embed with the encoder of the evaluation; encoders of one name may have different weights",
-        )
-    if None not in (found["encoder_feed"], known["encoder_feed"]) and found["encoder_feed"] != known["encoder_feed"]:
-        changed = differences(*(_feed(one["encoder_feed"]) for one in (known, found)))
-        raise ConfigError(
-            f"{config.features} was embedded with other settings: {'; '.join(changed)}",
-            "embed with the settings of the evaluation",
-        )
-    unknown = [name for name in ("encoder_sha256", "mpp") if found[name] is None or known[name] is None]
-    said = {"encoder_sha256": "the encoder", "mpp": "the resolution"}
-    warnings = [f"{said[name]} cannot be compared: one side does not record it" for name in unknown]
-    if "mpp" not in unknown and abs(found["mpp"] / known["mpp"] - 1) > _RESOLUTION:
-        message = f"the features are at {found['mpp']:g} µm/px, the models were fitted at {known['mpp']:g} µm/px"
-        if not config.allow_mpp:
-            raise ConfigError(message, f"tile with --mpp {known['mpp']:g}, or give --allow-mpp")
-        warnings.append(message)
-    return warnings
-
-
-def _feed(text: str) -> Mapping[str, Any]:
-    """Settings of embedding by name; a single entry where ``text`` is not a JSON object."""
-    try:
-        feed = reading.parse_json(text)
-    except ValueError:
-        feed = text
-    return feed if isinstance(feed, dict) else {"encoder_feed": feed}
-
-
 def _chosen_models(card: Mapping[str, Any], config: PredictConfig) -> list[str]:
     known = [*card["models"]]
     if config.models is None:
@@ -228,11 +185,6 @@ def _with_patches(features: FeatureSet) -> tuple[tuple[FeatureFile, ...], list[s
     if not files:
         raise LabelError(f"no slide of {features.folder} has patches", "tile and embed slides with tissue")
     return files, [file.slide_id for file in features.files if not len(file)]
-
-
-def _fitted_on(fold: Mapping[str, Any], file: FeatureFile) -> bool:
-    names = {file.slide_id, plain_id(file.slide_id)}
-    return identity_of(file) in fold["identities"] or not names.isdisjoint(fold["slides"])
 
 
 def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureSet) -> tuple[dict[str, str], list[str]]:
