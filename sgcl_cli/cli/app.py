@@ -29,6 +29,7 @@ from sgcl_cli.config import (
     failures_allowed,
     load_toml,
 )
+from sgcl_cli.config.base import whole_number
 from sgcl_cli.errors import ConfigError, ElsewhereError, Interrupted, SgclError
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def main() -> None:
     """
     prepare_streams()
     code = run(sys.argv[1:])
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if (whole_number(os.environ.get("WORLD_SIZE", "1"), 0, 2**31 - 1) or 0) > 1:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
