@@ -19,10 +19,10 @@ def compared(allow_mpp: bool = False, known: dict[str, Any] | None = None, **cha
     ("changes", "said"),
     [
         ({"dim": 5}, "features/ has features of 5 dimensions, the models were fitted on 4"),
-        ({"encoder_sha256": "t"}, r"features/ comes from another encoder \(e\), the models were fitted on e"),
-        ({"encoder_feed": '{"layer": "layer3"}'}, "features/ was embedded in another way: .*layer3"),
-        ({"encoder_feed": "[" * 10**5}, "features/ was embedded in another way"),
-        ({"mpp": 0.56}, "the features are at 0.56 µm/px, the models were fitted on 0.5"),
+        ({"encoder_sha256": "t"}, r"features/ is from another encoder \(e\), the models were fitted on e"),
+        ({"encoder_feed": '{"layer": "layer3"}'}, "features/ was embedded with other settings: .*layer3"),
+        ({"encoder_feed": "[" * 10**5}, "features/ was embedded with other settings"),
+        ({"mpp": 0.56}, "the features are at 0.56 µm/px, the models were fitted at 0.5 µm/px"),
     ],
 )
 def test_what_differs_is_refused(changes: dict[str, Any], said: str) -> None:
@@ -32,7 +32,7 @@ def test_what_differs_is_refused(changes: dict[str, Any], said: str) -> None:
 
 def test_what_agrees_or_is_allowed_passes() -> None:
     assert compared() == compared(mpp=0.54) == []
-    assert compared(allow_mpp=True, mpp=1.0) == ["the features are at 1 µm/px, the models were fitted on 0.5"]
+    assert compared(allow_mpp=True, mpp=1.0) == ["the features are at 1 µm/px, the models were fitted at 0.5 µm/px"]
 
 
 def test_what_is_not_recorded_is_warned_of() -> None:
