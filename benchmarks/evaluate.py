@@ -5,6 +5,7 @@
     python benchmarks/evaluate.py --full --bag-sample 256 --seeds 1
     python benchmarks/evaluate.py --only path
     python benchmarks/evaluate.py --only cohort --full --bag-sample 256 --seeds 1 --threads 2 --out FOLDER
+    python benchmarks/evaluate.py --only scores --slides 200 --patches 5000 --bag-sample 256 --seeds 1 --repeats 1 --out FOLDER
 
 whole     gated ABMIL over all folds and seeds as `sgcl evaluate` fits it: all features in memory once, packed batches, early
           stop on validation loss; wall time, CPU time, bags and patches per second, peak memory. Without --full its size is
@@ -18,6 +19,8 @@ path      logistic regression at eight C, warm-started, against cold fits of sci
 cohort    `sgcl evaluate` itself, from features and table on disk to the report: wall and CPU time of each part, peak memory, the
           time of the full default, estimated from one timed epoch, and the plain loop on a few of the bags. --out keeps the
           features (2 GB with --full), so that another run finds them
+scores    `sgcl evaluate` and `sgcl predict` with and without each patch's score by itself (scores/*.csv and the heatmaps on the
+          slides), on a cohort of --slides x --patches x --dim; the ratio is with / without, of CPU time and of wall time
 
 Features are synthetic, float16, class 1 with a shifted tenth of its patches. Times of plain and ours alternate; ratios are
 medians of the ratios within a repeat. The file cache is warm for both.
@@ -37,14 +40,16 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from sgcl_cli.artefacts.features import FeatureWriter
-from sgcl_cli.config import EvaluateConfig
+from sgcl_cli.config import EvaluateConfig, PredictConfig
 from sgcl_cli.engine import fit as engine_fit
 from sgcl_cli.engine import runtime as engine_runtime
 from sgcl_cli.probe.data import splits
@@ -55,10 +60,12 @@ from sgcl_cli.probe.models.penalised import walk
 from sgcl_cli.probe.models.standardise import Standardiser
 from sgcl_cli.probe.models.targets import Classes
 from sgcl_cli.progress import Silent, Task
-from sgcl_cli.stages.evaluate import evaluate, mil
+from sgcl_cli.stages.evaluate import evaluate, mil, patch_scores
+from sgcl_cli.stages.predict import predict
 
 FULL = (400, 5000, 512)
 SMALL_BAG = 50
+SHOWN = 16  # level-0 pixels of a patch on the slides of `scores`
 LR, WEIGHT_DECAY = mil.MilRecipe().lr, mil.WEIGHT_DECAY
 
 
@@ -327,9 +334,12 @@ class _Part:
         self._watch.begin("tables, figures, report")
 
 
-def stored(folder: Path, slides: int, patches: int, dim: int) -> Path:
-    """Features and labels of a cohort on disk, as sgcl embed writes them; those that are there are kept."""
-    features = folder / f"features-{slides}x{patches}x{dim}"
+def stored(folder: Path, slides: int, patches: int, dim: int, *, side: int = 256) -> Path:
+    """Features and labels of a cohort on disk, as sgcl embed writes them; existing files are kept.
+
+    :param side: of a patch, level-0 pixels.
+    """
+    features = folder / f"features-{slides}x{patches}x{dim}-{side}"
     features.mkdir(parents=True, exist_ok=True)
     for slide in range(slides):
         path = features / f"s{slide:05d}.h5"
@@ -342,14 +352,72 @@ def stored(folder: Path, slides: int, patches: int, dim: int) -> Path:
             "patches_id": "",
             "config": "{}",
         }
-        side = int(np.ceil(np.sqrt(patches)))
-        grid = np.stack([np.arange(patches) % side, np.arange(patches) // side], axis=1).astype(np.int32)
+        columns = columns_of(patches)
+        grid = np.stack([np.arange(patches) % columns, np.arange(patches) // columns], axis=1).astype(np.int32)
         with FeatureWriter(path, path.stem, dim, "float16") as writer:
             writer.append(rows_of(slide, patches, dim))
-            writer.finish({"coords": grid.astype(np.int64) * 256, "grid": grid}, attributes)
+            coords = grid.astype(np.int64) * side
+            writer.finish({"coords": coords, "grid": grid}, attributes, {"patch_size_level0": side})
     with (features.parent / "labels.csv").open("w") as table:
         table.write("slide_id,label\n" + "".join(f"s{slide:05d},{'ab'[slide % 2]}\n" for slide in range(slides)))
     return features
+
+
+def columns_of(patches: int) -> int:
+    """Columns of the square that the patches of a slide fill."""
+    return int(np.ceil(np.sqrt(patches)))
+
+
+def pictured(folder: Path, slides: int, patches: int) -> Path:
+    """Small slides (TIFF), on which heatmaps are drawn."""
+    made = folder / f"slides-{slides}x{patches}"
+    made.mkdir(parents=True, exist_ok=True)
+    size = SHOWN * columns_of(patches)
+    for slide in range(slides):
+        path = made / f"s{slide:05d}.tif"
+        if not path.exists():
+            Image.new("RGB", (size, size), (200, 150, 180 + slide % 50)).save(path, compression="tiff_deflate")
+    return made
+
+
+def scores(
+    out: Path, slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: mil.MilRecipe, repeats: int
+) -> None:
+    """`sgcl evaluate` and `sgcl predict` with and without scores of single patches, in turn."""
+    features = stored(out, slides, patches, dim, side=SHOWN)
+    given = {"slides": str(pictured(out, slides, patches)), "threads": torch.get_num_threads(), "device": "cpu"}
+    result, predicted = out / "results", out / "predictions"
+    fitted = EvaluateConfig(
+        features=str(features),
+        labels=str(out / "labels.csv"),
+        out=str(result),
+        folds=folds,
+        seeds=seeds,
+        bag_sample=recipe.bag_sample,
+        mil_epochs=recipe.epochs,
+        **given,
+    )
+    applied = PredictConfig(result=str(result), features=str(features), out=str(predicted), use="folds", **given)
+    commands: dict[str, tuple[Callable[[], object], Path]] = {
+        "evaluate": (lambda: evaluate(fitted), result),
+        "predict": (lambda: predict(applied), predicted),
+    }
+    drawn = f", {recipe.bag_sample} rows drawn" if recipe.bag_sample else ""
+    print(f"\nscores of patches, {slides} slides x {patches} x {dim}, {folds} folds x {seeds} seeds{drawn}")
+    for name, (command, folder) in commands.items():
+        runs = []
+        for _ in range(repeats):
+            spent = {}
+            for way in ("without", "with"):
+                shutil.rmtree(folder, ignore_errors=True)
+                chosen = patch_scores.model_of if way == "with" else lambda *_: None
+                with mock.patch.object(patch_scores, "model_of", chosen):
+                    spent[way] = timed(command)
+                print(f"  {name:9} {way:8} wall {spent[way][0]:8.1f} s   CPU {spent[way][1]:8.1f} s", flush=True)
+            runs.append(spent)
+        wall, cpu = (statistics.median(one["with"][kind] / one["without"][kind] for one in runs) for kind in (0, 1))
+        print(f"  {name:9} with / without {wall:.2f} wall, {cpu:.2f} CPU")
+    print(f"  peak {peak():.0f} MiB")
 
 
 def suite(
@@ -427,7 +495,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tolerances", type=float, nargs="+", default=[1e-4, 1e-6])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", choices=["whole", "epoch", "path", "cohort"])
+    parser.add_argument("--only", choices=["whole", "epoch", "path", "cohort", "scores"])
     parser.add_argument("--out", type=Path, help="where the cohort's features and results stay; default: nowhere")
     parser.add_argument("--few", type=int, default=20, help="bags of the plain loop beside the cohort")
     arguments = parser.parse_args()
@@ -451,6 +519,11 @@ def main() -> None:
         size = FULL if arguments.full else (arguments.slides, arguments.patches, arguments.dim)
         with tempfile.TemporaryDirectory() as folder:
             suite(arguments.out or Path(folder), *size, arguments.folds, arguments.seeds, recipe, arguments.few)
+    if arguments.only == "scores":
+        size = FULL if arguments.full else (arguments.slides, arguments.patches, arguments.dim)
+        fits = (arguments.folds, arguments.seeds, recipe)
+        with tempfile.TemporaryDirectory() as folder:
+            scores(arguments.out or Path(folder), *size, *fits, arguments.repeats)
     print(f"\nload {os.getloadavg()[0]:.1f} at the end")
 
 

@@ -1,3 +1,3 @@
-"""From whole-slide images to a pretrained encoder to honest downstream numbers."""
+"""Tile whole-slide images, pretrain an encoder on them without labels, and evaluate its features."""
 
 __version__ = "0.1.0"

@@ -1,6 +1,7 @@
-"""The interface by which a stage reports progress, notes and warnings, independent of where they are shown.
+"""Interface by which a stage reports progress, notes and warnings, independent of how they are shown.
 
-A stage takes a ``Reporter``. The command line passes one that draws bars (cli/console.py); the default in Python is ``Silent``.
+A stage takes a ``Reporter``. The command line passes one that draws progress bars (cli/console.py); the default in Python is
+``Silent``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Protocol
 
 
 class Task(Protocol):
-    """One bar: advanced by whole units, closed by leaving its ``with`` block."""
+    """A progress bar: advanced by whole units, closed when its ``with`` block is left."""
 
     def advance(self, units: int = 1) -> None: ...
 
@@ -50,7 +51,7 @@ class _SilentTask:
 
 
 class Silent:
-    """A reporter that shows nothing and keeps the warnings, for use from Python and in tests."""
+    """A reporter that shows nothing and collects the warnings, for use from Python and in tests."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []

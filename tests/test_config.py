@@ -53,7 +53,7 @@ def test_a_recipe_that_was_renamed_or_is_none() -> None:
     base = {"patches": "p", "out": "o"}
     with pytest.raises(ConfigError, match="there is no recipe 'sslp'") as raised:
         PretrainConfig.resolve(base, {"recipe": "sslp"})
-    assert "now sgcl-no-inner" in raised.value.hint and "--ranking v" in raised.value.hint
+    assert "now called sgcl-no-inner" in raised.value.hint and "--ranking v" in raised.value.hint
     with pytest.raises(ConfigError, match="there is no recipe 'simclr'") as raised:
         PretrainConfig.resolve(base, {"recipe": "simclr"})
     assert raised.value.hint == "choose one of: sgcl, sgcl-moco, sgcl-no-inner, npid, npid-inner, moco, sgcl-paper"
@@ -195,10 +195,10 @@ def test_the_command_line_says_what_is_not_default():
     ("settings", "message"),
     [
         ({"features": "f", "time": "months"}, "--time and --event go together"),
-        ({"features": "f", "time": "months", "event": "dead", "task": "binary"}, "--task binary has no --time"),
+        ({"features": "f", "time": "months", "event": "dead", "task": "binary"}, "are for survival, not --task binary"),
         ({"features": "f", "splits": "s.csv", "cv": "site"}, "--splits and --cv site both divide"),
-        ({"train": "a", "test": "b", "splits": "s.csv"}, "are a division already"),
-        ({"train": "a", "test": "b", "cv": "site"}, "are a division already"),
+        ({"train": "a", "test": "b", "splits": "s.csv"}, "already define the split"),
+        ({"train": "a", "test": "b", "cv": "site"}, "already define the split"),
         ({"features": "f", "models": "gated-abmil,resnet"}, "there is no 'resnet'"),
     ],
 )
@@ -242,7 +242,7 @@ def test_a_value_of_the_objective_without_meaning_is_refused_by_flag(change: dic
 
 @pytest.mark.parametrize("spatial", [{"weight_spatial": 0.0}, {"expansion": False, "propagation": False}])
 def test_an_objective_without_a_term_is_refused(spatial: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=r"no term of the objective has a weight.*--weight-self"):
+    with pytest.raises(ConfigError, match=r"the objective has no active term.*--weight-self"):
         ObjectiveOptions(weight_self=0.0, weight_inner=0.0, **spatial)
     ObjectiveOptions(weight_self=0.0, weight_inner=0.1, **spatial)
 
@@ -276,7 +276,7 @@ def test_an_objective_without_a_term_is_refused(spatial: dict[str, object]) -> N
 def test_values_beyond_any_use_are_refused(kind: type[Config], name: str, value: object) -> None:
     needed = {"out": "o", "patches": "p", "encoder": "e", "features": "f"}
     given = {key: text for key, text in needed.items() if key in {spec.name for spec in fields(kind)}}
-    with pytest.raises(ConfigError, match=f"^{flag(name)} (is|holds|takes)") as caught:
+    with pytest.raises(ConfigError, match=f"^{flag(name)} (is|contains|takes)") as caught:
         kind.resolve({**given, name: value})
     assert len(caught.value.message) < 150
 
@@ -324,5 +324,5 @@ def test_toml_that_is_none(tmp_path: Path, text: str) -> None:
 def test_toml_is_read_from_files_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "c.toml")
     for path in (tmp_path / "c.toml", Path("/dev/zero"), tmp_path):
-        with pytest.raises(ConfigError, match="it is no file"):
+        with pytest.raises(ConfigError, match="it is not a file"):
             load_toml(path, "tile")

@@ -1,8 +1,8 @@
-"""sgcl.checkpoint: everything a training run needs to go on, and the encoder in the form that others load.
+"""Checkpoints (sgcl.checkpoint), the exported encoder, and state dicts of other projects.
 
-A checkpoint holds tensors and plain values only and is read with ``weights_only=True``. The exported encoder is
-``encoder.safetensors`` (torchvision's parameter names for ResNets, timm's for vision transformers) and ``encoder.json`` (what
-surrounds the weights). ``read_weights`` also reads the state dicts of others.
+A checkpoint contains only tensors and plain values and is read with ``weights_only=True``. The exported encoder is
+``encoder.safetensors``, with torchvision's parameter names for ResNets and timm's for vision transformers, and
+``encoder.json``, its card. ``read_weights`` also reads state dicts of other projects.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import torch
 from sgcl_cli.artefacts import reading, store, tensors
 from sgcl_cli.errors import ArtefactError
 
-_LONGEST_NAME = 200  # characters
+_LONGEST_NAME = 200  # most characters of an encoder's name
 FORMAT = "sgcl.checkpoint/1"
 ENCODER_FORMAT = "sgcl.encoder/1"
-# Where others put the weights in a checkpoint; the averaged ones, which are meant for use, come first.
+# Keys under which other projects store the weights in a checkpoint; averaged weights, which are meant for inference, first.
 CONTAINERS = (
     "teacher",
     "state_dict_ema",
@@ -38,7 +38,10 @@ CONTAINERS = (
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all. ``content`` holds tensors and plain values."""
+    """Write a checkpoint atomically.
+
+    :param content: tensors and plain values.
+    """
     with store.atomic(path) as temporary:
         tensors.save({"format": FORMAT, **content}, temporary)
 
@@ -46,14 +49,14 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
-    :raises ArtefactError: missing, damaged, holding Python objects, or of another format.
+    :raises ArtefactError: missing, damaged, containing Python objects, or of another format.
     """
     content = tensors.load(Path(path), "checkpoint", "give a last.pt or best.pt that sgcl pretrain wrote")
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise ArtefactError(
             f"{path} is not {FORMAT}: its format is {found!r}",
-            "give a checkpoint that this version of sgcl pretrain wrote; for others' weights name their --arch",
+            "give a checkpoint written by this version of sgcl pretrain; for weights of other projects, set --arch",
         )
     result: dict[str, Any] = content
     return result
@@ -61,18 +64,24 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class EncoderCard:
-    """What stands beside the weights: how to build the encoder and how to feed it.
+    """Architecture, preprocessing and origin of an encoder's weights.
 
     :ivar name: an architecture of this package, ``timm:NAME``, ``transformers:NAME`` or ``package.module:factory``.
-    :ivar input_size: side of the square input in pixels, a centre crop of a patch at ``mpp``.
-    :ivar mean, std: per RGB channel, of pixels scaled to 0..1.
-    :ivar mpp: um per pixel of the input; None where unknown.
-    :ivar patch_size: side of the patches that it was trained on, pixels.
+    :ivar embedding_size: dimensions of an embedding.
+    :ivar input_size: side of the square input, a centre crop of a patch at ``mpp``, pixels.
+    :ivar mean: per RGB channel, of pixels scaled to 0..1.
+    :ivar std: per RGB channel, of pixels scaled to 0..1.
+    :ivar mpp: resolution of the input, µm per pixel; None if unknown.
+    :ivar patch_size: side of the training patches, pixels.
+    :ivar sha256: of encoder.safetensors.
+    :ivar run_id: id of the training run.
+    :ivar epochs: length of the training.
     :ivar pretrain_slides: identities of the slides that it was trained on.
-    :ivar probe_slides: identities of the slides (ids of the image folders) whose labels a probe used during training.
-    :ivar resize: the shorter side in pixels to which an image is resized before the crop; None where it is not.
+    :ivar probe_slides: identities of the slides, or ids of the image folders, whose labels a probe used during training.
+    :ivar resize: length to which the shorter side of an image is resized before the crop, pixels; None for no resizing.
     :ivar interpolation: bilinear or bicubic, antialiased; None without ``resize``.
-    :ivar layer, pool: what is taken as the embedding, as ``sgcl embed`` names it.
+    :ivar layer: the embedded layer, as named by ``sgcl embed``.
+    :ivar pool: the pooling of this layer, as named by ``sgcl embed``.
     """
 
     name: str
@@ -93,13 +102,16 @@ class EncoderCard:
     pool: str = "auto"
 
     def feed(self) -> dict[str, Any]:
-        """What besides the weights decides the embedding of an image, as JSON values."""
+        """All that determines the embedding of an image besides the weights, as JSON values."""
         names = ("name", "input_size", "mean", "std", "resize", "interpolation", "layer", "pool")
         return {name: list(value) if isinstance(value := getattr(self, name), tuple) else value for name in names}
 
 
 def save_encoder(folder: str | Path, card: EncoderCard, state: dict[str, torch.Tensor]) -> EncoderCard:
-    """Write encoder.safetensors and then encoder.json with the weights' sha256; returns the card so completed."""
+    """Write encoder.safetensors and then encoder.json.
+
+    :returns: the card with the SHA-256 of the weights.
+    """
     folder = Path(folder)
     store.write_bytes(folder / "encoder.safetensors", _exported(state))
     complete = EncoderCard(**{**asdict(card), "sha256": store.file_sha256(folder / "encoder.safetensors")})
@@ -108,13 +120,13 @@ def save_encoder(folder: str | Path, card: EncoderCard, state: dict[str, torch.T
 
 
 def load_encoder(path: str | Path) -> tuple[EncoderCard, dict[str, torch.Tensor]]:
-    """The card and the weights from a run's folder, its encoder.safetensors, or one of its checkpoints.
+    """Read the card and the weights from the folder of a run, its encoder.safetensors, or one of its checkpoints.
 
-    :raises ArtefactError: missing, damaged, another format, or weights that do not belong to their card.
+    :raises ArtefactError: missing, damaged, of another format, or weights that do not match their card.
     """
     path = Path(path)
     if not path.exists():
-        raise ArtefactError(f"no such encoder: {path}", "give the folder that sgcl pretrain wrote")
+        raise ArtefactError(f"no such encoder: {path}", "give the folder written by sgcl pretrain")
     if path.suffix in (".pt", ".pth"):
         return _from_checkpoint(load_checkpoint(path), path)
     folder = path if path.is_dir() else path.parent
@@ -127,9 +139,7 @@ def load_encoder(path: str | Path) -> tuple[EncoderCard, dict[str, torch.Tensor]
         )
         raise ArtefactError(f"{folder} has no encoder.safetensors", remedy)
     if not (folder / "encoder.json").exists():
-        raise ArtefactError(
-            f"{weights} has no encoder.json beside it", "take both files from one run, or name the weights' --arch"
-        )
+        raise ArtefactError(f"{weights} has no encoder.json beside it", "take both files from one run, or set --arch")
     content = store.read_json(folder / "encoder.json")
     if not isinstance(content, dict) or content.get("format") != ENCODER_FORMAT:
         raise ArtefactError(
@@ -142,7 +152,7 @@ def load_encoder(path: str | Path) -> tuple[EncoderCard, dict[str, torch.Tensor]
 
 
 def _from_checkpoint(content: Mapping[str, Any], path: Path) -> tuple[EncoderCard, dict[str, torch.Tensor]]:
-    """The card, with the sha256 that the encoder would have as encoder.safetensors, and the weights."""
+    """The card, with the SHA-256 of the encoder as exported, and the weights."""
     encoder = content.get("encoder")
     card, state = (encoder.get("card"), encoder.get("state")) if isinstance(encoder, Mapping) else (None, None)
     if not isinstance(state, Mapping) or not all(
@@ -159,22 +169,23 @@ def _exported(state: Mapping[str, torch.Tensor]) -> bytes:
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        if not reading.is_valid_text(str(reading.plain(path))):  # the library opens no file of such a name
+        if not reading.is_valid_text(str(reading.plain(path))):  # the library cannot open a file with such a name
             return safetensors.torch.load(path.read_bytes())
         return safetensors.torch.load_file(path)
     except OSError as error:
         raise reading.unreadable(path, error, "a file of weights", "get the file again") from error
-    except Exception as error:  # its header is JSON of any content
+    except Exception as error:  # the header can be any JSON
         raise ArtefactError(f"{path} is damaged: {error}", "get the file again") from error
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file of weights holds.
+    """Content of a file of weights.
 
-    :ivar groups: state dicts by the name of the container that they stood in, "" for the file itself.
-    :ivar sha256: of the file; of a run or checkpoint of ours, that of its encoder.safetensors.
-    :ivar card: what an encoder of ours says about itself; None for others' files.
+    :ivar path: the file, or the folder of a run.
+    :ivar groups: state dicts by the key under which the file has them, "" for the top level.
+    :ivar sha256: of the file; for a run or checkpoint of sgcl, of its encoder.safetensors.
+    :ivar card: card of an encoder of sgcl; None for files of other projects.
     """
 
     path: Path
@@ -184,11 +195,11 @@ class Weights:
 
 
 def read_weights(path: str | Path) -> Weights:
-    """Read weights that sgcl pretrain wrote, or a state dict of others: .safetensors, or .pt and .pth without Python objects.
+    """Read weights of sgcl pretrain or a state dict of another project: .safetensors, or .pt and .pth without Python objects.
 
-    Checkpoints that hold the state dict in a container (``state_dict``, ``model``, ``teacher`` and others) are looked through.
+    State dicts under a key of a checkpoint (``state_dict``, ``model``, ``teacher`` and others, see ``CONTAINERS``) are found.
 
-    :raises ArtefactError: missing, damaged, holding Python objects, or without tensors.
+    :raises ArtefactError: missing, damaged, or containing Python objects.
     """
     path = Path(path)
     if path.is_dir() or not path.exists():
@@ -197,7 +208,7 @@ def read_weights(path: str | Path) -> Weights:
         if path.name == "encoder.safetensors" and (path.parent / "encoder.json").exists():
             return _ours(path, *load_encoder(path))
         return Weights(path, {"": _safetensors(path)}, _sha256(path), None)
-    content = tensors.load(path, "file of weights", "save its tensors alone: torch.save(model.state_dict(), FILE)")
+    content = tensors.load(path, "file of weights", "save only its tensors: torch.save(model.state_dict(), FILE)")
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
         return _ours(path, *_from_checkpoint(content, path))
     groups = _groups(content)
@@ -246,11 +257,11 @@ _NEEDED = ("name", "embedding_size", "input_size", "mean", "std")
 
 
 def _card(content: Any, path: Path) -> EncoderCard:
-    """An encoder's card from plain values.
+    """Build an encoder's card from plain values.
 
-    :raises ArtefactError: an entry is missing, or not what it must be.
+    :raises ArtefactError: an entry is missing or invalid.
     """
-    remedy = "take the file that sgcl pretrain wrote"
+    remedy = "use the file written by sgcl pretrain"
     values = reading.typed(content, _CARD, f"{path}, the encoder's card", remedy, _NEEDED)
     fields = {name: values[name] for name in EncoderCard.__dataclass_fields__ if values.get(name) is not None}
     if not fields["name"].isprintable() or len(fields["name"]) > _LONGEST_NAME:
@@ -263,6 +274,6 @@ def _card(content: Any, path: Path) -> EncoderCard:
 
 
 def card_values(card: EncoderCard) -> dict[str, Any]:
-    """A card as plain values, for a checkpoint."""
+    """Card as plain values, for a checkpoint."""
     values: dict[str, Any] = json.loads(json.dumps(asdict(card)))
     return values

@@ -1,9 +1,9 @@
-"""Coordinate files of peers: which patches CLAM or TRIDENT chose on a slide, one HDF5 file a slide.
+"""Coordinate files of CLAM and TRIDENT: the patches of a slide, one HDF5 file per slide.
 
-Both have a dataset ``coords`` (N, 2), level-0 x and y of the top-left corners, whose attributes say how large a patch is.
-CLAM: ``patch_size`` pixels of level ``patch_level``. TRIDENT: ``patch_size`` pixels at the target, ``patch_size_level0`` at
-level 0, or the ratio ``level0_magnification / target_magnification``. Files of ours follow both, and tell width and height in
-``patch_size_level0_xy`` where the slide's pixels are oblong.
+Both have a dataset ``coords`` (N, 2), level-0 x and y of the top-left corners, with the patch size in its attributes. CLAM:
+``patch_size`` in pixels of level ``patch_level``. TRIDENT: ``patch_size`` in pixels at the target resolution, and either
+``patch_size_level0`` or the ratio ``level0_magnification / target_magnification``. Files of sgcl have the attributes of both,
+and width and height in ``patch_size_level0_xy``, which differ on slides with non-square pixels.
 Sources: https://github.com/mahmoodlab/CLAM and https://github.com/mahmoodlab/TRIDENT.
 """
 
@@ -26,20 +26,20 @@ from sgcl_cli.errors import ArtefactError, ConfigError
 _MOST_PATCHES = 2**24
 _LARGEST = 2**31  # level-0 pixels
 _SUFFIX = "_patches"
-_COMPOUND = ".ome"  # TRIDENT takes .ome.tif for one extension
+_COMPOUND = ".ome"  # TRIDENT treats .ome.tif as one extension
 
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Where patches lie on a slide, as a peer's file tells.
+    """Positions of the patches of a slide, as read from a coordinate file.
 
-    :ivar corners: int64 (N, 2), x and y of the top-left corners, level-0 pixels, in the file's order.
-    :ivar patch_size: side of a patch in the peer's pixels.
-    :ivar sides: (width, height) of a patch in level-0 pixels, where the file tells it.
-    :ivar level: the level whose pixels ``patch_size`` counts, where ``sides`` is unknown.
-    :ivar size: (width, height) of the slide's level 0, where the file tells it.
-    :ivar level_size: (width, height) of ``level``, where the file tells it.
-    :ivar sha256: of all of this.
+    :ivar corners: int64 (N, 2), x and y of the top-left corners, level-0 pixels, in the order of the file.
+    :ivar patch_size: side of a patch in the unit of the file, see the module.
+    :ivar sides: (width, height) of a patch in level-0 pixels; None if the file does not record it.
+    :ivar level: the level in pixels of which ``patch_size`` is given; None if ``sides`` is known.
+    :ivar size: (width, height) of level 0; None if the file does not record it.
+    :ivar level_size: (width, height) of ``level``; None if the file does not record it.
+    :ivar sha256: hash of the corners and the attributes.
     """
 
     corners: NDArray[np.int64]
@@ -52,18 +52,18 @@ class Coordinates:
 
 
 def find(folder: Path, slide_ids: Iterable[str]) -> tuple[dict[str, Path], list[str]]:
-    """The coordinate file of each slide that has one, and the names of files that belong to no slide.
+    """Find the coordinate file of each slide.
 
-    ``folder`` is an output of CLAM, TRIDENT or ``sgcl tile``, or holds the files itself: <slide_id>.h5 or <slide_id>_patches.h5.
-
-    :raises ConfigError: no such folder, no files, several trees of files, two files of one slide, or none of any slide.
+    :param folder: an output of CLAM, TRIDENT or ``sgcl tile``, or a folder of <slide_id>.h5 or <slide_id>_patches.h5.
+    :returns: files by slide id, and the names of files that belong to none of the slides.
+    :raises ConfigError: no such folder, no files, several trees of files, two files for one slide, or no file for any slide.
     """
     if not folder.is_dir():
-        raise ConfigError(f"no such folder: {folder}", "give the folder that CLAM or TRIDENT wrote its coordinates to")
+        raise ConfigError(f"no such folder: {folder}", "give the folder of coordinates written by CLAM or TRIDENT")
     trees = layout.trees(folder)
     if len(trees) > 1:
         names = ", ".join(str(path.relative_to(folder)) for path in trees)
-        raise ConfigError(f"{folder} holds coordinate files more than once: {names}", "give one of these folders")
+        raise ConfigError(f"{folder} contains coordinate files in several folders: {names}", "give one of them")
     known = {name: slide_id for slide_id in slide_ids for name in (slide_id.removesuffix(_COMPOUND), slide_id)}
     files: dict[str, Path] = {}
     strangers: list[str] = []
@@ -81,8 +81,8 @@ def find(folder: Path, slide_ids: Iterable[str]) -> tuple[dict[str, Path], list[
     if not files:
         found = f"; it has {', '.join(strangers[:3])}" if strangers else ""
         raise ConfigError(
-            f"no coordinate file in {folder} is named by one of the slides{found}",
-            "they are called <slide_id>.h5 or <slide_id>_patches.h5",
+            f"no coordinate file in {folder} is named after one of the slides{found}",
+            "name them <slide_id>.h5 or <slide_id>_patches.h5",
         )
     return files, strangers
 
@@ -90,7 +90,7 @@ def find(folder: Path, slide_ids: Iterable[str]) -> tuple[dict[str, Path], list[
 def read(path: Path) -> Coordinates:
     """Read and check one file.
 
-    :raises ArtefactError: missing, damaged, deceitful, or not coordinates with the size of a patch.
+    :raises ArtefactError: missing, damaged, forged, or not coordinates with a patch size.
     """
     with store.opened(path) as file:
         try:
@@ -147,7 +147,7 @@ def _interpreted(path: Path, corners: NDArray[np.int64], numbers: dict[str, tupl
     elif "patch_level" in given:
         level = int(given["patch_level"][0])
     else:
-        raise _foreign(path, "it tells neither 'patch_size_level0' (TRIDENT) nor 'patch_level' (CLAM)")
+        raise _foreign(path, "it has neither 'patch_size_level0' (TRIDENT) nor 'patch_level' (CLAM)")
     size = (*given.get("level0_width", ()), *given.get("level0_height", ()))
     digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(corners, dtype="<i8").tobytes())
@@ -165,15 +165,15 @@ def _interpreted(path: Path, corners: NDArray[np.int64], numbers: dict[str, tupl
 
 
 def _numbers(value: object) -> tuple[float, ...] | None:
-    """An attribute as numbers; None where there is none.
+    """An attribute as numbers; None if it is absent.
 
-    :raises ValueError: something else.
+    :raises ValueError: not numeric.
     """
     return None if value is None else tuple(np.asarray(value).astype(np.float64).ravel().tolist())
 
 
 def _foreign(path: Path, why: str) -> ArtefactError:
     return ArtefactError(
-        f"{path.name} is no coordinate file of CLAM or TRIDENT: {why}",
+        f"{path.name} is not a coordinate file of CLAM or TRIDENT: {why}",
         "give CLAM's patches/<slide_id>.h5 or TRIDENT's <slide_id>_patches.h5",
     )

@@ -1,4 +1,4 @@
-"""What ``sgcl evaluate`` left in a folder, opened as a value by who compares results."""
+"""Reader of finished evaluations, the folders written by ``sgcl evaluate``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sgcl_cli.artefacts import reading, store
 from sgcl_cli.artefacts.results import read_run
 from sgcl_cli.errors import ArtefactError
 
-BASELINE, PATCH_COUNT = "majority", "patch-count"  # models that know no features
+BASELINE, PATCH_COUNT = "majority", "patch-count"  # models that do not use the features
 METRIC_NAMES = {
     "auroc": "AUROC",
     "balanced_accuracy": "Balanced accuracy",
@@ -35,8 +35,11 @@ _PREDICTION_COLUMNS = ("slide_id", "patient_id", "fold", "model")
 class Evaluated:
     """A finished evaluation.
 
-    :ivar result: the content of metrics.json.
-    :ivar predictions: rows of predictions.csv, all models. :ivar splits: rows of splits.csv, sorted.
+    :ivar folder: its output folder.
+    :ivar id: its artefact id.
+    :ivar result: content of metrics.json.
+    :ivar predictions: rows of predictions.csv, of all models.
+    :ivar splits: rows of splits.csv, sorted.
     """
 
     folder: Path
@@ -47,9 +50,9 @@ class Evaluated:
 
     @property
     def warnings(self) -> list[str]:
-        """What its audit wants read before the numbers.
+        """Warnings of its audit.
 
-        :raises ArtefactError: audit.json is not what an evaluation writes.
+        :raises ArtefactError: audit.json has an unexpected content.
         """
         path = self.folder / "audit.json"
         with reading.understood(path, "evaluate again"):
@@ -58,14 +61,14 @@ class Evaluated:
 
     @property
     def splits_id(self) -> str:
-        """Hash of who is in which part of which fold, whatever the order of the rows."""
+        """Hash of the splits, independent of the order of the rows."""
         return store.artefact_id("splits", {}, ["\t".join(row[name] for name in _SPLIT_COLUMNS) for row in self.splits])
 
     @classmethod
     def open(cls, folder: str | Path) -> Evaluated:
-        """Read a folder that ``sgcl evaluate`` finished.
+        """Read the output folder of a finished ``sgcl evaluate``.
 
-        :raises ArtefactError: no such folder, another stage's output, or an unfinished one.
+        :raises ArtefactError: no such folder, output of another stage, or an unfinished evaluation.
         """
         folder = Path(folder)
         if not (folder / "run.json").is_file():

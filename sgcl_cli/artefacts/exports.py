@@ -1,10 +1,10 @@
-"""Features in the forms of others, made from a finished file of features: each is redone when the features have changed.
+"""Exports of finished feature files to the formats of other tools; repeated when the features have changed.
 
 pt: CLAM's ``pt_files/<slide_id>.pt``, a float32 tensor (N, D) (https://github.com/mahmoodlab/CLAM, README).
-anndata: ``anndata/<slide_id>.h5ad``, a row a patch, ``obsm['spatial']`` the patches' centres in level-0 pixels, and the slide's
-picture and scale factors in ``uns['spatial'][<slide_id>]``, where scanpy and squidpy look for those of spots
+anndata: ``anndata/<slide_id>.h5ad``, one row per patch; ``obsm['spatial']`` are the centres of the patches in level-0 pixels, and
+``uns['spatial'][<slide_id>]`` has the image of the slide and its scale factors, as scanpy and squidpy expect
 (https://squidpy.readthedocs.io, ``squidpy.pl.spatial_scatter``).
-parquet: ``parquet/<slide_id>.parquet``, a row a patch, ``features`` a fixed-size list of float32.
+parquet: ``parquet/<slide_id>.parquet``, one row per patch; ``features`` is a fixed-size list of float32.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from sgcl_cli.errors import ArtefactError, ConfigError
 
 Picture = NDArray[np.uint8]  # a whole slide, (H, W, 3), RGB
 
-_MADE = ".made.json"  # beside the files: for which features, and what the file was
-_PICTURES = {"hires": 2000, "lowres": 600}  # longest sides, pixels, as Space Ranger has them
+_MADE = ".made.json"  # beside the files: id of the features and size of the export, by slide
+_PICTURES = {"hires": 2000, "lowres": 600}  # longest sides in pixels, as in Space Ranger
 
 
 def check(form: str) -> None:
-    """Make sure that a form's library is there.
+    """Check that the library of a format is installed.
 
-    :raises ConfigError: it is not.
+    :raises ConfigError: it is not installed.
     """
     library = {"anndata": "anndata", "parquet": "pyarrow"}.get(form)
     try:
@@ -52,12 +52,13 @@ def export(
     sources: Mapping[str, tuple[Path, str]],
     picture: Callable[[str], Picture | None] = _none,
 ) -> int:
-    """Write one form of all files that are not there for the same features yet; how many were written.
+    """Export features to one format, except those exported before from the same features.
 
-    :param folder: in which the form's own folder lies.
-    :param sources: slide id -> its file of features and that file's id.
-    :param picture: a slide id -> its whole slide, at most some thousand pixels a side; None where there is none.
-    :raises ArtefactError: the disk cannot be written to.
+    :param folder: parent of the format's folder.
+    :param sources: slide id -> its feature file and the id of that file.
+    :param picture: slide id -> image of the whole slide, up to some thousand pixels a side; None if there is none.
+    :returns: number of files written.
+    :raises ArtefactError: a file cannot be written.
     """
     name, suffix, write = _FORMS[form]
     target = folder / name
@@ -94,7 +95,7 @@ def _pt(file: FeatureFile, path: Path, picture: Callable[[], Picture | None]) ->
 
 
 def _columns(file: FeatureFile) -> dict[str, Any]:
-    """What is known of each row, by name; places in level-0 pixels."""
+    """Columns other than the features, by name; positions in level-0 pixels."""
     found: dict[str, Any] = {}
     if file.coords is not None:
         found |= {"x": file.coords[:, 0], "y": file.coords[:, 1]}
@@ -138,11 +139,11 @@ def _anndata(file: FeatureFile, path: Path, picture: Callable[[], Picture | None
 
 
 def _spatial(picture: Picture, geometry: Mapping[str, Any], side: float) -> dict[str, Any]:
-    """A slide's pictures and scale factors as scanpy and squidpy have them: picture pixels per level-0 pixel.
+    """Images of a slide and their scale factors (image pixels per level-0 pixel), in the layout of scanpy and squidpy.
 
-    They have one factor for both axes, so the picture is given level 0's proportions where a slide's pixels are oblong.
+    There is one factor for both axes, so the images are resized to the aspect ratio of level 0.
 
-    :param side: of a patch, level-0 pixels; what is drawn as a spot's diameter.
+    :param side: of a patch, level-0 pixels; drawn as the diameter of a spot.
     """
     from PIL import Image
 

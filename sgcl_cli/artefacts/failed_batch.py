@@ -1,4 +1,4 @@
-"""failed_batch.npz: the batch whose loss was not finite, for a person to look at."""
+"""failed_batch.npz: the batch with a non-finite loss, for inspection."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ def save_failed_batch(
     step: int,
     epoch: int,
 ) -> None:
-    """Write a batch as NumPy arrays without objects (numpy.load reads it), whole or not at all.
+    """Write a batch atomically as NumPy arrays without Python objects, readable by numpy.load.
 
-    :param patches: uint8 (B, H, W, 3), before any augmentation.
-    :param index: global indices of the patches (B,); their views follow from seed, epoch and index.
+    :param patches: uint8 (B, H, W, 3), before augmentation.
+    :param index: int64 (B,), global indices of the patches; their views follow from seed, epoch and index.
     :param slide_ids: the slide of each patch.
-    :param step, epoch: counted from 0.
+    :param step: counted from 0.
+    :param epoch: counted from 0.
     """
     with store.atomic(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, patches=patches, index=index, slide_id=np.array(slide_ids), step=step, epoch=epoch)

@@ -1,7 +1,7 @@
-"""sgcl.features: the embeddings of one slide, or of one folder of class folders, in one HDF5 file.
+"""Feature files (sgcl.features): the embeddings of one slide, or of one folder of class folders, in one HDF5 file.
 
-``FeatureWriter`` keeps unfinished work as raw rows and a row count under ``.part/`` and turns it into HDF5 at the end, so an
-interrupted slide goes on where it stopped. ``open_features`` also reads what CLAM, TRIDENT and STAMP write, and .pt and .npy.
+``FeatureWriter`` stores unfinished work as raw rows and a row count under ``.part/`` and converts it to HDF5 at the end, so that
+an interrupted slide is continued. ``open_features`` also reads files of CLAM, TRIDENT and STAMP, and plain .pt and .npy.
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ SCHEMA = Schema(
     name="sgcl.features",
     version=1,
     columns=(
-        Column("features", ("float16", "float32"), ("N", "D"), "one embedding a patch"),
+        Column("features", ("float16", "float32"), ("N", "D"), "one embedding per patch"),
         Column("coords", ("int64",), ("N", 2), "x, y of the top-left corner at level 0, pixels", required=False),
         Column("grid", ("int32",), ("N", 2), "column, row in the slide's lattice", required=False),
         Column(
             "name",
             (TEXT,),
             ("N",),
-            "relative path of the image, where the source is a folder of images",
+            "relative path of the image, if the source is a folder of images",
             required=False,
         ),
         Column("label", ("int16",), ("N",), "class of the patch, -1 unknown; names in label_names", required=False),
-        Column("group", (TEXT,), ("N",), "group of the image (a patient, say), where known", required=False),
+        Column("group", (TEXT,), ("N",), "group of the image (such as the patient), if known", required=False),
         Column(
             "unreadable",
             (TEXT,),
             ("lost",),
-            "patches or images that could not be read and have no row: place in the source, reason; JSON",
+            "patches or images that could not be read and have no row: position in the source, reason; JSON",
             required=False,
         ),
     ),
     attributes=(
         Attribute("id", str, "hash of the format, the settings, the encoder and the patches"),
-        Attribute("slide_id", str, "the slide's or the folder's name"),
+        Attribute("slide_id", str, "name of the slide or folder"),
         Attribute("encoder", str, "name of the encoder"),
         Attribute("encoder_sha256", str, "SHA-256 of the encoder's weights"),
         Attribute(
             "encoder_feed",
             str,
-            "input size, mean, std, resizing, layer and pooling, JSON; a folder holds one of them",
+            "input size, mean, std, resizing, layer and pooling, JSON; the same for all files of a folder",
             required=False,
         ),
         Attribute(
-            "encoder_mpp", np.floating, "resolution that the encoder was trained at, um per pixel", required=False
+            "encoder_mpp", np.floating, "resolution at which the encoder was trained, µm per pixel", required=False
         ),
         Attribute("dim", np.integer, "D"),
         Attribute("patches_id", str, "id of the patches"),
         Attribute("patches_path", str, "path of the patches, relative to this folder", required=False),
-        Attribute("pixels", str, "where they come from: stored, or slides", required=False),
+        Attribute("pixels", str, "origin of the pixels: stored (with the patches), or slides", required=False),
         Attribute(
             "pretrain_slides",
             str,
@@ -81,7 +81,7 @@ SCHEMA = Schema(
         Attribute(
             "source_identity",
             str,
-            "identity of the slide; of a folder of images its id, in which groups have no part",
+            "identity of the slide; for a folder of images its id, which does not depend on groups",
             required=False,
         ),
         Attribute("label_names", str, "names of the classes, JSON list", required=False),
@@ -89,7 +89,7 @@ SCHEMA = Schema(
         Attribute(
             "rounding_max",
             np.floating,
-            "largest absolute difference between the encoder's float32 and what is stored",
+            "largest absolute difference between the encoder's float32 output and the stored features",
             required=False,
         ),
         Attribute("rounding_mean", np.floating, "mean of these differences", required=False),
@@ -105,9 +105,11 @@ _WHOLE = "get the file again"
 
 @dataclass(frozen=True)
 class Rounding:
-    """Absolute differences between float32 features and what is stored of them.
+    """Absolute differences between float32 features and stored features.
 
-    :ivar largest: of all. :ivar total: their sum. :ivar count: how many numbers were stored.
+    :ivar largest: maximum.
+    :ivar total: sum.
+    :ivar count: number of stored values.
     """
 
     largest: float = 0.0
@@ -115,7 +117,7 @@ class Rounding:
     count: int = 0
 
     def after(self, features: NDArray[Any], stored: NDArray[Any]) -> Rounding:
-        """With the differences of further rows (n, D), added row by row: how rows come in batches does not matter."""
+        """Include the differences of further rows (n, D); the result does not depend on how rows are batched."""
         if stored.dtype == features.dtype or not stored.size:
             return Rounding(self.largest, self.total, self.count + stored.size)
         differences = np.abs(features.astype(np.float64) - stored.astype(np.float64))
@@ -123,21 +125,30 @@ class Rounding:
         return Rounding(max(self.largest, float(differences.max())), float(total), self.count + stored.size)
 
     def joined(self, other: Rounding) -> Rounding:
-        """Both together."""
+        """Combine with the differences of other rows."""
         return Rounding(max(self.largest, other.largest), self.total + other.total, self.count + other.count)
 
     @property
     def mean(self) -> float:
-        """Over all numbers; 0 where there are none."""
+        """Mean difference; 0 without values."""
         return self.total / self.count if self.count else 0.0
 
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """The embeddings of one slide or folder, in memory.
+    """The embeddings of one slide or folder; columns that the file does not have are None.
 
-    features float16 or float32 (N, D); coords int64 (N, 2) level-0 pixels; grid int32 (N, 2); label int16 (N,), -1 unknown.
-    Columns that a file does not have are None. ``attributes`` are those of SCHEMA; a peer's file has few of them.
+    :ivar path: the file.
+    :ivar slide_id: name of the slide or folder.
+    :ivar features: float16 or float32 (N, D).
+    :ivar coords: int64 (N, 2), x and y of the top-left corners, level-0 pixels.
+    :ivar grid: int32 (N, 2), column and row in the slide's lattice.
+    :ivar name: relative paths of images (N).
+    :ivar label: int16 (N,), indices into ``label_names``; -1 unknown.
+    :ivar group: groups of images (N).
+    :ivar label_names: names of the classes.
+    :ivar attributes: those of ``SCHEMA``; files of other tools have few of them.
+    :ivar geometry: attributes of ``coords``.
     """
 
     path: Path
@@ -157,7 +168,7 @@ class FeatureFile:
 
     @property
     def id(self) -> str:
-        """The file's identity; for a peer's file the hash of its content."""
+        """Identity of the file; for files of other tools a hash of the content."""
         if self.attributes and "id" in self.attributes:
             return str(self.attributes["id"])
         return store.artefact_id("foreign features", {}, [store.file_sha256(self.path)])
@@ -172,7 +183,7 @@ class FeatureSet:
 
     @property
     def id(self) -> str:
-        """The folder's identity: a hash of its files' ids."""
+        """Identity of the folder: a hash of the ids of its files."""
         return store.artefact_id("folder", {}, sorted(file.id for file in self.files))
 
     @property
@@ -186,21 +197,21 @@ class FeatureSet:
 
 
 def open_features(path: str | Path, *, mapped: bool = False) -> FeatureSet:
-    """Open a folder of features: ours, CLAM's h5_files or pt_files, TRIDENT's features_<encoder>, STAMP's, plain .pt or .npy.
+    """Open a folder of features: of sgcl, CLAM (h5_files or pt_files), TRIDENT (features_<encoder>), STAMP, or plain .pt, .npy.
 
-    :param mapped: leave features on disk and map them into memory, read-only, where a file keeps them in one piece (ours
-        do); each such file stays open.
-    :raises ArtefactError: no such folder, no features, unequal dimensions, two encoders in one folder, damaged files.
+    :param mapped: memory-map features, read-only, if they are contiguous in the file, as in files of sgcl; each such file
+        remains open.
+    :raises ArtefactError: no such folder, no features, different dimensions, two encoders in one folder, damaged files.
     """
     folder = Path(path)
     if folder.is_file():
         return FeatureSet(folder.parent, (open_file(folder, mapped=mapped),))
     if not folder.is_dir():
-        raise ArtefactError(f"no such folder: {folder}", "give the folder that sgcl embed wrote")
+        raise ArtefactError(f"no such folder: {folder}", "give the folder written by sgcl embed")
     found = layout.features_trees(folder)
     if len(found) > 1:
         found_twice = ", ".join(path.relative_to(folder).as_posix() for path in found)
-        raise ArtefactError(f"{folder} holds features more than once: {found_twice}", "give one of these folders")
+        raise ArtefactError(f"{folder} contains several folders of features: {found_twice}", "give one of them")
     inner = found[0] if found else folder
     paths = sorted(
         (p for p in inner.iterdir() if p.suffix in (".h5", ".pt", ".npy") and not p.name.startswith(".")),
@@ -208,7 +219,7 @@ def open_features(path: str | Path, *, mapped: bool = False) -> FeatureSet:
     )
     paths = [p for i, p in enumerate(paths) if i == 0 or paths[i - 1].stem != p.stem]
     if not paths:
-        raise ArtefactError(f"no features in {inner}", "run sgcl embed first, and give the folder that it wrote")
+        raise ArtefactError(f"no features in {inner}", "run sgcl embed first, and give its output folder")
     if mapped:
         open_files.allow(len(paths))
     files = tuple(open_file(p, mapped=mapped) for p in paths)
@@ -217,7 +228,7 @@ def open_features(path: str | Path, *, mapped: bool = False) -> FeatureSet:
         if file.features.shape[1] != files[0].features.shape[1]:
             raise ArtefactError(
                 f"{file.path.name} has {file.features.shape[1]} dimensions, {files[0].path.name} {files[0].features.shape[1]}",
-                "a folder holds the features of one encoder",
+                "a folder must contain the features of one encoder",
             )
         ours, first = (f.attributes or {} for f in (file, files[0]))
         if ours.get("encoder_sha256") != first.get("encoder_sha256"):
@@ -235,16 +246,16 @@ def open_features(path: str | Path, *, mapped: bool = False) -> FeatureSet:
 
 
 def stored_bytes(path: str | Path) -> int:
-    """Bytes of the feature files below a folder, or of one file; 0 where there is none."""
+    """Total bytes of the feature files below a folder, or of one file; 0 without any."""
     path = Path(path)
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.suffix in (".h5", ".pt", ".npy")]
     return sum(file.stat().st_size for file in files)
 
 
 def open_file(path: str | Path, *, mapped: bool = False) -> FeatureFile:
-    """Open one feature file of any of the known kinds; see ``open_features``.
+    """Open one feature file of any supported format, see ``open_features``.
 
-    :raises ArtefactError: missing, damaged, or without an array of two dimensions of finite numbers.
+    :raises ArtefactError: missing, damaged, or without a two-dimensional array of finite numbers.
     """
     path = Path(path)
     if path.suffix == ".h5":
@@ -256,10 +267,12 @@ def open_file(path: str | Path, *, mapped: bool = False) -> FeatureFile:
 
 @dataclass(frozen=True)
 class Header:
-    """The attributes and the row count of a features file of ours.
+    """Attributes and size of a feature file of sgcl.
 
-    :ivar rows: how many it has. :ivar dim: of each.
-    :ivar unreadable: places in the source that have no row, and why.
+    :ivar attributes: those of ``SCHEMA``.
+    :ivar rows: number of rows.
+    :ivar dim: dimensions of an embedding.
+    :ivar unreadable: positions in the source without a row -> why.
     """
 
     attributes: dict[str, Any]
@@ -269,16 +282,16 @@ class Header:
 
     @property
     def rounding(self) -> Rounding:
-        """What storing took from the features."""
+        """Rounding by conversion to the stored data type."""
         count = self.rows * self.dim
         mean = float(self.attributes.get("rounding_mean", 0.0))
         return Rounding(float(self.attributes.get("rounding_max", 0.0)), mean * count, count)
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of a features file of ours, without its features.
+    """Read the header of a feature file of sgcl, without its features.
 
-    :raises ArtefactError: missing, damaged or not of ours.
+    :raises ArtefactError: missing, damaged or of another format.
     """
     with store.opened(path, SCHEMA) as file:
         entries = store.texts_of(file["unreadable"], path) if "unreadable" in file else []
@@ -324,9 +337,9 @@ def _open_h5(path: Path, mapped: bool = False) -> FeatureFile:
 
 
 def _coords(file: h5py.File, rows: int, attributes: Mapping[str, Any], path: Path) -> NDArray[np.int64] | None:
-    """int64 (rows, 2), level-0 pixels; None where there are none, or in another unit, as STAMP's, which are in um.
+    """Corners int64 (rows, 2), level-0 pixels; None if absent, or in another unit, such as STAMP's in µm.
 
-    :raises ArtefactError: not one place a row, or beyond any slide.
+    :raises ArtefactError: not one position per row, or beyond any slide.
     """
     data = file.get("coords")
     if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu":
@@ -335,9 +348,7 @@ def _coords(file: h5py.File, rows: int, attributes: Mapping[str, Any], path: Pat
     if coords.ndim == 3 and coords.shape[0] == 1:
         coords = coords[0]
     if coords.shape != (rows, 2):
-        raise ArtefactError(
-            f"{path} has {rows} rows of features, and coords {coords.shape}", "embed this slide again, as a whole"
-        )
+        raise ArtefactError(f"{path} has {rows} rows of features, and coords {coords.shape}", "embed this slide again")
     unit = str(attributes.get("unit", store.attributes_of(data, path).get("unit", "px")))
     whole = coords.dtype.kind in "iu" or (coords.dtype.kind == "f" and bool((coords == np.rint(coords)).all()))
     if not whole or unit != "px":
@@ -360,12 +371,12 @@ def _array(data: h5py.Dataset, path: Path, mapped: bool) -> NDArray[Any]:
 
 
 def _open_npy(path: Path, mapped: bool) -> NDArray[Any]:
-    """By memory map, which cannot be larger than the file, whatever its header says."""
+    """Open by memory map, which cannot be larger than the file even if the header is forged."""
     try:
         array = np.load(reading.plain(path), mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise reading.unreadable(path, error, "a plain .npy array", _WHOLE) from error
-    except Exception as error:  # a header is an expression, and can be wrong in any way
+    except Exception as error:  # a damaged header, which is a Python expression, can raise anything
         raise ArtefactError(
             f"{path} is not a plain .npy array: {error}", "arrays of Python objects are refused"
         ) from error
@@ -377,11 +388,11 @@ def _open_pt(path: Path) -> NDArray[Any]:
 
     from sgcl_cli.artefacts import tensors
 
-    value = tensors.load(path, "plain tensor file", "files that hold Python objects are refused")
+    value = tensors.load(path, "plain tensor file", "files with Python objects are refused")
     if isinstance(value, dict):
         value = value.get("features", value.get("feats"))
     if not isinstance(value, torch.Tensor):
-        raise ArtefactError(f"{path} holds no tensor of features", "expected a tensor (N, D)")
+        raise ArtefactError(f"{path} contains no tensor of features", "expected a tensor (N, D)")
     tensors.check_dense(value, str(path))
     if value.dtype not in (torch.float16, torch.float32, torch.float64):
         if not value.dtype.is_floating_point:
@@ -394,7 +405,7 @@ def _open_pt(path: Path) -> NDArray[Any]:
 def _features(array: NDArray[Any], path: Path) -> NDArray[Any]:
     if array.ndim != 2 or array.dtype.kind != "f":
         raise ArtefactError(
-            f"{path}: features are {array.dtype} {array.shape}, not numbers (N, D)", "give one row a patch"
+            f"{path}: features are {array.dtype} {array.shape}, not numbers (N, D)", "give one row per patch"
         )
     if not np.isfinite(array).all():
         raise ArtefactError(f"{path} has features that are not finite", "embed this slide again, with --precision fp32")
@@ -402,19 +413,22 @@ def _features(array: NDArray[Any], path: Path) -> NDArray[Any]:
 
 
 def sweep_parts(folder: Path, unfinished: Collection[str]) -> None:
-    """Remove the rows of interrupted runs that no unfinished slide will go on with."""
+    """Remove rows of interrupted runs that belong to none of the unfinished slides."""
     for path in (folder / PARTS).glob("*"):
         if path.stem not in unfinished and path.suffix in (".rows", ".json"):
             path.unlink(missing_ok=True)
 
 
 class FeatureWriter:
-    """Write one feature file row by row; what was written before an interruption is kept, if it has the same id.
+    """Writer of one feature file, row by row; continues rows of an interrupted run with the same id.
 
     :param path: final name of the file.
-    :param identity: the id that the finished file will carry; unfinished rows of another id are discarded.
-    :ivar lost: rows of the source that could not be read and are left out, and why.
-    :ivar rounding: what storing the rows in ``dtype`` took from them.
+    :param identity: id of the finished file; unfinished rows with another id are discarded.
+    :param dim: dimensions of an embedding.
+    :param dtype: stored data type, float16 or float32.
+    :ivar done: number of rows written.
+    :ivar lost: positions in the source that could not be read and are left out -> why.
+    :ivar rounding: rounding of the rows by conversion to ``dtype``.
     """
 
     def __init__(self, path: str | Path, identity: str, dim: int, dtype: str) -> None:
@@ -431,11 +445,11 @@ class FeatureWriter:
 
     @property
     def position(self) -> int:
-        """The source's row that comes next."""
+        """Next position in the source."""
         return self.done + len(self.lost)
 
     def kept(self) -> int:
-        """Look at what an interrupted run left: the position from which it goes on."""
+        """Restore the state of an interrupted run; returns the position from which to continue."""
         self.done, self.lost, self.rounding = 0, {}, Rounding()
         try:
             count = reading.parse_json(reading.plain(self._count_path).read_text(encoding="utf-8"))
@@ -462,7 +476,7 @@ class FeatureWriter:
     def append(self, features: NDArray[Any]) -> None:
         """Add rows (n, D).
 
-        :raises ArtefactError: a value that is not finite after conversion to the stored dtype, or a disk that is full.
+        :raises ArtefactError: a value is not finite in the stored data type, or the disk is full.
         """
         with np.errstate(over="ignore"):
             rows = features.astype(self.dtype)
@@ -477,11 +491,11 @@ class FeatureWriter:
         self.rounding = self.rounding.after(features, rows)
 
     def lose(self, reason: str) -> None:
-        """Leave the next row of the source out."""
+        """Leave out the next position of the source."""
         self.lost[self.position] = reason
 
     def checkpoint(self) -> None:
-        """Make sure that the rows so far survive a crash; nothing is left to be done for a file that is complete."""
+        """Flush the rows so far to disk, so that they survive a crash; does nothing for a finished file."""
         if self._rows.closed:
             return
         with store.writing(self.path):
@@ -500,10 +514,11 @@ class FeatureWriter:
     def finish(
         self, columns: Mapping[str, Any], attributes: Mapping[str, Any], geometry: Mapping[str, Any] | None = None
     ) -> None:
-        """Turn the rows into the HDF5 file and remove them.
+        """Convert the rows to the HDF5 file and remove them.
 
-        :param columns: of the rows that were not lost.
-        :param geometry: attributes of ``coords``, as the patches file has them.
+        :param columns: columns other than the features, without lost rows.
+        :param attributes: root attributes of ``SCHEMA``.
+        :param geometry: attributes of ``coords``, as in the file of patches.
         """
         with store.writing(self.path):
             self._rows.flush()
@@ -539,5 +554,5 @@ class FeatureWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # of a full disk, which was reported when writing
+        with suppress(OSError):  # a full disk, reported by append
             self._rows.close()

@@ -1,7 +1,7 @@
-"""New HDF5 files, such that a full disk is an error of the system and not a crash.
+"""Writing of HDF5 files that raises OSError, instead of crashing, when the disk is full.
 
-HDF5 2.0 cannot close a file that it failed to write: it prints an error for each object in it, and crashes when Python ends.
-So it writes through a file object that keeps the first error to itself and drops everything after it.
+HDF5 2.0 cannot close a file after a failed write: it prints an error for each object and crashes when Python exits. Files are
+therefore written through a file object that stores the first error and discards everything after it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import h5py
 
 
 class _Silent(FileIO):
-    """A file that never fails to be written.
+    """A file with writes that never raise.
 
-    :ivar error: the first error of the system; nothing is written after it.
+    :ivar error: the first OSError; nothing is written after it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +29,7 @@ class _Silent(FileIO):
         view = memoryview(data).cast("B")
         end = self.tell() + len(view)
         done = 0
-        while self.error is None and done < len(view):  # the system takes at most 2 GiB at once
+        while self.error is None and done < len(view):  # a write is limited to 2 GiB
             try:
                 done += super().write(view[done:])
             except OSError as error:
@@ -54,9 +54,9 @@ class _Silent(FileIO):
 
 @contextmanager
 def created(path: Path) -> Iterator[h5py.File]:
-    """A new HDF5 file to be filled in a ``with`` block.
+    """Create an HDF5 file, to be filled in a ``with`` block.
 
-    :raises OSError: it could not be written as a whole, because the disk is full, say.
+    :raises OSError: it could not be written completely, for example because the disk is full.
     """
     with _Silent(path) as file:
         try:

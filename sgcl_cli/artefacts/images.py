@@ -1,4 +1,4 @@
-"""A folder of class folders of images, as data sets of single patches come: <folder>/<class>/<image>."""
+"""Folders of class folders of images, the usual form of data sets of single patches: <folder>/<class>/<image>."""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ _LARGEST_SIDE = 2**14
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Images in order of their relative paths; ``label`` int16 (N,) indexes ``label_names``, the class folders sorted."""
+    """Images of a folder of class folders, sorted by relative path.
+
+    :ivar folder: the folder.
+    :ivar names: relative paths (N).
+    :ivar label: int16 (N,), indices into ``label_names``.
+    :ivar label_names: the class folders, sorted.
+    :ivar groups: group of each image (N), such as the patient; None if unknown.
+    :ivar crop: side of the centre crop that ``read`` returns, pixels.
+    :ivar interpolation: bilinear or bicubic, to resize the shorter side to ``crop`` before the crop; None: no resizing.
+    """
 
     folder: Path
     names: tuple[str, ...]
@@ -41,12 +50,12 @@ class ImageFolder:
     def open(
         cls, folder: str | Path, groups: str | Path | None = None, *, crop: int, interpolation: str | None = None
     ) -> ImageFolder:
-        """List the images; hidden files are passed over.
+        """List the images, except hidden files.
 
-        :param crop: side of the square in pixels that ``read`` takes from each image's centre.
-        :param interpolation: bilinear or bicubic, to resize each image's shorter side to ``crop``; None: no resizing.
-        :param groups: a table name,group; names as relative paths or file names.
-        :raises LabelError: the table lacks an image.
+        :param groups: a table name,group; names are relative paths or file names.
+        :param crop: see the class.
+        :param interpolation: see the class.
+        :raises LabelError: an image is not in the table.
         """
         folder = Path(folder)
         found = sorted(
@@ -63,12 +72,12 @@ class ImageFolder:
 
     @property
     def name(self) -> str:
-        """What the features file is called."""
+        """Name of the folder, which is also that of its feature file."""
         return self.folder.resolve().name
 
     @property
     def id(self) -> str:
-        """A hash of the images' names, sizes and modification times, and their groups."""
+        """Hash of the names, sizes, modification times and groups of the images."""
         stats = [(name, (self.folder / name).stat()) for name in self.names]
         listing = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
         return store.artefact_id("images", {"groups": self.groups}, listing)
@@ -77,9 +86,9 @@ class ImageFolder:
         return len(self.names)
 
     def read(self, row: int) -> NDArray[np.uint8]:
-        """The centre of an image, resized only where ``interpolation`` says how, as uint8 (crop, crop, 3).
+        """Centre crop of an image, uint8 (crop, crop, 3), resized before if ``interpolation`` is set.
 
-        :raises ArtefactError: not readable, larger than 16,384 pixels a side, or smaller than the crop.
+        :raises ArtefactError: unreadable, larger than 16,384 pixels a side, or smaller than the crop.
         """
         from PIL import Image
 
@@ -106,7 +115,7 @@ class ImageFolder:
                 return np.asarray(colour.crop((left, top, left + self.crop, top + self.crop)))
         except ArtefactError:
             raise
-        except Exception as error:  # Pillow's decoders fail in any way on damaged images
+        except Exception as error:  # Pillow's decoders can raise anything on damaged images
             raise ArtefactError(f"{path} is not a readable image: {error}", "replace or remove it") from error
 
 

@@ -1,6 +1,6 @@
-"""labels.csv, brought by the user: slide_id,label[,patient_id][,site][,split], or time and event in place of a label.
+"""The user's labels.csv: slide_id,label[,patient_id][,site][,split], or time and event instead of a label.
 
-Ids are text: a leading zero stays.
+Ids are strings and keep leading zeros.
 """
 
 from __future__ import annotations
@@ -22,9 +22,15 @@ _MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null")
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One slide's label. ``label`` is None where the table gives the patient alone; ``patient_id`` defaults to the slide.
+    """Label of one slide.
 
-    ``time`` is not negative; ``event`` is 1 for an event and 0 for censored. Both are None unless asked for.
+    :ivar slide_id: the slide.
+    :ivar label: the target as a string; None if no target column was requested.
+    :ivar patient_id: the slide id by default.
+    :ivar site: None if unknown.
+    :ivar split: train, val or test; None if not given.
+    :ivar time: time to event or censoring, not negative; None if not requested.
+    :ivar event: 1 for an event, 0 for censored; None if not requested.
     """
 
     slide_id: str
@@ -38,7 +44,7 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that are read, in lower case; ``target`` or ``time`` with ``event`` may be None."""
+    """Names of the columns to read, in lower case; ``target``, or ``time`` and ``event``, may be None."""
 
     slide_id: str = "slide_id"
     target: str | None = "label"
@@ -47,15 +53,19 @@ class Columns:
 
     @property
     def needed(self) -> list[str]:
-        """Those that must be there."""
+        """The required columns."""
         return [name for name in (self.slide_id, self.target, self.time, self.event) if name is not None]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The table, sorted by slide id, with what its reader should know.
+    """A table of labels, sorted by slide id.
 
-    :ivar without_patient: slides whose patient_id is empty, where the table has that column.
+    :ivar path: the file.
+    :ivar rows: one per slide.
+    :ivar has_patients: whether the table has the column patient_id.
+    :ivar warnings: messages about the table.
+    :ivar without_patient: slides with an empty patient_id, if the table has this column.
     """
 
     path: Path
@@ -72,17 +82,17 @@ class Labels:
 def read_labels(path: str | Path, columns: Columns = Columns(), known: Iterable[str] = ()) -> Labels:
     """Read and check a table of labels.
 
-    Equal rows that stand twice are merged with a warning.
+    Identical rows are merged with a warning.
 
-    :param columns: what to read besides patient_id, site and split; patch-level evaluation takes those alone.
-    :param known: slide ids that the table may mean; see ``slide_ids``.
-    :raises LabelError: unreadable, a missing column, an empty id or label, a time or event that is none, an unknown
-        split, one slide with two different rows.
+    :param columns: the columns to read besides patient_id, site and split; patch-level evaluation reads only these.
+    :param known: slide ids to which names in the table are matched, see ``slide_ids``.
+    :raises LabelError: unreadable, a missing column, an empty id or label, an invalid time or event, an unknown split, or
+        different rows for one slide.
     """
     path = Path(path)
     table = store.read_table(path, columns.needed)
     if not table:
-        raise LabelError(f"the table {path} has no rows", "give one row a slide: slide_id,label")
+        raise LabelError(f"the table {path} has no rows", "give one row per slide: slide_id,label")
     names = Names.of(known, [cells[columns.slide_id] for cells in table])
     rows: dict[str, LabelRow] = {}
     twice: list[str] = []
@@ -93,16 +103,16 @@ def read_labels(path: str | Path, columns: Columns = Columns(), known: Iterable[
             continue
         if before != row:
             raise LabelError(
-                f"{path}, row {number}: slide '{row.slide_id}' stands twice with different entries",
-                "keep one row a slide",
+                f"{path}, row {number}: slide '{row.slide_id}' has two rows with different entries",
+                "keep one row per slide",
             )
         twice.append(row.slide_id)
     warnings = []
     if twice:
-        warnings.append(f"{path.name}: {len(twice)} rows stand twice and were merged, first '{twice[0]}'")
+        warnings.append(f"{path.name}: {len(twice)} repeated rows were merged, first '{twice[0]}'")
     if names.floats:
         warnings.append(
-            f"{path.name}: {columns.slide_id} are numbers that another program wrote with '.0', which is left out"
+            f"{path.name}: {columns.slide_id} has numbers with an appended '.0', as written by spreadsheets; it is ignored"
         )
     has_patients = "patient_id" in table[0]
     bare = [cells for cells in table if has_patients and not _known(cells["patient_id"])]
@@ -128,7 +138,7 @@ def _row(cells: dict[str, str], columns: Columns, names: Names, where: str) -> L
             raise LabelError(f"{where}: slide '{slide_id}' has no {name}", "fill it in or remove the row")
     if columns.target is not None and not _known(cells[columns.target]):
         raise LabelError(
-            f"{where}: {columns.target} of slide '{slide_id}' is '{cells[columns.target]}', which stands for a missing value",
+            f"{where}: {columns.target} of slide '{slide_id}' is '{cells[columns.target]}', which means a missing value",
             "fill it in or remove the row; a class needs another name",
         )
     split = cells.get("split", "").lower() or None
@@ -146,7 +156,7 @@ def _row(cells: dict[str, str], columns: Columns, names: Names, where: str) -> L
 
 
 def _known(text: str) -> str:
-    """The text, "" where it stands for a missing value."""
+    """The cell, or "" if it denotes a missing value."""
     return "" if text.lower() in _MISSING else text
 
 
@@ -156,11 +166,11 @@ def _time(text: str, where: str, column: str) -> float:
     except ValueError:
         time = math.nan
     if not math.isfinite(time) or time < 0:
-        raise LabelError(f"{where}: {column} is '{text}'", "a time is a number that is not negative")
+        raise LabelError(f"{where}: {column} is '{text}'", "give a number that is not negative")
     return time
 
 
 def _event(text: str, where: str, column: str) -> int:
     if text.lower() not in _EVENTS:
-        raise LabelError(f"{where}: {column} is '{text}'", "an event is 1 (it happened) or 0 (censored)")
+        raise LabelError(f"{where}: {column} is '{text}'", "give 1 for an event, 0 for censored")
     return _EVENTS[text.lower()]

@@ -1,6 +1,6 @@
-"""Where files of patches and of features lie in an output: in our tree, in CLAM's, or in TRIDENT's.
+"""Paths of the files of patches and features in an output, in the layout of sgcl, CLAM or TRIDENT.
 
-CLAM looks for ``patches/<slide_id>.h5`` (https://github.com/mahmoodlab/CLAM, README), TRIDENT for
+CLAM reads ``patches/<slide_id>.h5`` (https://github.com/mahmoodlab/CLAM, README), TRIDENT
 ``<magnification>x_<size>px_<overlap>px_overlap/patches/<slide_id>_patches.h5`` (https://github.com/mahmoodlab/TRIDENT, README).
 """
 
@@ -14,37 +14,37 @@ from sgcl_cli.config import choices
 
 Layout = choices.Layout
 
-_MAGNIFICATIONS = (5, 10, 20, 40, 60, 80)  # the bins of TRIDENT
+_MAGNIFICATIONS = (5, 10, 20, 40, 60, 80)  # nominal magnifications of TRIDENT
 _TREE = re.compile(r"\d+(\.\d+)?x_\d+px_\d+px_overlap")
 _SUFFIX = "_patches"
 
 
 def magnification(mpp: float) -> int:
-    """The usual name of a resolution in um per pixel: 10 over it, in the nearest bin by ratio."""
+    """Nominal magnification of a resolution in µm per pixel: of TRIDENT's, the nearest to 10 / mpp by ratio."""
     return min(_MAGNIFICATIONS, key=lambda bin_: abs(math.log(bin_ * mpp / 10)))
 
 
 def patches_folder(out: Path, layout: Layout, *, mpp: float, patch_size: int, overlap: int) -> Path:
-    """The folder that holds the files of patches of an output; ``overlap`` in pixels of a patch."""
+    """Folder of the files of patches in an output; ``overlap`` in pixels of a patch."""
     if layout != "trident":
         return out / "patches"
     return out / tree_name(mpp=mpp, patch_size=patch_size, overlap=overlap) / "patches"
 
 
 def patches_file(folder: Path, layout: Layout, slide_id: str) -> Path:
-    """The file of a slide in the folder of patches."""
+    """File of a slide in the folder of patches."""
     return folder / f"{slide_id}{_SUFFIX if layout == 'trident' else ''}.h5"
 
 
 def tree_name(*, mpp: float, patch_size: int, overlap: int) -> str:
-    """What TRIDENT calls the folder of patches of a kind; ``overlap`` in pixels of a patch."""
+    """TRIDENT's name for a folder of patches; ``overlap`` in pixels of a patch."""
     return f"{magnification(mpp)}x_{patch_size}px_{overlap}px_overlap"
 
 
 def features_folder(out: Path, layout: Layout, *, tree: str | None, encoder: str) -> Path:
-    """The folder that holds the files of features: of CLAM ``h5_files``, of TRIDENT ``<tree>/features_<encoder>``.
+    """Folder of the files of features: for CLAM ``h5_files``, for TRIDENT ``<tree>/features_<encoder>``.
 
-    :param tree: of the patches, where they have a resolution.
+    :param tree: TRIDENT's name for the folder of patches; None if their resolution is unknown.
     """
     if layout == "sgcl":
         return out
@@ -54,7 +54,7 @@ def features_folder(out: Path, layout: Layout, *, tree: str | None, encoder: str
 
 
 def features_trees(folder: Path) -> list[Path]:
-    """The folders that hold features, where ``folder`` is an output in any of the layouts, or such a folder itself."""
+    """Folders of features in an output of any layout; ``folder`` may also be such a folder itself."""
     own = [folder] if any(not path.name.startswith(".") for path in folder.glob("*.h5")) else []
     clams = [folder / "h5_files", folder / "pt_files"]
     tridents = sorted(
@@ -64,18 +64,18 @@ def features_trees(folder: Path) -> list[Path]:
 
 
 def trees(folder: Path) -> list[Path]:
-    """The folders that hold files of patches, where ``folder`` is an output, a tree in it, or such a folder itself."""
+    """Folders of patches in an output of any layout; ``folder`` may also be a tree in it or such a folder itself."""
     inner = [folder / "patches", *sorted(path / "patches" for path in folder.glob("*x_*px_*px_overlap") if _tree(path))]
     return [path for path in [*inner, folder] if path.is_dir() and files(path)]
 
 
 def files(folder: Path) -> list[Path]:
-    """The HDF5 files of a folder, hidden ones left out, in order of the slides' ids."""
+    """HDF5 files of a folder, except hidden ones, sorted by slide id."""
     return sorted((path for path in folder.glob("*.h5") if not path.name.startswith(".")), key=slide_id)
 
 
 def slide_id(path: Path) -> str:
-    """The slide whose patches a file holds."""
+    """Slide id of a file of patches, from its name."""
     return path.stem.removesuffix(_SUFFIX) if _tree(path.absolute().parent.parent) else path.stem
 
 
@@ -84,7 +84,7 @@ def _tree(folder: Path) -> bool:
 
 
 def thumbnail(file: Path) -> Path | None:
-    """The picture of the slide whose patches a file holds, where the output still has it: ``thumbnails/<slide_id>.jpg``."""
+    """Thumbnail of the slide of a file of patches, ``thumbnails/<slide_id>.jpg``; None if the output has none."""
     folder = file.absolute().parent.parent
     out = folder.parent if _tree(folder) else folder
     path = out / "thumbnails" / f"{slide_id(file)}.jpg"

@@ -1,15 +1,15 @@
-"""Lock files with a heartbeat: one owner at a time for what several processes, perhaps on several hosts, could write.
+"""Lock files with a heartbeat: one owner at a time among processes on one or several hosts.
 
-``alone`` is the only writer of an output (pretrain, embed, evaluate); ``claimed`` is one of several under the same settings
-(tile, whose slides have locks of their own). Both sweep what dead runs left.
+``alone`` makes a process the only writer of an output (pretrain, embed, evaluate); ``claimed`` one of several with the same
+settings (tile, with an additional lock per slide). Both remove temporary files of dead processes.
 
-The lock is filelock's ``SoftFileLease``, which works where only the shared folder is common. Its file names the owner's host,
-process and start; the owner touches it every few seconds. A lock of a process of this host that is gone, or whose number
-another process has now, is taken over at once; one of another host when its file has not changed for ``LEASE`` seconds of the
-watcher's own clock, so clocks that disagree take nothing from anybody. A takeover is one atomic exchange of files.
+The lock is filelock's ``SoftFileLease``, which needs only a shared folder. Its file names the owner's host, process and start
+time, and the owner touches it every few seconds. The lock of a dead process of this host, also if its process id was reused, is
+taken over immediately; that of another host after its file has not changed for ``LEASE`` seconds by the clock of the process that
+waits, so that clocks need not agree. A takeover is one atomic exchange of files.
 
-An owner that was frozen for longer than the lease, and then goes on, works beside its successor. What they write is whole or
-absent and the same, so nothing is torn; the work is done twice.
+An owner that was suspended for longer than the lease and then continues works at the same time as its successor. Both write
+the same files atomically, so that no file is damaged; the work is done twice.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ _POLL = 0.2  # seconds
 
 
 class Lock:
-    """A lock file; keep the object while waiting, as it remembers since when the owner has been silent.
+    """A lock file. Keep the object while waiting, because it records the time since the owner's last heartbeat.
 
-    :param lease: seconds without a heartbeat after which the lock of another host is free; the same for all who share it.
+    :param path: the lock file.
+    :param lease: seconds without a heartbeat after which the lock of another host is free; the same in all processes.
+    :param heartbeat: seconds between heartbeats.
     """
 
     def __init__(self, path: Path, *, lease: float = LEASE, heartbeat: float = HEARTBEAT) -> None:
@@ -43,9 +45,11 @@ class Lock:
         self._blank: tuple[tuple[int, int, int], float] | None = None
 
     def take(self, *, wait: bool = False) -> bool:
-        """Become the owner; whether it worked. With ``wait`` it does, however long it takes.
+        """Try to become the owner.
 
-        :raises ArtefactError: the lock file cannot be written, or is of a version with other rules.
+        :param wait: wait for as long as it takes.
+        :returns: whether the lock is owned; always True with ``wait``.
+        :raises ArtefactError: the lock file cannot be written, or was made by a version with another lease.
         """
         with store.writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,13 +67,13 @@ class Lock:
             return False
         except LeaseSettingsMismatch as error:
             raise ArtefactError(
-                f"{self.path} is held under other rules, by another version of sgcl",
+                f"{self.path} is held by another version of sgcl with other lease times",
                 "wait for the other run to end; if there is none, remove the file",
             ) from error
         return True
 
     def _clear_if_blank(self) -> None:
-        """Remove a file that stays empty for the whole lease, as a host leaves it that lost power while it took the lock."""
+        """Remove a file that remains empty for a whole lease, as left by a host that lost power while taking the lock."""
         try:
             status = self.path.stat()
         except FileNotFoundError:
@@ -81,18 +85,18 @@ class Lock:
             self.path.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Give it back; its file is removed."""
+        """Release the lock and remove its file."""
         self._lease.release()
 
     def owner(self) -> str:
-        """Who holds it, in words; empty where nobody does."""
+        """Description of the owner; empty without one."""
         owner = self._lease.owner
         return "" if owner is None else f"process {owner.pid} on {owner.hostname.partition('?')[0]}"
 
 
 @contextmanager
 def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Own a lock file for a ``with`` block; gives whether it is owned, see ``Lock.take``."""
+    """Take a lock for a ``with`` block; yields whether it is owned, see ``Lock.take``."""
     lock = Lock(path)
     taken = lock.take(wait=wait)
     try:
@@ -104,11 +108,11 @@ def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """The only writer of an output folder for a ``with`` block; what dead runs left there is swept first.
+    """Be the only writer of an output folder for a ``with`` block; temporary files of dead runs are removed first.
 
-    A folder that is made for the lock and stays empty is taken away again.
+    A folder that was created for the lock and is still empty at the end is removed.
 
-    :raises ArtefactError: another run writes there.
+    :raises ArtefactError: another run writes to the folder.
     """
     made = not out.exists()
     lock = Lock(out / ".writer.lock")
@@ -129,10 +133,10 @@ def alone(out: Path) -> Iterator[None]:
 
 @contextmanager
 def claimed(out: Path, settings: str) -> Iterator[None]:
-    """One of several writers of an output folder, all of which work under the same settings.
+    """Be one of several writers of an output folder with the same settings, for a ``with`` block.
 
-    :param settings: what all must have in common.
-    :raises ConfigError: another run works there under other settings.
+    :param settings: must be equal for all writers.
+    :raises ConfigError: another run with other settings writes to the folder.
     """
     made = not out.exists()
     kind = hashlib.sha256(settings.encode()).hexdigest()[:16]
@@ -144,7 +148,7 @@ def claimed(out: Path, settings: str) -> Iterator[None]:
                 continue
             if not other.take():
                 raise ConfigError(
-                    f"another run works on {out} under other settings: {other.owner()}",
+                    f"another run with other settings writes to {out}: {other.owner()}",
                     "wait for it to end, use its settings, or another --out",
                 )
             other.release()
@@ -160,7 +164,7 @@ def claimed(out: Path, settings: str) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the lock files in a folder whose owners are gone; those of other hosts stay."""
+    """Remove the lock files of dead owners from a folder; those of other hosts remain."""
     for path in folder.glob(".*.lock"):
         with held(path):
             continue

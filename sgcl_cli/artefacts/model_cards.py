@@ -1,4 +1,4 @@
-"""The card of fitted models, models/card.json: each entry is checked before ``sgcl predict`` relies on it."""
+"""Validation of the card of fitted models, models/card.json, before ``sgcl predict`` uses it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from sgcl_cli.artefacts import names, reading
 from sgcl_cli.errors import ArtefactError
 
 FORMAT = "sgcl.models/1"
-BAGS = "bags"  # kind and view of models that take all patches of a slide
+BAGS = "bags"  # kind and view of models of all patches of a slide
 CLASS_TASKS = ("binary", "multiclass")
-VIEWS = {"slide": ("mean", "count", BAGS), "patch": ("patch",)}  # by level, what a model takes of a slide
+VIEWS = {"slide": ("mean", "count", BAGS), "patch": ("patch",)}  # by level, a model's input from a slide
 REMEDY = "evaluate again with this version"
 
-_MOST = 2**16  # classes, neighbours of a query times a thousand, units of a layer
+_MOST = 2**16  # classes, units of a layer; neighbours in thousands
 _VALUE = reading.number(-1e12, 1e12)
 _CARD = {
     **dict.fromkeys(("format", "result", "target", "attention_model"), reading.TEXT),
@@ -49,9 +49,9 @@ _SETTINGS = {
 
 
 def checked(content: Any, path: Path) -> dict[str, Any]:
-    """A card, every entry of which is what ``evaluate`` writes; scores that are absent are None.
+    """Check all entries of a card; absent scores are set to None.
 
-    :raises ArtefactError: it is not a card, or an entry is missing or of another kind.
+    :raises ArtefactError: not a card, or an entry is missing or invalid.
     """
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ArtefactError(f"{path} is not a card of {FORMAT}", REMEDY)
@@ -114,7 +114,7 @@ def _check_settings(settings: dict[str, Any], outputs: int, where: str) -> None:
 
 
 def _check_scores(card: dict[str, Any], path: Path) -> None:
-    """The scores that the page of predictions shows: those of each model, all for the same metrics."""
+    """Check the scores that the page of predictions shows: of each model, all for the same metrics."""
     metrics: list[str] | None = None
     for key in card["models"]:
         where = f"{path}: scores of {names.shown(key)}"

@@ -1,7 +1,7 @@
-"""Fitted models that ``sgcl evaluate`` keeps and ``sgcl predict`` applies: models/card.json and models/<key>.safetensors.
+"""Fitted models, stored by ``sgcl evaluate`` and applied by ``sgcl predict``: models/card.json and models/<key>.safetensors.
 
-The card says what the models are for, and of each which kind it is, fold by fold and seed by seed. A .safetensors file has
-the arrays of all, named FOLD/SEED/NAME with the fold's place in the card, and ``reference`` where they share rows of features.
+The card describes the task and, for each model, its kind by fold and seed. A .safetensors file has the arrays of all fits of a
+model, named FOLD/SEED/NAME with the fold's position in the card, and ``reference``, rows of features that fits share.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _REMEDY = "evaluate again with --overwrite"
 class Fitted:
     """One fitted model.
 
-    :ivar kind: how it predicts, see ``probe.fitted``. :ivar arrays: numbers that it predicts with. :ivar settings: JSON values.
+    :ivar kind: how it predicts, see ``probe.fitted``.
+    :ivar arrays: its parameters.
+    :ivar settings: JSON values.
     """
 
     kind: str
@@ -37,9 +39,9 @@ class Fitted:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def with_reference(self, features: NDArray[np.floating]) -> Fitted:
-        """The same with the reference rows themselves in place of their numbers among ``features`` (N, D).
+        """The same model with the reference rows instead of their indices into ``features`` (N, D).
 
-        :raises ValueError: there are more numbers than rows.
+        :raises ValueError: more indices than rows.
         """
         if REFERENCE_ROWS not in self.arrays:
             return self
@@ -52,11 +54,12 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Kept:
-    """The fits of one model.
+    """All fits of one model.
 
-    :ivar view: what it takes of a slide: ``patch``, ``mean`` of its patches, ``count`` of them, or ``bags`` for all.
-    :ivar folds: by fold the fitted models, one a seed.
-    :ivar reference: features (N, D) that reference rows are numbers among; None where no model has any.
+    :ivar name: title in reports.
+    :ivar view: its input from a slide: ``patch``, ``mean`` of the patches, ``count`` of them, or ``bags`` for all patches.
+    :ivar folds: fold -> fitted models, one per seed.
+    :ivar reference: features (N, D) that reference rows index; None without reference rows.
     """
 
     name: str
@@ -66,7 +69,7 @@ class Kept:
 
 
 def write(folder: Path, card: Mapping[str, Any], models: Mapping[str, Kept]) -> list[str]:
-    """Write models and then the card; returns the files' names relative to the result."""
+    """Write the models and then the card; returns the names of the files relative to the result folder."""
     entries, names = {}, []
     for key, kept in models.items():
         arrays: dict[str, NDArray[Any]] = {}
@@ -87,9 +90,9 @@ def write(folder: Path, card: Mapping[str, Any], models: Mapping[str, Kept]) -> 
 
 
 def read_card(result: Path) -> dict[str, Any]:
-    """The card of the models in a result folder.
+    """Read the card of the models in a result folder.
 
-    :raises ArtefactError: the evaluation is not finished, or keeps no models, or the card is not one.
+    :raises ArtefactError: the evaluation is unfinished or has no models, or the card is invalid.
     """
     path = result / FOLDER / "card.json"
     if not (result / "run.json").is_file():
@@ -98,15 +101,15 @@ def read_card(result: Path) -> dict[str, Any]:
         )
     if not path.is_file():
         raise ArtefactError(
-            f"{result} keeps no fitted models", "evaluate again with this version (--compare and --dense keep none)"
+            f"{result} has no fitted models", "evaluate again with this version (--compare and --dense store none)"
         )
     return model_cards.checked(store.read_json(path), path)
 
 
 def read(result: Path, card: Mapping[str, Any], key: str) -> Kept:
-    """The fits of a model of the card, with their reference rows.
+    """Read all fits of a model of the card, with their reference rows.
 
-    :raises ArtefactError: its file is missing, damaged, or has arrays of another kind than finite numbers.
+    :raises ArtefactError: its file is missing or damaged, or has values that are not finite numbers.
     """
     path, entry = result / FOLDER / f"{key}.safetensors", card["models"][key]
     arrays = _arrays(path)

@@ -1,4 +1,4 @@
-"""Slide ids: each becomes the name of files, so each is checked wherever it is read, not only where it is made."""
+"""Checks of slide ids. Since files are named after them, they are checked wherever they are read."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from typing import TypeVar
 
 from sgcl_cli.errors import ArtefactError
 
-_LONGEST = 200  # bytes
-_SHOWN = 80  # characters
+_LONGEST = 200  # most bytes of a slide id
+_SHOWN = 80  # most characters of a slide id in a message
 
 Owner = TypeVar("Owner")
 
 
 def fault(slide_id: object) -> str:
-    """Why a slide id cannot be the name of a file, in words that follow it; "" where it can."""
+    """Reason why a slide id cannot be a file name, as a predicate such as "is empty"; "" if it can."""
     if not isinstance(slide_id, str):
-        return "is not text"
+        return "is not a string"
     kinds = {unicodedata.category(character) for character in slide_id}
     reasons = {
         "is empty": not slide_id,
         "begins with a dot, so its files would be hidden": slide_id.startswith("."),
-        "holds a slash or backslash": "/" in slide_id or "\\" in slide_id,
-        "holds '..'": ".." in slide_id,
-        "holds control characters": "Cc" in kinds,
+        "contains a slash or backslash": "/" in slide_id or "\\" in slide_id,
+        "contains '..'": ".." in slide_id,
+        "contains control characters": "Cc" in kinds,
         f"is longer than {_LONGEST} bytes": len(slide_id.encode("utf-8", "surrogatepass")) > _LONGEST,
-        "is not valid text": "Cs" in kinds,
+        "is not valid Unicode": "Cs" in kinds,
     }
     return next((reason for reason, broken in reasons.items() if broken), "")
 
 
 def shown(slide_id: object) -> str:
-    """A slide id as a message can hold it, whatever it is: short, in printable characters."""
+    """A slide id of any type for a message: shortened, in printable characters."""
     text = str(slide_id) if isinstance(slide_id, str | int | float) else type(slide_id).__name__
     short = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
 
 
 def checked(slide_id: object, path: Path) -> str:
-    """A slide id that a file gives, as it is.
+    """Return a slide id read from a file unchanged.
 
-    :raises ArtefactError: it cannot be the name of a file.
+    :raises ArtefactError: it cannot be a file name.
     """
     reason = fault(slide_id)
     if reason:
@@ -53,12 +53,12 @@ def checked(slide_id: object, path: Path) -> str:
 
 
 def folded(slide_id: str) -> str:
-    """Equal for ids that some file systems take for one: case and Unicode composition do not count."""
+    """Normal form of an id, equal for ids that some file systems do not distinguish (case, Unicode composition)."""
     return unicodedata.normalize("NFC", slide_id).casefold()
 
 
 def shared(owners: Iterable[tuple[Hashable, Owner]]) -> list[list[Owner]]:
-    """What has one and the same id: a list for each id that stands more than once, in order of appearance."""
+    """Owners grouped by id, for each id with more than one owner, in order of appearance."""
     groups: dict[Hashable, list[Owner]] = {}
     for identity, owner in owners:
         groups.setdefault(identity, []).append(owner)
@@ -66,12 +66,12 @@ def shared(owners: Iterable[tuple[Hashable, Owner]]) -> list[list[Owner]]:
 
 
 def refuse_twins(files: Iterable[tuple[str, Path]]) -> None:
-    """See that each file of a folder is of a slide of its own; ids that differ in case alone count as one.
+    """Check that no two files of a folder belong to one slide; ids that differ only in case count as equal.
 
-    :raises ArtefactError: two are of one slide; both are named.
+    :raises ArtefactError: two files of one slide; both are named.
     """
     for (slide_id, first), (_, second), *_ in shared((folded(file[0]), file) for file in files):
         raise ArtefactError(
             f"{first} and {second.name} are both of slide '{slide_id}'",
-            "keep one of them, or move them to folders of their own",
+            "keep one of them, or move them to separate folders",
         )

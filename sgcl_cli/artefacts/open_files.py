@@ -1,18 +1,18 @@
-"""How many files a process may hold open: a mapped features file stays open, and the usual limit is 1,024."""
+"""Limit on open files: every memory-mapped feature file remains open, and the usual limit is 1,024."""
 
 from __future__ import annotations
 
 from sgcl_cli.errors import ArtefactError
 
-_OTHERS = 256  # what a process holds open besides
+_OTHERS = 256  # other open files of a process
 
 
 def allow(many: int) -> None:
-    """Raise this process's own (soft) limit to so many open files and some more, as far as the machine's (hard) one lets it.
+    """Raise the soft limit of this process so that ``many`` more files can be open.
 
     :raises ArtefactError: the hard limit is lower.
     """
-    import resource  # Unix only, as is the limit
+    import resource  # Unix only
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = many + _OTHERS

@@ -1,8 +1,8 @@
-"""What each of several runs says about one output folder, so that the tables of the folder can tell the whole.
+"""Records of several runs on one output folder, from which the tables of the folder are written.
 
-A run leaves its part, a small hidden file, before it waits for its turn to write the tables. Whoever writes them takes in all
-parts that lie there, records them in run.json and removes the files; a run that finds its part recorded is done. The parts of
-one command that is split into shards stand side by side; running it again replaces them one by one.
+A run writes its record, a small hidden file, before it waits for the lock on the tables. The run that writes the tables includes
+all records in the folder, stores them in run.json and removes the files; a run with a stored record is done. The records of all
+shards of one command count; running a shard again replaces its record.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ _PATTERN = ".part-*.json"
 
 @dataclass(frozen=True)
 class Part:
-    """What one run says.
+    """Record of one run.
 
-    :ivar cohort: what it was asked for, the same for all shards of a command.
-    :ivar shard: (number from 1, of how many).
-    :ivar measured: by artefact id, seconds and MiB that making it took; goes to slides.csv, not to run.json.
+    :ivar cohort: hash of the requested slides, the same for all shards of a command.
+    :ivar shard: (number from 1, number of shards).
+    :ivar failures: slides that failed.
+    :ivar warnings: messages of the run.
+    :ivar seconds: wall time.
+    :ivar measured: artefact id -> seconds and MiB of its processing; written to slides.csv, not to run.json.
     :ivar token: unique to this run.
     """
 
@@ -41,16 +44,16 @@ class Part:
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def supersedes(self, other: Part) -> bool:
-        """Whether the other part is of the same command, and the same shard or another division into shards."""
+        """Whether the other record is of the same command, and of the same shard or another number of shards."""
         return self.cohort == other.cohort and (self.shard == other.shard or self.shard[1] != other.shard[1])
 
     def as_record(self) -> dict[str, Any]:
-        """What run.json keeps."""
+        """JSON values for run.json."""
         return {key: value for key, value in asdict(self).items() if key != "measured"}
 
     @classmethod
     def of(cls, value: Any) -> Part | None:
-        """The part that JSON values describe; None where they describe none."""
+        """Build a record from JSON values; None if they are not valid."""
         try:
             number, count = value["shard"]
             return cls(
@@ -67,18 +70,18 @@ class Part:
 
 
 def cohort_of(asked: Sequence[Any]) -> str:
-    """A short name of what was asked for, from JSON values."""
+    """Hash of the request of a command, given as JSON values."""
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
 def announce(out: Path, part: Part) -> None:
-    """Leave the part's file, in place of that of an earlier run of the same shard."""
+    """Write the file of a record, replacing that of an earlier run of the same shard."""
     number, count = part.shard
     store.write_json(out / f".part-{part.cohort}-{number}-of-{count}.json", asdict(part))
 
 
 def recorded(out: Path) -> list[Part]:
-    """The parts in run.json; none where it is missing or of another kind."""
+    """Records in run.json; none if it is missing or invalid."""
     try:
         return _known(read_run(out).get("parts", []))
     except ArtefactError:
@@ -87,7 +90,11 @@ def recorded(out: Path) -> list[Part]:
 
 @dataclass(frozen=True)
 class Gathered:
-    """All parts that count, the own one last, and the files that hold nothing else once they are in run.json."""
+    """All records that count.
+
+    :ivar parts: the records, the caller's last.
+    :ivar files: their files, to be removed once the records are in run.json.
+    """
 
     parts: list[Part]
     files: list[Path]
@@ -99,9 +106,10 @@ class Gathered:
 
 
 def gather(out: Path, mine: Part, slide_ids: Collection[str]) -> Gathered:
-    """Everybody's part. On its own slides a run alone has a say.
+    """Collect the records of all runs, without the failures that others recorded for the slides of ``mine``.
 
-    :param slide_ids: the slides of my part.
+    :param mine: the record of this run.
+    :param slide_ids: the slides of this run.
     """
     files = sorted(out.glob(_PATTERN))
     parts: dict[tuple[str, tuple[int, int]], Part] = {}

@@ -1,7 +1,7 @@
-"""sgcl.patches: the patches of one slide in one HDF5 file, and a folder of such files as one indexed value.
+"""Patch files (sgcl.patches): the patches of one slide in one HDF5 file, and an index over a folder of such files.
 
-``PatchWriter`` streams the JPEG files of a slide through a temporary file, so its memory does not grow with the slide.
-``PatchIndex`` gives every patch of a folder a global index, in order of slide id, and reads JPEG bytes by memory map.
+``PatchWriter`` streams the JPEG files of a slide through a temporary file, so that its memory does not grow with the slide.
+``PatchIndex`` assigns a global index to every patch of a folder, in order of slide ids, and memory-maps the JPEG data.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SCHEMA = Schema(
         Column(
             "grid", ("int32",), ("N", 2), "column, row in the slide's lattice; one step is one stride; -1: no lattice"
         ),
-        Column("tissue", ("float32",), ("N",), "share of the patch that is tissue; NaN: not looked for"),
+        Column("tissue", ("float32",), ("N",), "share of the patch that is tissue; NaN: not computed"),
         Column("jpeg", ("uint8",), ("bytes",), "all patches' JPEG files end to end", required=False),
         Column("jpeg_offsets", ("int64",), ("N+1",), "patch i is jpeg[offsets[i]:offsets[i + 1]]", required=False),
         Column("label", ("int16",), ("N",), "class of the patch, -1 unknown; names in label_names", required=False),
@@ -41,19 +41,19 @@ SCHEMA = Schema(
             "blur",
             ("float32",),
             ("N",),
-            "how far the patch is blurred, um: sigma of the Gaussian that makes noise as smooth; NaN without structure",
+            "blur of the patch, µm: sigma of the Gaussian that makes white noise as smooth; NaN without structure",
             required=False,
         ),
-        Column("pen", ("float32",), ("N",), "share under pen marks or black borders", required=False),
+        Column("pen", ("float32",), ("N",), "share of the patch under pen marks or black borders", required=False),
     ),
     attributes=(
         Attribute("id", str, "hash of the format, the settings and the slide's identity"),
-        Attribute("slide_id", str, "the slide's name"),
+        Attribute("slide_id", str, "name of the slide"),
         Attribute("config", str, "the settings that affect the result, JSON"),
         Attribute(
             "source",
             str,
-            "the slide's size, modification time and identity, how it was read and where it could not be, JSON",
+            "size, modification time and identity of the slide, how it was read, and patches that could not be read, JSON",
         ),
         Attribute("label_names", str, "names of the classes, JSON list", required=False),
         Attribute("reason", str, "why there are no patches", required=False),
@@ -79,9 +79,9 @@ _SOURCE = {
 
 
 class PatchWriter:
-    """Write one patches file: ``append`` JPEG files one by one, then ``finish`` with the columns.
+    """Writer of one patch file: ``append`` JPEG files one by one, then ``finish`` with the columns.
 
-    Leaving the ``with`` block without ``finish`` leaves nothing behind.
+    If the ``with`` block is left without ``finish``, no files remain.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -113,12 +113,16 @@ class PatchWriter:
         label: NDArray[np.int16] | None = None,
         shares: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> None:
-        """Assemble the file and give it its name.
+        """Assemble the file and rename it to its final name.
 
+        :param coords: int64 (N, 2), level-0 corners, x and y.
+        :param grid: int32 (N, 2), column and row in the slide's lattice.
+        :param tissue: float32 (N,), share of each patch that is tissue.
         :param attributes: the root attributes of ``SCHEMA``; ``config``, ``source`` and ``label_names`` as plain values.
-        :param coords_attributes: the attributes that CLAM's and TRIDENT's readers look for, and the resolution.
-        :param shares: the optional float32 columns label_share, blur and pen, where known.
-        :param pixels: whether patches are stored; without them the jpeg columns are absent.
+        :param coords_attributes: attributes of ``coords`` for the readers of CLAM and TRIDENT, and the resolution.
+        :param pixels: whether patches are stored; if not, the jpeg columns are absent.
+        :param label: int16 (N,), class of each patch, -1 unknown.
+        :param shares: the optional float32 columns label_share, blur and pen.
         """
         with store.writing(self.path):
             self._blob.close()
@@ -150,17 +154,32 @@ class PatchWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # of a full disk, which was told when writing
+        with suppress(OSError):  # a full disk, reported by append
             self._blob.close()
         self._blob_path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class PatchFile:
-    """The patches of one slide; columns in memory, JPEG bytes on disk.
+    """The patches of one slide, with columns in memory and JPEG data on disk; optional columns may be None.
 
-    coords int64 (N, 2) level-0 pixels; grid int32 (N, 2); tissue float32 (N,). Where they were stored: label int16 (N,);
-    label_share, blur and pen float32 (N,).
+    :ivar path: the file.
+    :ivar id: its artefact id.
+    :ivar slide_id: name of the slide.
+    :ivar coords: int64 (N, 2), level-0 corners, x and y.
+    :ivar grid: int32 (N, 2), column and row in the slide's lattice; -1 without one.
+    :ivar tissue: float32 (N,), share of each patch that is tissue; NaN if not computed.
+    :ivar label: int16 (N,), indices into ``label_names``; -1 unknown.
+    :ivar label_names: names of the classes.
+    :ivar config: settings of ``sgcl tile`` that affect the result.
+    :ivar source: how the slide was read.
+    :ivar reason: why there are no patches; "" if there are.
+    :ivar geometry: attributes of ``coords``.
+    :ivar jpeg_offsets: int64 (N + 1,), patch i is ``jpeg[offsets[i]:offsets[i + 1]]``; None without pixels.
+    :ivar jpeg_start: position of the JPEG data in the file, bytes.
+    :ivar label_share: float32 (N,), share of each patch covered by its class.
+    :ivar blur: float32 (N,), µm.
+    :ivar pen: float32 (N,), share of each patch under pen marks or black borders.
     """
 
     path: Path
@@ -185,7 +204,7 @@ class PatchFile:
     def open(cls, path: str | Path) -> PatchFile:
         """Read and check one file.
 
-        :raises ArtefactError: missing, damaged, another format, or with offsets that are not monotone and in range.
+        :raises ArtefactError: missing, damaged, of another format, or with offsets that are not monotone or out of range.
         """
         path = Path(path)
         with store.opened(path, SCHEMA) as file:
@@ -244,21 +263,21 @@ class PatchFile:
     def sides(self) -> NDArray[np.float64]:
         """Width and height of a patch in level-0 pixels, float64 (2,).
 
-        :raises ArtefactError: the file does not tell.
+        :raises ArtefactError: the file does not record it.
         """
         found = peers.sides(self.geometry)
         if found is None:
-            raise ArtefactError(f"{self.path}: 'coords' does not tell patch_size_level0", reading.DAMAGED)
+            raise ArtefactError(f"{self.path}: 'coords' has no attribute patch_size_level0", reading.DAMAGED)
         return found
 
     @property
     def has_pixels(self) -> bool:
-        """Whether JPEG files are stored, not coordinates alone."""
+        """Whether JPEG files are stored, not only coordinates."""
         return self.jpeg_offsets is not None
 
     @cached_property
     def jpeg(self) -> NDArray[np.uint8]:
-        """All JPEG bytes, uint8 (bytes,), memory-mapped."""
+        """JPEG data of all patches, uint8 (bytes,), memory-mapped."""
         assert self.jpeg_offsets is not None
         size = int(self.jpeg_offsets[-1])
         if size == 0:
@@ -266,7 +285,7 @@ class PatchFile:
         return np.memmap(self.path, np.uint8, "r", self.jpeg_start, (size,))
 
     def read(self, row: int) -> bytes:
-        """The JPEG file of a patch."""
+        """JPEG file of a patch."""
         assert self.jpeg_offsets is not None
         return self.jpeg[self.jpeg_offsets[row] : self.jpeg_offsets[row + 1]].tobytes()
 
@@ -276,7 +295,11 @@ class PatchFile:
 
 @dataclass(frozen=True)
 class PatchIndex:
-    """Every patch of a folder under one global index, slides in order of their ids; slides without patches are kept."""
+    """All patches of a folder under one global index, in order of slide ids.
+
+    :ivar folder: the folder.
+    :ivar files: one per slide, including slides without patches.
+    """
 
     folder: Path
     files: tuple[PatchFile, ...]
@@ -285,22 +308,22 @@ class PatchIndex:
     def open(
         cls, folder: str | Path, *, pixels: bool = False, damaged: dict[Path, ArtefactError] | None = None
     ) -> PatchIndex:
-        """Open what ``sgcl tile`` wrote, in either layout; ``folder`` is its output or a folder of patches inside.
+        """Open an output of ``sgcl tile`` in any layout, or the folder of patches in it.
 
         :param pixels: whether JPEG files are needed.
-        :param damaged: takes the files that cannot be read, which are left out; None: they are raised.
-        :raises ArtefactError: no such folder, no patches, several layouts, mixed settings, or coordinates alone where pixels
-            are needed.
+        :param damaged: receives the files that cannot be read, which are left out; None: their errors are raised.
+        :raises ArtefactError: no such folder, no patches, several layouts, mixed settings, or only coordinates if pixels are
+            needed.
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise ArtefactError(f"no such folder: {folder}", "give the folder that sgcl tile wrote")
+            raise ArtefactError(f"no such folder: {folder}", "give the folder written by sgcl tile")
         trees = layout.trees(folder)
         if not trees:
-            raise ArtefactError(f"no patches in {folder}", "run sgcl tile first, and give the folder that it wrote")
+            raise ArtefactError(f"no patches in {folder}", "run sgcl tile first, and give its output folder")
         if len(trees) > 1:
             found = ", ".join(path.relative_to(folder).as_posix() for path in trees)
-            raise ArtefactError(f"{folder} holds patches more than once: {found}", "give one of these folders")
+            raise ArtefactError(f"{folder} contains several folders of patches: {found}", "give one of them")
         inner = trees[0]
         files = tuple(file for path in layout.files(inner) if (file := _opened(path, damaged)) is not None)
         if damaged and not files:
@@ -312,18 +335,18 @@ class PatchIndex:
                     raise ArtefactError(
                         f"{file.path} was made with {key} {file.config.get(key)}, "
                         f"{files[0].path.name} with {files[0].config.get(key)}",
-                        "tile all slides under the same settings",
+                        "tile all slides with the same settings",
                     )
         for file in files:
             if not all(isinstance(file.config.get(key), int | float) for key in ("mpp", "patch_size")):
-                raise ArtefactError(f"{file.path} does not tell its mpp and patch_size", reading.DAMAGED)
+                raise ArtefactError(f"{file.path} does not record its mpp and patch_size", reading.DAMAGED)
         if sum(map(len, files)) == 0:
-            raise ArtefactError(f"every slide in {inner} is without patches", "see slides.csv for the reasons")
+            raise ArtefactError(f"no slide in {inner} has patches", "see slides.csv for the reasons")
         if pixels:
             bare = [file.path.name for file in files if not file.has_pixels and len(file)]
             if bare:
                 raise ArtefactError(
-                    f"{len(bare)} of {len(files)} files in {inner} hold coordinates without pixels, first {bare[0]}",
+                    f"{len(bare)} of {len(files)} files in {inner} have coordinates without pixels, first {bare[0]}",
                     "run sgcl tile without --coords-only, or give embed the --slides",
                 )
         return cls(folder, files)
@@ -338,12 +361,12 @@ class PatchIndex:
 
     @property
     def id(self) -> str:
-        """The folder's identity: a hash of its files' ids."""
+        """Identity of the folder: a hash of the ids of its files."""
         return folder_id([file.id for file in self.files])
 
     @property
     def slide_ids(self) -> tuple[str, ...]:
-        """Names of the slides, in index order."""
+        """Slide ids, in index order."""
         return tuple(file.slide_id for file in self.files)
 
     @cached_property
@@ -363,8 +386,8 @@ class PatchIndex:
 
     @cached_property
     def cells(self) -> NDArray[np.float64]:
-        """Where the patches lie, in patch widths, float64 (N, 2) as column, row: lattice cells times the stride's share of a
-        patch, or level-0 corners over the patch's level-0 side where there is no lattice (grid -1, foreign coordinates)."""
+        """Positions of the patches in patch widths, float64 (N, 2) as column, row: lattice cells times stride / patch size, or
+        level-0 corners / level-0 side of a patch if there is no lattice (grid -1, coordinates of other tools)."""
         parts = []
         for file in self.files:
             on_lattice = len(file) == 0 or int(file.grid.min()) >= 0
@@ -381,7 +404,7 @@ class PatchIndex:
 
     @property
     def mpp(self) -> float:
-        """Resolution of a stored patch, um per pixel."""
+        """Resolution of a stored patch, µm per pixel."""
         return float(self.files[0].config["mpp"])
 
     @property
@@ -390,12 +413,12 @@ class PatchIndex:
         return self.patch_size - int(self.files[0].config.get("overlap", 0))
 
     def locate(self, index: int) -> tuple[PatchFile, int]:
-        """The file and the row of a global index."""
+        """File and row of a global index."""
         slide = int(np.searchsorted(self.starts, index, side="right")) - 1
         return self.files[slide], index - int(self.starts[slide])
 
     def read(self, index: int) -> bytes:
-        """The JPEG file of a patch by global index."""
+        """JPEG file of a patch, by global index."""
         file, row = self.locate(index)
         return file.read(row)
 
@@ -411,14 +434,14 @@ def _opened(path: Path, damaged: dict[Path, ArtefactError] | None) -> PatchFile 
 
 
 def of_ours(path: Path) -> bool:
-    """Whether an HDF5 file claims to be one of ``sgcl tile``.
+    """Whether an HDF5 file has the format of ``sgcl tile``.
 
-    :raises ArtefactError: it is no HDF5 file.
+    :raises ArtefactError: not an HDF5 file.
     """
     with store.opened(path) as file:
         return str(store.attributes_of(file, path).get("format", "")).startswith(f"{SCHEMA.name}/")
 
 
 def folder_id(file_ids: Sequence[str]) -> str:
-    """A folder's identity: a hash of its sorted file ids."""
+    """Identity of a folder: a hash of the sorted ids of its files."""
     return store.artefact_id("folder", {}, sorted(file_ids))

@@ -1,8 +1,8 @@
-"""Attributes of ``coords`` by which CLAM and TRIDENT read files of ours: right, or left out.
+"""Attributes of ``coords`` by which CLAM and TRIDENT read files of sgcl; an attribute that would be wrong is left out.
 
-CLAM reads ``patch_size`` pixels of level ``patch_level``; TRIDENT reads ``patch_size_level0`` level-0 pixels and shows them in
-``patch_size`` pixels. Both count in whole pixels, take the slide's pixels for square, and know its resolution by a nominal
-magnification. The exact field of view, width and height in level-0 pixels, stands in an attribute of our own, ``EXACT``.
+CLAM reads ``patch_size`` pixels of level ``patch_level``; TRIDENT reads ``patch_size_level0`` level-0 pixels and resizes them to
+``patch_size`` pixels. Both use integers, assume square pixels, and describe the resolution of a slide by a nominal
+magnification. The exact width and height of a patch in level-0 pixels are in the additional attribute ``EXACT``.
 Sources: https://github.com/mahmoodlab/CLAM and https://github.com/mahmoodlab/TRIDENT.
 """
 
@@ -28,12 +28,17 @@ _GEOMETRY = {
     **dict.fromkeys((EXACT, "mpp_level0_xy"), reading.listed(_SIDE, count=2)),
     **dict.fromkeys(("level0_width", "level0_height"), reading.number(1, _LARGEST)),
 }
-_MEETS = 0.5  # level-0 pixels by which a patch of whole level pixels may differ
+_MEETS = 0.5  # largest deviation of a patch in pixels of a level from the exact side, level-0 pixels
 
 
 @dataclass(frozen=True)
 class Level:
-    """A level of a slide: its number, its (width, height) in pixels, and level-0 pixels per pixel."""
+    """A level of a slide.
+
+    :ivar number: 0 is the finest.
+    :ivar size: (width, height), pixels of the level.
+    :ivar downsample: level-0 pixels per pixel.
+    """
 
     number: int
     size: tuple[int, int]
@@ -41,30 +46,36 @@ class Level:
 
 
 def square(side: float, patch_size: int, mpp: float, level: Level) -> dict[str, Any]:
-    """Attributes of square patches, for both peers.
+    """Attributes of square patches, for CLAM and TRIDENT.
 
-    CLAM's are there where a level has the patches' resolution, to within half a level-0 pixel over a patch.
+    CLAM's are included if the level has the resolution of the patches, to within half a level-0 pixel per patch.
 
     :param side: of a patch, level-0 pixels.
-    :param patch_size: its side in pixels at the target.
-    :param mpp: of level 0, um per pixel.
-    :param level: that resolves the patches.
+    :param patch_size: side of a patch in pixels at the target resolution.
+    :param mpp: of level 0, µm per pixel.
+    :param level: the level from which the patches are read.
     """
     attributes = trident(side, patch_size, mpp)
     return attributes | (_clam(level) if abs(patch_size * level.downsample - side) <= _MEETS else {})
 
 
 def of_level(side: float, mpp: float, level: Level) -> dict[str, Any]:
-    """Attributes of square patches in pixels of a level, which CLAM always reads: ``patch_size`` is the nearest whole number.
+    """Attributes of square patches with ``patch_size`` in pixels of a level, as CLAM reads it, rounded to an integer.
 
     :param side: of a patch, level-0 pixels.
-    :param mpp: of level 0, um per pixel.
+    :param mpp: of level 0, µm per pixel.
+    :param level: the level that CLAM reads.
     """
     return trident(side, max(1, round(side / level.downsample)), mpp) | _clam(level)
 
 
 def trident(side: float, patch_size: int, mpp: float) -> dict[str, Any]:
-    """TRIDENT takes the field of view from the ratio of magnifications, so the target's is written such that this is exact."""
+    """Attributes for TRIDENT, which computes the field of view from the ratio of the magnifications, written to be exact.
+
+    :param side: of a patch, level-0 pixels.
+    :param patch_size: side of a patch in pixels at the target resolution.
+    :param mpp: of level 0, µm per pixel.
+    """
     nominal = layout.magnification(mpp)
     return {
         "patch_size": patch_size,
@@ -76,9 +87,9 @@ def trident(side: float, patch_size: int, mpp: float) -> dict[str, Any]:
 
 
 def read_geometry(coords: h5py.Dataset, path: Path) -> dict[str, Any]:
-    """The attributes of ``coords`` as plain values: numbers, texts and lists.
+    """The attributes of ``coords`` as plain values: numbers, strings and lists.
 
-    :raises ArtefactError: a size or resolution among them is not a number of its range.
+    :raises ArtefactError: a size or resolution is not a number or out of range.
     """
     plain = {
         name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value
@@ -88,16 +99,16 @@ def read_geometry(coords: h5py.Dataset, path: Path) -> dict[str, Any]:
 
 
 def sides(geometry: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    """Width and height of a patch in level-0 pixels, float64 (2,), from attributes of ``coords``; None where they are silent.
+    """Width and height of a patch in level-0 pixels, float64 (2,), from attributes of ``coords``; None if absent.
 
-    Files of before this attribute was ours alone have the exact side in TRIDENT's.
+    Files of earlier releases have the exact side in TRIDENT's attribute.
     """
     side = geometry.get(EXACT, geometry.get(_LEVEL_0))
     return None if side is None else np.array(np.broadcast_to(np.asarray(side, np.float64), (2,)))
 
 
 def whole(geometry: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes in which TRIDENT finds a whole number of level-0 pixels, made from those of an older file."""
+    """Attributes of a file of an earlier release with TRIDENT's patch_size_level0 rounded to an integer."""
     side = geometry.get(_LEVEL_0)
     if side is None or isinstance(side, int | np.integer):
         return dict(geometry)

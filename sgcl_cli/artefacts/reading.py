@@ -1,7 +1,7 @@
-"""Files from outside, read without trust: what may be opened, what its content may be, and why it cannot be read.
+"""Reading of untrusted files: checks of the file type and of parsed values, and the reasons why a file cannot be read.
 
-Only regular files are opened, numbers and texts are checked before they are used, and an error of the operating system is
-distinguished from damage, so that nobody deletes a file that another program has open.
+Only regular files are opened, and numbers and strings are checked before use. Errors of the operating system are distinguished
+from damage, so that users do not delete a file that is only in use by another program.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from typing import Any
 from sgcl_cli.errors import ArtefactError, UnavailableError
 
 DAMAGED = "the file is damaged; make it again"
-LONGEST_REASON = 200  # characters of what another library says
+LONGEST_REASON = 200  # most characters of a library's message
 _MOST_DIGITS = 25
 _LOCKS = "close the program that has it open; on a network drive set HDF5_USE_FILE_LOCKING=FALSE; do not delete it"
-_DRIVE = "the file itself may be whole: look at the disk or the network drive, and run the command again"
+_DRIVE = "the file itself may be intact: check the disk or the network drive, and run the command again"
 _REASONS = {
     errno.EAGAIN: ("is in use by another program, or its file system refuses locks", _LOCKS),
     errno.ENOLCK: ("cannot be locked on this file system", _LOCKS),
     errno.ENOSYS: ("cannot be locked on this file system", _LOCKS),
     errno.ENOTSUP: ("cannot be locked on this file system", _LOCKS),
-    errno.EACCES: ("cannot be read: permission denied", "ask its owner for the right to read it"),
-    errno.EPERM: ("cannot be read: operation not permitted", "ask its owner for the right to read it"),
+    errno.EACCES: ("cannot be read: permission denied", "ask its owner for permission to read it"),
+    errno.EPERM: ("cannot be read: operation not permitted", "ask its owner for permission to read it"),
     errno.EMFILE: ("cannot be opened: this process has too many files open", "raise the limit with ulimit -n"),
     errno.ENFILE: ("cannot be opened: this machine has too many files open", "close other programs, and try again"),
     errno.EIO: ("cannot be read: the disk reports an input/output error", _DRIVE),
     errno.ESTALE: ("cannot be read: the network drive lost it (stale file handle)", _DRIVE),
     errno.ENOMEM: ("cannot be read: there is not enough memory", "close other programs, or use a larger machine"),
 }
-# What the interpretation of a foreign value can raise where it is not of the form that was expected.
+# Exceptions that can be raised while a value of unexpected form is interpreted.
 MISTAKEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, AssertionError)
 
 
 def plain(path: str | Path) -> Path:
-    """A path that is a file with content, so that opening it neither waits for a writer nor reads for ever.
+    """Return the path of a regular file, so that opening it neither blocks nor reads without end.
 
-    :raises OSError: it is absent, a folder, FIFO, device or socket.
+    :raises OSError: absent, or a folder, FIFO, device or socket.
     """
     path = Path(path)
     try:
@@ -63,7 +63,7 @@ def plain(path: str | Path) -> Path:
 
 
 def code_of(error: BaseException) -> int | None:
-    """The system's error number, also where a library gives it only in its message."""
+    """Error number of the operating system, also if a library gives it only in its message."""
     number = getattr(error, "errno", None)
     if isinstance(number, int):
         return number
@@ -74,9 +74,10 @@ def code_of(error: BaseException) -> int | None:
 
 
 def unreadable(path: str | Path, error: BaseException, what: str, remedy: str) -> ArtefactError:
-    """Why a file cannot be read: what the system says, else that it is not of the kind that was expected.
+    """The error for a file that cannot be read: the reason of the operating system, or else a damaged file.
 
-    :param what: this kind, in words. :param remedy: what to do about a file that is damaged.
+    :param what: the expected format, such as "HDF5" or "a table".
+    :param remedy: hint for a damaged file.
     """
     code = code_of(error)
     if code == errno.ENOENT:
@@ -94,24 +95,24 @@ def unreadable(path: str | Path, error: BaseException, what: str, remedy: str) -
 
 @contextlib.contextmanager
 def understood(path: str | Path, remedy: str) -> Iterator[None]:
-    """A stretch that takes apart what a file holds.
+    """Context for code that interprets the content of a file.
 
-    :raises ArtefactError: the content is not of the form that the stretch expects.
+    :raises ArtefactError: the content does not have the form that the code expects.
     """
     try:
         yield
     except MISTAKEN as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise ArtefactError(f"{path} does not hold what it should: {what[:LONGEST_REASON]}", remedy) from error
+        raise ArtefactError(f"{path} has an unexpected content: {what[:LONGEST_REASON]}", remedy) from error
 
 
 # Text.
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON as plain values, whole numbers of up to 25 digits.
+    """Parse JSON, with integers of up to 25 digits.
 
-    :raises ValueError: not JSON, too deep, or a number that is too long.
+    :raises ValueError: not JSON, nested too deeply, or an integer that is too long.
     """
     try:
         return json.loads(text, parse_int=_whole)
@@ -126,9 +127,9 @@ def _whole(digits: str) -> int:
 
 
 def parse_csv(text: str, delimiter: str = ",") -> list[list[str]]:
-    """The rows of a table.
+    """Parse the rows of a table.
 
-    :raises ValueError: a cell that is too long, or has a null character.
+    :raises ValueError: a cell is too long or contains a null character.
     """
     try:
         return list(csv.reader(io.StringIO(text), delimiter=delimiter))
@@ -141,7 +142,11 @@ def parse_csv(text: str, delimiter: str = ",") -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a value must be, in words and as a test."""
+    """A condition on a value.
+
+    :ivar words: description for messages.
+    :ivar holds: whether a value meets it.
+    """
 
     words: str
     holds: Callable[[Any], bool]
@@ -161,7 +166,7 @@ def whole(low: int, high: int) -> Expected:
 
 
 def listed(kind: Expected, most: int | None = None, count: int | None = None) -> Expected:
-    """A list of values of a kind, of at most ``most`` or of just ``count`` of them."""
+    """A list of values of one kind, with at most ``most`` or exactly ``count`` of them."""
 
     def holds(value: Any) -> bool:
         right = isinstance(value, list | tuple) and (count is None or len(value) == count)
@@ -171,7 +176,7 @@ def listed(kind: Expected, most: int | None = None, count: int | None = None) ->
 
 
 def one_of(*choices: Any) -> Expected:
-    """One of several texts."""
+    """One of several strings."""
     return Expected(f"one of {', '.join(map(str, choices))}", lambda value: isinstance(value, str) and value in choices)
 
 
@@ -179,7 +184,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-TEXT = Expected("text", lambda value: isinstance(value, str))
+TEXT = Expected("a string", lambda value: isinstance(value, str))
 TEXTS = listed(TEXT)
 MAPPING = Expected("a table", lambda value: isinstance(value, dict))
 
@@ -187,10 +192,13 @@ MAPPING = Expected("a table", lambda value: isinstance(value, dict))
 def typed(
     value: Any, kinds: Mapping[str, Expected], where: str, remedy: str, needed: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """A table of plain values whose known entries are of their kinds; those that are absent or null are not looked at.
+    """Check the entries of a table of plain values; absent and null entries are not checked.
 
-    :param needed: entries that must be there.
-    :raises ArtefactError: it is none.
+    :param kinds: name of an entry -> its condition.
+    :param where: description of the table for messages.
+    :param needed: entries that must not be absent.
+    :returns: ``value``.
+    :raises ArtefactError: not a table, or an entry is missing or does not meet its condition.
     """
     if not isinstance(value, dict):
         raise ArtefactError(f"{where} is {_spoken(value)}, not a table of values", remedy)
@@ -205,7 +213,7 @@ def typed(
 
 
 def is_valid_text(text: str) -> bool:
-    """Whether a text can be written as UTF-8; JSON and names of files may hold halves of surrogate pairs, which cannot."""
+    """Whether a string can be encoded as UTF-8; strings from JSON and file names may contain lone surrogates, which cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -214,19 +222,19 @@ def is_valid_text(text: str) -> bool:
 
 
 def texts(value: Any, where: str, remedy: str) -> tuple[str, ...]:
-    """A list of texts that can be written and drawn.
+    """Check a list of strings that can be encoded as UTF-8.
 
-    :raises ArtefactError: it is not one.
+    :raises ArtefactError: not such a list.
     """
     if not TEXTS.holds(value) or not all(map(is_valid_text, value)):
-        raise ArtefactError(f"{where} is {_spoken(value)}, not a list of texts", remedy)
+        raise ArtefactError(f"{where} is {_spoken(value)}, not a list of strings", remedy)
     return tuple(value)
 
 
 def json_in(attributes: Mapping[str, Any], name: str, path: Path) -> Any:
-    """The JSON in an attribute of a file.
+    """Parse JSON in an attribute of a file.
 
-    :raises ArtefactError: it is no text, or not JSON.
+    :raises ArtefactError: not a string, or not JSON.
     """
     text = attributes.get(name)
     try:
@@ -236,9 +244,9 @@ def json_in(attributes: Mapping[str, Any], name: str, path: Path) -> Any:
 
 
 def texts_in(attributes: Mapping[str, Any], name: str, path: Path) -> tuple[str, ...]:
-    """The list of texts in an attribute of a file; none where it is absent.
+    """Parse a list of strings in an attribute of a file; empty if absent.
 
-    :raises ArtefactError: it is something else.
+    :raises ArtefactError: not a list of strings.
     """
     if name not in attributes:
         return ()

@@ -1,4 +1,4 @@
-"""What a stage returns and what it leaves as a record: outcome, failures, run.json."""
+"""Results of stages: the outcome they return, and their record in run.json and failures.csv."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ FAILURE_COLUMNS = ("slide_id", "path", "reason", "hint")
 
 @dataclass(frozen=True)
 class Failure:
-    """One slide that could not be used: its id, its path relative to the input root, why, and what to do."""
+    """A slide that could not be used.
+
+    :ivar slide_id: the slide.
+    :ivar path: its path, relative to the input folder.
+    :ivar reason: why.
+    :ivar hint: what to do; may be empty.
+    """
 
     slide_id: str
     path: str
@@ -33,9 +39,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A table for the terminal: what its rows are, the columns' names, rows of a name and a cell a column, and notes.
+    """A table for the terminal; names and cells may have several lines.
 
-    Names and cells may have several lines.
+    :ivar corner: heading of the column of row names.
+    :ivar columns: headings of the other columns.
+    :ivar rows: (name, cells), with one cell per column.
+    :ivar notes: lines below the table.
     """
 
     corner: str
@@ -46,12 +55,17 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage did: the closing table's rows, the failures, and the result for machines.
+    """Outcome of a stage.
 
-    :ivar headline: (name, value) pairs of the closing table; ``matrix`` is printed below them.
-    :ivar total: slides that were asked for, by which --allow-failures is judged.
-    :ivar data: the result as JSON values, printed by --json.
-    :ivar told: whether another process of the same run tells the user.
+    :ivar stage: name of the command.
+    :ivar out: output folder.
+    :ivar headline: (name, value) pairs of the closing table.
+    :ivar total: number of requested slides, to which --allow-failures refers.
+    :ivar failures: slides that failed.
+    :ivar warnings: messages of the run.
+    :ivar data: result as JSON values, printed by --json.
+    :ivar told: whether another process of the same run has informed the user.
+    :ivar matrix: table printed below the headline; None for none.
     """
 
     stage: str
@@ -76,9 +90,9 @@ class Outcome:
 
 
 def check_free(out: Path, stage: str) -> None:
-    """See that a folder is there for a stage to write to: --overwrite is for results of its own.
+    """Check that a stage may write to a folder; outputs of other stages are never overwritten.
 
-    :raises ConfigError: it is a file, or holds the output of another stage.
+    :raises ConfigError: the path is a file, or the folder contains the output of another stage.
     :raises ArtefactError: its run.json cannot be read.
     """
     if out.exists() and not out.is_dir():
@@ -101,24 +115,24 @@ _RUN = {
 
 
 def read_run(out: Path) -> dict[str, Any]:
-    """The content of run.json; its known entries are of the right types.
+    """Read run.json and check the types of its known entries.
 
-    :raises ArtefactError: it is missing, not JSON, or something else.
+    :raises ArtefactError: missing, not JSON, or with invalid entries.
     """
     path = out / "run.json"
-    return reading.typed(store.read_json(path), _RUN, str(path), "remove it if no run of sgcl wrote it")
+    return reading.typed(store.read_json(path), _RUN, str(path), "remove it if it was not written by sgcl")
 
 
 def understood(out: Path) -> AbstractContextManager[None]:
-    """A stretch that takes apart what run.json and the tables beside it say.
+    """Context for code that interprets run.json and the tables beside it.
 
-    :raises ArtefactError: they are not what a run of sgcl writes.
+    :raises ArtefactError: their content does not have the expected form.
     """
     return reading.understood(out / "run.json", "use --overwrite, or another --out")
 
 
 class RunRecord:
-    """Collects what run.json says: argv, versions, resolved config, input ids, counts, failures, seconds, peak memory."""
+    """Collects the content of run.json: argv, versions, resolved config, input ids, outcome, seconds, peak memory."""
 
     def __init__(self, stage: str, config: Config) -> None:
         self.stage = stage
@@ -126,7 +140,7 @@ class RunRecord:
         self._start = time.perf_counter()
 
     def seconds(self) -> float:
-        """Wall time since the record was begun."""
+        """Wall time since the record was created."""
         return time.perf_counter() - self._start
 
     def write(
@@ -134,9 +148,11 @@ class RunRecord:
     ) -> None:
         """Write run.json, the last file of a stage.
 
-        :param artefact: the id of what the stage wrote.
-        :param inputs: names of the inputs and their ids.
-        :param further: what else the stage records, JSON values.
+        :param out: output folder.
+        :param artefact: id of the output.
+        :param inputs: name of an input -> its id.
+        :param outcome: the result.
+        :param further: additional entries, JSON values.
         """
         store.write_json(
             Path(out) / "run.json",
@@ -158,7 +174,7 @@ class RunRecord:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package, Python and the libraries that decide numbers, where installed."""
+    """Versions of this package, Python and the installed libraries that affect results."""
     found = {"sgcl": __version__, "python": platform.python_version()}
     for name in ("torch", "numpy", "openslide-bin", "opencv-python-headless", "h5py", "simplejpeg", "scikit-learn"):
         try:
@@ -169,7 +185,7 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory_mib() -> dict[str, float]:
-    """Largest resident size so far of this process and of its largest finished child, MiB."""
+    """Peak resident memory of this process and of its largest finished child, MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return {
         "process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1),
@@ -178,5 +194,5 @@ def peak_memory_mib() -> dict[str, float]:
 
 
 def write_failures(out: str | Path, failures: list[Failure]) -> None:
-    """Write failures.csv; with its header alone when nothing failed."""
+    """Write failures.csv; without failures only its header."""
     store.write_csv(Path(out) / "failures.csv", FAILURE_COLUMNS, [asdict(failure) for failure in failures])

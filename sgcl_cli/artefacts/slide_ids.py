@@ -1,4 +1,4 @@
-"""Which slide a name in a table means: exactly so named, else without a file's suffix, else without a spreadsheet's ``.0``."""
+"""Matching of names in tables to slide ids: exactly, or without a file suffix, or without a spreadsheet's ``.0``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FLOAT = ".0"
 
 
 def plain_id(text: str) -> str:
-    """A slide id without a file suffix that tables often carry: ``007.svs`` -> ``007``."""
+    """A name without its file suffix, which tables often include: ``007.svs`` -> ``007``."""
     lower = text.lower()
     for suffix in _SUFFIXES:
         if lower.endswith(suffix) and len(text) > len(suffix):
@@ -23,10 +23,11 @@ def plain_id(text: str) -> str:
 
 @dataclass(frozen=True)
 class Names:
-    """The slides that are known, and how a table names them.
+    """Known slide ids, and the form in which a table has them.
 
-    :ivar known: slide ids; :ivar alone: the one slide id of each plain id, where there is but one.
-    :ivar floats: the table has numbers as another program wrote them, ``1018.0`` for ``1018``.
+    :ivar known: slide ids.
+    :ivar alone: plain id -> slide id, for plain ids of exactly one slide.
+    :ivar floats: whether the table has ids as floats, as written by spreadsheets, ``1018.0`` for ``1018``.
     """
 
     known: frozenset[str]
@@ -35,7 +36,7 @@ class Names:
 
     @classmethod
     def of(cls, known: Iterable[str], texts: Sequence[str]) -> Names:
-        """For a table with these names; they count as floats where every name that matches nothing does so without ``.0``."""
+        """Build for a table with the names ``texts``; they are floats if all names without a match have one without ``.0``."""
         ids = frozenset(known)
         plain: dict[str, list[str]] = {}
         for one in sorted(ids):
@@ -46,7 +47,7 @@ class Names:
         return cls(ids, found.alone, floats)
 
     def slide(self, text: str) -> str:
-        """The slide id that is meant; where none is known by that name, the name without a file's suffix."""
+        """Slide id for a name in the table; without a match, the name without its file suffix."""
         if text in self.known:
             return text
         plain = plain_id(text)

@@ -1,4 +1,4 @@
-"""Names in messages: short lists of them, and names of one thing that are spelled in several ways."""
+"""Short lists of names for messages, and names that differ only in spelling, such as classes named by several people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 
 def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Groups of different names that differ only in case, in blanks, or in how accents are encoded; each sorted."""
+    """Groups of names that differ only in case, spaces or Unicode composition; each group is sorted."""
     groups: dict[str, set[str]] = {}
     for name in names:
         plain = " ".join(unicodedata.normalize("NFC", name).casefold().split())
@@ -16,7 +16,7 @@ def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def spoken(group: Iterable[str]) -> str:
-    """The names of a group in quotes, so that blanks show: ``'Tumor ' and 'tumor'``."""
+    """The names of a group in quotes, which show spaces: ``'Tumor ' and 'tumor'``."""
     return " and ".join(f"'{name}'" for name in group)
 
 

@@ -1,7 +1,8 @@
-"""The laws of every artefact: whole or absent, checked against one schema, never trusting what a file claims.
+"""Atomic writing and checked reading of artefacts: HDF5, JSON and CSV.
 
-Files are written under a temporary name in their own folder, flushed to disk, checked, and renamed: a file that has its
-final name is complete. HDF5 files follow a ``Schema``; the check at write, the check at read and docs/artefacts.md come from it.
+Files are written with a temporary name in their folder, flushed to disk, checked, and renamed, so that a file with its final
+name is complete. HDF5 files follow a ``Schema``, from which the checks at writing and reading and docs/artefacts.md derive. Sizes
+that a file claims are not trusted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,22 +31,34 @@ from sgcl_cli.errors import ArtefactError, LabelError, WriteError
 
 TEXT = "text"
 MAKE_AGAIN = "make it again with the command that wrote it, or get it again"
-_REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])  # of a text, as HDF5 stores it
+_REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])  # to a string, as stored by HDF5
 _BLOCK = 2**26  # bytes
 _REFUSALS = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT,
 )  # fmt: skip
-_NOT_OURS = (ConnectionError, ChildProcessError, InterruptedError, TimeoutError)
+_NOT_OURS = (
+    ConnectionError,
+    ChildProcessError,
+    InterruptedError,
+    TimeoutError,
+)  # OSErrors that do not concern the file
 _DAY = 86_400.0  # seconds
-_DEPTH = 4  # folders: TRIDENT's trees are the deepest
+_DEPTH = 4  # levels of folders; TRIDENT's trees are the deepest
 _TEMPORARY = re.compile(r"^\..+\..+-\d+\.tmp$")  # see temporary_name
-_HEAP, _END = b"GCOL\x01\0\0\0", 2**20
-_LARGEST_INFLATION = 1100  # deflate cannot expand its input further than about 1032 times
+_HEAP, _END = b"GCOL\x01\0\0\0", 2**20  # signature of a global heap; bytes searched at each end of a file
+_LARGEST_INFLATION = 1100  # deflate expands its input by at most about 1032
 
 
 @dataclass(frozen=True)
 class Column:
-    """One dataset: its dtypes (the first is written by default), its shape in numbers and symbols, its meaning."""
+    """A dataset of a schema.
+
+    :ivar name: name of the dataset.
+    :ivar dtypes: allowed data types; the first is written by default.
+    :ivar shape: sizes as numbers, symbols ("N") or symbols plus a number ("N+1").
+    :ivar meaning: description.
+    :ivar required: whether it must be present.
+    """
 
     name: str
     dtypes: tuple[str, ...]
@@ -56,7 +69,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Attribute:
-    """One attribute of the file's root."""
+    """A root attribute of a schema.
+
+    :ivar name: name of the attribute.
+    :ivar kind: str, np.integer or np.floating.
+    :ivar meaning: description.
+    :ivar required: whether it must be present.
+    """
 
     name: str
     kind: type
@@ -66,7 +85,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Schema:
-    """An HDF5 artefact: name, version, columns and root attributes."""
+    """Schema of an HDF5 artefact: name, version, datasets and root attributes."""
 
     name: str
     version: int
@@ -75,20 +94,20 @@ class Schema:
 
     @property
     def format(self) -> str:
-        """What stands in the root attribute ``format``, for example ``sgcl.patches/1``."""
+        """Value of the root attribute ``format``, for example ``sgcl.patches/1``."""
         return f"{self.name}/{self.version}"
 
     def check(self, file: h5py.File, path: Path) -> None:
-        """Refuse a file that breaks the schema.
+        """Check that a file follows the schema.
 
-        :raises ArtefactError: another format or version, a missing or ill-shaped column, a missing attribute.
+        :raises ArtefactError: another format or version, a missing or invalid dataset or attribute.
         """
         attributes = attributes_of(file, path)
         found = attributes.get("format")
         if found != self.format:
             what = f"its format is {found!r}" if found is not None else "it has no format"
             raise ArtefactError(
-                f"{path} is not {self.format}: {what}", "give a file that this version of sgcl wrote, or make it again"
+                f"{path} is not {self.format}: {what}", "give a file written by this version of sgcl, or make it again"
             )
         for attribute in self.attributes:
             if attribute.name not in attributes:
@@ -108,7 +127,7 @@ class Schema:
 
 
 _KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
-    str: ("text", (str,)),
+    str: ("a string", (str,)),
     np.integer: ("a whole number", (np.integer,)),
     np.floating: ("a number", (np.floating, np.integer)),
 }
@@ -136,9 +155,10 @@ def _check_column(column: Column, data: Any, sizes: dict[str, int], path: Path) 
 
 @contextlib.contextmanager
 def opened(path: str | Path, schema: Schema | None = None) -> Iterator[h5py.File]:
-    """An HDF5 file for reading, after the checks for damage and deceit and, where given, of its schema.
+    """Open an HDF5 file for reading, after checks for damage and forged sizes and, if given, of its schema.
 
-    :raises ArtefactError: missing, damaged, with links out of the file, with claims beyond its size, or against the schema.
+    :raises ArtefactError: missing, damaged, with links to other files, with claimed sizes beyond that of the file, or not
+        following the schema.
     """
     path = Path(path)
     try:
@@ -153,7 +173,7 @@ def opened(path: str | Path, schema: Schema | None = None) -> Iterator[h5py.File
                 schema.check(file, path)
             yield file
         except MemoryError as error:
-            raise ArtefactError(f"{path} holds more than fits into memory", "use a larger machine") from error
+            raise ArtefactError(f"{path} does not fit into memory", "use a larger machine") from error
         except (OSError, RuntimeError, *reading.MISTAKEN) as error:
             if reading.code_of(error) is not None:
                 raise reading.unreadable(path, error, "HDF5", MAKE_AGAIN) from error
@@ -162,9 +182,9 @@ def opened(path: str | Path, schema: Schema | None = None) -> Iterator[h5py.File
 
 
 def _refuse_endless(path: Path) -> None:
-    """Look through the heaps of texts at both ends of a file: HDF5 never comes back from one with an entry without length.
+    """Check the heaps of strings at both ends of a file: HDF5 does not return from a heap with an entry of length 0.
 
-    Files of ours have their heaps at the beginning. Source: HDF5 File Format Specification, global heap.
+    Files of sgcl have their heaps at the beginning. Source: HDF5 File Format Specification, global heap.
     """
     with path.open("rb") as file:
         ends = [file.read(_END)]
@@ -180,18 +200,18 @@ def _refuse_endless(path: Path) -> None:
 
 
 def _walk_heap(data: bytes, path: Path) -> None:
-    """Entries are of two numbers, a reserved one and a length; number 0 is what is left free, whose length counts all of it."""
+    """Check the entries of a heap: index, references, reserved, length and data; index 0 is free space, including its header."""
     at, size = 16, int.from_bytes(data[8:16], "little")
     while at + 16 <= min(size, len(data)):
         index, length = int.from_bytes(data[at : at + 2], "little"), int.from_bytes(data[at + 8 : at + 16], "little")
         step = length if index == 0 else 16 + (length + 7) // 8 * 8
         if not 16 <= step <= size - at:
-            raise ArtefactError(f"{path} is damaged: a text in it has a length of {length}", MAKE_AGAIN)
+            raise ArtefactError(f"{path} is damaged: a string in it has a length of {length}", MAKE_AGAIN)
         at += step
 
 
 def _refuse_deceit(file: h5py.File, path: Path, file_size: int) -> None:
-    """Look at every object once, also where groups hold each other."""
+    """Check every object of a file once, also if groups contain each other."""
     groups, seen = [file["/"]], set()
     while groups:
         group = groups.pop()
@@ -201,7 +221,7 @@ def _refuse_deceit(file: h5py.File, path: Path, file_size: int) -> None:
         seen.add(address)
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ArtefactError(f"{path}: '{name}' is a link to elsewhere", "links in HDF5 files are refused")
+                raise ArtefactError(f"{path}: '{name}' is a link", "links in HDF5 files are refused")
             member = group[name]
             if isinstance(member, h5py.Group):
                 groups.append(member)
@@ -211,23 +231,23 @@ def _refuse_deceit(file: h5py.File, path: Path, file_size: int) -> None:
 
 def _refuse_claims(data: h5py.Dataset, name: str, path: Path, file_size: int) -> None:
     if data.is_virtual or data.external:
-        raise ArtefactError(f"{path}: '{name}' keeps its data in other files", "such datasets are refused")
+        raise ArtefactError(f"{path}: '{name}' has its data in other files", "such datasets are refused")
     claimed, stored = math.prod(data.shape or (0,)) * data.dtype.itemsize, data.id.get_storage_size()
     limit = stored if data.chunks is None else stored * _LARGEST_INFLATION
     if stored > file_size or claimed > limit:
         raise ArtefactError(
-            f"{path}: '{name}' claims {claimed} bytes where {stored} are stored",
+            f"{path}: '{name}' claims {claimed} bytes, but {stored} are stored",
             "the file is damaged or forged",
         )
 
 
 def attributes_of(holder: Any, path: Path) -> dict[str, Any]:
-    """The attributes of a group or dataset: numbers, arrays of numbers and single texts.
+    """The attributes of a group or dataset: numbers, arrays of numbers and single strings.
 
-    Others are left out: arrays of texts, all of which could be one long text, and values of variable length that are no texts;
-    HDF5 2.0 crashes while it reads one whose kind is damaged.
+    Others are left out: arrays of strings, which could all refer to one long string, and values of variable length that are not
+    strings, because HDF5 2.0 crashes while reading one with a damaged type.
 
-    :raises ArtefactError: texts that are together longer than the file.
+    :raises ArtefactError: strings that are together longer than the file.
     """
     found: dict[str, Any] = {}
     room = path.stat().st_size
@@ -240,20 +260,20 @@ def attributes_of(holder: Any, path: Path) -> dict[str, Any]:
         value = holder.attrs[name]
         room -= len(value) if isinstance(value, str) else 0
         if room < 0:
-            raise ArtefactError(f"{path}: its attributes claim more text than the file has", MAKE_AGAIN)
+            raise ArtefactError(f"{path}: its attributes claim more bytes than the file has", MAKE_AGAIN)
         if not isinstance(value, h5py.Empty):
             found[name] = value
     return found
 
 
 def texts_of(data: h5py.Dataset, path: Path) -> list[str]:
-    """A column of texts, after a look at their lengths: many could refer to one long text.
+    """Read a column of strings, after a check of their lengths, since many could refer to one long string.
 
-    :raises ArtefactError: they are not texts, or together longer than the file.
+    :raises ArtefactError: not strings, or together longer than the file.
     """
     kind = h5py.check_string_dtype(data.dtype)
     if kind is None or data.ndim != 1:
-        raise ArtefactError(f"{path}: '{data.name}' is {data.dtype} {data.shape}, not texts (N,)", MAKE_AGAIN)
+        raise ArtefactError(f"{path}: '{data.name}' is {data.dtype} {data.shape}, not strings (N,)", MAKE_AGAIN)
     if kind.length is not None or not data.size:
         return list(data.asstr()[:])
     room = path.stat().st_size
@@ -282,7 +302,7 @@ def write_h5(path: str | Path, schema: Schema, columns: Mapping[str, Any], attri
 
 
 def fill(file: h5py.File, schema: Schema, columns: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
-    """Put columns and root attributes into an open file."""
+    """Write columns and root attributes to an open file; those that are None are left out."""
     root = file.attrs
     root["format"] = schema.format
     for name, value in attributes.items():
@@ -301,21 +321,21 @@ def fill(file: h5py.File, schema: Schema, columns: Mapping[str, Any], attributes
 
 
 def escaped(text: str) -> str:
-    """A text as UTF-8 can hold it: of a name of a file that is not UTF-8 the odd bytes as escapes."""
+    """A string that can be encoded as UTF-8: bytes of a file name that are not UTF-8 are escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def verify(path: Path, schema: Schema) -> None:
-    """Check a file just written; a failure here is a defect of ours or of the disk."""
+    """Check a file that was just written; a failure is a bug or a fault of the disk."""
     with opened(path, schema):
         pass
 
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path``; on a clean exit it is flushed to disk and takes the final name, else it is removed.
+    """Yield a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``, otherwise removed.
 
-    :raises WriteError: the folder cannot be written, or the disk is full.
+    :raises WriteError: the folder is not writable, or the disk is full.
     """
     path = Path(path)
     temporary = temporary_name(path)
@@ -327,52 +347,52 @@ def atomic(path: str | Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             temporary.replace(path)
     finally:
-        with contextlib.suppress(NotADirectoryError):  # a file where a folder should be, which writing() has reported
+        with contextlib.suppress(NotADirectoryError):  # a parent is a file, as reported by writing()
             temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Translate what the operating system says about writing ``path``.
+    """Translate errors of the operating system while ``path`` is written.
 
     :raises WriteError: disk full, no permission, not a folder, name too long, file too large, a failing disk.
     """
     try:
         yield
-    except (OSError, RuntimeError) as error:  # a RuntimeError is how HDF5 and torch tell of some
+    except (OSError, RuntimeError) as error:  # HDF5 and torch raise RuntimeError for some
         code = reading.code_of(error)
         if code in (errno.ENOSPC, errno.EDQUOT):
             raise WriteError(
                 f"the disk is full while writing {path}",
-                "free space and run the same command again; what is finished stays",
+                "free space and run the same command again; finished files are kept",
             ) from error
         if code == errno.EFBIG:
             raise WriteError(
                 f"{path} is larger than the system allows a file to be",
-                "see ulimit -f, and whether the file system takes files of this size",
+                "check ulimit -f and the largest file size of the file system",
             ) from error
         if code in _REFUSALS:
             raise WriteError(
-                f"cannot write {path}: {os.strerror(code)}", "choose a folder that you may write to with --out"
+                f"cannot write {path}: {os.strerror(code)}", "choose a writable folder with --out"
             ) from error
         if code is None or isinstance(error, _NOT_OURS):
             raise
         raise WriteError(
             f"cannot write {path}: {os.strerror(code)}",
-            "look at the disk or the network drive, and run the same command again; what is finished stays",
+            "check the disk or the network drive, and run the same command again; finished files are kept",
         ) from error
 
 
 def temporary_name(path: Path) -> Path:
-    """Where ``path`` is written before it has its name: hidden, in the same folder, told apart by host and process."""
+    """Temporary name of ``path``: hidden, in the same folder, with the host and process id."""
     name = path.name.encode()[-100:].decode(errors="ignore")
     return path.with_name(f".{name}.{socket.gethostname()}-{os.getpid()}.tmp")
 
 
 def sweep(out: str | Path) -> None:
-    """Remove the temporary files that dead processes left in an output, wherever in it they are.
+    """Remove the temporary files of dead processes from an output folder and its subfolders.
 
-    Of another host nobody can tell whether its processes live, so its files go when they have not changed for a day.
+    Whether processes of other hosts are alive is unknown, so their files are removed after a day without a change.
     """
     mark, yesterday = f".{socket.gethostname()}-", time.time() - _DAY
     for leftover in _temporary(Path(out)):
@@ -402,41 +422,41 @@ def _alive(process: int) -> bool:
 
 
 def artefact_id(kind: str, config: Mapping[str, Any], sources: Sequence[str]) -> str:
-    """The identity of an artefact: a hash of its format, the settings that affect it and the ids of its sources."""
+    """Identity of an artefact: a hash of its format, the settings that affect it and the ids of its sources."""
     text = json.dumps([kind, dict(config), list(sources)], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a whole file, as hexadecimal text."""
+    """SHA-256 of a file, hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file (UTF-8), whole or not at all.
+    """Write a text file (UTF-8) atomically.
 
-    Names of files that are not UTF-8 are written as escapes, which JSON reads back.
+    File names that are not UTF-8 are escaped; JSON reads them back.
     """
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a binary file, whole or not at all."""
+    """Write a binary file atomically."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON; numbers that are not finite become null."""
+    """Write JSON atomically; numbers that are not finite become null."""
     write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
     """Read JSON.
 
-    :raises ArtefactError: missing, not JSON, too deep, or with numbers that are too long.
+    :raises ArtefactError: missing, not JSON, nested too deeply, or with numbers that are too long.
     """
     try:
         text = reading.plain(path).read_text(encoding="utf-8-sig")
@@ -453,17 +473,17 @@ def read_json(path: str | Path) -> Any:
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
 
-def write_csv(path: str | Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table; None is empty. Text that a spreadsheet would run as a formula is quoted with an apostrophe; no number is."""
+def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table atomically. None is an empty cell; text that a spreadsheet would run as a formula gets an apostrophe."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([[_cell(row.get(column)) for column in columns] for row in rows])
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
     write_text(path, buffer.getvalue())
 
 
 def read_csv(path: str | Path) -> list[dict[str, str]]:
-    """Read a table that ``write_csv`` wrote: cells as text, the case of names kept.
+    """Read a table written by ``write_csv``; cells are strings.
 
     :raises ArtefactError: missing, or not such a table.
     """
@@ -479,11 +499,10 @@ def read_csv(path: str | Path) -> list[dict[str, str]]:
 
 
 def read_table(path: str | Path, required: Sequence[str]) -> list[dict[str, str]]:
-    """Read a user's table: comma, semicolon or tab separated, with or without a byte-order mark; all cells are text.
+    """Read a user's table, separated by commas, semicolons or tabs, with or without a byte-order mark.
 
-    Returns one mapping per non-empty row, header names stripped and in lower case, cells stripped.
-
-    :raises LabelError: missing, not text, without header or a required column, or with a row of another length.
+    :returns: one mapping per non-empty row: column names in lower case, cells as strings, both stripped.
+    :raises LabelError: missing, not text, without a header or a required column, or with a row of another length.
     """
     try:
         text = reading.plain(path).read_text(encoding="utf-8-sig")
@@ -514,7 +533,7 @@ def read_table(path: str | Path, required: Sequence[str]) -> list[dict[str, str]
         if len(line) != len(header):
             raise LabelError(
                 f"{path}, row {number} has {len(line)} cells, the header has {len(header)}",
-                "quote cells that hold the separator",
+                "quote cells that contain the separator",
             )
         rows.append({name: _unquoted(cell.strip()) for name, cell in zip(header, line, strict=True)})
     return rows

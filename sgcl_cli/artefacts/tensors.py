@@ -1,7 +1,7 @@
-"""Files of tensors, read without running code from them and without trusting the sizes that they claim.
+"""Reading and writing of tensor files, without running code from them or trusting the sizes that they claim.
 
-``torch.load`` with ``weights_only=True`` runs no code, but it makes whatever tensors a file describes: sparse ones, ones without
-content, ones that repeat four bytes a million times. What is used here is dense and held by the file, byte by byte.
+``torch.load`` with ``weights_only=True`` runs no code but creates any tensor that a file describes: sparse, without content, or
+repeating four bytes a million times. Only dense tensors with all of their bytes in the file are accepted here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sgcl_cli.errors import ArtefactError
 
 
 class _Recorder:
-    """A file to write to that remembers the system's error, which torch.save turns into a RuntimeError without a reason."""
+    """A writable file that stores the OSError of a write, for which torch.save raises a RuntimeError without a reason."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -40,7 +40,7 @@ class _Recorder:
 
 
 def save(value: Any, path: Path) -> None:
-    """``torch.save`` that raises the error of a full disk.
+    """``torch.save`` that raises OSError, for example on a full disk.
 
     :raises OSError: the file cannot be written.
     """
@@ -53,30 +53,31 @@ def save(value: Any, path: Path) -> None:
 
 
 def load(path: Path, kind: str, remedy: str) -> Any:
-    """What a .pt or .pth file holds, on the CPU.
+    """Load the content of a .pt or .pth file on the CPU.
 
-    :param kind: what the file should be, in words. :param remedy: what to do where it holds Python objects.
-    :raises ArtefactError: missing, damaged, holding Python objects, or with content larger than the file.
+    :param kind: description of the expected file.
+    :param remedy: hint for a file with Python objects.
+    :raises ArtefactError: missing, damaged, containing Python objects, or with content larger than the file.
     """
     try:
         _refuse_inflated(reading.plain(path))
-        with torch.no_grad():  # else narrow tensors that need a gradient cannot be loaded
+        with torch.no_grad():  # otherwise views that require a gradient cannot be loaded
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise reading.unreadable(path, error, f"a {kind}", remedy) from error
     except ArtefactError:
         raise
-    except Exception as error:  # an unpickler that is fed with any bytes can fail in any way
+    except Exception as error:  # the unpickler can raise anything on damaged bytes
         code = reading.code_of(error)
         if code is not None:
             raise reading.unreadable(path, error, f"a {kind}", remedy) from error
         raise ArtefactError(
-            f"{path} is not a {kind}: damaged, or it holds Python objects, which are refused", remedy
+            f"{path} is not a {kind}: damaged, or it contains Python objects, which are refused", remedy
         ) from error
 
 
 def _refuse_inflated(path: Path) -> None:
-    """torch stores the members of its archives as they are; what is compressed could be of any size."""
+    """Refuse compressed archives, which could be of any size; torch stores the members of its archives uncompressed."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -84,13 +85,13 @@ def _refuse_inflated(path: Path) -> None:
     if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > max(
         path.stat().st_size, 1
     ):
-        raise ArtefactError(f"{path} holds more than its size", "torch.save writes no such files: get it again")
+        raise ArtefactError(f"{path} claims more than its size", "torch.save writes no such files: get it again")
 
 
 def check_dense(tensor: torch.Tensor, where: str) -> None:
-    """See that a tensor is of plain numbers, each of which is stored.
+    """Check that a tensor is dense and that all of its values are stored.
 
-    :raises ArtefactError: sparse, quantised, nested, without content, or larger than what is stored of it.
+    :raises ArtefactError: sparse, quantised, nested, without content, or larger than its storage.
     """
     words = ""
     if tensor.layout != torch.strided or tensor.is_nested:
@@ -106,9 +107,9 @@ def check_dense(tensor: torch.Tensor, where: str) -> None:
 
 
 def check_all(state: Mapping[Any, Any], where: str) -> None:
-    """``check_dense`` of each tensor of a state dict.
+    """Apply ``check_dense`` to each tensor of a state dict.
 
-    :raises ArtefactError: see there; the tensor is named.
+    :raises ArtefactError: a tensor is not dense; it is named.
     """
     for name, tensor in state.items():
         if isinstance(tensor, torch.Tensor):

@@ -1,1 +1,1 @@
-"""The door: the only room that knows typer and rich."""
+"""The command line; the only package that imports typer and rich."""

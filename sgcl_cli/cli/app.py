@@ -1,4 +1,4 @@
-"""The five commands; each body: config in, one stage called, closing table printed."""
+"""The commands; each resolves its settings, calls one stage and prints the closing table."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from sgcl_cli.config import (
     failures_allowed,
     load_toml,
 )
+from sgcl_cli.config.base import whole_number
 from sgcl_cli.errors import ConfigError, ElsewhereError, Interrupted, SgclError
 
 if TYPE_CHECKING:
@@ -39,16 +40,16 @@ SOME_FAILED = 3
 Given = TypeVar("Given", bound=Config)
 Stage = Callable[[Given, Terminal], "Outcome"]
 
-SUMMARY = "From whole-slide images to a pretrained encoder to honest downstream numbers."
+SUMMARY = "Tile whole-slide images, pretrain an encoder on them without labels, and evaluate its features."
 
 
 class _Root(TyperGroup):
-    """The command ``sgcl`` itself; its help lists the commands."""
+    """The command ``sgcl``; its help lists the commands."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         commands = [pages.HelpEntry(name, str(command.help)) for name, command in self.commands.items()]
         options = [pages.HelpEntry(option.opts[0], str(getattr(option, "help", ""))) for option in self.params]
-        options.append(pages.HelpEntry("--help", "Show this page and stop."))
+        options.append(pages.HelpEntry("--help", "Show this page and exit."))
         sections = [pages.HelpSection("Commands", commands), pages.HelpSection("Options", options)]
         pages.show(pages.HelpPage("sgcl COMMAND [OPTIONS]", SUMMARY, sections, ROOT_CLOSING))
 
@@ -59,8 +60,9 @@ ROOT_CLOSING = (
     "  sgcl pretrain tiles/ --out run/",
     "  sgcl embed tiles/ --encoder run/ --out features/",
     "  sgcl evaluate features/ --labels labels.csv --out results/",
+    "  sgcl predict results/ new-features/ --out predictions/",
     "",
-    "sgcl COMMAND --help shows the basic options, sgcl COMMAND --help-all every one.",
+    "sgcl COMMAND --help lists the basic options, --help-all lists all options.",
 )
 
 app = typer.Typer(cls=_Root, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -75,14 +77,14 @@ def _version(wanted: bool) -> None:
 @app.callback(help=SUMMARY)
 def _root(
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version and stop."
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
     pass
 
 
 def _command(kind: type[Given], example: str) -> Callable[[Stage[Given]], Stage[Given]]:
-    """A command of which every field of ``kind`` is an option; the function's docstring is its help."""
+    """Register a stage as a command with an option for every field of ``kind``; its docstring is the help."""
 
     def register(stage: Stage[Given]) -> Stage[Given]:
         def body(common: dict[str, Any], given: dict[str, Any]) -> None:
@@ -115,18 +117,18 @@ def _check_working_folder() -> None:
     try:
         Path.cwd()
     except OSError as error:
-        raise ConfigError("the working folder does not exist any more", "change to a folder that is there") from error
+        raise ConfigError("the working folder does not exist any more", "change to an existing folder") from error
 
 
 def _finish(stage: Stage[Given], config: Given, *, json: bool, quiet: bool) -> None:
     """Run a stage and print its closing table.
 
-    :raises Exit: with code 3 where more slides failed than the settings allow.
+    :raises Exit: with code 3 if more slides failed than the settings allow.
     """
     terminal = Terminal(quiet=quiet or json)
     try:
         outcome = stage(config, terminal)
-    except KeyboardInterrupt:  # before typer makes a silent exit of it
+    except KeyboardInterrupt:  # typer would turn it into a silent exit
         raise Interrupted(signal.SIGINT) from None
     if not outcome.told:
         terminal.close(outcome, as_json=json)
@@ -135,7 +137,7 @@ def _finish(stage: Stage[Given], config: Given, *, json: bool, quiet: bool) -> N
         raise typer.Exit(SOME_FAILED)
 
 
-# The stages load torch, OpenSlide and the like, so each is imported when its command runs.
+# Stages import torch, OpenSlide and other large libraries, so each is imported only when its command runs.
 
 
 @_command(TileConfig, "sgcl tile slides/ --out tiles/ --mpp 0.5")
@@ -164,7 +166,7 @@ def embed(config: EmbedConfig, terminal: Terminal) -> Outcome:
 
 @_command(EvaluateConfig, "sgcl evaluate features/ --labels labels.csv --out results/")
 def evaluate(config: EvaluateConfig, terminal: Terminal) -> Outcome:
-    """Measure features on labels, with patient-grouped folds, intervals and a report."""
+    """Evaluate features on labels: patient-grouped cross-validation, confidence intervals and a report."""
     from sgcl_cli.stages.evaluate import evaluate as stage
 
     return stage(config, terminal)
@@ -172,7 +174,7 @@ def evaluate(config: EvaluateConfig, terminal: Terminal) -> Outcome:
 
 @_command(PredictConfig, "sgcl predict results/ features/ --out predictions/")
 def predict(config: PredictConfig, terminal: Terminal) -> Outcome:
-    """Apply the models that sgcl evaluate fitted to the features of other slides."""
+    """Apply the models fitted by sgcl evaluate to features of other slides."""
     from sgcl_cli.stages.predict import predict as stage
 
     return stage(config, terminal)
@@ -186,7 +188,7 @@ class _Encoders(TyperCommand):
 
 @app.command("encoders", cls=_Encoders)
 def encoders() -> None:
-    """List the encoders that sgcl embed knows by name, what they need, and whether they can be used here."""
+    """List the encoders known to sgcl embed by name, their requirements, and whether they can be used here."""
     from sgcl_cli.nets.catalogue import CATALOGUE, availability
 
     rows = [("name", "numbers", "patches at 0.5 µm/px", "library", "agreement", "usable here")]
@@ -200,12 +202,12 @@ def encoders() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit code: 0, 1, 2, 3, 130 or 143 (docs/README say what each means)."""
+    """Run one command and return its exit code: 0, 1, 2, 3, 130 or 143, see docs/README.md."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(args=repeated(arguments, "--compare"), prog_name="sgcl", standalone_mode=False)
         finish_output()
-    except BrokenPipeError:  # whoever read the help has read enough
+    except BrokenPipeError:  # a reader such as head has closed the pipe
         drop_output()
         return 0
     except ElsewhereError as error:
@@ -219,7 +221,7 @@ def run(arguments: list[str]) -> int:
         return 2
     except Interrupted as stop:
         if not stop.told:
-            Terminal().note("interrupted; run the same command again to go on")
+            Terminal().note("interrupted; run the same command again to continue")
         return 128 + stop.signum
     return code if isinstance(code, int) else 0
 
@@ -231,12 +233,12 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 def main() -> None:
     """The entry point ``sgcl``.
 
-    One of several processes ends without taking Python down: a thread of gloo may still free a tensor of the last exchange, and
-    where it asks for the interpreter while that ends, the process aborts (pytorch/pytorch#190489).
+    With several processes, exit without finalising Python: a thread of gloo that frees a tensor of the last exchange during
+    finalisation aborts the process (pytorch/pytorch#190489).
     """
     prepare_streams()
     code = run(sys.argv[1:])
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if (whole_number(os.environ.get("WORLD_SIZE", "1"), 0, 2**31 - 1) or 0) > 1:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,6 +1,6 @@
-"""What a person sees: bars, notes, warnings and errors on stderr; the closing table or JSON on stdout.
+"""Terminal output: progress bars, notes, warnings and errors on stderr; the closing table or JSON on stdout.
 
-Markup is off everywhere: a slide named ``[/red]`` is shown as it is called.
+Markup is disabled everywhere, so that a slide named ``[/red]`` is shown by this name.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 LINE_EVERY = 30.0
 _SPACES = "\n\t"
-_MOST_FAILURES = 20  # groups of them
-_NAMED_FAILURES = 5
+_MOST_FAILURES = 20  # groups of failures that are listed
+_NAMED_FAILURES = 5  # slides named per group
 
 
 def prepare_streams() -> None:
-    """Make standard input, output and error such that nothing a run says can break it.
+    """Make standard input, output and error safe to use.
 
-    Where one is closed, the next file that is opened would take its place, and a warning of a library be written into it. What
-    their encoding has no character for is escaped.
+    Closed streams are opened on /dev/null; otherwise the next file that is opened would take their number, and messages of
+    libraries would be written into it. Characters that the encoding of a stream lacks are escaped.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -50,7 +50,7 @@ def prepare_streams() -> None:
 
 
 def drop_output() -> None:
-    """Let whatever else goes to standard output vanish: nobody reads it any more."""
+    """Discard all further standard output, for example after its reader has closed the pipe."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -58,16 +58,16 @@ def drop_output() -> None:
 def print_plain(text: str) -> None:
     """Print on standard output.
 
-    :raises ArtefactError: it cannot be written.
+    :raises ArtefactError: standard output cannot be written.
     """
     with _printing():
         print(text, flush=True)
 
 
 def finish_output() -> None:
-    """Hand over what waits to be printed; a reader that has gone, as ``head`` does, is no error.
+    """Flush standard output; a closed pipe, as left by ``head``, is not an error.
 
-    :raises ArtefactError: it cannot be written, on a full disk, say.
+    :raises ArtefactError: standard output cannot be written, for example on a full disk.
     """
     with _printing():
         sys.stdout.flush()
@@ -83,24 +83,24 @@ def _printing() -> Iterator[None]:
         drop_output()
         raise ArtefactError(
             f"cannot write to standard output: {error.strerror}",
-            "what was made is complete; only its table is not shown",
+            "the output of the command is complete; only this table is missing",
         ) from error
 
 
 class _Console(Console):
-    """A console that outlives its reader."""
+    """A console that raises on a broken pipe instead of exiting."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 def shown(text: str) -> str:
-    """A text without what a terminal would obey: control characters are escaped."""
+    """A string with control characters escaped, so that it cannot control the terminal."""
     return "".join(c if c.isprintable() or c in _SPACES else c.encode("unicode_escape").decode() for c in text)
 
 
 class Terminal:
-    """The reporter of the command line: bars on a terminal, one line every 30 s elsewhere."""
+    """The reporter of the command line: progress bars on a terminal, one line every 30 s elsewhere."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -120,35 +120,35 @@ class Terminal:
         self._open = 0
 
     def task(self, name: str, total: int | None, unit: str) -> Task:
-        """A bar, or lines where there is no terminal."""
+        """A progress bar, or progress lines without a terminal."""
         if not self.quiet and self.errors.is_terminal:
             return _Bar(self, name, total, unit)
         return _Lines(self, name, total, unit)
 
     def note(self, message: str) -> None:
-        """One line that may be left out."""
+        """Print one line, unless quiet."""
         if not self.quiet:
             self._tell(Text(shown(message)))
 
     def warn(self, message: str) -> None:
-        """One line that must be seen."""
+        """Print one line of warning, even if quiet."""
         self._tell(Text("warning: ", style="yellow") + Text(shown(message)))
 
     def error(self, error: SgclError) -> None:
-        """An error as one line, and its hint as another."""
+        """Print an error on one line and its hint on another."""
         self._tell(Text("error: ", style="bold red") + Text(shown(error.message)))
         if error.hint:
             self._tell(Text("  hint: ", style="cyan") + Text(shown(error.hint)))
 
     def _tell(self, text: Text) -> None:
-        """Print on stderr; where nobody can hear it the work goes on."""
+        """Print on stderr; failures to do so are ignored."""
         with contextlib.suppress(OSError, ValueError):
             self.errors.print(text)
 
     def close(self, outcome: Outcome, *, as_json: bool) -> None:
-        """The closing table with the failures below it, or the result as JSON.
+        """Print the closing table, or the result as JSON, and the failures.
 
-        :raises ArtefactError: it cannot be printed.
+        :raises ArtefactError: standard output cannot be written.
         """
         try:
             with _printing():
@@ -188,7 +188,7 @@ class Terminal:
 
 
 def grouped_failures(failures: Sequence[Failure]) -> list[list[Failure]]:
-    """Failures of one kind together: those with the same remedy, or without one with the same reason."""
+    """Failures grouped by their hint, or by their reason if they have none."""
     groups: dict[tuple[str, str], list[Failure]] = {}
     for failure in failures:
         key = (failure.hint, "" if failure.hint else _bare_reason(failure))
@@ -197,7 +197,7 @@ def grouped_failures(failures: Sequence[Failure]) -> list[list[Failure]]:
 
 
 def _failure_lines(group: Sequence[Failure]) -> str:
-    """A group of failures on one or two lines: the reason of the first, whom it concerns, what to do."""
+    """A group of failures on one or two lines: the reason of the first, the hint, and the slides."""
     first = group[0]
     remedy = f" ({first.hint})" if first.hint else ""
     if len(group) == 1:
@@ -215,7 +215,7 @@ def _name(failure: Failure) -> str:
 
 
 def _bare_reason(failure: Failure) -> str:
-    """A reason without the name that it may begin with."""
+    """A reason without the slide's name at its beginning."""
     return failure.reason.removeprefix(_name(failure)).lstrip(": ")
 
 

@@ -1,7 +1,7 @@
-"""Help pages: --help shows a command's basic options and an example, --help-all every option, grouped.
+"""Help pages: --help shows the basic options of a command and an example, --help-all all options in groups.
 
-Pages are made from the tables of settings and wrapped to the terminal's width. Markup is off, so that brackets are shown as
-they are written, and no word is cut.
+Pages are made from the settings and wrapped to the width of the terminal, without cutting words. Markup is disabled, so that
+brackets are shown.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ PLACEHOLDERS = {name: metavar for metavar, names in _NAMES.items() for name in n
 
 @dataclass(frozen=True)
 class HelpEntry:
-    """One entry of a page.
+    """An entry of a help page.
 
-    :ivar term: option, argument or command as it is typed.
-    :ivar text: what it does.
+    :ivar term: option, argument or command as typed.
+    :ivar text: description.
     """
 
     term: str
@@ -71,9 +71,10 @@ class HelpSection:
 class HelpPage:
     """A help page.
 
-    :ivar usage: how the command is called.
-    :ivar summary: what it does, one paragraph.
-    :ivar closing: lines at the end, printed as they are.
+    :ivar usage: pattern of the command line.
+    :ivar summary: description of the command, one paragraph.
+    :ivar sections: groups of entries.
+    :ivar closing: lines at the end, not wrapped.
     """
 
     usage: str
@@ -108,9 +109,9 @@ def show(page: HelpPage) -> None:
 def command_page(
     kind: type[Config], summary: str, example: str, common: Sequence[HelpEntry], *, everything: bool
 ) -> HelpPage:
-    """The page of a command.
+    """The help page of a command.
 
-    :param common: options that are no settings, such as --json; listed with those of the run.
+    :param common: options that are not settings, such as --json; listed with those of the run.
     :param everything: list every option, not only the basic ones.
     """
     name = kind.table
@@ -118,7 +119,7 @@ def command_page(
     basics = HelpSection("", [rows[field] for field in BASICS[name]])
     if everything:
         sections = [basics, *_groups(kind, common)]
-        closing = ["A switch --NAME that is on by default is turned off by --no-NAME.", "", f"Example: {example}"]
+        closing = ["An option --NAME that is on by default is turned off by --no-NAME.", "", f"Example: {example}"]
     else:
         sections = [basics]
         count = len(rows) + len(common)
@@ -127,7 +128,7 @@ def command_page(
 
 
 def setting_row(kind: type[Config], name: str) -> HelpEntry:
-    """The entry of one setting: how it is typed, what it does, its choices and its default."""
+    """The entry of one setting: option, description, choices and default."""
     meta, hint = next((meta, hint) for field, meta, hint in describe(kind) if field == name)
     default = next(spec.default for spec in fields(kind) if spec.name == name)
     choices = _choices(hint)
@@ -143,7 +144,7 @@ def setting_row(kind: type[Config], name: str) -> HelpEntry:
 
 
 def grouped(kind: type[Config]) -> dict[str, list[str]]:
-    """The settings outside the basic ones by the title of their group; those of the run come last."""
+    """The settings other than the basic ones, by the title of their group; the group of the run is last."""
     found: dict[str, list[str]] = {}
     for name, meta, _ in describe(kind):
         if name not in BASICS[kind.table]:
@@ -188,7 +189,7 @@ def _choices(hint: Any) -> tuple[str, ...]:
 
 
 def _append_row(page: Text, row: HelpEntry, width: int) -> None:
-    """Add an entry: term and text side by side, or below each other where the term is too long."""
+    """Add an entry: term and text side by side, or below each other if the term is too long."""
     indent = _INDENT + _TERM + 2
     lines = textwrap.wrap(row.text, max(width - indent, 20), break_long_words=False, break_on_hyphens=False)
     page.append(" " * _INDENT).append(row.term, style="bold cyan")

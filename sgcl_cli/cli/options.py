@@ -1,4 +1,4 @@
-"""Command-line options made from a config dataclass: one for each of its fields, and those that every command has."""
+"""Command-line options derived from a config dataclass, one per field, and the options common to all commands."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sgcl_cli.cli.help import HelpEntry
 from sgcl_cli.config import Config, Meta, accepted_type, describe, flag
 
 _COMMON: dict[str, tuple[Any, str]] = {
-    "config": (str | None, "TOML file with a table [{table}]; flags win over it."),
-    "print_config": (bool, "Print the resolved settings as TOML and stop."),
+    "config": (str | None, "TOML file with a table [{table}]; flags take precedence over it."),
+    "print_config": (bool, "Print the resolved settings as TOML and exit."),
     "json": (bool, "Print the result as JSON on stdout."),
-    "quiet": (bool, "No progress and no closing table; warnings and errors stay."),
+    "quiet": (bool, "Print no progress and no closing table, only warnings and errors."),
 }
 COMMON = tuple(_COMMON)
 
@@ -26,9 +26,9 @@ def options_of(
     body: Callable[[dict[str, Any], dict[str, Any]], None],
     show_all: Callable[[], None],
 ) -> Callable[..., None]:
-    """A function with one typer parameter per config field, which calls ``body(common options, settings that were given)``.
+    """A function with one typer parameter per config field that calls ``body(common options, given settings)``.
 
-    Every default is None, "not given", so that TOML and recipes can stand below the flags; the help shows the real one.
+    Every default is None, which means "not given", so that values from TOML and recipes apply; the help shows the actual default.
 
     :param show_all: prints the page of --help-all.
     """
@@ -49,15 +49,15 @@ def options_of(
 
 
 def common_rows(kind: type[Config]) -> list[HelpEntry]:
-    """The entries of a help page for the options that are no settings."""
+    """The entries of a help page for the options that are not settings."""
     rows = []
     for name, (accepted, text) in _COMMON.items():
         rows.append(HelpEntry(flag(name) + ("" if accepted is bool else " FILE"), text.format(table=kind.table)))
-    return [*rows, HelpEntry("--help, --help-all", "Show the basic options, or all of them, and stop.")]
+    return [*rows, HelpEntry("--help, --help-all", "Show the basic options, or all options, and exit.")]
 
 
 def repeated(arguments: Sequence[str], name: str) -> list[str]:
-    """``NAME A B`` as ``NAME A NAME B``: an option takes what follows it up to the next option."""
+    """Arguments with ``NAME A B`` rewritten as ``NAME A NAME B``, so that an option takes all values up to the next one."""
     found: list[str] = []
     taking = False
     for argument in arguments:
@@ -70,7 +70,7 @@ def repeated(arguments: Sequence[str], name: str) -> list[str]:
 
 
 def as_toml(config: Config) -> str:
-    """The resolved settings as a TOML table that --config reads back."""
+    """The resolved settings as a TOML table, as read by --config."""
     lines = [f"[{config.table}]"]
     for name, value in config.as_dict().items():
         if value is not None:
@@ -113,7 +113,7 @@ def _help_all(show_all: Callable[[], None]) -> inspect.Parameter:
             show_all()
             raise typer.Exit
 
-    info = typer.Option("--help-all", help="Show all options and stop.", callback=callback, is_eager=True)
+    info = typer.Option("--help-all", help="Show all options and exit.", callback=callback, is_eager=True)
     return _keyword("help_all", bool, info, False)
 
 

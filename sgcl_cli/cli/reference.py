@@ -1,4 +1,4 @@
-"""The page docs/commands.md, made from the tables of settings: ``python -m sgcl_cli.cli.reference > docs/commands.md``."""
+"""The page docs/commands.md, made from the settings: ``python -m sgcl_cli.cli.reference > docs/commands.md``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sgcl_cli.config import COMMANDS
 
 
 def page() -> str:
-    """The page as Markdown: a table of options for each group of each command."""
+    """The page as Markdown, with a table of options for each group of each command."""
     return "\n".join(_lines()) + "\n"
 
 
 def _lines() -> Iterator[str]:
     yield "# Commands"
     yield ""
-    yield "Made from the settings by `make docs`. Switches that are on by default are turned off by `--no-NAME`."
+    yield "Made from the settings by `make docs`. Options that are on by default are turned off by `--no-NAME`."
     for kind in COMMANDS:
         yield from ("", f"## sgcl {kind.table}")
         for title, names in {"Basics": [*BASICS[kind.table]], **grouped(kind)}.items():
@@ -29,7 +29,7 @@ def _lines() -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    """A text in a table's cell: a bar would end the cell, ``<`` begin markup, and ``[`` a link."""
+    """Text escaped for a table cell, where a bar would end the cell, ``<`` begin markup, and ``[`` a link."""
     return text.replace("|", " or ").replace("<", "&lt;").replace("[", "\\[")
 
 

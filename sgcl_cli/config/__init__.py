@@ -1,7 +1,7 @@
-"""Every setting, once: default, help and range; the command line, TOML files and run.json come from these tables.
+"""Settings of all commands, each defined once: default, help and range. Options, TOML files and run.json derive from them.
 
-A value is resolved as default < recipe < TOML < flag. Fields with ``affects=True`` enter the artefact's id, so outputs made under
-different values are never mixed; the others (worker counts, devices, folders) may change between runs.
+Precedence: default < recipe < TOML < flag. Fields with ``affects=True`` enter the artefact's id, so outputs made with different
+values are never mixed; the others (numbers of workers, devices, folders) may change between runs.
 """
 
 from __future__ import annotations
@@ -63,18 +63,18 @@ COMMANDS: tuple[type[Config], ...] = (TileConfig, PretrainConfig, EmbedConfig, E
 
 
 def load_toml(path: str | Path, table: str) -> dict[str, Any]:
-    """The settings of one command in a TOML file with the tables [tile] [pretrain] [embed] [evaluate] [predict].
+    """Read the settings of one command from a TOML file with the tables [tile] [pretrain] [embed] [evaluate] [predict].
 
     :raises ConfigError: the file is missing, not TOML, or has a table of another name.
     """
     if Path(path).exists() and not Path(path).is_file():
-        raise ConfigError(f"cannot read {path}: it is no file", "give an existing TOML file to --config")
+        raise ConfigError(f"cannot read {path}: it is not a file", "give an existing TOML file to --config")
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", "give an existing TOML file to --config") from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, too
-        raise ConfigError(f"{path} is not valid TOML: {error}", "example: [tile] then mpp = 0.5") from error
+        raise ConfigError(f"{path} is not valid TOML: {error}", "example: a line [tile], then mpp = 0.5") from error
     tables = [kind.table for kind in COMMANDS]
     for key, value in content.items():
         if key not in tables or not isinstance(value, dict):
@@ -82,7 +82,7 @@ def load_toml(path: str | Path, table: str) -> dict[str, Any]:
             hint = (
                 f"did you mean [{near[0]}]?"
                 if near
-                else "settings stand in tables: " + ", ".join(f"[{t}]" for t in tables)
+                else "settings belong in one of the tables " + ", ".join(f"[{t}]" for t in tables)
             )
             raise ConfigError(f"unknown table or key '{key[:60]}' in {path}", hint)
     settings: dict[str, Any] = content.get(table, {})

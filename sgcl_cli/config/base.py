@@ -1,4 +1,4 @@
-"""What a setting is: default, help and range; how values are resolved, checked and compared."""
+"""Base classes of settings: declaration with default, help and range; resolving, checking and comparing values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,17 @@ from sgcl_cli.errors import ConfigError
 
 @dataclass(frozen=True)
 class Meta:
-    """What a field's option says and allows; carried in the dataclass field's metadata."""
+    """Help, range and role of a setting, stored in the metadata of its dataclass field.
+
+    :ivar help: text on help pages.
+    :ivar low: smallest allowed value; None for no bound.
+    :ivar high: largest allowed value.
+    :ivar above: exclusive lower bound.
+    :ivar below: exclusive upper bound.
+    :ivar affects: whether the setting changes the result and so enters the artefact's id.
+    :ivar argument: a positional argument of the command line instead of an option.
+    :ivar panel: title of its group on help pages.
+    """
 
     help: str
     low: float | None = None
@@ -50,9 +60,9 @@ def option(
 
 
 REQUIRED = dataclasses.MISSING
-_MOST_WHOLE, _MOST = 10**9, 1e12  # where a setting names no bound of its own
+_MOST_WHOLE, _MOST = 10**9, 1e12  # upper bounds of settings that declare none
 _MOST_DIGITS = 25
-_SHOWN = 60  # characters of a value in a message
+_SHOWN = 60  # most characters of a value in a message
 
 
 def flag(name: str) -> str:
@@ -62,9 +72,9 @@ def flag(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Settings that are checked against their ranges and choices.
+    """Settings that are checked against their ranges and choices when they are made.
 
-    :raises ConfigError: one is out of its range, or none of its choices.
+    :raises ConfigError: a value out of its range or not among its choices.
     """
 
     def __post_init__(self) -> None:
@@ -74,35 +84,40 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Options):
-    """What every command takes."""
+    """Settings that every command has.
+
+    :ivar table: name of the command and of its TOML table.
+    :ivar recipes: named sets of settings.
+    :ivar recipe_field: the setting that names the recipe.
+    """
 
     table: ClassVar[str] = ""
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     recipe_field: ClassVar[str] = "recipe"
 
-    out: str = option(REQUIRED, "Folder to write to.", affects=False)
-    seed: int = option(0, "Seed of everything random.", low=0, high=2**31 - 1, panel="Run")
+    out: str = option(REQUIRED, "Output folder.", affects=False)
+    seed: int = option(0, "Random seed.", low=0, high=2**31 - 1, panel="Run")
     device: str = option(
-        "auto", "auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.", affects=False, panel="Run"
+        "auto", "Device: cpu, cuda, cuda:N, or auto, which uses CUDA if available.", affects=False, panel="Run"
     )
     threads: int | None = option(
         None,
-        "CPU threads for computing in the main process; default: all cores.",
+        "CPU threads of the main process; default: all cores.",
         low=1,
         high=4096,
         affects=False,
         panel="Run",
     )
-    dry_run: bool = option(False, "Say what would be done, write nothing.", affects=False, panel="Run")
+    dry_run: bool = option(False, "Show what would be done; write nothing.", affects=False, panel="Run")
     overwrite: bool = option(
-        False, "Start again: replace outputs, also those made under other settings.", affects=False, panel="Run"
+        False, "Start over: replace outputs, including those made with other settings.", affects=False, panel="Run"
     )
 
     @classmethod
     def resolve(cls, *layers: Mapping[str, Any]) -> Self:
-        """Build from layers of lowest to highest precedence; ``None`` and absent mean "not set". A recipe stands below them.
+        """Build from layers in ascending precedence, all above the recipe; ``None`` and absent mean "not set".
 
-        :raises ConfigError: a missing, unknown, ill-typed or out-of-range setting.
+        :raises ConfigError: a setting is missing, unknown, of the wrong type or out of range.
         """
         known = {name: (meta, kind) for name, meta, kind in describe(cls)}
         values: dict[str, Any] = {}
@@ -121,7 +136,7 @@ class Config(Options):
             required = spec.default is dataclasses.MISSING
             if required and spec.name not in values:
                 spelled = spec.name.upper() if known[spec.name][0].argument else flag(spec.name)
-                raise ConfigError(f"{spelled} is missing", f"give it, or set {spec.name} in [{cls.table}] of --config")
+                raise ConfigError(f"{spelled} is missing", f"add it, or set {spec.name} in [{cls.table}] of --config")
         return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
@@ -129,9 +144,9 @@ class Config(Options):
         return {spec.name: _plain(getattr(self, spec.name)) for spec in dataclasses.fields(self)}
 
     def command_line(self) -> str:
-        """The command that gives the same result, with the settings that are not at their default.
+        """The command that reproduces the result, with all settings that differ from their defaults.
 
-        Paths are relative to the working folder, so that a report does not tell where this machine keeps things.
+        Paths are relative to the working folder, so that reports do not reveal the folders of a machine.
         """
         arguments: list[str] = []
         options: list[str] = []
@@ -151,18 +166,18 @@ class Config(Options):
         return shlex.join(["sgcl", self.table, *arguments, *options])
 
     def affecting(self) -> dict[str, Any]:
-        """The settings that decide the result, as JSON values; these enter the artefact's id."""
+        """The settings that change the result, as JSON values; they enter the artefact's id."""
         return {name: _plain(getattr(self, name)) for name, meta, _ in describe(type(self)) if meta.affects}
 
 
 def describe(kind: type[Options]) -> list[tuple[str, Meta, Any]]:
-    """Each field of a class of settings with its description and resolved type."""
+    """Name, description and resolved type of each setting of a class."""
     hints = get_type_hints(kind)
     return [(spec.name, spec.metadata["meta"], hints[spec.name]) for spec in dataclasses.fields(kind)]
 
 
 def whole_number(text: str, low: int, high: int) -> int | None:
-    """A whole number in decimal digits; None where the text is something else or out of range."""
+    """Parse an integer in decimal digits; None if the text is something else or out of range."""
     digits = text.strip()
     if not digits.isdecimal() or len(digits) > _MOST_DIGITS or not low <= int(digits) <= high:
         return None
@@ -170,9 +185,9 @@ def whole_number(text: str, low: int, high: int) -> int | None:
 
 
 def failures_allowed(rule: str, total: int) -> int:
-    """How many of ``total`` slides may fail under a rule such as ``3`` or ``2%``.
+    """The number of slides out of ``total`` that may fail under a rule such as ``3`` or ``2%``.
 
-    :raises ConfigError: the rule is neither.
+    :raises ConfigError: the rule is neither a count nor a percentage.
     """
     text = rule.strip()
     try:
@@ -185,14 +200,14 @@ def failures_allowed(rule: str, total: int) -> int:
 
 
 def relative(path: str) -> str:
-    """A path as seen from the working folder; what is not an absolute path stays."""
+    """An absolute path as relative to the working folder; other strings are returned unchanged."""
     return os.path.relpath(path) if Path(path).is_absolute() else path
 
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two resolved configs, one phrase a field: ``--mpp was 0.5, is 0.25``.
+    """Differences between two resolved configs, one phrase per setting: ``--mpp was 0.5, is 0.25``.
 
-    An option that one of them does not know is as if it were not given, None, so that what earlier releases made is kept.
+    A setting that is absent from one of them counts as None, so that outputs of earlier releases remain valid.
     """
     names = [*now, *(name for name in stored if name not in now)]
     return [
@@ -221,7 +236,7 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
         return value
     if get_origin(base) is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(item, str | Path) for item in value):
-            raise ConfigError(f"{flag(name)} takes a list of texts, not {_shown(value)}")
+            raise ConfigError(f"{flag(name)} takes a list of strings, not {_shown(value)}")
         return tuple(str(item) for item in value)
     if base is float and isinstance(value, int) and not isinstance(value, bool):
         try:
@@ -236,7 +251,7 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
 
 
 def _spoken(base: Any) -> str:
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[base]
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}[base]
 
 
 def _check(name: str, value: Any, meta: Meta, kind: Any) -> None:
@@ -270,11 +285,11 @@ def _check_text(name: str, text: str) -> None:
     if not text.strip():
         raise ConfigError(f"{flag(name)} is empty", "give a value, or leave it out")
     if "\0" in text:
-        raise ConfigError(f"{flag(name)} holds a null character", "no path and no name can")
+        raise ConfigError(f"{flag(name)} contains a null character", "paths and names cannot contain one")
 
 
 def _shown(value: Any) -> str:
-    """A value as a message can hold it."""
+    """A value shortened for a message."""
     if isinstance(value, int) and abs(value) >= 10**_MOST_DIGITS:
         return "a number of more than 25 digits"
     text = value if isinstance(value, str) else repr(value)

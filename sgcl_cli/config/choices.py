@@ -1,4 +1,4 @@
-"""Lists of choices that several modules need: each stands here once, and help, messages and types derive from it."""
+"""Lists of choices that several modules share; help, messages and types derive from them."""
 
 from __future__ import annotations
 

@@ -27,56 +27,69 @@ class EmbedConfig(Config):
     recipe_field: ClassVar[str] = "layout"
 
     seed: int = option(
-        0, "Seed of random:ARCH's weights and of --map's sample.", low=0, high=2**31 - 1, affects=False, panel="Run"
+        0,
+        "Random seed, for the weights of random:ARCH and the sample of --map.",
+        low=0,
+        high=2**31 - 1,
+        affects=False,
+        panel="Run",
     )
     patches: str = option(
         REQUIRED,
-        "Folder that sgcl tile wrote, a folder of class folders of images, or, with --slides, coordinates of CLAM or TRIDENT.",
+        "Folder written by sgcl tile, a folder of class folders of images, or, with --slides, coordinates of CLAM or TRIDENT.",
         affects=False,
         argument=True,
     )
     encoder: str = option(
         REQUIRED,
-        "Folder that sgcl pretrain wrote, its encoder.safetensors or a checkpoint; a state dict, with --arch; a name that "
-        "sgcl encoders lists, such as uni2; timm:NAME; transformers:NAME; PACKAGE.MODULE:FUNCTION; or a baseline: "
+        "Folder written by sgcl pretrain, its encoder.safetensors or a checkpoint; a state dict, with --arch; a name listed by "
+        "sgcl encoders, such as uni2; timm:NAME; transformers:NAME; PACKAGE.MODULE:FUNCTION; or a baseline: "
         "mean-colour, colour-histogram, random:ARCH.",
         affects=False,
     )
     slides: str | None = option(
-        None, "Folder of the slides: read pixels there, where patches are coordinates alone.", affects=False
+        None, "Folder of the slides, to read pixels from if PATCHES has coordinates only.", affects=False
     )
     slide_mpp: float | None = option(
         None,
-        "With a peer's coordinates: level-0 resolution of slides that record none, µm per pixel.",
+        "With coordinates of CLAM or TRIDENT: level-0 resolution of slides that record none, µm per pixel.",
         low=0.001,
         high=100,
         affects=False,
     )
     layout: Layout = option(
         "sgcl",
-        "Where files go: OUT/<slide_id>.h5, CLAM's OUT/h5_files, or TRIDENT's OUT/<tree>/features_<encoder>.",
+        "Output layout: OUT/<slide_id>.h5 (sgcl), OUT/h5_files (clam), or OUT/<tree>/features_<encoder> (trident).",
         affects=False,
         panel="Other tools",
     )
     also: str | None = option(
         None,
-        "Further forms, separated by commas: pt (CLAM's pt_files), anndata, parquet.",
+        "Additional formats, separated by commas: pt (CLAM's pt_files), anndata, parquet.",
         affects=False,
         panel="Other tools",
     )
     map: bool = option(
         False,
-        "Draw each slide's first three principal components as colours, and one page of them.",
+        "Draw each slide's tissue beside maps of the first three principal components, and one page of them.",
         affects=False,
         panel="Pictures",
     )
     query: str | None = option(
         None,
-        "SLIDE_ID:X,Y in level-0 pixels: the patches most like the one there, as a picture and a table.",
+        "SLIDE_ID:X,Y in level-0 pixels: write the patches most similar to the one at this position, as a picture and a table.",
         affects=False,
         panel="Pictures",
     )
-    query_top: int = option(15, "Patches that --query finds.", low=1, high=1000, affects=False, panel="Pictures")
+    query_top: int = option(
+        15, "Number of patches that --query returns.", low=1, high=1000, affects=False, panel="Pictures"
+    )
+    slide_embedding: str | None = option(
+        None,
+        "One vector per slide, as AnnData and CSV: mean, or the output folder of sgcl evaluate, whose attention model pools.",
+        affects=False,
+        panel="Other tools",
+    )
     arch: str | None = option(
         None,
         f"Architecture of a state dict: {', '.join(ARCHITECTURES)}, timm:NAME or PACKAGE.MODULE:FUNCTION.",
@@ -84,23 +97,23 @@ class EmbedConfig(Config):
         panel="Encoder",
     )
     weights: str | None = option(
-        None, "Weights for a named encoder or timm:NAME, instead of fetching them.", affects=False, panel="Encoder"
+        None, "Weights for a named encoder or timm:NAME, instead of downloading them.", affects=False, panel="Encoder"
     )
     layer: str | None = option(
         None,
-        "Layer that is embedded: layer1 to layer4 of a ResNet, block1 to block12 of a vision transformer; default: the last.",
+        "Layer to embed: layer1 to layer4 of a ResNet, block1 to block12 of a vision transformer; default: the last.",
         affects=False,
         panel="Encoder",
     )
     pool: Literal["auto", "cls", "mean", "cls+mean"] = option(
         "auto",
-        "What of a layer is taken: the class token, the mean over the image, or both; auto: what the encoder is made for.",
+        "Pooling of the layer: its class token (cls), the mean over the image (mean), or both; auto: as the encoder intends.",
         affects=False,
         panel="Encoder",
     )
     input_size: int | None = option(
         None,
-        "Side of the encoder's input in pixels; default: its own.",
+        "Side of the encoder's input, pixels; default: as recorded for the encoder.",
         low=16,
         high=8192,
         affects=False,
@@ -108,38 +121,39 @@ class EmbedConfig(Config):
     )
     mean: str | None = option(
         None,
-        "Mean of red,green,blue in 0..1 that is subtracted; default: the encoder's own.",
+        "Mean of red,green,blue in 0..1, to be subtracted; default: as recorded for the encoder.",
         affects=False,
         panel="Encoder",
     )
     std: str | None = option(
         None,
-        "Standard deviation of red,green,blue by which is divided; default: the encoder's own.",
+        "Standard deviation of red,green,blue in 0..1, to divide by; default: as recorded for the encoder.",
         affects=False,
         panel="Encoder",
     )
     encoder_mpp: float | None = option(
         None,
-        "Resolution that the encoder was trained at, µm per pixel; default: what it records.",
+        "Resolution at which the encoder was trained, µm per pixel; default: as recorded for the encoder.",
         low=0.001,
         high=100,
         affects=False,
         panel="Encoder",
     )
     allow_mpp: bool = option(
-        False, "Go on where patches and encoder differ in resolution by more than 10 %.", affects=False, panel="Encoder"
+        False, "Continue if patches and encoder differ in resolution by more than 10 %.", affects=False, panel="Encoder"
     )
     groups: str | None = option(
-        None, "Table name,group for a folder of images: the patient of each image, say.", affects=False
+        None, "For a folder of images: table name,group, for example with the patient of each image.", affects=False
     )
-    batch: int = option(256, "Patches in a batch.", low=1, high=2**16, affects=False)
+    batch: int = option(256, "Patches per batch.", low=1, high=2**16, affects=False)
     dtype: Literal["float16", "float32"] = option(
-        "float16", "How features are stored; with --layout clam or trident float32 by default, which their models need."
+        "float16",
+        "Data type of stored features; --layout clam and trident default to float32, which their models need.",
     )
-    precision: Precision = option("auto", "Arithmetic of the encoder; auto is bf16 on CUDA, fp32 on CPU.")
+    precision: Precision = option("auto", "Arithmetic of the encoder; auto: bf16 on CUDA, fp32 on CPU.")
     workers: int | None = option(
         None,
-        "Processes that read and decode patches; default: from the cores.",
+        "Processes that read and decode patches; default: by the number of cores.",
         low=0,
         high=1024,
         affects=False,
@@ -147,14 +161,14 @@ class EmbedConfig(Config):
     )
     slide_timeout: float = option(
         600.0,
-        "With --slides: seconds without a patch after which a slide is given up.",
+        "With --slides: seconds without a new patch after which a slide counts as failed.",
         above=0,
         high=1e6,
         affects=False,
         panel="Run",
     )
     allow_failures: str = option(
-        "0", "Failed slides, as N or P%, up to which the exit code stays 0.", affects=False, panel="Run"
+        "0", "Number N or percentage P% of slides that may fail with exit code 0.", affects=False, panel="Run"
     )
 
     def __post_init__(self) -> None:
@@ -170,9 +184,9 @@ class EmbedConfig(Config):
 
 
 def further_forms(text: str | None) -> tuple[str, ...]:
-    """The forms that ``--also`` names, each once.
+    """The formats named by ``--also``, each once.
 
-    :raises ConfigError: one of them is not known.
+    :raises ConfigError: an unknown format.
     """
     named = tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
     for name in named:
@@ -192,5 +206,5 @@ def parse_query(text: str) -> tuple[str, float, float]:
     except ValueError:
         x = y = math.nan
     if not slide_id or not (math.isfinite(x) and math.isfinite(y)):
-        raise ConfigError(f"--query is '{text[:60]}'", "give SLIDE_ID:X,Y, a place in level-0 pixels")
+        raise ConfigError(f"--query is '{text[:60]}'", "give SLIDE_ID:X,Y, a position in level-0 pixels")
     return slide_id, x, y

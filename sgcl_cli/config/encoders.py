@@ -1,4 +1,4 @@
-"""How settings name encoders: an architecture of this package, timm's, or a function of one's own."""
+"""Names of encoders in settings: an architecture of this package, a timm model, or a Python function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TRAINABLE = re.compile(r"timm:.+|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def check_architecture(setting: str, name: str) -> None:
-    """Refuse what can be no architecture.
+    """Check that a setting names an architecture.
 
     :raises ConfigError: neither one of this package, nor ``timm:NAME``, nor ``package.module:factory``.
     """
@@ -46,5 +46,5 @@ def colours(setting: str, text: str | None) -> tuple[float, float, float] | None
             f"{flag(setting)} is '{text[:60]}'", "give three numbers, red,green,blue, such as 0.5,0.5,0.5"
         ) from error
     if setting == "std" and not min(red, green, blue) > 0:
-        raise ConfigError(f"{flag(setting)} is '{text}'", "standard deviations are greater than 0")
+        raise ConfigError(f"{flag(setting)} is '{text}'", "standard deviations must be greater than 0")
     return red, green, blue

@@ -31,153 +31,176 @@ class EvaluateConfig(Config):
         },
     }
 
-    features: str | None = option(None, "Folder of features.", affects=False, argument=True)
-    labels: str | None = option(None, "Table slide_id,label[,patient_id][,site][,split].", affects=False, panel="Data")
-    train: str | None = option(None, "Features to fit on; goes with --test.", affects=False, panel="Data")
-    test: str | None = option(None, "Features to report on; goes with --train.", affects=False, panel="Data")
+    features: str | None = option(None, "Folder of features, as written by sgcl embed.", affects=False, argument=True)
+    labels: str | None = option(
+        None, "CSV table slide_id,label[,patient_id][,site][,split].", affects=False, panel="Data"
+    )
+    train: str | None = option(None, "Folder of features to fit on; needs --test.", affects=False, panel="Data")
+    test: str | None = option(None, "Folder of features to test on; needs --train.", affects=False, panel="Data")
     patches: str | None = option(
         None,
-        "Folder of the patches, for heatmaps and --finetune; default: where the features say.",
+        "Folder of the patches, for heatmaps and --finetune; default: as recorded in the features.",
         affects=False,
         panel="Data",
     )
     slides: str | None = option(
         None,
-        "Folder of the slides, for heatmaps on those that sgcl tile did not tile.",
+        "Folder of the slides, for heatmaps of slides that were not tiled by sgcl tile.",
         affects=False,
         panel="Data",
     )
     compare: tuple[str, ...] = option(
-        (), "Folders of finished evaluations to compare with each other: --compare A B ...", affects=False, panel="Data"
+        (), "Folders of finished evaluations to compare: --compare A B ...", affects=False, panel="Data"
     )
-    target: str = option("label", "Column of --labels that holds the target.", panel="Data")
-    id: str = option("slide_id", "Column of --labels that names the slides.", panel="Data")
+    target: str = option("label", "Column of --labels with the target.", panel="Data")
+    id: str = option("slide_id", "Column of --labels with the slide ids.", panel="Data")
     time: str | None = option(
-        None, "Column of --labels with the time to an event, for survival; goes with --event.", panel="Data"
+        None, "Column of --labels with the time to event or censoring, for survival; needs --event.", panel="Data"
     )
     event: str | None = option(
-        None, "Column of --labels that says whether it happened: 1, or 0 for censored.", panel="Data"
+        None, "Column of --labels with the event indicator: 1 for an event, 0 for censored; needs --time.", panel="Data"
     )
-    level: Literal["auto", "slide", "patch"] = option("auto", "What is predicted: slides or patches.", panel="Data")
+    level: Literal["auto", "slide", "patch"] = option(
+        "auto",
+        "What to predict: slides or patches; auto: slides if --labels has the target, else patches.",
+        panel="Data",
+    )
     task: Literal["auto", "binary", "multiclass", "regression", "survival"] = option(
-        "auto", "Kind of target.", panel="Data"
+        "auto", "Type of the target; auto: inferred from its values.", panel="Data"
     )
     allow_missing: bool = option(
-        False, "Go on where more than 5 % of the labelled slides have no features.", panel="Data"
+        False, "Continue if more than 5 % of the labelled slides have no features.", panel="Data"
     )
 
     protocol: Literal["sgcl"] | None = option(
         None,
-        "Named settings, below what TOML and flags say: sgcl for the paper's; --print-config shows them.",
+        "Named settings, overridden by TOML and flags: sgcl, those of the paper; --print-config shows them.",
         affects=False,
         panel="Protocol",
     )
-    models: str | None = option(None, f"Bag models on slides, by comma: {','.join(BAG_MODELS)}.", panel="Protocol")
+    models: str | None = option(
+        None,
+        f"Multiple-instance models of slides, separated by commas: {','.join(BAG_MODELS)}; default: gated-abmil.",
+        panel="Protocol",
+    )
     cv: Literal["patient", "site"] = option(
-        "patient", "What folds keep together: patients, or sites, each left out once.", panel="Protocol"
+        "patient", "Groups that folds keep together: patients, or sites, each left out once.", panel="Protocol"
     )
     splits: str | None = option(
-        None, "Division to use: our splits.csv, CLAM's splits, or a table slide_id,split.", affects=False, panel="Data"
+        None,
+        "Given splits: a splits.csv of sgcl evaluate, CLAM's, or a table slide_id,split.",
+        affects=False,
+        panel="Data",
     )
     folds: int | None = option(
         None,
-        "Folds of the patient-grouped cross-validation; default: 5, fewer where a fold would hold under 4 patients of a class.",
+        "Folds of patient-grouped cross-validation; default: 5, or fewer if a fold would have under 4 patients of a class.",
         low=2,
         high=50,
         panel="Protocol",
     )
     seeds: int = option(
-        3, "Fits of each bag model in each fold; predictions are averaged.", low=1, high=1000, panel="Protocol"
+        3,
+        "Fits of each multiple-instance model per fold; predictions are averaged.",
+        low=1,
+        high=1000,
+        panel="Protocol",
     )
     bag_sample: int | None = option(
-        None, "Patches drawn of each training slide every epoch; default: all.", low=1, high=10**7, panel="Protocol"
+        None, "Patches sampled from each training slide per epoch; default: all.", low=1, high=10**7, panel="Protocol"
     )
     label_efficiency: bool = option(
-        False, "Also fit on 1, 10 and 100 % of the fitted patients, repeatedly.", panel="Protocol"
+        False, "Also fit on 1, 10 and 100 % of the training patients, repeatedly.", panel="Protocol"
     )
-    refit: bool = option(
-        False, "Fit once more on all patients, after the estimate, for sgcl predict.", panel="Protocol"
-    )
+    refit: bool = option(False, "After the evaluation, also fit on all patients, for sgcl predict.", panel="Protocol")
     validation: float = option(
-        0.2, "Share of the training patients kept for choosing settings.", above=0, below=1, panel="Protocol"
+        0.2, "Fraction of training patients held out to choose settings.", above=0, below=1, panel="Protocol"
     )
     linear: Literal["path", "sgd"] = option(
         "path",
-        "Linear model of classes: path chooses C on validation; sgd has a fixed schedule, a tenth of the rate after 60 and 80 %.",
+        "Linear classifier: path chooses C on the validation patients; sgd has a fixed schedule, with a tenth of the rate after "
+        "60 and 80 % of the epochs.",
         panel="Protocol",
     )
     linear_epochs: int = option(100, "Epochs of --linear sgd.", low=1, high=10**6, panel="Protocol")
     linear_lr: float = option(0.03, "Learning rate of --linear sgd.", above=0, panel="Protocol")
     knn_k: int | None = option(
         None,
-        "Neighbours of the kNN probe; default: 10, 20, 100 or 200, whichever suits validation.",
+        "Neighbours of the kNN probe; default: 10, 20, 100 or 200, whichever is best on the validation patients.",
         low=1,
         high=10**6,
         panel="Protocol",
     )
-    knn_temperature: float = option(0.07, "Temperature of the kNN probe's votes.", above=0, panel="Protocol")
-    mil_epochs: int = option(60, "Most epochs of the attention model.", low=1, high=10**6, panel="Protocol")
+    knn_temperature: float = option(0.07, "Temperature of the kNN vote weights.", above=0, panel="Protocol")
+    mil_epochs: int = option(60, "Most epochs of multiple-instance models.", low=1, high=10**6, panel="Protocol")
     mil_patience: int = option(
-        12, "Epochs without a better validation loss before it stops.", low=1, high=10**6, panel="Protocol"
+        12,
+        "Epochs without a lower validation loss after which their training stops.",
+        low=1,
+        high=10**6,
+        panel="Protocol",
     )
-    mil_lr: float = option(3e-4, "Learning rate of the attention model.", above=0, panel="Protocol")
-    mil_hidden: int = option(128, "Width of the attention model.", low=1, high=2**14, panel="Protocol")
-    mil_dropout: float = option(0.25, "Dropout of the attention model.", low=0, below=1, panel="Protocol")
+    mil_lr: float = option(3e-4, "Learning rate of multiple-instance models.", above=0, panel="Protocol")
+    mil_hidden: int = option(128, "Hidden units of multiple-instance models.", low=1, high=2**14, panel="Protocol")
+    mil_dropout: float = option(0.25, "Dropout of multiple-instance models.", low=0, below=1, panel="Protocol")
     bootstrap: int = option(
-        2000, "Resamples of the patients for intervals; 0 for none.", low=0, high=10**6, panel="Protocol"
+        2000, "Resamples of the patients for confidence intervals; 0: none.", low=0, high=10**6, panel="Protocol"
     )
-    confidence: float = option(0.95, "Coverage of the intervals.", above=0, below=1, panel="Protocol")
+    confidence: float = option(0.95, "Confidence level of the intervals.", above=0, below=1, panel="Protocol")
 
     finetune: str | None = option(
         None,
-        "Run of sgcl pretrain: fit its encoder on the patches themselves, beside one from scratch; patch level.",
+        "Folder written by sgcl pretrain: fine-tune its encoder on labelled patches, and for comparison one from scratch.",
         affects=False,
         panel="Fine-tuning",
     )
     finetune_shares: str = option(
-        "1,10,100", "Per cent of the fitted patients whose labels are used, by comma.", panel="Fine-tuning"
+        "1,10,100", "Percentages of the training patients to fine-tune on, separated by commas.", panel="Fine-tuning"
     )
     finetune_epochs: int = option(
-        20, "Epochs of fine-tuning; validation chooses one of them.", low=1, high=10**6, panel="Fine-tuning"
+        20,
+        "Epochs of fine-tuning; the best one on the validation patients is kept.",
+        low=1,
+        high=10**6,
+        panel="Fine-tuning",
     )
     finetune_lr: str = option(
-        "0.003,0.03", "Highest learning rates, by comma; validation chooses one of them.", panel="Fine-tuning"
+        "0.003,0.03", "Peak learning rates to choose from on validation, separated by commas.", panel="Fine-tuning"
     )
-    finetune_batch: int = option(64, "Patches in a batch of fine-tuning.", low=2, high=2**16, panel="Fine-tuning")
+    finetune_batch: int = option(64, "Patches per batch of fine-tuning.", low=2, high=2**16, panel="Fine-tuning")
     finetune_seeds: int = option(
-        1, "Fits of each network in each fold; predictions are averaged.", low=1, high=1000, panel="Fine-tuning"
+        1, "Fits of each network per fold; predictions are averaged.", low=1, high=1000, panel="Fine-tuning"
     )
 
     dense: str | None = option(
-        None, "Folder of masks: tell pixels apart by the encoder's feature map.", affects=False, panel="Dense"
+        None, "Folder of masks: classify pixels from the encoder's feature map.", affects=False, panel="Dense"
     )
     encoder: str | None = option(
-        None, "Encoder for --dense: what sgcl embed takes, if it has a feature map.", affects=False, panel="Dense"
+        None, "Encoder for --dense, as in sgcl embed; it must have a feature map.", affects=False, panel="Dense"
     )
     mask_values: str | None = option(
-        None, "Classes of the masks' values, 255=tumour,0=other; default: each value is one.", panel="Dense"
+        None, "Classes of mask values: 255=tumour,0=other; default: each value is a class.", panel="Dense"
     )
     mask_origin: AnnotationsOrigin = option(
         "slide",
-        "What the masks cover on slides with openslide.bounds-*: the whole slide, or the scanned part, as QuPath exports it.",
+        "Extent of masks on slides with openslide.bounds-*: the whole slide (slide), or the scanned region, as QuPath exports it "
+        "(bounds).",
         panel="Dense",
     )
-    ignore: int | None = option(None, "Value of the masks that is no class.", low=0, high=2**32 - 1, panel="Dense")
+    ignore: int | None = option(None, "Mask value to ignore.", low=0, high=2**32 - 1, panel="Dense")
     dense_layer: str | None = option(
-        None, "Whose map is read: layer1 to layer4, or block1 to block12; default: the last.", panel="Dense"
+        None, "Layer of the feature map: layer1 to layer4, or block1 to block12; default: the last.", panel="Dense"
     )
-    dense_pixels: int = option(
-        8000, "Labelled pixels a slide that the head is fitted on.", low=1, high=10**7, panel="Dense"
-    )
+    dense_pixels: int = option(8000, "Labelled pixels per slide to fit the head on.", low=1, high=10**7, panel="Dense")
 
     @property
     def bag_models(self) -> tuple[str, ...]:
-        """The bag models asked for, gated-abmil where nothing is said."""
+        """Names of the multiple-instance models; gated-abmil by default."""
         return tuple(name.strip() for name in (self.models or "gated-abmil").split(","))
 
     @property
     def tuned_shares(self) -> tuple[float, ...]:
-        """``--finetune-shares`` as shares of 1, ascending."""
+        """``--finetune-shares`` as fractions, ascending."""
         return tuple(share / 100 for share in _numbers("finetune_shares", self.finetune_shares, 100))
 
     @property
@@ -191,22 +214,25 @@ class EvaluateConfig(Config):
         _numbers("finetune_lr", self.finetune_lr, math.inf)
         unknown = [name for name in self.bag_models if name not in BAG_MODELS]
         if unknown:
-            raise ConfigError(f"--models: there is no '{unknown[0]}'", f"known: {', '.join(BAG_MODELS)}")
+            raise ConfigError(f"--models: there is no '{unknown[0]}'", f"choose from: {', '.join(BAG_MODELS)}")
         if (self.time is None) != (self.event is None):
             raise ConfigError("--time and --event go together", "name both columns")
         if self.time is not None and self.task not in ("auto", "survival"):
-            raise ConfigError(f"--task {self.task} has no --time", "leave --task or --time and --event out")
+            raise ConfigError(
+                f"--time and --event are for survival, not --task {self.task}",
+                "leave out --task, or --time and --event",
+            )
         if self.splits is not None and self.cv == "site":
             raise ConfigError("--splits and --cv site both divide the slides", "give one of them")
         if self.finetune is not None:
             self._check_finetune()
         if self.compare:
             if self.features or self.train or self.test or self.labels:
-                raise ConfigError("--compare takes finished evaluations alone", "leave features and labels out")
+                raise ConfigError("--compare takes only finished evaluations", "leave out features and labels")
             return
         if self.dense:
             if self.features or self.train or self.test:
-                raise ConfigError("--dense looks at patches, not features", "leave features out")
+                raise ConfigError("--dense reads patches, not features", "leave out the features")
             if self.splits is not None:
                 raise ConfigError("--splits does not go with --dense", "slides, patients or sites are left out in turn")
             return
@@ -214,7 +240,7 @@ class EvaluateConfig(Config):
         if pair and (self.train is None or self.test is None):
             raise ConfigError("--train and --test go together", "give both, or FEATURES with --labels")
         if pair and (self.splits is not None or self.cv == "site"):
-            raise ConfigError("--train and --test are a division already", "leave --splits and --cv site out")
+            raise ConfigError("--train and --test already define the split", "leave out --splits and --cv site")
         if pair == (self.features is not None):
             raise ConfigError(
                 "give either FEATURES [--labels] or --train A --test B",
@@ -226,13 +252,13 @@ class EvaluateConfig(Config):
             other = "--compare" if self.compare else "--dense"
             raise ConfigError(f"--finetune does not go with {other}", "it fits networks on labelled patches")
         if self.level == "slide":
-            raise ConfigError("--finetune is at patch level, and --level is slide", "leave one of them out")
+            raise ConfigError("--finetune is at patch level, but --level is slide", "leave out one of them")
 
 
 def _numbers(name: str, text: str, most: float) -> tuple[float, ...]:
-    """Different numbers above 0, by comma, ascending.
+    """Distinct positive numbers from a comma-separated list, ascending.
 
-    :raises ConfigError: it is not that.
+    :raises ConfigError: not such a list.
     """
     try:
         numbers = sorted({float(part) for part in text.split(",")})
@@ -240,5 +266,5 @@ def _numbers(name: str, text: str, most: float) -> tuple[float, ...]:
         numbers = []
     if not numbers or not all(math.isfinite(number) and 0 < number <= most for number in numbers):
         bound = "" if math.isinf(most) else f" and at most {most:g}"
-        raise ConfigError(f"{flag(name)} is '{text}'", f"give numbers greater than 0{bound}, by comma")
+        raise ConfigError(f"{flag(name)} is '{text}'", f"give numbers greater than 0{bound}, separated by commas")
     return tuple(numbers)

@@ -14,27 +14,26 @@ class PredictConfig(Config):
 
     table: ClassVar[str] = "predict"
 
-    seed: int = option(
-        0, "Seed, as every command has it; nothing here is random.", low=0, high=2**31 - 1, affects=False
-    )
-    result: str = option(REQUIRED, "Folder that sgcl evaluate wrote.", affects=False, argument=True)
+    seed: int = option(0, "Random seed, which this command does not use.", low=0, high=2**31 - 1, affects=False)
+    result: str = option(REQUIRED, "Folder written by sgcl evaluate.", affects=False, argument=True)
     features: str = option(REQUIRED, "Folder of features, from the same encoder.", affects=False, argument=True)
     labels: str | None = option(
-        None, "Table with slide_id and patient_id of these slides, to compare their patients with those fitted on."
+        None, "Table slide_id,patient_id of these slides, to find patients that the models were fitted on."
     )
     models: str | None = option(
-        None, "Models to apply, by comma, as metrics.json names them; default: all that were kept."
+        None, "Models to apply, named as in metrics.json, separated by commas; default: all that were stored."
     )
     use: Literal["auto", "folds", "all"] = option(
         "auto",
-        "Models of the folds, averaged, or the one that --refit fitted on all patients; auto: that one where there is one.",
+        "Average the models of all folds (folds), or use the one that --refit fitted on all patients (all); auto: all if there "
+        "is one, else folds.",
     )
     allow_mpp: bool = option(
-        False, "Go on where features differ in resolution by more than 10 % from those that were fitted on."
+        False, "Continue if these features differ in resolution by more than 10 % from those of the evaluation."
     )
     patches: str | None = option(
-        None, "Folder of the patches, for heatmaps; default: where the features say.", affects=False
+        None, "Folder of the patches, for heatmaps; default: as recorded in the features.", affects=False
     )
     slides: str | None = option(
-        None, "Folder of the slides, for heatmaps where sgcl tile left no thumbnails.", affects=False
+        None, "Folder of the slides, for heatmaps of slides that were not tiled by sgcl tile.", affects=False
     )

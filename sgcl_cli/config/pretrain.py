@@ -13,7 +13,7 @@ from sgcl_cli.config.objective import ObjectiveOptions
 from sgcl_cli.config.views import ViewOptions
 from sgcl_cli.errors import ConfigError
 
-REFERENCE_BATCH = 128  # of the published recipe, to which its learning rate belongs
+REFERENCE_BATCH = 128  # batch of the published recipe, for which its learning rate was chosen
 _MOST_ADAMW_LR = 0.01
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "sgcl": {},
@@ -38,19 +38,19 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 _OLD_RECIPES = {
-    "sslp": "it is now sgcl-no-inner, which ranks negatives as sgcl does; add --ranking v for what it was. "
-    "It never was the SSLP that was released (docs/method.md)"
+    "sslp": "it is now called sgcl-no-inner and ranks negatives as sgcl does; --ranking v restores the former ranking. "
+    "It never was the released SSLP (docs/method.md)"
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(Config):
-    """What is trained, on which patches, and by which steps."""
+    """Settings of the patches, the encoder and the optimisation."""
 
-    patches: str = option(REQUIRED, "Folder that sgcl tile wrote.", affects=False, argument=True)
+    patches: str = option(REQUIRED, "Folder written by sgcl tile.", affects=False, argument=True)
     recipe: str = option(
         "sgcl",
-        f"Named settings, below what TOML and flags say: {', '.join(RECIPES)}; --print-config shows them.",
+        f"Named settings, overridden by TOML and flags: {', '.join(RECIPES)}; --print-config shows them.",
         affects=False,
     )
     encoder: str = option(
@@ -58,27 +58,27 @@ class TrainingOptions(Config):
         f"Architecture: {', '.join(ARCHITECTURES)}, timm:NAME or PACKAGE.MODULE:FUNCTION.",
     )
     init: str | None = option(
-        None, "Weights to start from: torchvision's, timm's, or a run of sgcl pretrain; default: random.", affects=False
+        None, "Initial weights: a torchvision or timm file, or a run of sgcl pretrain; default: random.", affects=False
     )
-    epochs: int = option(100, "Passes over the patches.", low=1, high=10**6, panel="Optimisation")
-    batch: int = option(128, "Patches in a batch, over all GPUs.", low=2, high=2**16, panel="Optimisation")
+    epochs: int = option(100, "Passes over all patches.", low=1, high=10**6, panel="Optimisation")
+    batch: int = option(128, "Patches per batch, over all GPUs.", low=2, high=2**16, panel="Optimisation")
     optimiser: Literal["sgd", "adamw"] = option(
-        "sgd", "Optimiser: sgd, or adamw for vision transformers.", panel="Optimisation"
+        "sgd", "Optimiser; adamw suits vision transformers.", panel="Optimisation"
     )
-    lr: float = option(0.015, "Learning rate at the start; cosine to 0.", above=0, panel="Optimisation")
+    lr: float = option(0.015, "Initial learning rate; it decays to 0 by a cosine.", above=0, panel="Optimisation")
     lr_scale: Literal["none", "linear"] = option(
-        "none", "Rule for --lr: none, as given for any batch; linear, times --batch / 128.", panel="Optimisation"
+        "none", "Scaling of --lr: none, or linear, by --batch / 128.", panel="Optimisation"
     )
     momentum: float = option(0.9, "Momentum of SGD.", low=0, below=1, panel="Optimisation")
-    weight_decay: float = option(1e-4, "Weight decay; adamw spares norms and biases.", low=0, panel="Optimisation")
+    weight_decay: float = option(1e-4, "Weight decay; adamw leaves out norms and biases.", low=0, panel="Optimisation")
     precision: Precision = option(
-        "auto", "Arithmetic of the encoder; auto is bf16 on CUDA, fp32 on CPU.", panel="Optimisation"
+        "auto", "Arithmetic of the encoder; auto: bf16 on CUDA, fp32 on CPU.", panel="Optimisation"
     )
-    sync_bn: bool = option(False, "Batch norm over the batches of all GPUs; CUDA only.", panel="Optimisation")
+    sync_bn: bool = option(False, "Normalise batches over all GPUs (SyncBatchNorm); CUDA only.", panel="Optimisation")
 
     @property
     def peak_lr(self) -> float:
-        """The learning rate that the schedule starts from: --lr under the rule of --lr-scale."""
+        """Initial learning rate of the schedule: --lr scaled as --lr-scale says."""
         return self.lr * self.batch / REFERENCE_BATCH if self.lr_scale == "linear" else self.lr
 
 
@@ -92,35 +92,40 @@ class PretrainConfig(ObjectiveOptions, ViewOptions, TrainingOptions):
 
     probe: str | None = option(
         None,
-        "Score the encoder by kNN while it trains, on 'labels' (those of the patches) or on a folder of labelled patches or "
-        "of class folders of images; writes best.pt.",
+        "Score the encoder by kNN during training, on 'labels' (those of the patches), a folder of labelled patches, or a "
+        "folder of class folders of images; writes best.pt.",
         affects=False,
         panel="Monitoring",
     )
-    probe_every: int = option(1, "Epochs between two probes.", low=1, affects=False, panel="Monitoring")
+    probe_every: int = option(1, "Epochs between probes.", low=1, affects=False, panel="Monitoring")
     probe_groups: str | None = option(
         None,
-        "Table of who must not judge whom in the probe: slide_id,patient_id for patches, name,group for images.",
+        "Table of groups within which the probe takes no neighbours: slide_id,patient_id for patches, name,group for images.",
         affects=False,
         panel="Monitoring",
     )
     log_every: int = option(
         20,
-        "Steps between two readings of the GPU's numbers; every step is logged.",
+        "Steps between transfers of metrics from the GPU; every step is logged.",
         low=1,
         affects=False,
         panel="Monitoring",
     )
     tensorboard: bool = option(
-        False, "Write the numbers for TensorBoard as well, into OUT/tensorboard.", affects=False, panel="Monitoring"
+        False, "Also write the metrics for TensorBoard, to OUT/tensorboard.", affects=False, panel="Monitoring"
     )
 
     workers: int | None = option(
-        None, "Processes that decode patches; default: from the cores.", low=0, high=1024, affects=False, panel="Run"
+        None,
+        "Processes that decode patches; default: by the number of cores.",
+        low=0,
+        high=1024,
+        affects=False,
+        panel="Run",
     )
     checkpoint_minutes: float = option(
         10.0,
-        "Minutes between checkpoints, besides the one after each epoch.",
+        "Minutes between checkpoints, in addition to one after each epoch.",
         above=0,
         high=1e6,
         affects=False,
@@ -128,20 +133,20 @@ class PretrainConfig(ObjectiveOptions, ViewOptions, TrainingOptions):
     )
     keep: int = option(
         0,
-        "Checkpoints of the last N epochs kept as epoch-0001.pt and so on, besides last.pt.",
+        "Keep the checkpoints of the last N epochs, as epoch-0001.pt and so on, in addition to last.pt.",
         low=0,
         affects=False,
         panel="Run",
     )
     compile: bool = option(
         False,
-        "Compile the encoder (torch.compile): slower to start, faster steps on a GPU.",
+        "Compile the encoder with torch.compile: a slower start, faster steps on a GPU.",
         affects=False,
         panel="Run",
     )
     grace: float = option(
         25.0,
-        "Seconds after a SIGTERM in which a checkpoint may be written.",
+        "Seconds after SIGTERM within which a checkpoint may still be written.",
         low=0,
         high=1e6,
         affects=False,
@@ -154,10 +159,10 @@ class PretrainConfig(ObjectiveOptions, ViewOptions, TrainingOptions):
             hint = _OLD_RECIPES.get(self.recipe, f"choose one of: {', '.join(self.recipes)}")
             raise ConfigError(f"there is no recipe {self.recipe!r}", hint)
         if self.probe_groups is not None and self.probe is None:
-            raise ConfigError("--probe-groups is for --probe", "add --probe labels or --probe FOLDER")
+            raise ConfigError("--probe-groups needs --probe", "add --probe labels or --probe FOLDER")
         check_architecture("encoder", self.encoder)
         if self.optimiser == "adamw" and self.peak_lr > _MOST_ADAMW_LR:
             raise ConfigError(
                 f"a learning rate of {self.peak_lr:g} is one for SGD; AdamW's steps do not shrink with the gradient",
-                f"give --lr of at most {_MOST_ADAMW_LR}; 5e-4 with --weight-decay 0.05 is usual",
+                f"set --lr to at most {_MOST_ADAMW_LR}; 5e-4 with --weight-decay 0.05 is usual",
             )

@@ -17,97 +17,106 @@ class TileConfig(Config):
     table: ClassVar[str] = "tile"
 
     seed: int = option(
-        0, "Seed, as every command has it; nothing here is random.", low=0, high=2**31 - 1, affects=False, panel="Run"
+        0, "Random seed, which this command does not use.", low=0, high=2**31 - 1, affects=False, panel="Run"
     )
-    slides: tuple[str, ...] = option(
-        (), "Slides, or folders that are searched for slides.", affects=False, argument=True
-    )
+    slides: tuple[str, ...] = option((), "Slides, or folders to search for slides.", affects=False, argument=True)
     list: str | None = option(
         None,
-        "Table of slides, a CSV file with the column path, and any of slide_id, mpp, tissue, ink, min_area, max_hole.",
+        "CSV table of slides with the column path and, optionally, slide_id, mpp, tissue, ink, min_area, max_hole.",
         affects=False,
     )
-    id_from: IdFrom = option("stem", "Where slide ids come from: the file's stem, or its relative path.", affects=False)
+    id_from: IdFrom = option(
+        "stem", "Slide ids: file names without extension (stem), or relative paths (path).", affects=False
+    )
 
     tissue: StainChoice = option(
-        "auto", "Stain by which tissue is told: he, ihc, faint or unstained, or auto by each slide.", panel="Tissue"
+        "auto",
+        "Stain, for tissue detection: H&E (he), immunohistochemistry (ihc), pale or unstained (faint); auto: chosen per slide.",
+        panel="Tissue",
     )
     ink: Ink = option(
         "auto",
-        "Whether pen marks are looked for and left out; off where a slide has none and dense tissue is taken for some.",
+        "Detect and exclude pen marks (auto); off is for slides without pen marks, if dense tissue is mistaken for them.",
         panel="Tissue",
     )
-    min_area: float = option(20_000.0, "Least area of a piece of tissue, µm².", low=0, panel="Tissue")
-    max_hole: float = option(6_000.0, "Largest area of a hole that counts as tissue, µm².", low=0, panel="Tissue")
+    min_area: float = option(20_000.0, "Smallest area of a piece of tissue, µm².", low=0, panel="Tissue")
+    max_hole: float = option(6_000.0, "Largest hole that counts as tissue, µm².", low=0, panel="Tissue")
 
     mpp: float = option(0.5, "Resolution of the patches, µm per pixel.", low=0.001, high=100, panel="Patches")
-    patch_size: int = option(256, "Side of a patch in pixels at --mpp.", low=16, high=8192, panel="Patches")
-    overlap: int = option(0, "Overlap of neighbouring patches in pixels at --mpp.", low=0, panel="Patches")
-    min_tissue: float = option(0.5, "Least share of a patch that is tissue.", low=0, high=1, panel="Patches")
+    patch_size: int = option(256, "Side of a patch, pixels at --mpp.", low=16, high=8192, panel="Patches")
+    overlap: int = option(0, "Overlap of neighbouring patches, pixels at --mpp.", low=0, panel="Patches")
+    min_tissue: float = option(0.5, "Smallest fraction of tissue in a patch.", low=0, high=1, panel="Patches")
     slide_mpp: float | None = option(
-        None, "Resolution of level 0 where a slide records none, µm per pixel.", low=0.001, high=100, panel="Patches"
+        None, "Level-0 resolution of slides that record none, µm per pixel.", low=0.001, high=100, panel="Patches"
     )
-    allow_upsample: bool = option(False, "Accept slides coarser than --mpp by more than 7 %.", panel="Patches")
+    allow_upsample: bool = option(False, "Upsample slides more than 7 % coarser than --mpp.", panel="Patches")
     coords_only: bool = option(False, "Store coordinates without pixels.", panel="Patches")
     jpeg_quality: int = option(90, "JPEG quality of the stored patches.", low=1, high=100, panel="Patches")
     lossless: bool = option(
-        False, "Copy the JPEG bytes of native tiles; --mpp and --patch-size must be theirs.", panel="Patches"
+        False, "Copy the JPEG data of the slide's own tiles; --mpp and --patch-size must match them.", panel="Patches"
     )
 
     layout: Layout = option(
         "sgcl",
-        "Where patches lie and for whose readers: patches/ID.h5, the same in pixels of a level for CLAM, or TRIDENT's tree.",
+        "Output layout: patches/ID.h5 (sgcl), the same with patch sizes in pixels of a level, as CLAM reads it (clam), or the "
+        "folders of TRIDENT (trident).",
         affects=False,
         panel="Patches",
     )
 
     annotations: str | None = option(
         None,
-        "Folder of annotations named by slide_id: QuPath's .geojson, ASAP's .xml, a table x,y,name,radius_px as .csv, "
-        "or mask images as .png or .tif.",
+        "Folder of annotations, files named by slide_id: QuPath .geojson, ASAP .xml, tables x,y,name,radius_px (.csv), or mask "
+        "images (.png, .tif).",
         affects=False,
         panel="Annotations",
     )
     annotations_origin: AnnotationsOrigin | None = option(
         None,
-        "Where annotations count from on slides with openslide.bounds-*: the slide's own corner, or that of the scanned part, "
-        "as in QuPath; default: bounds for .geojson, slide for the rest.",
+        "Origin of annotation coordinates on slides with openslide.bounds-*: the corner of the slide (slide), or of the scanned "
+        "region, as in QuPath (bounds); default: bounds for .geojson, slide for the rest.",
         panel="Annotations",
     )
     label_rule: LabelRule = option(
         "majority",
-        "Label of a patch: the class that covers most of it (majority), however little (any), or all of it (pure).",
+        "Label of a patch: the class that covers most of it (majority), the largest class, however small (any), or the class "
+        "that covers all of it (pure).",
         panel="Annotations",
     )
     label_names: str | None = option(
         None,
-        "Classes in the order of their labels, a,b,c; others do not count. Default: all classes, sorted.",
+        "Classes in the order of their labels: a,b,c. Others are ignored. Default: all classes, sorted.",
         affects=False,
         panel="Annotations",
     )
     mask_mpp: float | None = option(
         None,
-        "Resolution of mask images, µm per pixel; default: they are as large as their slides.",
+        "Resolution of mask images, µm per pixel; default: masks are as large as level 0.",
         low=0.001,
         high=1000,
         panel="Annotations",
     )
     mask_values: str | None = option(
         None,
-        "Classes of a mask's values, 255=tumour,0=other; default: each value above 0 is one.",
+        "Classes of mask values: 255=tumour,0=other; default: each value above 0 is a class.",
         panel="Annotations",
     )
     roi: str | None = option(
-        None, "Folder of .geojson named by slide_id: where patches may lie.", affects=False, panel="Annotations"
+        None,
+        "Folder of .geojson files named by slide_id: the regions in which patches may lie.",
+        affects=False,
+        panel="Annotations",
     )
-    roi_origin: AnnotationsOrigin | None = option(None, "The same for --roi; default: bounds.", panel="Annotations")
+    roi_origin: AnnotationsOrigin | None = option(
+        None, "Origin of the coordinates of --roi, as for --annotations-origin; default: bounds.", panel="Annotations"
+    )
     roi_mode: Literal["restrict", "replace"] = option(
-        "restrict", "Whether --roi restricts the tissue that is found, or replaces it.", panel="Annotations"
+        "restrict", "Whether --roi restricts the detected tissue or replaces it.", panel="Annotations"
     )
 
     from_coords: str | None = option(
         None,
-        "Folder of CLAM's or TRIDENT's coordinate files: just those patches are read.",
+        "Folder of coordinate files of CLAM or TRIDENT; exactly these patches are read.",
         affects=False,
         panel="Patches",
     )
@@ -122,18 +131,18 @@ class TileConfig(Config):
     )
     shard: str | None = option(
         None,
-        "Do only part i of n of the slides, i/n with i from 1, so that machines share them.",
+        "Process part i of n of the slides, as i/n with i from 1, to share them among machines.",
         affects=False,
         panel="Run",
     )
     dask: str | None = option(
-        None, "Address of a dask scheduler whose workers do the slides, tcp://host:port.", affects=False, panel="Run"
+        None, "Address tcp://host:port of a dask scheduler; its workers process the slides.", affects=False, panel="Run"
     )
     slide_timeout: float = option(
-        3600.0, "Seconds after which a slide is given up.", above=0, high=1e6, affects=False, panel="Run"
+        3600.0, "Seconds after which a slide counts as failed.", above=0, high=1e6, affects=False, panel="Run"
     )
     allow_failures: str = option(
-        "0", "Failed slides, as N or P%, up to which the exit code stays 0.", affects=False, panel="Run"
+        "0", "Number N or percentage P% of slides that may fail with exit code 0.", affects=False, panel="Run"
     )
 
     def __post_init__(self) -> None:
@@ -145,9 +154,9 @@ class TileConfig(Config):
             )
         for name in ("label_names", "mask_mpp", "mask_values", "annotations_origin"):
             if self.annotations is None and getattr(self, name) is not None:
-                raise ConfigError(f"{flag(name)} says how annotations are read", "give their folder with --annotations")
+                raise ConfigError(f"{flag(name)} needs --annotations", "give the folder of annotations")
         if self.roi is None and self.roi_origin is not None:
-            raise ConfigError("--roi-origin says how regions of interest are read", "give their folder with --roi")
+            raise ConfigError("--roi-origin needs --roi", "give the folder of regions of interest")
         if self.lossless and (self.overlap or self.coords_only):
             raise ConfigError(
                 "--lossless copies whole native tiles",
@@ -160,17 +169,15 @@ class TileConfig(Config):
         parse_shard(self.shard)
 
     def _check_from_coords(self) -> None:
-        """What --from-coords settles by itself."""
+        """Refuse options that select patches, which --from-coords already does."""
         for spec in fields(self):
             name = spec.name
             if name in ("overlap", "min_tissue", "roi", "roi_mode") and getattr(self, name) != spec.default:
-                raise ConfigError(
-                    f"{flag(name)} chooses patches, and --from-coords has them chosen", "leave one of them out"
-                )
+                raise ConfigError(f"{flag(name)} and --from-coords both select patches", "leave out one of them")
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
-    """The number of a shard, from 1, and of how many: ``2/8`` -> (2, 8); without any, the one of one.
+    """Number of a shard, from 1, and number of shards: ``2/8`` -> (2, 8); None -> (1, 1).
 
     :raises ConfigError: not of this form.
     """

@@ -1,7 +1,7 @@
 """Encoders of pathology that ``--encoder`` knows by name: where they are, how they are made, and what they expect to see.
 
-Every fact has a source in ``SOURCES``. Encoders whose code has to be fetched and run (CONCH v1.5, Hibou) or whose parameter names
-fit no published library (CTransPath) are left out.
+Every fact has a source in ``SOURCES``. CONCH v1.5 is left out: its attention pooling is in no library, only in code that would
+have to be fetched and run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ Colour = tuple[float, float, float]
 _IMAGENET: tuple[Colour, Colour] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF: tuple[Colour, Colour] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _OPTIMUS: tuple[Colour, Colour] = ((0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517))
+_HIBOU: tuple[Colour, Colour] = ((0.7068, 0.5755, 0.722), (0.195, 0.2316, 0.1816))
 _LUNIT: tuple[Colour, Colour] = ((0.70322989, 0.53606487, 0.66096631), (0.21716536, 0.26081574, 0.20723464))
 _SCALED: Mapping[str, Any] = {"init_values": 1e-5}
 _VIRCHOW: Mapping[str, Any] = {"init_values": 1e-5, "mlp_ratio": 5.3375, "global_pool": ""}
@@ -27,11 +28,17 @@ SOURCES = {
     "licence gate": "the list of feature extractors in PathBench-MIL's README; for phikon-v2 its users' notes",
     "mean and std of lunit": "eva's pathology/lunit.py, after the authors' release notes",
     "resolution of h-optimus-0": "its model card: 224 x 224 pixels at 0.5 microns per pixel",
+    "architecture of hibou": "build_model in https://github.com/HistAI/hibou, hibou/models/__init__.py and vision_transformer.py",
+    "licence gate of hibou": "their model cards: hibou-L asks to share contact information, hibou-b does not",
+    "architecture of ctranspath": "ctran.py and get_features_CTransPath.py in https://github.com/Xiyue-Wang/TransPath",
     "transform of h0-mini": "the configuration on the hub, as its authors' example reads it; nothing is written down here",
 }
 UNVERIFIED = {
     "phikon, lunit, gpfm": "whether the hub asks for an agreement",
     "lunit": "the interpolation, which matters only where patches are not 224 pixels",
+    "hibou": "the published tensors themselves: their names are those that users list, their number that of the model cards",
+    "hibou-b": "the transform, taken for that of hibou-L",
+    "ctranspath": "the mirror on the hub; TRIDENT's magnification of 10 is for the weights that CHIEF distributes",
 }
 
 
@@ -40,10 +47,13 @@ class NamedEncoder:
     """An encoder of the table.
 
     :ivar hub: address on the hub; for timm's own weights the model's name.
-    :ivar architecture: timm's name of it, for weights from a file; None where it can be made from the hub's configuration alone.
-    :ivar arguments: what timm is given besides.
+    :ivar architecture: timm's name of it, for weights from a file, or the beginning of the names of its classes in transformers;
+        None where it is made from the hub's configuration alone.
+    :ivar arguments: further arguments of timm, or the settings of transformers' configuration.
     :ivar swiglu: whether its blocks have a packed SwiGLU.
-    :ivar patch_size: side of the recommended patches at 0.5 µm/px, pixels.
+    :ivar conv_stem: whether patches are embedded by ``conv_stem.ConvStem``.
+    :ivar patch_size: side of the recommended patches, pixels.
+    :ivar patch_mpp: their resolution, µm per pixel.
     :ivar resize: side that patches are resized to, pixels.
     :ivar colours: mean and standard deviation of RGB in 0..1; None for what the hub records.
     :ivar pool: ``cls``, ``cls+mean`` or ``auto``, as readout.Readout takes it.
@@ -60,6 +70,8 @@ class NamedEncoder:
     architecture: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     swiglu: bool = False
+    conv_stem: bool = False
+    patch_mpp: float = 0.5
     resize: int = 224
     interpolation: str = "bilinear"
     colours: tuple[Colour, Colour] | None = _IMAGENET
@@ -71,7 +83,7 @@ class NamedEncoder:
     @property
     def mpp(self) -> float | None:
         """Resolution of what it sees of the recommended patches after resizing, µm per pixel."""
-        return None if self.natural else 0.5 * self.patch_size / self.resize
+        return None if self.natural else self.patch_mpp * self.patch_size / self.resize
 
 
 def _kaiko(architecture: str, width: int, **arguments: Any) -> NamedEncoder:
@@ -126,6 +138,30 @@ def _h_optimus(hub: str, *, gated: bool) -> NamedEncoder:
     return NamedEncoder(hub, "timm", 1536, 224, architecture, _GIANT, colours=_OPTIMUS, gated=gated)
 
 
+def _hibou(hub: str, width: int, depth: int, heads: int, *, gated: bool) -> NamedEncoder:
+    settings = {
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "mlp_ratio": 4,
+        "use_swiglu_ffn": True,
+        "num_register_tokens": 4,
+        "patch_size": 14,
+        "image_size": 224,
+    }
+    return NamedEncoder(
+        hub,
+        "transformers",
+        width,
+        224,
+        "Dinov2WithRegisters",
+        settings,
+        interpolation="bicubic",
+        colours=_HIBOU,
+        gated=gated,
+    )
+
+
 CATALOGUE: Mapping[str, NamedEncoder] = {
     "resnet50-imagenet": NamedEncoder(
         "resnet50.tv_in1k", "timm", 2048, 256, "resnet50", pool="auto", gated=False, natural=True
@@ -166,6 +202,19 @@ CATALOGUE: Mapping[str, NamedEncoder] = {
     "kaiko-vitl14": _kaiko("vit_large_patch14_reg4_dinov2", 1024, img_size=518),
     "midnight": NamedEncoder(
         "kaiko-ai/midnight", "transformers", 3072, 224, colours=_HALF, pool="cls+mean", gated=False
+    ),
+    "hibou-b": _hibou("histai/hibou-b", 768, 12, 12, gated=False),
+    "hibou-l": _hibou("histai/hibou-L", 1024, 24, 16, gated=True),
+    "ctranspath": NamedEncoder(
+        "1aurent/swin_tiny_patch4_window7_224.CTransPath",
+        "timm",
+        768,
+        256,
+        "swin_tiny_patch4_window7_224",
+        conv_stem=True,
+        patch_mpp=1.0,
+        pool="auto",
+        gated=False,
     ),
     "gpfm": NamedEncoder(
         "majiabo/GPFM",

@@ -57,12 +57,14 @@ class Foreign:
     :ivar feed: its preprocessing.
     :ivar readout: name of a pooling -> the module that computes embeddings.
     :ivar optional: prefixes of parameters that the embedding does not use.
+    :ivar rename: a state dict from a file -> the same under the names of ``network``.
     """
 
     network: nn.Module
     feed: Preprocessing
     readout: Callable[[str], Readout]
     optional: tuple[str, ...] = ()
+    rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
 
 
 def is_foreign(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from sgcl_cli.errors import ConfigError
 from sgcl_cli.nets.catalogue import CATALOGUE, NamedEncoder
+from sgcl_cli.nets.conv_stem import ConvStem, renamed
 from sgcl_cli.nets.foreign import (
     Foreign,
     Preprocessing,
@@ -53,6 +55,8 @@ def _by_timm(name: str, entry: NamedEncoder, *, pretrained: bool) -> Foreign:
             f"{name} has no weights that timm can fetch", f"download its file from {entry.hub} and give it as --weights"
         )
     arguments: dict[str, Any] = {**entry.arguments}
+    if entry.conv_stem:
+        arguments["embed_layer"] = ConvStem
     if entry.swiglu:
         arguments |= {"mlp_layer": library.layers.SwiGLUPacked, "act_layer": nn.SiLU}
     wanted = entry.architecture
@@ -65,7 +69,9 @@ def _by_timm(name: str, entry: NamedEncoder, *, pretrained: bool) -> Foreign:
     feed = _feed(entry)
     if feed is None:
         feed = replace(recorded_by_timm(network, name), mpp=entry.mpp)
-    return Foreign(network, feed, lambda pool: read_timm(network, entry.pool if pool == "auto" else pool))
+    pooled = partial(_pooled, entry)
+    rename = renamed if entry.conv_stem else dict
+    return Foreign(network, feed, lambda pool: read_timm(network, pooled(pool)), rename=rename)
 
 
 def _by_transformers(name: str, entry: NamedEncoder, weights: str | None) -> Foreign:
@@ -76,11 +82,34 @@ def _by_transformers(name: str, entry: NamedEncoder, weights: str | None) -> For
             f"download all files of {entry.hub} into one folder",
         )
     try:
-        network = library.AutoModel.from_pretrained(weights or entry.hub)
+        network = _pretrained(library, entry, weights or entry.hub)
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(f"{name} cannot be made: {error}", _remedy(entry)) from error
-    feed = _feed(entry) or Preprocessing()
-    return Foreign(network, feed, lambda pool: read_transformers(network, entry.pool if pool == "auto" else pool))
+    feed, pooled = _feed(entry) or Preprocessing(), partial(_pooled, entry)
+    return Foreign(network, feed, lambda pool: read_transformers(network, pooled(pool)))
+
+
+def _pretrained(library: Any, entry: NamedEncoder, source: str) -> Any:
+    """A model of transformers with the weights of a folder or the hub; its class is never taken from there where it is known.
+
+    :raises ConfigError: weights are missing, which the library would leave random.
+    """
+    if entry.architecture is None:
+        return library.AutoModel.from_pretrained(source)
+    config = getattr(library, f"{entry.architecture}Config")(**entry.arguments)
+    model = getattr(library, f"{entry.architecture}Model")
+    network, loaded = model.from_pretrained(source, config=config, output_loading_info=True)
+    if missing := sorted(loaded["missing_keys"]):
+        raise ConfigError(
+            f"{source} lacks {len(missing)} of the encoder's tensors, '{missing[0]}' among them", _remedy(entry)
+        )
+    return network
+
+
+def _pooled(entry: NamedEncoder, pool: str) -> str:
+    return entry.pool if pool == "auto" else pool
 
 
 def _feed(entry: NamedEncoder) -> Preprocessing | None:

@@ -17,6 +17,7 @@ from torch import nn
 from sgcl_cli.artefacts.model_cards import BAGS
 from sgcl_cli.artefacts.models import REFERENCE, REFERENCE_ROWS, Fitted
 from sgcl_cli.probe.mil import models as bag_models
+from sgcl_cli.probe.mil.abmil import Attention
 from sgcl_cli.probe.mil.bags import Bags
 from sgcl_cli.probe.mil.model import BagModel
 from sgcl_cli.probe.mil.training import MOST_BAGS, MOST_ROWS, forward
@@ -123,6 +124,32 @@ def predict_bags(
     elif "target" in settings:
         scores = scores * settings["target"]["scale"] + settings["target"]["mean"]
     return scores.cpu().numpy(), attention
+
+
+def pools_by_attention(kind: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a model of slides has one attention-weighted mean of embedded patches: ABMIL, plain or gated, and CLAM."""
+    known = bag_models.MODELS.get(settings.get("model", "")) if kind == BAGS else None
+    return known is not None and issubclass(known[0], Attention)
+
+
+def attention_pooling(fitted: Fitted) -> Callable[[NDArray[np.floating]], NDArray[np.float32]]:
+    """z (H,) of a slide's patches (N, D), N >= 1: z = sum_i a_i e_i, what the classifier of an attention model takes; on the CPU.
+
+    :raises RuntimeError: the arrays are not the weights of such a model.
+    """
+    model = _bag_model(fitted)
+    if not isinstance(model, Attention):
+        raise RuntimeError(f"{fitted.settings['model']} does not pool by attention")
+    network: Attention = model.eval()
+
+    @torch.inference_mode()
+    def pooled(features: NDArray[np.floating]) -> NDArray[np.float32]:
+        rows = torch.from_numpy(np.array(features, np.float32))
+        z_1H, _ = network.pooled(Bags(rows, torch.tensor([0, len(rows)])))
+        found: NDArray[np.float32] = z_1H[0].numpy()
+        return found
+
+    return pooled
 
 
 def _bag_model(fitted: Fitted) -> BagModel:

@@ -137,9 +137,8 @@ def _from_library(config: EmbedConfig) -> Opened:
         sha256 = weights_sha256(made.network.state_dict())
     else:
         weights = read_weights(config.weights)
-        fit = fit_weights(
-            made.network, weights.groups, arch=config.encoder, where=str(weights.path), optional=made.optional
-        )
+        groups = {name: made.rename(group) for name, group in weights.groups.items()}
+        fit = fit_weights(made.network, groups, arch=config.encoder, where=str(weights.path), optional=made.optional)
         sha256, notes = weights.sha256, (f"{weights.path.name}: {fit.describe()}",)
     card = _fed(config, EncoderCard(config.encoder, 0, **asdict(made.feed), patch_size=None, sha256=sha256))
     return Opened(card, made.readout(config.pool), notes)

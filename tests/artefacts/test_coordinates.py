@@ -153,5 +153,5 @@ def test_folders_that_cannot_be_used(tmp_path):
     with pytest.raises(ConfigError, match="two files for slide b: b.h5 and b_patches.h5"):
         find(tmp_path, ["b"])
     write(tmp_path / "10x_256px_0px_overlap" / "patches" / "b_patches.h5", TRIDENT)
-    with pytest.raises(ConfigError, match="more than once: patches, 10x_256px_0px_overlap/patches"):
+    with pytest.raises(ConfigError, match="several folders: patches, 10x_256px_0px_overlap/patches"):
         find(tmp_path, ["b"])

@@ -33,20 +33,20 @@ def test_row_order_does_not_matter(tmp_path: Path) -> None:
 
 def test_equal_rows_are_merged_with_a_warning(tmp_path: Path) -> None:
     labels = read_labels(_table(tmp_path, "slide_id,label\na,1\na.svs,1\n"))
-    assert len(labels.rows) == 1 and "1 rows stand twice" in labels.warnings[0]
+    assert len(labels.rows) == 1 and "1 repeated rows were merged" in labels.warnings[0]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("slide_id,label\n", "has no rows"),
-        ("slide_id,label\na,1\na,0\n", "row 3: slide 'a' stands twice with different entries"),
+        ("slide_id,label\na,1\na,0\n", "row 3: slide 'a' has two rows with different entries"),
         ("slide_id,label\n,1\n", "row 2 has no slide_id"),
         ("slide_id,label\na,\n", "slide 'a' has no label"),
         ("slide_id,label,split\na,1,dev\n", "split is 'dev'.*train, val, test"),
         ("slide,label\na,1\n", "no column 'slide_id'"),
-        ("slide_id,label\na,1\nb,NaN\n", "row 3: label of slide 'b' is 'NaN', which stands for a missing value"),
-        ("slide_id,label\na,N/A\n", "is 'N/A', which stands for a missing value"),
+        ("slide_id,label\na,1\nb,NaN\n", "row 3: label of slide 'b' is 'NaN', which means a missing value"),
+        ("slide_id,label\na,N/A\n", "is 'N/A', which means a missing value"),
     ],
 )
 def test_bad_labels(tmp_path: Path, text: str, message: str) -> None:

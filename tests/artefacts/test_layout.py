@@ -51,7 +51,7 @@ def test_two_trees_are_ambiguous(make_patches: Make):
     folder = make_patches()
     tree = as_trident(folder)
     make_patches()
-    with pytest.raises(ArtefactError, match="more than once: patches, 20x_32px_0px_overlap/patches"):
+    with pytest.raises(ArtefactError, match="several folders of patches: patches, 20x_32px_0px_overlap/patches"):
         PatchIndex.open(folder)
     assert len(PatchIndex.open(tree)) == len(PatchIndex.open(folder / "patches")) == 31
 

@@ -204,7 +204,7 @@ def test_writers_of_one_output_have_the_same_settings(tmp_path: Path) -> None:
     with another_process_writes("claimed", str(out), "a") as writer:
         with claimed(out, "a"), claimed(out, "a"):
             pass
-        with pytest.raises(ConfigError, match=f"another run works on .*out under other settings: process {writer.pid}"):
+        with pytest.raises(ConfigError, match=f"another run with other settings writes to .*out: process {writer.pid}"):
             with claimed(out, "b"):
                 pytest.fail("two settings")
         writer.kill()

@@ -73,7 +73,7 @@ def test_reference_rows_out_of_range(tmp_path: Path) -> None:
     card = written(tmp_path)
     path = tmp_path / "models" / "m.safetensors"
     safetensors.numpy.save_file({**safetensors.numpy.load_file(path), "0/0/reference_rows": np.array([9])}, path)
-    with pytest.raises(ArtefactError, match=r"m\.safetensors does not hold what it should"):
+    with pytest.raises(ArtefactError, match=r"m\.safetensors has an unexpected content"):
         models.read(tmp_path, card, "m")
 
 
@@ -92,6 +92,6 @@ def test_results_without_a_card(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="holds no finished evaluation"):
         models.read_card(tmp_path)
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(ArtefactError, match="keeps no fitted models") as caught:
+    with pytest.raises(ArtefactError, match="has no fitted models") as caught:
         models.read_card(tmp_path)
     assert caught.value.hint.startswith("evaluate again")

@@ -18,12 +18,12 @@ from sgcl_cli.stages.embed.run import embed
 Make = Callable[..., Path]
 EVIL = {
     "../../evil": "begins with a dot",
-    "/etc/evil": "holds a slash",
-    "a..b": "holds '..'",
+    "/etc/evil": "contains a slash",
+    "a..b": "contains '..'",
     "a\\b": "backslash",
     ".hidden": "begins with a dot",
-    "a\x1b[31mred": "holds control characters",
-    "a\nb": "holds control characters",
+    "a\x1b[31mred": "contains control characters",
+    "a\nb": "contains control characters",
     "": "is empty",
     "é" * 101: "longer than 200 bytes",
 }
@@ -41,12 +41,12 @@ def test_ids_that_can_be_names_of_files(slide_id: str) -> None:
 
 
 def test_an_id_is_valid_text() -> None:
-    assert names.fault("a\udcff") == "is not valid text"
+    assert names.fault("a\udcff") == "is not valid Unicode"
 
 
 @pytest.mark.parametrize("slide_id", [None, 7, b"a", ["a"]])
 def test_an_id_is_text(slide_id: object) -> None:
-    assert names.fault(slide_id) == "is not text"
+    assert names.fault(slide_id) == "is not a string"
 
 
 def test_what_is_shown_of_an_id_is_short_and_printable() -> None:

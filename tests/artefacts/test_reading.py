@@ -170,7 +170,7 @@ KINDS = {
         ({"n": 1e300}, r"n is 1e\+300"),
         ({"w": 1.0}, "w is 1.0, not a whole number"),
         ({"w": 10**4000}, "w is int, not a whole number|w is 1000"),
-        ({"t": 5}, "t is 5, not text"),
+        ({"t": 5}, "t is 5, not a string"),
         ({"l": [1]}, "l is .1., not a list of 2"),
         ({"l": [1, "x"]}, "l is "),
         ({"o": ["a"]}, "o is .'a'., not one of a, b"),
@@ -327,7 +327,7 @@ def test_archives_that_are_compressed_are_refused(tmp_path: Path) -> None:
     ):
         for name in old.namelist():
             new.writestr(name, old.read(name))
-    with pytest.raises(ArtefactError, match=r"z\.pt holds more than its size"):
+    with pytest.raises(ArtefactError, match=r"z\.pt claims more than its size"):
         open_file(tmp_path / "z.pt")
 
 
@@ -353,6 +353,6 @@ def test_headers_of_numpy_files_that_lie(tmp_path: Path, shape: tuple[int, ...],
 
 @pytest.mark.parametrize("text", ['["a", "\\ud800"]', '["\\udce9"]', '["x\\udfff"]'])
 def test_halves_of_surrogate_pairs_are_no_text(text: str) -> None:
-    with pytest.raises(ArtefactError, match="is .*, not a list of texts"):
+    with pytest.raises(ArtefactError, match="is .*, not a list of strings"):
         reading.texts_in({"names": text}, "names", Path("s.h5"))
     assert reading.texts_in({"names": '["\\ud83d\\ude00"]'}, "names", Path("s.h5")) == ("\U0001f600",)

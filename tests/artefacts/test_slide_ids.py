@@ -42,5 +42,5 @@ def test_a_table_of_floats_is_read_with_a_warning(tmp_path: Path):
     labels = read_labels(path, known=["1018", "7"])
     assert [row.slide_id for row in labels.rows] == ["1018", "7"]
     assert labels.warnings == (
-        "labels.csv: slide_id are numbers that another program wrote with '.0', which is left out",
+        "labels.csv: slide_id has numbers with an appended '.0', as written by spreadsheets; it is ignored",
     )

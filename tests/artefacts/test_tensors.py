@@ -32,7 +32,7 @@ def test_compressed_archives_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pt") as plain, zipfile.ZipFile(tmp_path / "b.pt", "w") as small:
         for name in plain.namelist():
             small.writestr(name, plain.read(name), zipfile.ZIP_DEFLATED)
-    with pytest.raises(ArtefactError, match=r"b\.pt holds more than its size"):
+    with pytest.raises(ArtefactError, match=r"b\.pt claims more than its size"):
         load(tmp_path / "b.pt", "checkpoint", "")
 
 

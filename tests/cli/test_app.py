@@ -24,7 +24,10 @@ def test_module_is_the_command() -> None:
     assert all(name in done.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize(("processes", "said"), [("1", "at exit\nfinalised\n"), ("2", "at exit\n")])
+@pytest.mark.parametrize(
+    ("processes", "said"),
+    [("1", "at exit\nfinalised\n"), ("", "at exit\nfinalised\n"), ("x", "at exit\nfinalised\n"), ("2", "at exit\n")],
+)
 def test_one_of_several_processes_ends_before_python_is_taken_down(processes: str, said: str) -> None:
     """What ran at exit still runs; objects that live until Python ends are not freed, and the exit code is kept."""
     program = (

@@ -51,7 +51,7 @@ def test_every_text_is_shown_whole(
         assert (name.upper() if meta.argument else flag(name)) in text
     for row in common_rows(kind):
         assert flowing(f"{row.term} {row.text}") in text
-    assert f"TOML file with a table [{kind.table}]; flags win over it." in text
+    assert f"TOML file with a table [{kind.table}]; flags take precedence over it." in text
 
 
 @pytest.mark.parametrize("kind", COMMANDS)

@@ -2,14 +2,29 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sgcl_cli.report.maps import MapPage, SlideMap, Tile, montage, paint, render
+from sgcl_cli.report.colour_scale import viridis
+from sgcl_cli.report.maps import (
+    BAR_NAME,
+    MapPage,
+    Panel,
+    SlideMap,
+    Tile,
+    combined,
+    crop,
+    montage,
+    paint,
+    render,
+    shade,
+)
+from tests.slide.test_colours import DEUTAN, PROTAN, seen
 
-RED, BLUE = (200, 0, 0), (0, 0, 200)
+RED, BLUE, GLASS = (200, 0, 0), (0, 0, 200), (244, 246, 247)
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -40,25 +55,74 @@ def test_squares_have_whole_pixels() -> None:
 def test_a_montage_frames_the_first_patch_only() -> None:
     tiles = [Tile.of(np.full((8, 8, 3), 128, np.uint8), "0.9", "slide a")] * 5
     picture = pixels(montage(tiles))
-    assert picture.shape == (2 * (160 + 2 * 14 + 8) + 8, 4 * 168 + 8, 3)
-    assert (picture == 128).all(-1).sum() == pytest.approx(5 * 160**2, rel=0.001)
-    framed = np.argwhere((picture == (15, 118, 110)).all(-1))
-    assert framed.min(0).tolist() == [5, 5] and framed.max(0).tolist() == [170, 170]
+    assert picture.shape == (2 * (176 + 2 * 17 + 10) + 10, 4 * 186 + 10, 3)
+    assert (picture == 128).all(-1).sum() == pytest.approx(5 * 176**2, rel=0.002)
+    framed = np.argwhere((picture == (213, 94, 0)).all(-1))
+    assert framed.min(0).tolist() == [6, 6] and framed.max(0).tolist() == [189, 189]
 
 
 def test_a_caption_does_not_run_into_the_next_patch() -> None:
     grey = np.full((8, 8, 3), 128, np.uint8)
-    below = pixels(montage([Tile.of(grey, "a long slide name " * 20), Tile.of(grey, "")]))[172:184]
-    assert below[:, 8:168].min() < 100
-    assert (below[:, 169:] == 255).all()
+    below = pixels(montage([Tile.of(grey, "a long slide näme " * 20), Tile.of(grey, "")]))[190:205]
+    assert below[:, 10:186].min() < 100
+    assert (below[:, 187:] == 255).all()
 
 
-def test_the_page_holds_its_pictures_and_escapes_names() -> None:
-    slide = SlideMap("a<b>", 12, b"picture")
-    assert slide.uri == "data:image/png;base64," + base64.b64encode(b"picture").decode()
+def test_title_and_notes_stand_above_and_below_the_patches_within_the_picture() -> None:
+    grey = [Tile.of(np.full((8, 8, 3), 128, np.uint8), "")] * 4
+    plain, noted = pixels(montage(grey)), pixels(montage(grey, "a title", ["word " * 60, "another"]))
+    added = noted.shape[0] - plain.shape[0]
+    assert noted.shape[1] == plain.shape[1] and added == 27 + 17 * 4 + 10  # the first note takes three lines
+    assert noted[:27].min() < 100 and noted[-78:].min() < 140 and (noted[:, -10:] == 255).all()
+
+
+def test_the_scale_is_viridis_with_its_middle_at_the_mean() -> None:
+    low, below, middle, high, above = shade(np.array([-2.5, -9, 0, 2.5, 9])).tolist()
+    assert low == below == [68, 1, 84] and high == above == [253, 231, 36]
+    assert middle == viridis(np.array([0.5]))[0].tolist() and middle[2] > 130
+
+
+def test_the_lightness_of_the_scale_grows_steadily_for_any_eye() -> None:
+    """Twenty steps of its CIELAB lightness are all between 2 and 6, in usual sight and in simulated colour blindness."""
+    colours = viridis(np.linspace(0, 1, 21)).astype(float)
+    for matrix in (None, PROTAN, DEUTAN):
+        steps = np.diff(seen(colours, matrix)[:, 0])
+        assert steps.min() > 2 and steps.max() < 6
+
+
+def test_a_crop_follows_its_frame_beyond_the_edge_of_the_picture() -> None:
+    picture = np.zeros((10, 20, 3), np.uint8)
+    picture[:, 10:] = 200
+    found = np.asarray(crop(picture, (0.5, 0.0, 1.5, 1.0), (40, 20)))
+    assert (
+        found.shape == (20, 40, 3)
+        and (abs(found[:, 4:18].astype(int) - 200) < 10).all()
+        and (found[:, 22:] == GLASS).all()
+    )
+    assert (np.asarray(crop(picture, (1.0, 0.0, 2.0, 1.0), (4, 4))) == GLASS).all()
+
+
+def test_panels_stand_beside_each_other_or_in_two_columns_above_the_bar() -> None:
+    def panels(width: int, height: int) -> list[Panel]:
+        return [Panel.of(name, Image.new("RGB", (width, height), RED)) for name in "abcd"]
+
+    tall, wide = pixels(combined("slide", panels(200, 400))), pixels(combined("slide", panels(400, 200)))
+    assert tall.shape[1] == 4 * 210 + 10 and wide.shape[1] == 2 * 410 + 10
+    for picture in (tall, wide):
+        assert (picture == RED).all(-1).sum() == 4 * 200 * 400
+        bar = picture[-90:]
+        assert (bar == shade(np.array([-2.5]))[0]).all(-1).any() and (bar == shade(np.array([2.5]))[0]).all(-1).any()
+
+
+def test_the_page_holds_its_pictures_its_scale_and_escapes_names() -> None:
+    panel = Panel("tissue", b"picture")
+    assert panel.uri == "data:image/png;base64," + base64.b64encode(b"picture").decode()
+    slide = SlideMap("a<b>", 12, [panel, Panel("component 1", b"map")])
     page = MapPage(
-        "Maps", ["3 slides"], "one colour, one kind", [slide], "sgcl embed", [("model", "id 7")], ["b fails"]
+        "Maps", ["3 slides"], ["one colour, one kind"], [slide], "sgcl embed", [("model", "id 7")], ["b fails"]
     )
     html = render(page)
-    assert slide.uri in html and "a&lt;b&gt;" in html and "a<b>" not in html and "<script" not in html
+    assert panel.uri in html and "a&lt;b&gt;" in html and "a<b>" not in html and "<script" not in html
     assert all(text in html for text in ("3 slides", "one colour, one kind", "sgcl embed", "id 7", "b fails"))
+    assert BAR_NAME in html and re.findall(r">([-+]?\d)</text>", html) == ["-2", "-1", "0", "+1", "+2"]
+    assert html.count("<stop ") == 24 and "#440154" in html and "#fde724" in html

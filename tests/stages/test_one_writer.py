@@ -50,7 +50,7 @@ def test_tiling_under_other_settings_is_refused(tmp_path: Path, change: dict[str
     first = TileConfig(slides=("absent.svs",), out=str(tmp_path / "out"))
     second = TileConfig(slides=("absent.svs",), out=str(tmp_path / "out"), **change)
     with lock.claimed(Path(first.out), settings_of(first)):
-        with pytest.raises(ConfigError, match="another run works on .*out under other settings"):
+        with pytest.raises(ConfigError, match="another run with other settings writes to .*out"):
             tile(second)
         with pytest.raises(ConfigError, match="no such file or folder: absent.svs"):
             tile(first)

@@ -22,11 +22,16 @@ class Attention(BagModel):
         s_N: Tensor = self.score(self.tanh(e_NH)).squeeze(1)
         return s_N
 
-    def forward(self, bags: Bags) -> Output:
-        """Scores (B, K) and attention (N,)."""
+    def pooled(self, bags: Bags) -> tuple[Tensor, Tensor]:
+        """z (B, H), the mean of the embedded rows weighted by attention, and the attention (N,)."""
         e_NH = self.embedded(bags)
         a_N = segment_softmax(self.attend(e_NH), bags)
-        return Output(self.classify(weighted_sum(a_N, e_NH, bags)), a_N)
+        return weighted_sum(a_N, e_NH, bags), a_N
+
+    def forward(self, bags: Bags) -> Output:
+        """Scores (B, K) and attention (N,)."""
+        z_BH, a_N = self.pooled(bags)
+        return Output(self.classify(z_BH), a_N)
 
 
 class GatedAttention(Attention):

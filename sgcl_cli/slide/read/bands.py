@@ -42,6 +42,28 @@ class Patch:
 
 
 @dataclass(frozen=True)
+class Box:
+    """A rectangle of whole source pixels; ``right`` and ``bottom`` are exclusive."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @classmethod
+    def around(cls, boxes: NDArray[np.int64]) -> Box:
+        """The smallest box that holds all ``boxes``, int64 (n, 4), left, top, right, bottom; n is at least 1."""
+        left, top = boxes[:, :2].min(axis=0).tolist()
+        right, bottom = boxes[:, 2:].max(axis=0).tolist()
+        return cls(left, top, right, bottom)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.right - self.left, self.bottom - self.top
+
+
+@dataclass(frozen=True)
 class Block:
     """Patches cut from one piece of a source.
 
@@ -64,11 +86,9 @@ class Block:
         return len(self.patches)
 
     @property
-    def box(self) -> tuple[int, int, int, int]:
-        """The rectangle around all windows: left, top, right, bottom in source pixels."""
-        left, top = self.windows[:, :2].min(axis=0).tolist()
-        right, bottom = self.windows[:, 2:].max(axis=0).tolist()
-        return left, top, right, bottom
+    def box(self) -> Box:
+        """The smallest box that holds all windows."""
+        return Box.around(self.windows)
 
     def alone(self, row: int) -> Block:
         """The block of one of its patches."""
@@ -143,20 +163,18 @@ class ThroughOpenSlide:
         return round(pixel * self.pitch)
 
     def expect(self, bands: Sequence[Band]) -> None:
-        needed = [
-            4 * (right - left) * (bottom - top) for band in bands for left, top, right, bottom in [_around(band.blocks)]
-        ]
+        windows = (np.concatenate([block.windows for block in band.blocks]) for band in bands if band.blocks)
+        needed = [4 * math.prod(Box.around(of_band).size) for of_band in windows]
         self.capacity = min(self.capacity, 2 * max(needed, default=0))
         self.slide.cache(self.capacity)
 
     def read(self, block: Block, threads: Threads = ALONE) -> Windows:
-        x, y, right, bottom = block.box
-        if not self.pitch.is_integer():
-            x, y = block.origin
+        box = block.box
+        x, y = (box.left, box.top) if self.pitch.is_integer() else block.origin
         location = round(x * self.pitch), round(y * self.pitch)
         slide = self._free_slide()
         try:
-            pixels = slide.pixels(self.level, location, (right - x, bottom - y))
+            pixels = slide.pixels(self.level, location, (box.right - x, box.bottom - y))
         finally:
             self._idle.put(slide)
 
@@ -314,10 +332,3 @@ def _split(corners: NDArray[np.float64], group: NDArray[np.int64], side: float) 
         return
     yield from _split(corners, group[before], side)
     yield from _split(corners, group[~before], side)
-
-
-def _around(blocks: Sequence[Block]) -> tuple[int, int, int, int]:
-    boxes = np.array([block.box for block in blocks] or [(0, 0, 0, 0)])
-    left, top = boxes[:, :2].min(axis=0).tolist()
-    right, bottom = boxes[:, 2:].max(axis=0).tolist()
-    return left, top, right, bottom

@@ -1,6 +1,6 @@
-"""``sgcl embed --query``: the patches whose features are most like those of one patch, on any slide.
+"""``sgcl embed --query``: the patches with the features most similar to those of one patch, on any slide.
 
-Files are opened one after the other and read in blocks; of each only the best are kept, and of all no more than asked for.
+Files are opened one after the other and read in blocks; memory holds the best patches found so far and one block.
 """
 
 from __future__ import annotations
@@ -19,12 +19,23 @@ from sgcl_cli.errors import ConfigError
 from sgcl_cli.report.maps import Tile, montage
 from sgcl_cli.stages.embed.maps import blocks, level0_sides
 
+_NOTES = (
+    "Under each patch: its slide, the cosine of its features with those of the query (1: the same direction), and its top-left "
+    "corner, x and y in level-0 pixels. Most similar first; patches that overlap the query are left out.",
+    "Good features find the same kind of tissue on several slides. If only patches of its own slide or stain come up, the "
+    "features hold the slide more than the tissue.",
+)
+
 Show = Callable[[str, tuple[int, int]], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A patch: its slide, its corner in level-0 pixels, and the cosine of its features with the query's."""
+    """A patch.
+
+    :ivar corner: x and y of its top-left corner, level-0 pixels.
+    :ivar similarity: the cosine of its features with those of the query.
+    """
 
     slide_id: str
     corner: tuple[int, int]
@@ -32,10 +43,10 @@ class Hit:
 
 
 def find(sources: Mapping[str, Path], slide_id: str, x: float, y: float, top: int) -> list[Hit]:
-    """The patch at a place, then the ``top`` most like it, most similar first; those that overlap it are left out.
+    """The patch at a point, then the ``top`` patches most similar to it, best first, without those that overlap it.
 
     :param x, y: in level-0 pixels.
-    :raises ConfigError: no such slide, or no patch there.
+    :raises ConfigError: there is no such slide, or no patch at the point.
     """
     if slide_id not in sources:
         raise ConfigError(f"--query: there are no features of slide {slide_id}", f"slides: {', '.join([*sources][:5])}")
@@ -62,9 +73,10 @@ def find(sources: Mapping[str, Path], slide_id: str, x: float, y: float, top: in
 
 
 def write(home: Path, hits: list[Hit], show: Show) -> Path:
-    """Write query_<slide_id>_<x>_<y>.csv and .png; the picture's path.
+    """Write query_<slide_id>_<x>_<y>.csv and .png.
 
-    :param show: gives a patch's pixels by slide and corner.
+    :param show: slide id and corner -> the pixels of the patch.
+    :returns: the path of the picture.
     """
     first = hits[0]
     stem = home / f"query_{first.slide_id}_{first.corner[0]}_{first.corner[1]}"
@@ -74,19 +86,24 @@ def write(home: Path, hits: list[Hit], show: Show) -> Path:
     ]
     store.write_csv(stem.with_name(stem.name + ".csv"), ("rank", "slide_id", "x", "y", "similarity"), rows)
     tiles = [
-        Tile.of(show(hit.slide_id, hit.corner), hit.slide_id, f"{hit.similarity:.3f}" if rank else "query")
+        Tile.of(
+            show(hit.slide_id, hit.corner),
+            hit.slide_id,
+            f"cosine {hit.similarity:.3f}" if rank else "query",
+            f"x {hit.corner[0]}, y {hit.corner[1]}",
+        )
         for rank, hit in enumerate(hits)
     ]
     picture = stem.with_name(stem.name + ".png")
-    store.write_bytes(picture, montage(tiles))
+    store.write_bytes(picture, montage(tiles, f"The {len(hits) - 1} patches most similar to the query", _NOTES))
     return picture
 
 
 def _at(file: FeatureFile, x: float, y: float) -> int:
-    """The row of the patch that holds a place; of several, the one whose centre is nearest."""
+    """The row of the patch that holds a point; of several, that with the nearest centre."""
     sides = level0_sides(file)
     if file.coords is None or sides is None:
-        raise ConfigError(f"--query: the features of {file.slide_id} have no places", "embed patches of slides")
+        raise ConfigError(f"--query: the features of {file.slide_id} have no coordinates", "embed patches of slides")
     inside = ((file.coords <= (x, y)) & (file.coords + sides > (x, y))).all(axis=1)
     distance = np.linalg.norm(file.coords + sides / 2 - (x, y), axis=1)
     if not inside.any():

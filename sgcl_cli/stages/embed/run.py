@@ -24,8 +24,9 @@ from sgcl_cli.engine.loader import Batch, Failed, Missing
 from sgcl_cli.engine.ranks import Ranks, joined, sole_writer
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.progress import Reporter, Silent
-from sgcl_cli.stages.embed import sources
+from sgcl_cli.stages.embed import slide_embeddings, sources
 from sgcl_cli.stages.embed.bags import Bag, PatchSource, Todo
+from sgcl_cli.stages.embed.pooling import Pooling
 from sgcl_cli.stages.embed.writer import FeatureFiles, Rows
 from sgcl_cli.stages.encoders import Opened, check_resolution, open_encoder, other_encoder
 
@@ -50,6 +51,7 @@ class _Work:
 
     :ivar home: the folder of the tables. :ivar folder: the folder of the files of features.
     :ivar identities: the id that each bag's file will carry.
+    :ivar pooling: of ``--slide-embedding``.
     """
 
     config: EmbedConfig
@@ -59,6 +61,7 @@ class _Work:
     folder: Path
     identities: dict[str, str]
     warnings: list[str]
+    pooling: Pooling | None = None
 
     @cached_property
     def settings(self) -> str:
@@ -134,15 +137,19 @@ def _planned(config: EmbedConfig, reporter: Reporter) -> _Work:
     if config.query is not None and parse_query(config.query)[0] not in {bag.slide_id for bag in source.bags}:
         raise ConfigError(f"--query {config.query}: there is no such slide", f"{config.patches} does not hold it")
     warnings = [*source.warnings, *check_resolution(card, kind.mpp, kind.patch_size, allowed=config.allow_mpp)]
-    for warning in warnings:
-        reporter.warn(warning)
     settings = {**config.affecting(), **source.settings, "encoder": card.feed()}
     identities = {
         bag.slide_id: store.artefact_id(SCHEMA.format, settings, [card.sha256, bag.source_id]) for bag in source.bags
     }
+    pooling = None
+    if config.slide_embedding is not None:
+        pooling = slide_embeddings.planned(config, card, source.bags, identities)
+        warnings += pooling.warnings
+    for warning in warnings:
+        reporter.warn(warning)
     folder = layout.features_folder(Path(config.out), config.layout, tree=kind.tree, encoder=card.name)
     home = folder if config.layout == "trident" else Path(config.out)
-    return _Work(config, opened, source, home, folder, identities, warnings)
+    return _Work(config, opened, source, home, folder, identities, warnings, pooling)
 
 
 def _forecast(work: _Work) -> Outcome:
@@ -277,7 +284,7 @@ def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[st
     failures = [*failures, *lost]
     written, nowhere = list[tuple[str, str]](), None
     try:
-        written = _further(work, made, reporter)
+        written = _further(work, made, warnings, reporter)
     except ConfigError as error:
         nowhere = error
     _write_tables(work, made, headers, failures)
@@ -317,19 +324,28 @@ def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[st
     return outcome
 
 
-def _further(work: _Work, made: Sequence[Bag], reporter: Reporter) -> list[tuple[str, str]]:
-    """The forms of ``--also``, the pictures of ``--map`` and ``--query``; lines of the closing table."""
+def _further(work: _Work, made: Sequence[Bag], warnings: list[str], reporter: Reporter) -> list[tuple[str, str]]:
+    """The forms of ``--also``, the slide embeddings, the pictures of ``--map`` and ``--query``; lines of the closing table.
+
+    :param warnings: to which further ones are added.
+    """
     config, said = work.config, []
     paths = {bag.slide_id: work.path(bag) for bag in made}
     for form in further_forms(config.also):
         sources = {slide_id: (path, work.identities[slide_id]) for slide_id, path in paths.items()}
         written = exports.export(form, work.home, sources, work.source.picture)
         said.append((f"also {form}", f"{written} of {len(paths)} files written"))
+    if work.pooling is not None:
+        line, remarks = slide_embeddings.write(work.pooling, work.home, paths, work.identities, work.card)
+        said.append(("slide embeddings", line))
+        warnings += remarks
+        for remark in remarks:
+            reporter.warn(remark)
     if config.map:
         from sgcl_cli.stages.embed import maps
 
         provenance = [("encoder", f"{work.card.name} {work.card.sha256}"), ("patches", work.source.id)]
-        drawn = maps.draw(work.home, paths, config.seed, config.command_line(), provenance)
+        drawn = maps.draw(work.home, paths, config.seed, config.command_line(), provenance, picture=work.source.picture)
         if not drawn:
             reporter.warn("--map: there are no patches with places to draw")
         said.append(("map", str(work.home / "maps.html") if drawn else "nothing to draw"))

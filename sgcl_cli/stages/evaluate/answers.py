@@ -1,4 +1,4 @@
-"""What a comparison answers, in sentences and as a matrix for the terminal."""
+"""The conclusions of a comparison as sentences, and its differences as a matrix for the terminal."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ Found = Mapping[str, Sequence[Difference]]
 
 
 def answers(found: Found, titles: Mapping[str, str], metric: str, alpha: float) -> list[str]:
-    """One sentence a pair of results: with which models one is better by ``metric``, and with which the data cannot tell.
+    """One sentence for each pair of results: with which models one is better by ``metric``, and with which it is undecided.
 
-    :param found: differences by model key. :param alpha: p after Holm below which one is called better.
+    :param found: differences by model key.
+    :param titles: titles of the models by key.
+    :param alpha: p after Holm below which one result is called better.
     """
     of_metric = [
         (titles[key], one) for key, differences in found.items() for one in differences if one.metric == metric
@@ -29,7 +31,7 @@ def answers(found: Found, titles: Mapping[str, str], metric: str, alpha: float) 
 
 
 def told_apart(one: Difference, alpha: float) -> bool:
-    """Whether p after Holm says that the two differ."""
+    """Whether the two results differ significantly: p after Holm is below ``alpha``."""
     return one.adjusted is not None and one.adjusted < alpha
 
 
@@ -50,19 +52,16 @@ def _sentence(metric: str, pair: tuple[str, str], models: Sequence[tuple[str, Di
     if kinds["second"]:
         parts.append(f"{second} is better than {first} with {_all(kinds['second'], models)}")
     if kinds["open"]:
-        names = _all(kinds["open"], models)
-        parts.append(
-            f"with {names} the data cannot tell"
-            if parts
-            else f"the data cannot tell {first} from {second} with {names}"
-        )
+        names = "any model" if 1 < len(kinds["open"]) == len(models) else _all(kinds["open"], models)
+        between = "" if parts else f" between {first} and {second}"
+        parts.append(f"the difference{between} is not significant with {names}")
     for reason, lacking in unknown.items():
         parts.append(f"with {_all(lacking, models)} there is no interval ({reason})")
     return f"By {metric}, {'; '.join(parts)}."
 
 
 def _all(names: Sequence[str], models: Sequence[object]) -> str:
-    """``a``, ``a and b``, ``a, b and c``, or ``every model``."""
+    """Names as text: ``a``, ``a and b``, ``a, b and c``; ``every model`` for all of several."""
     if 1 < len(names) == len(models):
         return "every model"
     quoted = [f"“{name}”" for name in names]
@@ -70,14 +69,14 @@ def _all(names: Sequence[str], models: Sequence[object]) -> str:
 
 
 def spoken_p(one: Difference, resamples: int) -> str:
-    """p; ``< 1/2001`` where 2,000 resamples cannot tell less."""
+    """p as text; ``< 1/2001`` at the smallest p that 2,000 resamples can give."""
     if one.p is None:
         return "–"
     return f"< 1/{resamples + 1}" if _at_least(one, resamples) else f"{one.p:.2g}"
 
 
 def spoken_holm(one: Difference, resamples: int) -> str:
-    """p after Holm, as a bound where p itself is one."""
+    """p after Holm as text; an upper bound where p itself is one."""
     if one.adjusted is None:
         return "–"
     return f"{'< ' if _at_least(one, resamples) and one.adjusted < 1 else ''}{one.adjusted:.2g}"
@@ -88,7 +87,10 @@ def _at_least(one: Difference, resamples: int) -> bool:
 
 
 def matrix(found: Found, titles: Mapping[str, str], resamples: int) -> Matrix:
-    """Models (and pairs, where there are several) by metrics; a number in brackets leads to the reason without an interval."""
+    """Models (and pairs, if there are several) by metrics.
+
+    A number in brackets refers to the note with the reason for a missing interval.
+    """
     reasons: dict[str, int] = {}
 
     def cell(one: Difference) -> str:

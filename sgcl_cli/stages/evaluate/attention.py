@@ -1,4 +1,4 @@
-"""Heatmaps of attention and of patches' scores on slides, and the patches that got most and least attention."""
+"""Heatmaps of attention and of scores of patches on slides, and montages of the patches with most and least attention."""
 
 from __future__ import annotations
 
@@ -29,7 +29,14 @@ _COLUMNS = 8
 
 @dataclass(frozen=True)
 class Seen:
-    """A slide with heatmaps: its features, its caption, attention (N,) and the scores of its patches, where there are any."""
+    """A slide with heatmaps.
+
+    :ivar slide_id: of the slide.
+    :ivar file: its features.
+    :ivar caption: of its pictures.
+    :ivar attention: of its patches, (N,); None without attention.
+    :ivar scores: of its patches; None without scores.
+    """
 
     slide_id: str
     file: FeatureFile
@@ -38,18 +45,21 @@ class Seen:
     scores: ShownScores | None = None
 
     def picture(self, kind: str) -> str:
-        """The file of a heatmap, relative to the result; ``kind``: ATTENTION or SCORES."""
+        """The file of a heatmap, relative to the result.
+
+        :param kind: ATTENTION or SCORES.
+        """
         return f"{kind}/{self.file.path.stem}.jpg"
 
     def table(self, kind: str) -> str:
-        """The file of its numbers, relative to the result."""
+        """The file of the numbers of a heatmap, relative to the result."""
         return f"{kind}/{self.file.path.stem}.csv"
 
 
 def write_numbers(out: Path, slide: Seen, scores: NDArray[np.float64] | None, columns: Sequence[str]) -> list[str]:
-    """Write the tables of a slide's heatmaps; returns their files.
+    """Write the tables of the heatmaps of a slide and return their files.
 
-    :param scores: of its patches, (N, K), named by ``columns``; None where there are none.
+    :param scores: of its patches, (N, K), with the names ``columns``; None without scores.
     """
     tables: dict[str, Mapping[str, NDArray[np.floating]]] = {}
     if slide.attention is not None:
@@ -62,7 +72,7 @@ def write_numbers(out: Path, slide: Seen, scores: NDArray[np.float64] | None, co
 
 
 OF_FOLDS = "Each slide's attention comes from the model of the fold that did not train on it. "
-_ALONE = "Each patch has the colour of what the model says of it alone, as if the slide were that patch."
+_ALONE = "Each patch is coloured by the model's prediction for it alone, as if it were the only patch of the slide."
 
 
 def draw(
@@ -74,12 +84,13 @@ def draw(
     whose: str = OF_FOLDS,
     scored_by: str = "",
 ) -> tuple[list[str], list[Section]]:
-    """Write attention/<slide_id>.jpg and scores/<slide_id>.jpg of slides that are found, and montages; show some in the report.
+    """Write attention/<slide_id>.jpg, scores/<slide_id>.jpg and montages, and make the sections of the report.
 
-    :param patches: where patches are; None for where the features say.
-    :param folder: of the slides themselves, for those whose patches are not found. :param whose: from which model attention is.
-    :param scored_by: whose scores of patches these are.
-    :returns: files relative to ``out``, and the sections of the report.
+    :param patches: the folder of the patches; None for the path recorded in the features.
+    :param folder: the folder of the slides, for those whose thumbnails are not found.
+    :param whose: a sentence that names the model with attention.
+    :param scored_by: a sentence that names the model that scored the patches.
+    :returns: files relative to ``out``, and sections.
     :raises ConfigError: ``patches`` or ``folder`` is given and holds none of the slides.
     """
     places = Places(patches, folder)
@@ -93,11 +104,12 @@ def draw(
     places.check()
     absent = [] if not missing else [_absent(missing, len(slides))]
     notes = [
-        f"{whose}Colours are multiples of the slide's own mean: attention says where a model looked, not what is there.",
+        f"{whose}Colours are multiples of the slide's mean. Attention is the weight of a patch in the model's prediction; it "
+        "does not show what is in the patch.",
         *absent,
     ]
     looked = [slide for slide in slides if slide.attention is not None]
-    sections = [Section("Where the model looked", _shown(out, looked, files, ATTENTION), notes=notes)] if looked else []
+    sections = [Section("Attention", _shown(out, looked, files, ATTENTION), notes=notes)] if looked else []
     scored = [slide for slide in slides if slide.scores is not None]
     if scored:
         notes = [f"{scored_by}{_ALONE}", *([] if looked else absent)]
@@ -106,19 +118,19 @@ def draw(
         (slide, file) for slide in looked if (file := places.patches.get(slide.slide_id)) and file.has_pixels
     ]
     pictures, written = _montages(out, with_pixels)
-    return [*files, *written], [*sections, Section("What it looked at", pictures, wide=True)]
+    return [*files, *written], [*sections, Section("Patches with most and least attention", pictures, wide=True)]
 
 
 def _absent(missing: Sequence[str], every: int) -> str:
     few = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
     return (
-        f"No pictures for {len(missing)} of {every} slides, whose patches were not found with the id that the features record, "
-        f"or have no thumbnail ({few}); --patches DIR says where they are, or --slides DIR where the slides are."
+        f"No pictures of {len(missing)} of {every} slides ({few}): their patches were not found with the id that the features "
+        "record, or have no thumbnail. Give their folder with --patches DIR, or that of the slides with --slides DIR."
     )
 
 
 def _overlays(out: Path, slide: Seen, placed: drawing.PlacedPatches) -> list[str]:
-    """Write the slide's heatmaps; returns their files."""
+    """Write the heatmaps of a slide and return their files."""
     pictures = {}
     if slide.attention is not None:
         pictures[slide.picture(ATTENTION)] = drawing.overlay(placed, drawing.relative(slide.attention))
@@ -130,7 +142,7 @@ def _overlays(out: Path, slide: Seen, placed: drawing.PlacedPatches) -> list[str
 
 
 def _shown(out: Path, slides: Sequence[Seen], files: Sequence[str], kind: str) -> list[Picture]:
-    """For each group the heatmaps of the surest and of the least sure slide, as long as there is room."""
+    """The heatmaps of the most and of the least certain slide of each group, at most 8."""
     written = set(files)
     drawn = {name: slide for slide in slides if (name := slide.picture(kind)) in written}
     chosen: dict[str, None] = {}
@@ -149,7 +161,7 @@ def _shown(out: Path, slides: Sequence[Seen], files: Sequence[str], kind: str) -
 
 
 def _montages(out: Path, found: Sequence[tuple[Seen, PatchFile]]) -> tuple[list[Picture], list[str]]:
-    """For each group the most and the least attended patch of its surest slides, several where slides are few."""
+    """For each group the patches with most and least attention in its most certain slides; several of each if slides are few."""
     pictures, files = [], []
     for number, group in enumerate(sorted({slide.caption.group for slide, _ in found})):
         mine = (pair for pair in found if pair[0].caption.group == group)
@@ -172,7 +184,7 @@ def _montages(out: Path, found: Sequence[tuple[Seen, PatchFile]]) -> tuple[list[
         content = jpeg.encode(drawing.montage(rows), _QUALITY)
         store.write_bytes(out / name, content)
         files.append(name)
-        caption = f"Patches of {group} that got most and least attention, with multiples of their slide's mean; "
-        caption += "surest slides first."
+        caption = f"Patches of {group} with most and least attention, as multiples of their slide's mean; "
+        caption += "most certain slides first."
         pictures.append(Picture(f"Patches of {group}", caption, content))
     return pictures, files

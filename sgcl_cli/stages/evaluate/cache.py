@@ -1,7 +1,7 @@
-"""Fits of earlier runs, one file a model and fold under OUT/.cache, taken again where nothing that decides them changed.
+"""Cache of fits under OUT/.cache, one file for each model and fold.
 
-A fit is named by a hash of all that it depends on: the model's settings, the features' ids, the rows of the fold and the
-labels of those that were fitted on (never of those that are reported), the versions of the libraries that compute.
+A fit is named by a hash of everything it depends on: the settings of the model, the ids of the features, the rows of the fold,
+the labels of its training and validation rows (never those of its test rows), and the versions of the libraries.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LIBRARIES = ("sgcl", "torch", "numpy", "scikit-learn")
 
 
 class Fits:
-    """The fits of one result folder; ``taken`` counts those that were there before, ``asked`` all."""
+    """The fits of one result folder; ``taken`` counts those read from the cache, ``asked`` all."""
 
     def __init__(self, out: Path, cohort: Cohort) -> None:
         self.folder = out / FOLDER
@@ -39,7 +39,7 @@ class Fits:
         self._versions = {name: version for name, version in versions().items() if name in _LIBRARIES}
 
     def of(self, model: Model, fold: Fold) -> FoldFit:
-        """The stored fit, or a new one, which is stored; of a model of several parts theirs are.
+        """The cached fit, or a new one, which is added to the cache. Of a model with parts the fits of the parts are cached.
 
         :raises ArtefactError: the folder cannot be written.
         """
@@ -58,11 +58,11 @@ class Fits:
 
     @property
     def asked(self) -> int:
-        """How many fits were asked for."""
+        """Number of fits requested so far."""
         return len(self._used)
 
     def prune(self) -> None:
-        """Remove fits that were not asked for."""
+        """Remove cached fits that were not requested."""
         for path in self.folder.glob("*.npz"):
             if path not in self._used:
                 path.unlink(missing_ok=True)
@@ -110,7 +110,7 @@ def _write(path: Path, fitted: FoldFit) -> None:
 
 
 def _read(path: Path) -> FoldFit | None:
-    """The fit, or None where there is none that can be read."""
+    """The cached fit; None where there is no readable one."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             attention = None
@@ -121,7 +121,7 @@ def _read(path: Path) -> FoldFit | None:
                 Fitted(one["kind"], _arrays(stored, i), one["settings"]) for i, one in enumerate(content["fitted"])
             ]
             return FoldFit(stored["test"], stored["validation"], content["details"], attention, fitted)
-    except Exception:  # whatever is wrong with it, it can be made again
+    except Exception:  # a fit that cannot be read is computed again
         return None
 
 

@@ -1,4 +1,4 @@
-"""How slides whose attention is shown are grouped, ranked and captioned, from the rows of predictions.csv."""
+"""Groups, order and captions of the slides shown as heatmaps, from the rows of predictions.csv."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Caption:
-    """The caption of a slide, the group it is shown with, and how sure the model is of that."""
+    """The caption of a slide.
+
+    :ivar group: the slides it is shown with.
+    :ivar sure: certainty of the model, by which slides of a group are ordered.
+    :ivar text: the caption.
+    """
 
     group: str
     sure: float
@@ -21,12 +26,13 @@ class Caption:
 
 
 def captions(result: Mapping[str, Any], predictions: Rows) -> dict[str, Caption]:
-    """By slide, of the model whose attention is kept.
+    """Captions by slide, from the predictions of the model with attention.
 
-    Classes are grouped by truth, numbers by whether they are predicted above the median, survival by whether risk is
-    above the median of its fold, since risks of two folds have no common zero.
+    Slides are grouped by their true class, by whether the predicted value is above the median, or by whether the risk is
+    above the median of its fold (risks of two folds have no common zero).
 
-    :param result: the content of metrics.json. :param predictions: rows of predictions.csv.
+    :param result: the content of metrics.json.
+    :param predictions: rows of predictions.csv.
     """
     rows = [row for row in predictions if row["model"] == result["attention_model"]]
     if result["task"] == "regression":
@@ -38,7 +44,7 @@ def captions(result: Mapping[str, Any], predictions: Rows) -> dict[str, Caption]
 
 def _of_class(row: Mapping[str, Any]) -> Caption:
     probability = float(row[f"p_{row['label']}"])
-    said = f"{row['label']}, which the model gives {100 * probability:.0f}\u00a0%"
+    said = f"{row['label']}, predicted with a probability of {100 * probability:.0f}\u00a0%"
     return Caption(f"{row['label']} slides", probability, said)
 
 

@@ -1,4 +1,4 @@
-"""What the audit of ``sgcl evaluate`` can only say once models are scored: labels that look inverted, size that gives it away."""
+"""Audit of the scores: labels that seem inverted, targets that the number of patches predicts, fits that did not converge."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _CHANCE = {"auroc": 0.5, "c_index": 0.5, "spearman": 0.0}
 
 
 def check_scores(scored: Sequence[Scored], task: str, audit: Audit) -> list[str]:
-    """Add warnings to the audit; returns them.
+    """Add warnings to the audit and return them.
 
-    AUROC or C-index below 0.4; a patch count within 0.02 of the best model and 0.05 above chance; fits that did not
-    converge.
+    They concern an AUROC or C-index below 0.4; a score of the patch count within 0.02 of the best model's and at least 0.05
+    above chance; and fits that did not converge.
     """
     before = len(audit.findings)
     metric = HEADLINES[task]
@@ -36,7 +36,7 @@ def check_scores(scored: Sequence[Scored], task: str, audit: Audit) -> list[str]
             audit.warn(
                 "patch_count",
                 f"the number of patches alone reaches {spoken} {count:.3f}, the best model ({names[best]}) "
-                f"{fitted[best]:.3f}: the size of the tissue may be what is told apart",
+                f"{fitted[best]:.3f}: models may predict from the size of the tissue alone",
             )
     for model in scored:
         unconverged = [name for name, details in model.folds.items() if details.get("converged") is False]

@@ -1,4 +1,4 @@
-"""``sgcl evaluate --compare``: is one result better than another, paired by patient on identical splits?"""
+"""``sgcl evaluate --compare``: differences between results on identical splits, paired by patient."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from sgcl_cli.stages.evaluate.scores import HEADLINES
 
 FORMAT = "sgcl.comparison/1"
 ONE_TRAINING = (
-    "each result stands for one training of its encoder: a difference of another seed is in no interval here, so train and "
-    "compare several before one way of training is called better"
+    "each result is of one training of its encoder; no interval here covers the variation between training seeds, so train and "
+    "compare several seeds before calling one way of training better"
 )
 _COLUMNS = ("model", "metric", "first", "second", "difference", "low", "high", "p", "p_holm", "reason")
 _HINT = "evaluate both with the same --labels and --splits FILE"
 
 
 def compare(config: EvaluateConfig, reporter: Reporter) -> Outcome:
-    """Compare every model that all folders have and that sees features; writes compare.json, compare.csv, compare.html,
-    figures/forest.* and run.json.
+    """Compare every model that all results have, except the two baselines, and write the comparison.
 
-    :raises ConfigError: fewer than two folders, or two of one name.
+    Writes compare.json, compare.csv, compare.html, figures/forest.* and run.json under ``config.out``.
+
+    :raises ConfigError: fewer than two folders, or one folder twice.
     :raises ArtefactError: a folder holds no finished evaluation.
-    :raises LabelError: other rows, labels or splits; the message says where they differ first.
+    :raises LabelError: the results differ in rows, labels or splits; the message names the first difference.
     """
     record = RunRecord("compare", config)
     out = Path(config.out)
@@ -105,7 +106,7 @@ def _write(out: Path, compared: compare_page.Compared, content: Mapping[str, Any
 
 
 def _adjusted(found: Mapping[str, Sequence[Difference]]) -> dict[str, list[Difference]]:
-    """The differences with p after Holm over all pairs and models of a metric."""
+    """The differences with p adjusted by Holm's method over all pairs and models of a metric."""
     by_metric: dict[str, list[float]] = {}
     for differences in found.values():
         for one in differences:
@@ -119,7 +120,7 @@ def _adjusted(found: Mapping[str, Sequence[Difference]]) -> dict[str, list[Diffe
 
 
 def _warnings(names: Sequence[str], opened: Sequence[Evaluated]) -> list[str]:
-    """Those of all results, each once with the results that it is of, and what holds for every comparison."""
+    """The warnings of all results, each once and with the names of its results, and ``ONE_TRAINING``."""
     of: dict[str, list[str]] = {}
     for name, one in zip(names, opened, strict=True):
         for text in dict.fromkeys(one.warnings):
@@ -129,23 +130,26 @@ def _warnings(names: Sequence[str], opened: Sequence[Evaluated]) -> list[str]:
 
 
 def _names(opened: Sequence[Evaluated]) -> list[str]:
-    """Folders by the shortest ends of their paths that tell them apart."""
+    """Names of the results: the shortest ends of their paths that are all different.
+
+    :raises ConfigError: fewer than two folders, or one folder twice.
+    """
     if len(opened) < 2:
         raise ConfigError("--compare needs two results or more", "example: sgcl evaluate --compare a/ b/ --out c/")
     parts = [one.folder.resolve().parts for one in opened]
     if len(set(parts)) < len(parts):
         raise ConfigError("--compare names a folder twice", "give each result once")
     for length in range(1, max(map(len, parts)) + 1):
-        names = [store.escaped("/".join(path[-length:])) for path in parts]  # figures take valid text alone
+        names = [store.escaped("/".join(path[-length:])) for path in parts]  # figures require valid Unicode
         if len(set(names)) == len(names):
             break
     return names
 
 
 def _check_same(first: str, one: Evaluated, second: str, other: Evaluated) -> None:
-    """Refuse results that were not made from the same rows, divided in the same way.
+    """Check that two results have the same rows, divided in the same way.
 
-    :raises LabelError: they were not.
+    :raises LabelError: they have not.
     """
     for what in ("level", "task", "classes"):
         a, b = one.result.get(what), other.result.get(what)
@@ -162,16 +166,16 @@ def _check_same(first: str, one: Evaluated, second: str, other: Evaluated) -> No
     parts = [side.get(apart[0], "absent") for side in rows]
     slides = len({key[0] for key in apart})
     raise LabelError(
-        f"'{first}' and '{second}' were not made on the same splits ({one.splits_id[:12]}, {other.splits_id[:12]}): "
-        f"{slides} slides stand elsewhere, first '{slide}' of patient '{patient}', in fold {fold} {parts[0]} and {parts[1]}",
+        f"'{first}' and '{second}' have different splits ({one.splits_id[:12]}, {other.splits_id[:12]}): {slides} slides are "
+        f"divided differently, first '{slide}' of patient '{patient}', in fold {fold} {parts[0]} and {parts[1]}",
         _HINT,
     )
 
 
 def _entry(name: str, evaluated: Evaluated, key: str) -> ComparedResult:
-    """A model's rows in the order of slide and patch.
+    """The predictions of a model, ordered by slide and patch.
 
-    :raises ArtefactError: the tables do not hold what an evaluation writes.
+    :raises ArtefactError: predictions.csv is malformed.
     """
     with reading.understood(evaluated.folder / "predictions.csv", "evaluate again"):
         return _read_entry(name, evaluated, key)

@@ -1,4 +1,4 @@
-"""compare.html: the answer, a forest of the differences, and a table of every metric."""
+"""compare.html: the conclusion, a forest plot of the differences, and a table for each metric."""
 
 from __future__ import annotations
 
@@ -19,10 +19,16 @@ from sgcl_cli.stages.evaluate import answers
 
 @dataclass(frozen=True)
 class Compared:
-    """What was compared, and what came of it.
+    """A finished comparison.
 
-    :ivar names: of the results, in the order asked. :ivar titles: of the models, by key.
-    :ivar found: differences by model key. :ivar metric: by which the answers are given.
+    :ivar config: the settings.
+    :ivar names: of the results, in the order of the command.
+    :ivar opened: the results.
+    :ivar titles: of the models, by key.
+    :ivar found: differences by model key.
+    :ivar metric: the metric of the answers.
+    :ivar answers: one sentence for each pair of results.
+    :ivar warnings: shown at the top.
     """
 
     config: EvaluateConfig
@@ -35,18 +41,18 @@ class Compared:
     warnings: Sequence[str]
 
     def of(self, metric: str) -> list[tuple[str, Difference]]:
-        """(model's name, difference) of a metric, models in order, their pairs together."""
+        """(title of the model, difference) of a metric, ordered by model, then by pair."""
         return [(self.titles[key], one) for key, many in self.found.items() for one in many if one.metric == metric]
 
     @property
     def metrics(self) -> list[str]:
-        """All metrics, that of the answers first."""
+        """All metrics, the one of the answers first."""
         every = dict.fromkeys(one.metric for many in self.found.values() for one in many)
         return [self.metric, *(name for name in every if name != self.metric)]
 
 
 def pictures(compared: Compared) -> dict[str, Picture]:
-    """The forest plot, by file name without suffix; nothing without matplotlib, or without a difference."""
+    """The forest plot, by file name without suffix; empty without matplotlib or without a defined difference."""
     rows = [
         ForestRow(_named(compared, model, one), one.value, one.low, one.high, _told(compared, one))
         for model, one in compared.of(compared.metric)
@@ -60,13 +66,17 @@ def pictures(compared: Compared) -> dict[str, Picture]:
         axis = f"{compared.names[0]} minus {compared.names[1]}"
     caption = (
         f"Differences in {metric}, {axis}, with their {100 * compared.config.confidence:g} % intervals: right of 0 the first is "
-        "better. Grey: the data cannot tell, after Holm’s correction."
+        "better. Grey: not significant after Holm’s correction."
     )
     return {"forest": Picture.of("Forest plot", caption, forest.forest(metric, rows, axis))}
 
 
 def rendered(compared: Compared, content: Mapping[str, Any], drawn: Mapping[str, Picture]) -> str:
-    """compare.html."""
+    """The page as HTML.
+
+    :param content: the content of compare.json.
+    :param drawn: figures by name.
+    """
     config, counts, names = compared.config, compared.opened[0].result["counts"], compared.names
     first, *others = compared.metrics
     return page.render(
@@ -104,7 +114,7 @@ def rendered(compared: Compared, content: Mapping[str, Any], drawn: Mapping[str,
 
 
 def _named(compared: Compared, model: str, one: Difference) -> str:
-    """The model, and the pair where there are several."""
+    """The title of the model, with the pair if there are several."""
     return model if len(compared.names) == 2 else f"{model}: {one.first} - {one.second}"
 
 
@@ -113,7 +123,7 @@ def _told(compared: Compared, one: Difference) -> bool:
 
 
 def _table(compared: Compared, metric: str) -> Table:
-    """Difference with its interval, p, p after Holm of every model; narrow enough for a telephone."""
+    """Difference with its interval, p and p after Holm of every model; narrow enough for a phone."""
     resamples = compared.config.bootstrap
     rows = [
         [
@@ -141,11 +151,11 @@ def _difference(one: Difference) -> str:
 
 def _methods(config: EvaluateConfig) -> str:
     return (
-        "Every result predicted the same rows in the same folds. Patients are resampled within each fold, or once for all "
-        f"repetitions where several report a patient, stratified, {config.bootstrap} times: of n patients n - 1 are drawn and "
-        "weighted by n / (n - 1) (Rao and Wu, 1988). All results are scored on the same resampled patients, so what patients "
-        f"have in common cancels out. The interval ({100 * config.confidence:g} %) and p (two-sided) of a difference are "
-        "Student’s, with Satterthwaite’s degrees of freedom; p is not said below what the resamples can tell. Holm’s correction "
-        "counts all pairs and models of a metric, not the metrics. One result is called better where p after Holm is below "
+        "All results predicted the same rows in the same folds. Patients are resampled within each fold, or once for all "
+        f"repetitions that test a patient, stratified, {config.bootstrap} times: of n patients n - 1 are drawn and "
+        "weighted by n / (n - 1) (Rao and Wu, 1988). All results are scored on the same resampled patients, so the difficulty "
+        f"of a patient cancels out. The interval ({100 * config.confidence:g} %) and the two-sided p of a difference are from "
+        "Student’s t distribution with Satterthwaite’s degrees of freedom; p is at least 1 / (1 + resamples). Holm’s correction "
+        "is over all pairs and models of a metric, not over metrics. A result is called better if p after Holm is below "
         f"{1 - config.confidence:.2g}. Intervals are conditional on the fitted models."
     )

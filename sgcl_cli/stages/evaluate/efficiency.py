@@ -1,4 +1,4 @@
-"""Label-efficiency curves of ``sgcl evaluate``: models on nested shares of each fold's patients, repeated."""
+"""Label-efficiency curves: models fitted on nested shares of the patients of each fold, with repeats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ Key = tuple[float, int]
 
 @dataclass(frozen=True)
 class CurvePoints:
-    """Folds by (share, repeat), one for each of the plan's; ``left_out``: shares that have none, with reasons."""
+    """Folds reduced to shares of their fitted patients.
+
+    :ivar folds: by (share, repeat), in the order of the plan.
+    :ivar left_out: the shares that are left out, with reasons.
+    """
 
     folds: Mapping[Key, Sequence[Fold]]
     left_out: Sequence[str]
@@ -33,10 +37,12 @@ class CurvePoints:
 def curves(
     config: EvaluateConfig, cohort: Cohort, plan: Plan, models: Sequence[Model], fits: Fits, *, reporter: Reporter
 ) -> dict[str, Any]:
-    """JSON values: ``metric``, ``names`` of the models, ``curves`` (key, share: the mean over folds of each repeat),
-    ``intervals`` (key, share: low and high of the mean over repeats, or why there are none), ``left_out`` (reasons).
+    """Label-efficiency curves as JSON values.
 
-    A repeat of a share counts where every fold has patients of each class in it.
+    A repeat of a share counts if it has patients of each class in every fold.
+
+    :returns: ``metric``; ``names`` of the models by key; ``curves`` by key and share, the mean over folds of each repeat;
+        ``intervals`` by key and share, low and high of the mean over repeats, or the reason why there is none; ``left_out``.
     """
     shares = tuple(sorted({share for model in models for share in model.shares}))
     points = points_of(config, cohort, plan, shares)
@@ -69,7 +75,7 @@ def curves(
 
 
 def points_of(config: EvaluateConfig, cohort: Cohort, plan: Plan, shares: Sequence[float]) -> CurvePoints:
-    """The folds at shares of their fitted patients."""
+    """The folds of a plan, reduced to shares of their fitted patients."""
     strata, names = strata_of(cohort, len(plan.folds))
     points: dict[Key, list[Any]] = {}
     missing: dict[float, str] = {}
@@ -99,7 +105,7 @@ def points_of(config: EvaluateConfig, cohort: Cohort, plan: Plan, shares: Sequen
 
 
 def tidy(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Rows of metrics.csv, one a model and share: the mean over repeats with its interval."""
+    """Rows of metrics.csv, one for each model and share: the mean over repeats with its interval."""
     for key, curve in found.get("curves", {}).items():
         for share, values in curve.items():
             interval = found["intervals"][key][share]
@@ -120,7 +126,7 @@ class _Curve:
     metric: str
 
     def point(self, repeats: Sequence[Sequence[FoldFit]]) -> tuple[list[float], dict[str, Any]]:
-        """Each repeat's mean over folds, and the interval of their mean: all repeats score the same resampled patients."""
+        """The mean over folds of each repeat, and the interval of their mean; all repeats use the same resampled patients."""
         values: list[float] = []
         sampled, refusal, rows = [], "", None
         for of_folds in repeats:

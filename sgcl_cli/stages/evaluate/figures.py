@@ -1,4 +1,4 @@
-"""What the figures of ``sgcl evaluate`` draw, from the rows of predictions.csv."""
+"""Data of the figures of ``sgcl evaluate``, from the rows of predictions.csv."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def figure_data(result: Mapping[str, Any], rows: Rows) -> dict[str, FigureData]:
-    """Of each model by key.
+    """Data of the figures of each model, by key.
 
-    :param result: the content of metrics.json. :param rows: of predictions.csv.
+    :param result: the content of metrics.json.
+    :param rows: of predictions.csv.
     """
     kinds = {"regression": _measured, "survival": _survival}
     draw = kinds.get(result["task"], _classes)
@@ -40,7 +41,7 @@ def _classes(result: Mapping[str, Any], key: str, rows: Rows) -> FigureData:
 
 
 def _reliability(truth: NDArray[np.int64], probability: Floats) -> figures.Bins | None:
-    """None where there are too few rows for a curve."""
+    """Bins of the reliability curve; None where there are too few rows."""
     if len(truth) < calibration.FEWEST_ROWS:
         return None
     bins = calibration.reliability(truth, probability)
@@ -92,7 +93,7 @@ def _measured(result: Mapping[str, Any], key: str, rows: Rows) -> FigureData:
 
 
 def _survival(result: Mapping[str, Any], key: str, rows: Rows) -> FigureData:
-    """High and low risk, divided at each fold's median, since risks of two folds have no common zero."""
+    """Survival of rows with high and low risk, divided at the median of each fold: risks of two folds have no common zero."""
     time, risk = (np.array([float(row[name]) for row in rows]) for name in ("time", "risk"))
     event = np.array([int(row["event"]) for row in rows])
     high = survival.above_median(risk, np.array([row["fold"] for row in rows]))

@@ -1,7 +1,7 @@
-"""``sgcl evaluate --finetune RUN``: the encoder fitted on the patches themselves, beside one of its architecture from scratch.
+"""``sgcl evaluate --finetune RUN``: fine-tuning of the encoder on patch images, and training of the same network from scratch.
 
-Both are fitted by the same recipe; each chooses its learning rate and its epoch on validation patients. One trial is a
-network, a learning rate and a seed in a fold; trials are kept as other fits are.
+Both have the same recipe; each chooses its learning rate and epoch on validation patients. A trial is one network, learning
+rate and seed in a fold; trials are cached like other fits.
 """
 
 from __future__ import annotations
@@ -44,17 +44,21 @@ _TIMED_STEPS = 3
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The encoder to fine-tune, with its card."""
+    """The encoder to fine-tune.
+
+    :ivar start: its architecture and weights.
+    :ivar card: its description.
+    """
 
     start: Start
     card: EncoderCard
 
 
 def open_checkpoint(config: EvaluateConfig, inputs: Inputs) -> Checkpoint | None:
-    """What ``--finetune`` names, None without it.
+    """The encoder of ``--finetune``; None without it.
 
-    :raises ConfigError: labels are of slides, the encoder cannot be trained, or the features are of another one.
-    :raises ArtefactError: it is missing or damaged.
+    :raises ConfigError: the labels are of slides, the encoder cannot be trained, or the features are of another encoder.
+    :raises ArtefactError: the encoder is missing or damaged.
     """
     if config.finetune is None:
         return None
@@ -69,15 +73,15 @@ def open_checkpoint(config: EvaluateConfig, inputs: Inputs) -> Checkpoint | None
         if differs is not None:
             raise ConfigError(
                 f"{source.features.folder} are features of another encoder than --finetune {config.finetune}: {differs}",
-                f"embed the patches with --encoder {config.finetune}, so that the frozen probe beside it is of the same one",
+                f"embed the patches with --encoder {config.finetune}, so that frozen and fine-tuned encoder are the same",
             )
     return Checkpoint(start, card)
 
 
 class Tuner:
-    """Fits networks to the patches of a cohort. Who makes it closes it.
+    """Fits networks to the patches of a cohort; the caller closes it.
 
-    :raises ConfigError: the patch images are not there; see ``open_patches``.
+    :raises ConfigError: the patch images are not found; see ``open_patches``.
     """
 
     def __init__(self, config: EvaluateConfig, cohort: Cohort, checkpoint: Checkpoint, reporter: Reporter) -> None:
@@ -88,17 +92,17 @@ class Tuner:
         self.source: CohortPatches = open_patches(cohort, config.patches, self.card.input_size)
 
     def close(self) -> None:
-        """End the processes that decode, where any were started."""
+        """End the decoding processes, if any were started."""
         self._opened.close()
 
     @cached_property
     def runtime(self) -> Runtime:
-        """Device and precision, as ``sgcl embed`` has them."""
+        """Device and precision, chosen as by ``sgcl embed``."""
         return engine_runtime.start(self.config.device, "auto", self.config.threads)
 
     @cached_property
     def patches(self) -> Patches:
-        """The patches, by rows of the cohort."""
+        """The patches, indexed by rows of the cohort."""
         workers = engine_runtime.loading_workers(None, self.runtime)
         opened = Patches(self.source, self.card, self.runtime, batch=self.config.finetune_batch, workers=workers)
         self._opened.callback(opened.close)
@@ -106,7 +110,7 @@ class Tuner:
 
     @cached_property
     def target(self) -> Classes:
-        """The classes of all rows, on the device."""
+        """Classes of all rows, on the device."""
         return Classes(torch.from_numpy(self.cohort.label).to(self.runtime.device), len(self.cohort.classes))
 
     def models(self) -> list[Model]:
@@ -126,7 +130,7 @@ class Tuner:
         return Model(key, name, lambda fold: join([part.fit(fold) for part in parts]), {}, shares, parts, join)
 
     def _settings(self, key: str, lr: float, seed: int) -> dict[str, Any]:
-        """What decides a trial; the precision is that of the device."""
+        """The settings that a trial depends on; precision is that of the device."""
         config, weights = self.config, self.starts[key].weights
         return {
             "feed": self.card.feed(),
@@ -139,11 +143,11 @@ class Tuner:
         }
 
     def _trial(self, key: str, name: str, lr: float, seed: int, fold: Fold) -> FoldFit:
-        """Train once; predictions are those of the epoch that validation chose.
+        """Train once and predict with the epoch of the lowest validation loss.
 
-        Where the loss is not finite there are none (NaN), and the details say ``diverged``: another rate may be chosen.
+        If the loss is not finite, predictions are NaN and the details have ``diverged``: another rate may be chosen.
 
-        :raises TrainingError: the loss is not finite, and without validation no rate is chosen.
+        :raises TrainingError: the loss is not finite and there are no validation rows to choose another rate.
         """
         epochs = self.config.finetune_epochs
         with self.reporter.task(
@@ -158,11 +162,11 @@ class Tuner:
                 diverged = error.message
         validated = len(fold.validation) > 0
         if diverged and not validated:
-            raise TrainingError(f"at --finetune-lr {lr:g} {diverged}", "leave that rate out")
+            raise TrainingError(f"at --finetune-lr {lr:g} {diverged}", "remove that rate from --finetune-lr")
         if not diverged and validated and not math.isfinite(work.best_loss):
             diverged = "the validation loss is never finite"
         if diverged:
-            self.reporter.warn(f"{name}, fold {fold.name}: at --finetune-lr {lr:g} {diverged}; it is not chosen there")
+            self.reporter.warn(f"{name}, fold {fold.name}: at --finetune-lr {lr:g} {diverged}; this rate is not chosen")
             none, nothing = (
                 np.full((1, len(rows), self.target.outputs), np.nan) for rows in (fold.test, fold.validation)
             )
@@ -186,7 +190,7 @@ class Tuner:
         return work, optimiser
 
     def expected_seconds(self, plan: Plan) -> float:
-        """How long all trials take, from a few steps of one and a look at a batch."""
+        """Expected time of all trials, from a few training steps of one and the prediction of a batch."""
         fold, marks = plan.folds[0], list[float]()
         work, optimiser = self._begin(FINETUNE, self.config.tuned_rates[0], 0, fold, lambda: None)
 
@@ -209,17 +213,17 @@ class Tuner:
         return each * len(self.starts) * self.config.finetune_seeds * len(self.config.tuned_rates)
 
     def describe(self) -> tuple[str, str, str]:
-        """What is fitted, in words: what, value, why."""
+        """What is fitted, as (what, value, reason)."""
         config = self.config
         shares = ", ".join(f"{100 * share:g}" for share in config.tuned_shares)
-        where = "where the features say" if config.patches is None else f"from {config.patches}"
+        where = "recorded in the features" if config.patches is None else f"from {config.patches}"
         return "Fine-tuning", f"{self.card.name} on {shares} % of the fitted patients", f"patches {where}"
 
 
 def _chosen(rates: Sequence[float], fits: Sequence[FoldFit]) -> FoldFit:
-    """Of each seed the learning rate with the lowest validation loss; the lowest rate without validation.
+    """For each seed the fit with the learning rate of the lowest validation loss; without validation the lowest rate.
 
-    :param fits: by seed, then by learning rate, ascending.
+    :param fits: ordered by seed, then by ascending learning rate.
     :raises TrainingError: a seed diverged at every rate.
     """
     test, validation = [], []
@@ -230,7 +234,7 @@ def _chosen(rates: Sequence[float], fits: Sequence[FoldFit]) -> FoldFit:
         alive = [number for number, fit in enumerate(tried) if not fit.details.get("diverged")]
         if not alive:
             given = ", ".join(f"{lr:g}" for lr in rates)
-            raise TrainingError(f"--finetune-lr {given}: the loss is finite at none", "give lower rates")
+            raise TrainingError(f"--finetune-lr {given}: the loss is not finite at any of them", "give lower rates")
         best = min(alive, key=lambda number: (losses[number] or 0.0, number))
         test.append(tried[best].test[0])
         validation.append(tried[best].validation[0])
@@ -241,6 +245,6 @@ def _chosen(rates: Sequence[float], fits: Sequence[FoldFit]) -> FoldFit:
 
 
 def _word(seed: int, number: int, fold: Fold) -> int:
-    """The seed of a trial, from the run's seed, the seed's number, and the rows that are fitted on."""
+    """The random seed of a trial, from the seed of the run, the number of the seed, and the training rows."""
     rows = zlib.crc32(np.ascontiguousarray(fold.train).tobytes())
     return int(np.random.SeedSequence([seed, 6, number, *fold.name.encode(), rows]).generate_state(1)[0])

@@ -1,4 +1,4 @@
-"""Fitting and scoring the suite of ``sgcl evaluate``, and saying beforehand how long that takes."""
+"""Fits and scores the models of ``sgcl evaluate``, and estimates the time beforehand."""
 
 from __future__ import annotations
 
@@ -32,11 +32,15 @@ _TIMED_EPOCHS = 3
 
 @dataclass
 class Scores:
-    """All models with their scores, and attention and patches' scores by slide, from the fold that reports the slide.
+    """All models with their scores; attention and scores of patches by slide, from models that did not train on the slide.
 
-    :ivar attention_model: the first model that has attention. :ivar attention: of each slide, (N,).
-    :ivar patch_model: the model that scores patches; None where none can. :ivar patches: of each slide, (N, K).
-    :ivar kept: the fitted models of the folds, and of all rows where --refit asks for it.
+    :ivar models: in the order of the table.
+    :ivar attention_model: key of the first model with attention; None without one.
+    :ivar attention: of each slide, (N,).
+    :ivar patch_model: key of the model that scores patches; None where none can.
+    :ivar patches: scores of the patches of each slide, (N, K).
+    :ivar efficiency: label-efficiency curves as JSON values; None where not requested.
+    :ivar kept: the fitted models of the folds and, with --refit, of all rows, by key.
     """
 
     models: list[Scored]
@@ -58,9 +62,9 @@ def fit(
     reporter: Reporter,
     tuned: Sequence[Model] = (),
 ) -> Scores:
-    """Fit every model in every fold, or take earlier fits; score them; add to the audit what scores show.
+    """Fit every model in every fold, or read the cached fit; score the models; add warnings about scores to the audit.
 
-    :param tuned: networks that are fitted on the patches themselves; at all labels only where they are asked for so.
+    :param tuned: networks that are fitted on patch images; on all labels only if 100 is among --finetune-shares.
     """
     every = [*suite(config, cohort), *tuned]
     models = [model for model in every if not model.parts or 1.0 in model.shares]
@@ -92,7 +96,7 @@ def fit(
         scores.efficiency = evaluate_efficiency.curves(config, cohort, plan, every, fits, reporter=reporter)
     fits.prune()
     if fits.taken:
-        reporter.note(f"{fits.taken} of {fits.asked} fits were there already")
+        reporter.note(f"{fits.taken} of {fits.asked} fits were read from the cache")
     for warning in check_scores(scores.models, cohort.task, audit):
         reporter.warn(warning)
     return scores
@@ -101,7 +105,10 @@ def fit(
 def _patch_scores(
     config: EvaluateConfig, cohort: Cohort, plan: Plan, scores: Scores
 ) -> tuple[str | None, dict[str, NDArray[np.float64]]]:
-    """What the model that attention is of (or the first linear one) says of each patch, by models that did not see its slide."""
+    """Scores of the patches of each slide by the model of the fold that tests the slide, and the model's key.
+
+    It is the model with attention, else the first linear model; None where there is neither.
+    """
     kinds = {
         key: (fits[0].kind, fits[0].settings, kept.view)
         for key, kept in scores.kept.items()
@@ -128,9 +135,9 @@ def _attention(cohort: Cohort, plan: Plan, fits: Sequence[FoldFit]) -> dict[str,
 
 
 def expected_seconds(config: EvaluateConfig, cohort: Cohort, plan: Plan) -> float:
-    """At most how long fitting takes: each model is timed on a few rows of the first fold, bag models by the epoch.
+    """Upper bound of the time of fitting: each model is timed on a few rows of the first fold, bag models by epoch.
 
-    Early stopping makes bag models quicker; time is taken to grow with the rows.
+    Time is assumed to be proportional to the number of rows. Early stopping makes bag models faster.
     """
     fold, total = plan.folds[0], 0.0
     short, long = (
@@ -139,7 +146,7 @@ def expected_seconds(config: EvaluateConfig, cohort: Cohort, plan: Plan) -> floa
     for model, longer in zip(suite(short, cohort), suite(long, cohort), strict=True):
         bags = model.key in config.bag_models
         few = _few(cohort, fold, _TIMED_BAGS if bags else _TIMED_ROWS)
-        model.fit(few)  # the first call loads what it needs
+        model.fit(few)  # the first call imports libraries and allocates memory
         once = _seconds(model, few)
         if bags:
             epoch = max(0.0, _seconds(longer, few) - once) / _TIMED_EPOCHS
@@ -155,7 +162,7 @@ def _seconds(model: Model, fold: Fold) -> float:
 
 
 def _few(cohort: Cohort, fold: Fold, rows: int) -> Fold:
-    """A fold of so many training rows, every class among them, and a tenth of that to report."""
+    """A fold of at most ``rows`` training rows, with all classes, and a tenth of that as validation and test rows."""
     strata = cohort.label if cohort.event is None else cohort.event
     order = np.argsort(np.concatenate([np.arange(n) for n in np.bincount(strata[fold.train])]), kind="stable")
     by_class = fold.train[np.argsort(strata[fold.train], kind="stable")][order]
@@ -164,7 +171,7 @@ def _few(cohort: Cohort, fold: Fold, rows: int) -> Fold:
 
 
 def spoken_seconds(seconds: float) -> str:
-    """``under a minute``, or minutes, or hours."""
+    """A duration as text, in minutes or hours: ``at most about 12 minutes``."""
     if seconds < 60:
         return "under a minute"
     return (

@@ -1,4 +1,4 @@
-"""What ``sgcl evaluate`` reads: features and the table, as rows to evaluate and the folds they are divided into."""
+"""Inputs of ``sgcl evaluate``: features and the table of labels, the rows to evaluate, and their folds."""
 
 from __future__ import annotations
 
@@ -32,9 +32,17 @@ MAPPED_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is read: the sources, the table, the level and task as far as the table settles them, and all ids.
+    """Opened inputs, with the level and, as far as the table determines it, the task.
 
-    ``mapped``: features are beyond half of memory, so they stay on disk.
+    :ivar sources: folders of features: one, or training and test.
+    :ivar labels: the table of labels; None without one.
+    :ivar level: slide or patch.
+    :ivar task: the kind of target; ``auto`` where the values of the target decide.
+    :ivar task_from: the reason for ``task``; empty where it is ``auto``.
+    :ivar split_file: the division of --splits; None without one.
+    :ivar mapped: whether features are larger than half of the memory and therefore stay on disk.
+    :ivar inferred: what was inferred, as (what, value, reason).
+    :ivar ids: identities of the inputs, by name.
     """
 
     sources: tuple[FeatureSource, ...]
@@ -49,10 +57,10 @@ class Inputs:
 
 
 def open_inputs(config: EvaluateConfig, audit: Audit) -> Inputs:
-    """Open features, the table and the division, and settle the level.
+    """Open the features, the table of labels and the division, and determine the level.
 
-    :raises LabelError: there are no labels for the level asked for, or a table is not what it must be.
-    :raises ConfigError: patches are to be measured, or to survive.
+    :raises LabelError: there are no labels of the requested level, or a table is malformed.
+    :raises ConfigError: regression or survival at patch level.
     """
     folders = [folder for folder in (config.features or config.train, config.test) if folder is not None]
     mapped = MAPPED_SHARE * memory_bytes() < sum(map(stored_bytes, folders))
@@ -71,7 +79,7 @@ def open_inputs(config: EvaluateConfig, audit: Audit) -> Inputs:
     level: cohorts.Level = "slide" if config.level == "slide" or (config.level == "auto" and has_target) else "patch"
     if level == "patch":
         if task in ("regression", "survival"):
-            raise ConfigError(f"patches have classes: there is no {task} at patch level", "say --level slide")
+            raise ConfigError(f"patches have classes: there is no {task} at patch level", "give --level slide")
         columns = Columns(columns.slide_id, None)
     labels = None
     if config.labels is not None:
@@ -91,12 +99,12 @@ def open_inputs(config: EvaluateConfig, audit: Audit) -> Inputs:
         split_file = split_files.read(config.splits, cohorts.known_ids(sources))
         ids["splits"] = _splits_id(Path(config.splits))
     if config.level != "auto":
-        why = "as asked"
+        why = "--level"
     elif has_target:
         named = f"'{columns.target}'" if columns.target else f"s '{columns.time}' and '{columns.event}'"
         why = f"the table has the column{' ' if columns.target else ''}{named}"
     else:
-        why = "no table gives slides a label, so the patches' own labels are the target"
+        why = "no table has labels of slides, so the labels of the patches are the target"
     return Inputs(sources, labels, level, task, task_from, split_file, mapped, [("Level", level, why)], ids)
 
 
@@ -106,9 +114,9 @@ def memory_bytes() -> int:
 
 
 def _columns(config: EvaluateConfig) -> tuple[Columns, str, str]:
-    """The columns to read, the task as far as they tell, and why.
+    """The columns to read, the task as far as they determine it, and the reason.
 
-    Survival is asked for, or found: columns time and event where there is no target.
+    The task is survival if the settings say so, or if the table has the columns time and event and no target.
     """
     slide_id, target = config.id.strip().lower(), config.target.strip().lower()
     time, event = ((name or plain).strip().lower() for name, plain in ((config.time, "time"), (config.event, "event")))
@@ -121,10 +129,10 @@ def _columns(config: EvaluateConfig) -> tuple[Columns, str, str]:
         option = "--id" if missing[0] == slide_id else "--target"
         raise LabelError(
             f"the table {config.labels} has no column '{missing[0]}' (found: {', '.join(sorted(header))})",
-            f"{option} names another column",
+            f"give the name of the column with {option}",
         )
     if asked:
-        why = f"--time {time} and --event {event}" if config.time is not None else "as asked"
+        why = f"--time {time} and --event {event}" if config.time is not None else "--task"
         return Columns(slide_id, None, time, event), "survival", why
     if target in header:
         return Columns(slide_id, target), config.task, ""
@@ -135,7 +143,7 @@ def _columns(config: EvaluateConfig) -> tuple[Columns, str, str]:
 
 
 def _table_id(labels: Labels) -> str:
-    """The table's identity: its content, whatever the order of its rows."""
+    """The identity of the table: a hash of its rows, independent of their order."""
     rows = [
         json.dumps([row.slide_id, row.label, row.patient_id, row.site, row.split, row.time, row.event])
         for row in labels.rows
@@ -149,7 +157,7 @@ def _splits_id(path: Path) -> str:
 
 
 def cohort_of(config: EvaluateConfig, inputs: Inputs, audit: Audit) -> Cohort:
-    """The rows to evaluate, at the level that was settled; see ``probe.cohort``."""
+    """The rows to evaluate, slides or patches; see ``probe.data.cohort``."""
     if inputs.level == "slide":
         assert inputs.labels is not None
         cohort = cohorts.by_slide(
@@ -163,9 +171,9 @@ def cohort_of(config: EvaluateConfig, inputs: Inputs, audit: Audit) -> Cohort:
 
 
 def plan_of(config: EvaluateConfig, inputs: Inputs, cohort: Cohort, audit: Audit) -> Plan:
-    """The folds by patient or by site, or the division that --splits, the table, or --train and --test give.
+    """Folds by patient or by site, or the division given by --splits, the table, or --train and --test.
 
-    :raises LabelError: see ``probe.splits`` and ``probe.split_files``.
+    :raises LabelError: see ``probe.data.splits`` and ``probe.data.split_files``.
     """
     folded = inputs.split_file is None and cohort.split is None and config.cv == "patient"
     folds = folds_of(config, cohort)[0]
@@ -189,9 +197,9 @@ def plan_of(config: EvaluateConfig, inputs: Inputs, cohort: Cohort, audit: Audit
 
 
 def folds_of(config: EvaluateConfig, cohort: Cohort) -> tuple[int, str]:
-    """How many folds by patient, and why not 5: as asked, or so that each has enough patients for an interval."""
+    """The number of folds by patient, and the reason if it is not 5: --folds, or too few patients for intervals."""
     if config.folds is not None:
-        return config.folds, "as asked"
+        return config.folds, "--folds"
     if cohort.value is not None:
         count, fewest, what = cohort.patients, MEASURED_IN_A_FOLD, "patients"
     else:
@@ -201,14 +209,16 @@ def folds_of(config: EvaluateConfig, cohort: Cohort) -> tuple[int, str]:
         kind = f"of class '{cohort.classes[rarest]}'" if cohort.event is None else ("censored", "with an event")[rarest]
         count, fewest, what = counts[rarest], splits.FEWEST_IN_A_FOLD, f"patients {kind}"
     folds = splits.folds_for(count, fewest)
-    few = f"fewer than {splits.FOLDS}, for {count} {what} are too few for {fewest} of them in each of {splits.FOLDS}"
+    few = f"fewer than {splits.FOLDS}: {count} {what} are too few for {fewest} of them in each of {splits.FOLDS} folds"
     return folds, few if folds < splits.FOLDS else ""
 
 
 def strata_of(cohort: Cohort, folds: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """What a division is stratified by, with names: classes, events, or quantiles of measurements.
+    """Strata of a division and their names: classes, events, or quantiles of the values of a regression.
 
-    Quantiles are as many as leave two patients of each for every fold; a division that is given has one.
+    There are as many quantiles (at most 4) as leave two patients of each for every fold, and one if ``folds`` is 0.
+
+    :returns: int64 (n,), the stratum of each row, and the names of the strata.
     """
     if cohort.event is not None:
         return cohort.event, ("censored", "event")
@@ -220,7 +230,7 @@ def strata_of(cohort: Cohort, folds: int) -> tuple[NDArray[np.int64], tuple[str,
 
 
 def describe(config: EvaluateConfig, inputs: Inputs, cohort: Cohort, plan: Plan) -> list[tuple[str, str, str]]:
-    """What was inferred, in words: (what, value, why)."""
+    """What was inferred, as (what, value, reason)."""
     return [
         *inputs.inferred,
         ("Task", cohort.task, inputs.task_from or cohort.task_from),
@@ -229,12 +239,12 @@ def describe(config: EvaluateConfig, inputs: Inputs, cohort: Cohort, plan: Plan)
         ("Patients", str(cohort.patients), cohort.patients_from),
         ("Division", *_division(config, inputs, cohort, plan)),
         *_protocol(config),
-        *([("Features", "mapped from disk", "they are beyond half of memory")] if inputs.mapped else []),
+        *([("Features", "mapped from disk", "larger than half of the memory")] if inputs.mapped else []),
     ]
 
 
 def _protocol(config: EvaluateConfig) -> list[tuple[str, str, str]]:
-    """What a preset sets, where it still stands."""
+    """The preset, with those of its settings that no flag or TOML file has changed."""
     if config.protocol is None:
         return []
     preset = config.recipes[config.protocol]
@@ -244,7 +254,7 @@ def _protocol(config: EvaluateConfig) -> list[tuple[str, str, str]]:
 
 def _target(cohort: Cohort) -> list[tuple[str, str, str]]:
     if cohort.event is not None:
-        return [("Events", f"{int(cohort.event.sum())} of {len(cohort)}", "the rest is censored")]
+        return [("Events", f"{int(cohort.event.sum())} of {len(cohort)}", "the others are censored")]
     if cohort.value is not None:
         return [("Values", f"{cohort.value.min():g} to {cohort.value.max():g}", "")]
     positive = f"AUROC is that of '{cohort.classes[1]}'" if cohort.binary else "AUROC is the mean of one-versus-rest"
@@ -256,7 +266,7 @@ def _division(config: EvaluateConfig, inputs: Inputs, cohort: Cohort, plan: Plan
     if inputs.split_file is not None:
         kind = "repetitions that share patients" if plan.repeats else "folds"
         return (f"{folds} {kind}" if folds > 1 else "one division into training and test"), (
-            f"{relative(str(config.splits))}, which is {inputs.split_file.kind}"
+            f"{relative(str(config.splits))}: {inputs.split_file.kind}"
         )
     if config.cv == "site":
         return f"{folds} sites, each left out once", "--cv site"

@@ -1,4 +1,4 @@
-"""models/: the fitted models of an evaluation, kept for ``sgcl predict``, with a card that says what they are for."""
+"""models/: the fitted models of an evaluation, stored for ``sgcl predict`` with a card that describes them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ REFIT = "all"
 
 
 def refit_fold(plan: Plan) -> Fold:
-    """A division that fits on every row and reports none of them: the first fold's reported rows choose settings.
+    """A division for fitting on all rows: the test rows of the first fold become validation rows, which choose settings.
 
-    Its test part is one row, since models predict some row; what they say of it is not used.
+    Its test part is a single row, because a fit needs one; its prediction is not used.
     """
     first = plan.folds[0]
     rows = np.unique(np.concatenate([np.concatenate([fold.fitted, fold.test]) for fold in plan.folds]))
@@ -31,9 +31,11 @@ def refit_fold(plan: Plan) -> Fold:
 def keep(
     out: Path, result: Mapping[str, Any], cohort: Cohort, folds: Sequence[Fold], models: Mapping[str, Kept]
 ) -> list[str]:
-    """Write models/; returns the files' names relative to ``out``.
+    """Write models/.
 
-    :param result: the content of metrics.json. :param folds: those that ``models`` were fitted in.
+    :param result: the content of metrics.json.
+    :param folds: those in which ``models`` were fitted.
+    :returns: the names of the files, relative to ``out``.
     """
     card = {
         "result": result["id"],
@@ -53,7 +55,7 @@ def keep(
 
 
 def made_by(file: FeatureFile) -> dict[str, Any]:
-    """What features must have in common with those that a model was fitted on; None where a file does not say."""
+    """The properties in which features must agree with those that a model was fitted on; None where a file lacks one."""
     attributes, geometry = file.attributes or {}, file.geometry or {}
     mpp = geometry.get("mpp_actual", geometry.get("mpp_target"))
     return {
@@ -64,7 +66,7 @@ def made_by(file: FeatureFile) -> dict[str, Any]:
 
 
 def identity_of(file: FeatureFile) -> str:
-    """The slide's identity where the features record it, else the features' own."""
+    """The identity of the slide if the features record it, else the id of the features."""
     return str((file.attributes or {}).get("source_identity") or file.id)
 
 

@@ -1,4 +1,4 @@
-"""``--linear sgd`` in one fold: probe/linear_sgd's model joined with the engine's training loop."""
+"""Training of ``--linear sgd`` in one fold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SgdRecipe:
-    """Epochs and learning rate, which is divided by ten after 60 % and 80 % of the epochs."""
+    """How a linear layer is fitted.
+
+    :ivar epochs: number of epochs.
+    :ivar lr: learning rate, divided by ten after 60 % and again after 80 % of the epochs.
+    :ivar seed: of the initial weights and the order of rows.
+    """
 
     epochs: int = 100
     lr: float = 0.03
@@ -30,7 +35,12 @@ class SgdRecipe:
 
 @dataclass(frozen=True)
 class LayerFit:
-    """Probabilities of the test and of the validation rows, (n, K) each, and the layer that gives those of the test rows."""
+    """Predictions of a linear layer in one fold.
+
+    :ivar test: probabilities of the test rows, (n, K).
+    :ivar validation: probabilities of the validation rows, (v, K), from a layer fitted on the training rows alone.
+    :ivar fitted: the layer that predicted the test rows.
+    """
 
     test: Floats
     validation: Floats
@@ -46,7 +56,8 @@ def fit_fold(
     classes: int,
     device: torch.device,
 ) -> LayerFit:
-    """Fit on training and validation rows for the test rows, and without validation rows for these.
+    """Predict the test rows after fitting on training and validation rows, and the validation rows after fitting on the
+    training rows alone.
 
     :raises TrainingError: the loss is not finite.
     """

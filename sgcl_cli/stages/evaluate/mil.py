@@ -1,4 +1,4 @@
-"""Bag models in one fold: probe/mil's models and targets joined with the engine's training loop, seed by seed."""
+"""Training of bag models in one fold, once for each seed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MilRecipe:
-    """How a bag model is fitted: its name in ``models.MODELS`` and what --mil-* says."""
+    """How a bag model is fitted.
+
+    :ivar model: its name in ``probe.mil.models.MODELS``.
+    :ivar epochs: maximum number of epochs.
+    :ivar patience: epochs without a lower validation loss after which training stops.
+    :ivar lr: learning rate of AdamW.
+    :ivar hidden: width of the embedding.
+    :ivar dropout: rate of dropout.
+    :ivar bag_sample: patches drawn of each training bag in every epoch; None for all.
+    """
 
     model: str = "gated-abmil"
     epochs: int = 60
@@ -40,10 +49,15 @@ class MilRecipe:
 
 @dataclass
 class BagFit:
-    """What a fold's models say, seeds apart.
+    """Models of a fold, one for each of S seeds, and their predictions.
 
-    ``test`` (S, n, K) and ``validation`` (S, v, K) predictions; ``fitted`` the models, one a seed; ``attention`` of each test
-    bag, the mean of the seeds' (it sums to 1), None for models without.
+    :ivar test: (S, n, K), of the test bags.
+    :ivar validation: (S, v, K), of the validation bags.
+    :ivar attention: of each test bag, mean of the seeds (sums to 1); None for models without attention.
+    :ivar best_epochs: the chosen epoch of each seed.
+    :ivar epochs: epochs that each seed trained.
+    :ivar fitted: the models.
+    :ivar validation_losses: the lowest validation loss of each seed; None without validation.
     """
 
     test: Floats
@@ -56,7 +70,7 @@ class BagFit:
 
 
 def fit_fold(recipe: MilRecipe, cohort: training.BagCohort, fold: Fold, seeds: Sequence[int]) -> BagFit:
-    """Fit the fold's training bags once a seed, stop on its validation bags, predict its test bags.
+    """Train on the training bags with each seed, choose the epoch on the validation bags, and predict the test bags.
 
     :raises TrainingError: the loss is not finite.
     """
@@ -110,14 +124,17 @@ def fit_fold(recipe: MilRecipe, cohort: training.BagCohort, fold: Fold, seeds: S
 
 
 def seeds_of(seed: int, count: int, fold: Fold) -> list[int]:
-    """The seeds of a fold's models, from the run's seed and the fold's name."""
+    """The seeds of the models of a fold, derived from the seed of the run and the name of the fold."""
     words = np.random.SeedSequence([seed, 2, *fold.name.encode()]).generate_state(count)
     return [int(word) for word in words]
 
 
 @contextmanager
 def threads_for(rows: float) -> Iterator[None]:
-    """One thread where batches are so small that threads only wait for each other."""
+    """Use one thread if batches have fewer than 4,096 rows: synchronising threads would take longer than computing.
+
+    :param rows: mean number of rows of a batch.
+    """
     before = torch.get_num_threads()
     if rows < FEWEST_ROWS_FOR_THREADS:
         torch.set_num_threads(1)

@@ -1,7 +1,7 @@
-"""The suite of ``sgcl evaluate``: which models there are for a level and a task, and how each is fitted in a fold.
+"""The models of ``sgcl evaluate`` for a level and a task, and how each is fitted in a fold.
 
-Every fit sees the fold's training and validation rows, and gives predictions of validation rows (by a fit that did not
-see them) and of test rows. K is the number of classes, or 1: the value of a regression, the log risk of survival.
+A fit uses the training and validation rows of the fold. It predicts the test rows, and the validation rows by a fit on
+the training rows alone. K is the number of classes, or 1: the value of a regression, the log risk of survival.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class FoldFit:
-    """What a model says in one fold.
+    """Predictions of a model in one fold, by S seeds (1 for models without random numbers), and the fitted models.
 
-    ``test`` (S, n, K) and ``validation`` (S, v, K) of S seeds (1 where nothing is drawn; v is 0 where a model chooses
-    nothing); ``details`` JSON values; ``attention`` of each test bag, None for models without; ``fitted`` the models
-    themselves, one a seed, empty where they are not kept.
+    :ivar test: (S, n, K), of the test rows.
+    :ivar validation: (S, v, K), of the validation rows; v is 0 for models that choose nothing.
+    :ivar details: what was chosen, as JSON values.
+    :ivar attention: of each test bag (N,), mean of the seeds; None for models without attention.
+    :ivar fitted: one model a seed; empty for models that are not stored.
     """
 
     test: Floats
@@ -51,12 +53,18 @@ class FoldFit:
 
 @dataclass(frozen=True)
 class Model:
-    """One row of the table: its key and name, the settings that decide its fits, and how it is fitted in a fold.
+    """One row of the table of scores.
 
-    :ivar shares: of the fitted patients, at which it has a label-efficiency curve.
-    :ivar parts: models that are fitted and kept apart; ``join`` makes this one of their fits.
-    :ivar features: (n, D) that it is fitted on, one row an entry of the cohort; None for a model of bags.
-    :ivar view: what of a slide these rows are: ``patch``, ``mean`` of its patches, or ``count``; ``bags`` for all patches.
+    :ivar key: its name in files.
+    :ivar name: its title in reports.
+    :ivar fit: fits it in a fold.
+    :ivar settings: those that its fits depend on.
+    :ivar shares: shares of the fitted patients at which it has a label-efficiency curve.
+    :ivar parts: models that are fitted and cached separately; ``join`` combines their fits into one of this model.
+    :ivar join: see ``parts``; None for a model without parts.
+    :ivar features: (n, D), one row for each row of the cohort; None for a model of bags.
+    :ivar view: what ``features`` are: ``patch``, the ``mean`` of a slide's patches, or their ``count``; ``bags`` for a model of
+        bags; empty for models that are not stored.
     """
 
     key: str
@@ -99,7 +107,7 @@ def _baseline(cohort: Cohort) -> Model:
 def _probes(
     config: EvaluateConfig, cohort: Cohort, features: NDArray[np.floating], key: str, prefix: str, *, view: str
 ) -> list[Model]:
-    """The linear model of the task, and for classes their neighbours and centroids."""
+    """The linear model of the task, and for classes kNN and SimpleShot."""
     kind = {"regression": "ridge regression", "survival": "Cox regression"}.get(cohort.task, "logistic regression")
     named = prefix + kind if prefix else kind.capitalize()
     asked = {
@@ -167,7 +175,7 @@ def _bag_models(
 
 
 def recipe_of(config: EvaluateConfig, key: str) -> mil.MilRecipe:
-    """How --mil-* says that a bag model is fitted."""
+    """The recipe of a bag model, from --mil-* and --bag-sample."""
     return mil.MilRecipe(
         key,
         config.mil_epochs,
@@ -180,7 +188,7 @@ def recipe_of(config: EvaluateConfig, key: str) -> mil.MilRecipe:
 
 
 def _constant(cohort: Cohort, fold: Fold) -> FoldFit:
-    """What is known without features: class shares, the mean, or equal risks."""
+    """The prediction without features: class shares, the mean, or equal risks."""
     if cohort.value is not None:
         told = np.array([cohort.value[fold.fitted].mean()])
     elif cohort.event is not None:
@@ -191,7 +199,7 @@ def _constant(cohort: Cohort, fold: Fold) -> FoldFit:
 
 
 def _linear(features: NDArray[np.floating], cohort: Cohort, fold: Fold) -> FoldFit:
-    """Logistic, ridge or Cox regression, its penalty chosen on the validation rows."""
+    """Logistic, ridge or Cox regression; the penalty is chosen on the validation rows."""
     if cohort.value is not None:
         measured = ridge.fit(features, cohort.value, fold.train, fold.validation)
         details = {"alpha": measured.alpha, "validation_loss": _spoken(measured.path)}

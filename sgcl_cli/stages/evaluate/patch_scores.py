@@ -1,4 +1,4 @@
-"""What models of slides say of single patches, and how that is shown: as if a slide were that patch alone.
+"""Scores of single patches by models of slides, each patch treated as a slide of its own, and how they are displayed.
 
 Shapes: N patches of a slide, K outputs of a model.
 """
@@ -22,23 +22,27 @@ _SHOWN = 98.0  # percentile of the distances from the middle that is the end of 
 
 
 def model_of(kinds: Mapping[str, tuple[str, Mapping[str, Any], str]], attention_model: str | None) -> str | None:
-    """The model that scores patches: the one with attention, else the first that can; None where none can.
+    """Key of the model that scores patches: the one with attention if it can, else the first that can; None where none can.
 
-    :param kinds: by key the kind of a model's fits, their settings, and what it takes of a slide; see ``probe.fitted``.
+    :param kinds: by key the kind of a model's fits, their settings and their view; see ``probe.fitted``.
     """
     order = [key for key in kinds if key == attention_model] + [key for key in kinds if key != attention_model]
     return next((key for key in order if fitted.scores_patches(*kinds[key])), None)
 
 
 def mean_of_seeds(fits: Sequence[Fitted], features: NDArray[np.floating], device: torch.device) -> Floats:
-    """What a fold's models say of each patch, (N, K) of features (N, D)."""
+    """Scores of patches, (N, K) from features (N, D): the mean over the models of a fold."""
     mean: Floats = np.mean([fitted.predict_patches(one, features, device) for one in fits], axis=0)
     return mean
 
 
 @dataclass(frozen=True)
 class ShownScores:
-    """The one number of each patch that is shown, (N,), and its scale of colours."""
+    """The displayed score of each patch, and its colour scale.
+
+    :ivar values: (N,).
+    :ivar scale: of colours.
+    """
 
     values: Floats
     scale: ColourScale
@@ -52,14 +56,15 @@ def shown(
     called: Mapping[str, int],
     groups: Mapping[str, str],
 ) -> dict[str, ShownScores]:
-    """By slide: of two classes the probability of the second, of more that of the slide's predicted class; the value or the
-    log risk.
+    """The displayed scores by slide: for two classes the probability of the second, for more that of the slide's predicted
+    class, else the value or log risk.
 
-    Values and log risks have one scale for the slides of a group, from the median of their patches to the 98th percentile of
-    the distances from it.
+    Values and log risks have one colour scale for all slides of a group. It is centred on the median patch and extends to the
+    98th percentile of the distances from it.
 
-    :param scores: by slide (N, K). :param called: by slide the number of its predicted class.
-    :param groups: by slide what has a common zero: a fold, as risks of two models have none.
+    :param scores: (N, K), by slide.
+    :param called: index of the predicted class, by slide.
+    :param groups: by slide a group with comparable values, e.g. the fold: log risks of two models have no common zero.
     """
     if classes:
         return {slide: _class(values, classes, called.get(slide, 0)) for slide, values in scores.items()}

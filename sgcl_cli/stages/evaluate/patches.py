@@ -1,4 +1,4 @@
-"""The pixels behind a patch-level cohort: for every row the patch, or the image, that its features were made of."""
+"""Patch images of a patch-level cohort: for every row the patch, or image file, from which its features were computed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ _REMEDY = "give --patches DIR, the folder that they were embedded from, or embed
 
 @dataclass(frozen=True)
 class CohortPatches:
-    """A source for the loader: patch i belongs to row i of the cohort.
+    """A source of pixels for the loader: patch i belongs to row i of the cohort.
 
-    :ivar file_of: int64 (n,), which of ``files``; ``row`` int64 (n,), which patch in it.
+    :ivar size: side of a patch, pixels.
+    :ivar files: files of patches, or folders of images.
+    :ivar file_of: int64 (n,), index into ``files``.
+    :ivar row: int64 (n,), index of the patch within its file.
     """
 
     size: int
@@ -35,7 +38,7 @@ class CohortPatches:
     def into(self, i: int, pixels: NDArray[np.uint8]) -> None:
         """Decode patch i into ``pixels``, uint8 (size, size, 3), contiguous.
 
-        :raises ArtefactError: it cannot be read.
+        :raises ArtefactError: the patch cannot be read.
         """
         file, row = self.files[self.file_of[i]], int(self.row[i])
         if isinstance(file, ImageFolder):
@@ -45,18 +48,20 @@ class CohortPatches:
 
 
 def open_patches(cohort: Cohort, folder: str | None, input_size: int) -> CohortPatches:
-    """Find the patches of every row.
+    """Find the patch of every row.
 
-    :param folder: where they are; None for where the features say.
-    :param input_size: of the encoder, pixels; what is taken of the centre of images.
-    :raises ConfigError: they are not there, are others than those that were embedded, hold no pixels, or differ in size.
+    :param folder: the folder of the patches; None for the one recorded in the features.
+    :param input_size: input size of the encoder, pixels; image files are cropped to it at their centre.
+    :raises ConfigError: patches are not found, are not those that were embedded, hold no pixels, differ in size, or are smaller
+        than ``input_size``.
     """
     assert cohort.row is not None
     found = [_found(file, folder, input_size) for file in cohort.files]
     sizes = {_size(file) for file in found}
     if len(sizes) > 1:
         raise ConfigError(
-            f"--finetune: patches of {' and '.join(map(str, sorted(sizes)))} pixels", "embed patches of one size"
+            f"--finetune: the patches have sizes of {' and '.join(map(str, sorted(sizes)))} pixels",
+            "embed patches of one size",
         )
     size = sizes.pop()
     if size < input_size:
@@ -79,19 +84,19 @@ def _size(file: PatchFile | ImageFolder) -> int:
 
 
 def _found(file: FeatureFile, folder: str | None, input_size: int) -> PatchFile | ImageFolder:
-    """What a file of features was made of, by the id that it records; of images that without groups."""
+    """The patches or images that a file of features was computed from, found by the id recorded in it."""
     attributes = file.attributes or {}
     wanted, recorded = attributes.get("patches_id"), attributes.get("patches_path")
     if file.name is not None:
         wanted = attributes.get("source_identity", wanted)
     if wanted is None:
         raise ConfigError(
-            f"--finetune needs patch images, and {file.path.name} does not record where it comes from",
+            f"--finetune needs patch images, and {file.path.name} does not record its patches",
             "embed the patches with sgcl embed",
         )
     if attributes.get("pixels") == "slides":
         raise ConfigError(
-            f"--finetune needs patch images, and {file.path.name} was read from a slide",
+            f"--finetune needs patch images, and {file.path.name} was computed directly from a slide",
             "run sgcl tile without --coords-only, and embed that",
         )
     for path in _candidates(file, folder, recorded):
@@ -99,10 +104,10 @@ def _found(file: FeatureFile, folder: str | None, input_size: int) -> PatchFile 
         if opened is None or opened.id != wanted:
             continue
         if isinstance(opened, PatchFile) and not opened.has_pixels:
-            raise ConfigError(f"--finetune needs patch images, and {path} holds coordinates alone", _REMEDY)
+            raise ConfigError(f"--finetune needs patch images, and {path} holds only coordinates", _REMEDY)
         return opened
     where = f"in {folder}" if folder is not None else f"at {recorded}"
-    raise ConfigError(f"--finetune: the patches of {file.path.name} are not {where}, or are others now", _REMEDY)
+    raise ConfigError(f"--finetune: the patches of {file.path.name} are not {where}, or have changed", _REMEDY)
 
 
 def _candidates(file: FeatureFile, folder: str | None, recorded: object) -> list[Path]:

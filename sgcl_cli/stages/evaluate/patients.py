@@ -1,4 +1,4 @@
-"""predictions_patients.csv: what models say of patients, from what they say of their slides or patches."""
+"""predictions_patients.csv: predictions of patients, the means of those of their slides or patches."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sgcl_cli.stages.evaluate.tables import prediction_columns, told
 
 
 def columns(cohort: Cohort) -> list[str]:
-    """Those of predictions.csv, ``rows`` in place of what names a row."""
+    """The columns of predictions.csv, with ``rows`` in place of slide_id and row."""
     kept = [name for name in prediction_columns(cohort) if name not in ("slide_id", "row", "patient_id")]
     return ["patient_id", "rows", *kept]
 
 
 def rows(cohort: Cohort, plan: Plan, models: Sequence[Scored]) -> Iterator[dict[str, Any]]:
-    """One row a patient, fold that reports it and model.
+    """One row for each model, patient and fold that tests the patient.
 
-    The prediction is the mean over the patient's ``rows`` reported slides or patches: of probabilities, values or log
-    risks. A label, time or event is that of all of them, None where they differ; measurements are averaged as well.
+    The prediction is the mean of those of the patient's ``rows`` tested slides or patches: of probabilities, values or log
+    risks. The truth of a regression is averaged too; a label, time or event is None where slides or patches differ in it.
     """
     reported, fold_of = reported_rows(cohort, plan)
     groups = _groups(cohort.patient_id[reported], fold_of)
@@ -41,7 +41,7 @@ def rows(cohort: Cohort, plan: Plan, models: Sequence[Scored]) -> Iterator[dict[
 
 
 def _groups(patient: NDArray[np.str_], fold: NDArray[np.str_]) -> list[tuple[str, str, NDArray[np.intp]]]:
-    """(patient, fold, places in the arrays), by name."""
+    """(patient, fold, indices of its rows), sorted by patient and fold."""
     order = np.lexsort((fold, patient))
     patient, fold = patient[order], fold[order]
     starts = np.flatnonzero((patient[1:] != patient[:-1]) | (fold[1:] != fold[:-1])) + 1

@@ -1,4 +1,4 @@
-"""Pictures of slides that heatmaps are drawn on: the thumbnail that ``sgcl tile`` left, or the slide itself."""
+"""Background pictures of heatmaps: the thumbnail written by ``sgcl tile``, or one read from the slide."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_PIXELS = 2**26  # of a thumbnail that is decoded
 
 
 def patches_in(folder: str) -> dict[str, list[Path]]:
-    """The files of patches in a folder by slide id; empty where there is no such folder."""
+    """Files of patches in a folder, by slide id; empty if the folder does not exist."""
     found: dict[str, list[Path]] = {}
     for tree in layout.trees(Path(folder)) if Path(folder).is_dir() else []:
         for path in layout.files(tree):
@@ -30,9 +30,9 @@ def patches_in(folder: str) -> dict[str, list[Path]]:
 
 
 def patches_of(file: FeatureFile, listed: Mapping[str, Sequence[Path]] | None) -> PatchFile | None:
-    """The patches that were embedded: those with the recorded id, and as many; None where they are not found.
+    """The patches that were embedded, identified by the recorded id and their number; None where they are not found.
 
-    :param listed: files of patches by slide id; None for where the features say.
+    :param listed: files of patches by slide id; None for the path recorded in the features.
     """
     attributes = file.attributes or {}
     if listed is None:
@@ -53,7 +53,7 @@ def patches_of(file: FeatureFile, listed: Mapping[str, Sequence[Path]] | None) -
 
 
 def on_thumbnail(patches: PatchFile) -> PlacedPatches | None:
-    """Patches on the thumbnail that ``sgcl tile`` made; None where there is none that can be read."""
+    """Patches on the thumbnail written by ``sgcl tile``; None where no readable thumbnail exists."""
     path = layout.thumbnail(patches.path)
     size = [patches.geometry.get(f"level0_{side}") for side in ("width", "height")]
     if path is None or None in size:
@@ -66,16 +66,19 @@ def on_thumbnail(patches: PatchFile) -> PlacedPatches | None:
 
 
 def slides_in(folder: str) -> dict[str, Path]:
-    """The slides of a folder by id.
+    """The slides of a folder, by id.
 
-    :raises ConfigError: no such folder, or no slides there.
+    :raises ConfigError: the folder does not exist, or holds no slides.
     """
     found = discover([Path(folder)], None, "stem", lambda paths: [None] * len(paths)).entries
     return {entry.slide_id: entry.path for entry in found}
 
 
 def on_slide(file: FeatureFile, slides: Mapping[str, Path]) -> PlacedPatches | None:
-    """Patches on the slide itself; None where it is not among ``slides`` or cannot be read, or places are not known."""
+    """Patches on a thumbnail read from the slide.
+
+    None where the slide is not in ``slides`` or cannot be read, or coordinates or sizes of patches are unknown.
+    """
     path, sides = slides.get(file.slide_id), sides_of(file)
     if path is None or sides is None or file.coords is None:
         return None
@@ -88,9 +91,9 @@ def on_slide(file: FeatureFile, slides: Mapping[str, Path]) -> PlacedPatches | N
 
 
 def sides_of(file: FeatureFile) -> NDArray[np.float64] | None:
-    """Width and height of a patch in level-0 pixels, (2,): as recorded, else the commonest step between neighbours in a row.
+    """Width and height of a patch, level-0 pixels, (2,): as recorded, else the commonest step between neighbours in a row.
 
-    CLAM's files of features have coordinates alone. None where coordinates are not known, or no two patches share a row.
+    CLAM's feature files record coordinates only. None where coordinates are unknown, or no two patches share a row.
     """
     for name in ("patch_size_level0_xy", "patch_size_level0"):
         recorded = np.asarray((file.geometry or {}).get(name))
@@ -107,7 +110,7 @@ def sides_of(file: FeatureFile) -> NDArray[np.float64] | None:
 
 
 def decoded(data: bytes) -> NDArray[np.uint8] | None:
-    """Pixels of a JPEG file; None where it is not one, or too large."""
+    """Pixels of a JPEG file; None where it cannot be decoded or is too large."""
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
         if height * width > _MOST_PIXELS:
@@ -119,11 +122,11 @@ def decoded(data: bytes) -> NDArray[np.uint8] | None:
 
 
 class Places:
-    """Where the patches of slides lie on pictures of them, slide by slide.
+    """Finds the patches of slides and a picture to draw them on.
 
-    :param patches: the folder of the patches; None for where the features say.
-    :param slides: the folder of the slides themselves, for those without patches or thumbnail; None for none.
-    :raises ConfigError: ``slides`` is no folder of slides.
+    :param patches: the folder of the patches; None for the path recorded in the features.
+    :param slides: the folder of the slides, for those without patches or thumbnail; None for none.
+    :raises ConfigError: ``slides`` does not exist or holds no slides.
     """
 
     def __init__(self, patches: str | None, slides: str | None) -> None:
@@ -134,7 +137,7 @@ class Places:
         self._drawn: set[str] = set()
 
     def of(self, file: FeatureFile) -> PlacedPatches | None:
-        """The slide's patches on a picture of it; None where neither the patches nor the slide are found."""
+        """The patches of a slide on a picture of it; None where neither a thumbnail nor the slide is found."""
         patches = patches_of(file, self._listed)
         placed = None
         if patches is not None:
@@ -148,22 +151,22 @@ class Places:
 
     @property
     def patches(self) -> Mapping[str, PatchFile]:
-        """The patches that were found, by slide."""
+        """The patches found so far, by slide."""
         return self._found
 
     def check(self) -> None:
-        """Whether what was given served a slide, once all were asked for.
+        """Check, after ``of`` was called for all slides, that the given folders were of use.
 
-        :raises ConfigError: --patches or --slides is given, and holds none of the slides' patches, or none of the slides.
+        :raises ConfigError: --patches holds no patches of any slide, or --slides none of the slides.
         """
         patches, slides = self._given["patches"], self._given["slides"]
         if patches is not None and not self._found:
             raise ConfigError(
                 f"--patches {patches} holds the patches of none of the slides",
-                "give the folder that they were embedded from",
+                "give the folder of patches from which the features were computed",
             )
         if slides is not None and not self._found and not self._drawn:
             raise ConfigError(
                 f"--slides {slides} holds none of the slides, or their features have no coordinates",
-                "the names of the files without their endings have to be the slides' ids",
+                "file names without their suffixes have to be the ids of the slides",
             )

@@ -1,4 +1,4 @@
-"""Pictures of a finished evaluation whose patches or slides are given later; nothing is fitted or scored again."""
+"""Pictures of a finished evaluation, drawn when its patches or slides are given later; nothing is fitted or scored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PICTURED = ("patches", "slides")
 
 
 def asked(config: EvaluateConfig) -> bool:
-    """Whether --patches or --slides names another folder than when the result was made, and there are heatmaps to draw."""
+    """Whether --patches or --slides has changed since the result was made, and the result has attention or scores to draw."""
     given = {name: value for name in _PICTURED if (value := getattr(config, name)) is not None}
     if not given or config.dry_run:
         return False
@@ -37,9 +37,9 @@ def redraw(
 ) -> None:
     """Write the report, its figures and the heatmaps again, from the tables of the result.
 
-    run.json comes last: interrupted, the same command draws again.
+    run.json is written last, so that the same command draws again after an interruption.
 
-    :raises ConfigError: --patches holds none of the slides' patches.
+    :raises ConfigError: --patches holds no patches of any slide, or --slides none of the slides.
     """
     out = Path(config.out)
     run, evaluated = read_run(out), Evaluated.open(out)
@@ -79,7 +79,7 @@ def redraw(
 def _read(
     out: Path, folder: str, columns: Sequence[str], cohort: Cohort
 ) -> Iterator[tuple[str, list[NDArray[np.float64]]]]:
-    """Slides with the columns (N,) of their tables in a folder of the result, where they have one."""
+    """Slides that have a table in ``folder`` of the result, with the columns (N,) of the table."""
     for file, slide in zip(cohort.files, cohort.slide_id.tolist(), strict=True):
         path = out / folder / f"{file.path.stem}.csv"
         if path.is_file():

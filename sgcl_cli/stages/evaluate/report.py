@@ -1,4 +1,4 @@
-"""What the report of ``sgcl evaluate`` is made of."""
+"""The report of ``sgcl evaluate`` and its figures."""
 
 from __future__ import annotations
 
@@ -39,9 +39,20 @@ _MOST_POINTS = 2000
 
 @dataclass(frozen=True)
 class Finished:
-    """What the report is made from: what was evaluated, its numbers, and the rows of predictions.csv.
+    """A finished evaluation, from which the report is made.
 
-    :ivar attention: of each slide (N,). :ivar patches: what is said of each slide's patches, (N, K).
+    :ivar config: the settings.
+    :ivar cohort: the rows that were evaluated.
+    :ivar plan: their division into folds.
+    :ivar result: the content of metrics.json.
+    :ivar predictions: rows of predictions.csv.
+    :ivar attention: by slide, (N,).
+    :ivar patches: scores of patches by slide, (N, K).
+    :ivar inferred: what was inferred, as (what, value, reason).
+    :ivar ledger: numbers of slides, from the audit.
+    :ivar warnings: shown at the top.
+    :ivar ids: identities of the inputs, by name.
+    :ivar efficiency: label-efficiency curves; None without.
     """
 
     config: EvaluateConfig
@@ -59,14 +70,14 @@ class Finished:
 
 
 def missing() -> list[str]:
-    """What to warn of where figures cannot be drawn."""
+    """A warning if figures cannot be drawn; else none."""
     return [] if figures.AVAILABLE else [WITHOUT_FIGURES]
 
 
 def write_report(out: Path, finished: Finished) -> list[str]:
-    """Write report.html, figures/, attention/ and scores/; returns the files' names.
+    """Write report.html, figures/, attention/ and scores/, and return the names of the files.
 
-    :raises ConfigError: --patches holds none of the slides' patches, or --slides none of the slides.
+    :raises ConfigError: --patches holds no patches of any slide, or --slides none of the slides.
     """
     cohort, result = finished.cohort, finished.result
     files, sections = _heatmaps(out, finished)
@@ -88,7 +99,11 @@ def write_report(out: Path, finished: Finished) -> list[str]:
         pictures = evaluation.pictures(drawn)
         plane = _map(finished)
         pictures |= plane
-        sections.append(Section("How the slides lie", list(plane.values())))
+        sections.append(
+            Section(
+                "Map of the slides" if finished.cohort.level == "slide" else "Map of the patches", list(plane.values())
+            )
+        )
     for name, picture in pictures.items():
         for file, content in picture.files(name).items():
             store.write_bytes(out / "figures" / file, content)
@@ -98,7 +113,7 @@ def write_report(out: Path, finished: Finished) -> list[str]:
 
 
 def _heatmaps(out: Path, finished: Finished) -> tuple[list[str], list[Section]]:
-    """attention/<slide_id>.csv and scores/<slide_id>.csv of every slide, and pictures where the patches or the slides are."""
+    """Write the tables of attention and scores of every slide, and heatmaps where its thumbnail or the slide is found."""
     if not finished.attention and not finished.patches:
         return [], []
     from sgcl_cli.stages.evaluate import attention as heatmaps  # OpenCV comes with it
@@ -118,7 +133,7 @@ def _heatmaps(out: Path, finished: Finished) -> tuple[list[str], list[Section]]:
 
 
 def _seen(finished: Finished) -> list[Seen]:
-    """The reported slides with what is drawn on them."""
+    """The test slides with their attention and scores of patches."""
     from sgcl_cli.stages.evaluate.attention import Seen
     from sgcl_cli.stages.evaluate.patch_scores import shown
 
@@ -138,7 +153,7 @@ def _seen(finished: Finished) -> list[Seen]:
 
 
 def _map(finished: Finished) -> dict[str, Picture]:
-    """Slides (or a sample of the patches) in the plane of their first two principal components."""
+    """Maps of the slides (or a sample of the patches) in the plane of their first two principal components."""
     cohort = finished.cohort
     if cohort.level == "slide":
         rows = np.stack([file.features.mean(0, dtype=np.float64) for file in cohort.files])
@@ -146,7 +161,7 @@ def _map(finished: Finished) -> dict[str, Picture]:
     else:
         rows = cohorts.patch_features(cohort)
         chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST_POINTS)).astype(int))
-        rows, what = rows[chosen], "Patches, every so many,"
+        rows, what = rows[chosen], "A regular sample of the patches"
     plane = principal_plane(rows)
     if plane is None:
         return {}
@@ -157,7 +172,7 @@ def _map(finished: Finished) -> dict[str, Picture]:
         if len(set(group)) < 2:
             continue
         caption = (
-            f"{what} in the plane of their first two principal components, by {name}; no label was used to make it."
+            f"{what} in the plane of their first two principal components (found without labels), coloured by {name}."
         )
         pictures[f"map_{name}"] = Picture.of(
             f"Map by {name}", caption, learning.slide_map(f"By {name}", plane.places, group, plane.explained)
@@ -166,7 +181,7 @@ def _map(finished: Finished) -> dict[str, Picture]:
 
 
 def parts_of(cohort: Cohort, plan: Plan) -> list[evaluation.FoldPart]:
-    """Patients and rows per class of each part of each fold."""
+    """Numbers of patients, and of rows per class, in each part of each fold."""
     return [
         evaluation.FoldPart(
             fold.name,
@@ -180,13 +195,13 @@ def parts_of(cohort: Cohort, plan: Plan) -> list[evaluation.FoldPart]:
 
 
 def _counts(cohort: Cohort, members: NDArray[np.int64]) -> list[int]:
-    """Rows per class; all of them in one where there are none."""
+    """Rows per class; a single number for targets without classes."""
     counts: list[int] = np.bincount(cohort.label[members], minlength=len(cohort.classes)).tolist()
     return counts
 
 
 def efficiency_of(result: Mapping[str, Any]) -> evaluation.Efficiency | None:
-    """The label-efficiency curves of metrics.json by models' names, None where there are none."""
+    """The label-efficiency curves of metrics.json, by titles of models; None where there are none."""
     found = result.get("label_efficiency")
     if found is None:
         return None
@@ -202,7 +217,7 @@ def efficiency_of(result: Mapping[str, Any]) -> evaluation.Efficiency | None:
 
 
 def slide_results(finished: Finished) -> list[evaluation.SlideResult]:
-    """Reported slides with the probability of their true class; none for patches and for other targets."""
+    """Test slides with the probability of their true class; empty at patch level and for targets without classes."""
     if finished.result["level"] != "slide" or not finished.result.get("classes"):
         return []
     slides: dict[str, evaluation.SlideResult] = {}
@@ -214,7 +229,7 @@ def slide_results(finished: Finished) -> list[evaluation.SlideResult]:
 
 
 def provenance(identity: str, ids: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Ids and versions, as (name, value)."""
+    """Ids of the result and its inputs, and versions of libraries, as (name, value)."""
     installed = versions()
     names = [name for name in ("sgcl", "python", "torch", "scikit-learn") if name in installed]
     return [

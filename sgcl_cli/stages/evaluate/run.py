@@ -1,6 +1,6 @@
-"""``sgcl evaluate``: from features and labels to a table with intervals, predictions, figures and a report.
+"""``sgcl evaluate``: scores with intervals, predictions, figures and a report from features and labels.
 
-Everything is computed before the first result is written, fits are kept under .cache meanwhile; run.json comes last, so
+Everything is computed before the first result is written; finished fits are stored under .cache. run.json is written last, so
 a folder with run.json is complete.
 """
 
@@ -34,14 +34,14 @@ from sgcl_cli.stages.evaluate.stored import stored_result
 
 
 def evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> Outcome:
-    """Fit probes on frozen features, honestly, and report them.
+    """Fit probes and bag models on frozen features, and report their scores on rows that no fit or choice has used.
 
     Writes metrics.json, metrics.csv, predictions.csv, predictions_patients.csv, splits.csv, audit.json, figures/,
-    attention/ (slide level), models/, report.html and run.json under ``config.out``. A complete result of the same settings and
-    inputs is returned as it is; where ``config.patches`` is new, its pictures are drawn.
+    attention/ and scores/ (slide level), models/, report.html and run.json under ``config.out``. A complete result of the same
+    settings and inputs is returned unchanged; its pictures are drawn where ``config.patches`` or ``config.slides`` is new.
 
     :raises ConfigError: the folder holds a result of other settings or inputs, or the settings contradict the data.
-    :raises LabelError: the audit forbids an honest evaluation; audit.json says why.
+    :raises LabelError: the audit found an error, e.g. a patient in two parts of a division; audit.json lists all findings.
     :raises ArtefactError: features cannot be read, or results cannot be written.
     """
     reporter = reporter or Silent()
@@ -119,7 +119,7 @@ def _planned(
     *,
     tuner: Tuner | None,
 ) -> Outcome:
-    """What a dry run says: the plan, the ledger of slides, and the time it would take."""
+    """The outcome of a dry run: the plan, the ledger of slides, and the expected time."""
     tuning = 0.0 if tuner is None else tuner.expected_seconds(plan)
     seconds = expected_seconds(config, cohort, plan) + tuning
     found = [(what.lower(), value) for what, value, _ in described]
@@ -134,7 +134,7 @@ def _planned(
 
 @contextmanager
 def _recording_errors(audit: Audit, out: Path, dry_run: bool) -> Iterator[None]:
-    """Leave audit.json behind when labels forbid the evaluation."""
+    """Write audit.json when a LabelError ends the evaluation."""
     try:
         yield
     except LabelError as error:
@@ -146,9 +146,9 @@ def _recording_errors(audit: Audit, out: Path, dry_run: bool) -> Iterator[None]:
 
 
 def _stored(out: Path, config: EvaluateConfig, ids: Mapping[str, str]) -> Outcome | None:
-    """The result that is there already, if it is complete and the same.
+    """The complete result of the same settings and inputs in ``out``; None where there is none.
 
-    :raises ConfigError: it was made under other settings or from other inputs, and --overwrite was not given.
+    :raises ConfigError: the folder holds a result of other settings or inputs, and --overwrite was not given.
     """
     result = stored_result(out, config, ids)
     if result is None:
@@ -159,7 +159,7 @@ def _stored(out: Path, config: EvaluateConfig, ids: Mapping[str, str]) -> Outcom
 
 
 def _outcome(out: Path, data: dict[str, Any], warnings: list[str]) -> Outcome:
-    """What is printed, from the content of metrics.json."""
+    """The outcome to print, from the content of metrics.json."""
     headline, matrix = tables.closing_table(data), tables.matrix(data)
     return Outcome(
         "evaluate", out, headline, int(data["counts"]["slides"]), warnings=warnings, data=data, matrix=matrix
@@ -179,7 +179,7 @@ def _write(
     identity: str,
     reporter: Reporter,
 ) -> Outcome:
-    """Write everything, run.json last."""
+    """Write all files of the result, run.json last."""
     out = Path(config.out)
     _remove_former(out)
     warnings = [*audit.warnings, *report.missing()]
@@ -229,7 +229,7 @@ def _write(
 
 
 def _remove_former(out: Path) -> None:
-    """Take away a result that is about to be replaced, run.json first, so that old and new are never mixed."""
+    """Remove the result that is about to be replaced, run.json first: old and new files are never mixed."""
     with store.writing(out):
         (out / "run.json").unlink(missing_ok=True)
         for pattern in report.FIGURES:

@@ -1,4 +1,4 @@
-"""Scores of ``sgcl evaluate``: what a model says of reported rows, over folds and seeds, with intervals."""
+"""Scores of a model's predictions of the reported rows, over folds and seeds, with intervals."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rule:
-    """Decisions at thresholds that a rule took from each fold's validation rows; None where they say nothing.
+    """Scores of decisions at the thresholds that a rule chooses on the validation rows of each fold.
 
-    :ivar rests_on: of each fold the validation rows that the rule saw: (positive, negative).
+    :ivar name: of the rule.
+    :ivar values: the threshold of each fold; None where the validation rows determine none.
+    :ivar rests_on: the numbers of positive and negative validation rows of each fold.
+    :ivar headlines: scores by metric.
     """
 
     name: str
@@ -39,9 +42,16 @@ class Rule:
 
 @dataclass
 class Scored:
-    """One row of the table: predictions (m, K) of what is reported, in the order of ``reported_rows``, and all their scores.
+    """One row of the table of scores.
 
-    ``folds`` holds what each fit says of itself, by fold.
+    :ivar key: name of the model in files.
+    :ivar name: its title in reports.
+    :ivar prediction: (m, K), of the reported rows, in the order of ``reported_rows``.
+    :ivar folds: details of the fit of each fold, as JSON values.
+    :ivar headlines: scores by metric, with intervals.
+    :ivar spread: standard deviations over folds and over seeds, by metric.
+    :ivar calibration: calibration errors by metric; empty where there are no classes.
+    :ivar rules: decisions at thresholds; empty unless there are two classes.
     """
 
     key: str
@@ -56,14 +66,14 @@ class Scored:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores models of one cohort and plan."""
+    """Scores the models of a cohort and its division."""
 
     config: EvaluateConfig
     cohort: Cohort
     plan: Plan
 
     def score(self, model: Model, fits: Sequence[FoldFit]) -> Scored:
-        """From the model's fits, in the order of the folds; seeds are averaged as predictions first."""
+        """Scores of a model from its fits, in the order of the folds; the predictions of the seeds are averaged first."""
         seeds = [placed(self.plan, [fit.test[seed] for fit in fits]) for seed in range(len(fits[0].test))]
         prediction = np.mean(seeds, axis=0)
         found = self._headlines(self.reported(prediction))
@@ -84,7 +94,7 @@ class Scorer:
         return scored
 
     def reported(self, prediction: Floats) -> Reported:
-        """Predictions (m, K) of what is reported, with their truth."""
+        """Predictions (m, K) of the reported rows, with their truth."""
         rows, fold_of = reported_rows(self.cohort, self.plan)
         cohort, patient = self.cohort, self.cohort.patient_id[rows]
         if cohort.value is not None:
@@ -104,7 +114,7 @@ class Scorer:
         return calibration.Calibrated(label, prediction, fold_of, patient, self.cohort.classes)
 
     def _rules(self, prediction: Floats, validation: Sequence[Floats]) -> list[Rule]:
-        """Youden's threshold, and that of a sensitivity of 0.95, both of validation rows."""
+        """Decisions at Youden's threshold and at that of a sensitivity of 0.95, both chosen on the validation rows."""
         rows, fold_of = reported_rows(self.cohort, self.plan)
         truth, patient = self.cohort.label[rows] == 1, self.cohort.patient_id[rows]
         rests_on = {fold.name: (many, len(fold.validation) - many) for fold, many in self._positives()}
@@ -120,20 +130,20 @@ class Scorer:
         return rules
 
     def _positives(self) -> list[tuple[Fold, int]]:
-        """Folds with how many of their validation rows are positive."""
+        """Each fold and the number of its positive validation rows."""
         return [(fold, int((self.cohort.label[fold.validation] == 1).sum())) for fold in self.plan.folds]
 
 
 def _error_of(calibrated: calibration.Calibrated) -> Headline:
-    """The calibration error of all reported rows: bins of a fold alone hold too few."""
+    """The calibration error of all reported rows together: the bins of a single fold hold too few rows."""
     found = calibration.calibration_error(calibrated.truth, calibrated.probability, calibrated.patient)
     return Headline(
-        "ece", found.value, found.reason, None, None, "chance is taken off, so it is cut off at 0", {}, found
+        "ece", found.value, found.reason, None, None, "its bias is subtracted, so it is cut off at 0", {}, found
     )
 
 
 def reported_rows(cohort: Cohort, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
-    """Rows (m,) of the folds' test parts, ascending, and the name of the fold; a row that several report is there for each."""
+    """Rows (m,) of the test parts of all folds, ascending, and the fold of each; a row that several folds test is repeated."""
     rows = np.concatenate([fold.test for fold in plan.folds])
     names = np.concatenate([np.full(len(fold.test), fold.name) for fold in plan.folds])
     order = np.argsort(rows, kind="stable")
@@ -141,12 +151,12 @@ def reported_rows(cohort: Cohort, plan: Plan) -> tuple[NDArray[np.int64], NDArra
 
 
 def placed(plan: Plan, of_folds: Sequence[Floats]) -> Floats:
-    """What each fold says of its test part, (n_f, K) a fold, in the order of ``reported_rows``, (m, K)."""
+    """Predictions of the test parts, (n_f, K) for each fold, in the order of ``reported_rows``: (m, K)."""
     return np.concatenate(of_folds)[np.argsort(np.concatenate([fold.test for fold in plan.folds]), kind="stable")]
 
 
 def log_rank_p(cohort: Cohort, plan: Plan, prediction: Floats) -> float | None:
-    """p of the log-rank test of rows above their fold's median risk against the others."""
+    """p of the log-rank test between the rows above the median risk of their fold and the others."""
     rows, fold_of = reported_rows(cohort, plan)
     if cohort.time is None or cohort.event is None:
         return None

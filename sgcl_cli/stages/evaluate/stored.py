@@ -1,4 +1,4 @@
-"""The result that a folder holds already: is it the one that is asked for?"""
+"""An existing result in the output folder, and whether it has the same settings and inputs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sgcl_cli.errors import ConfigError
 
 
 def stored_result(out: Path, config: Config, ids: Mapping[str, str]) -> tuple[dict[str, Any], list[str]] | None:
-    """Data and warnings of the outcome of a complete result of the same settings and inputs; None where there is none.
+    """Data and warnings of a complete result of the same settings and inputs; None where there is none.
 
-    :param ids: names of the inputs and their ids.
-    :raises ConfigError: it was made under other settings or from other inputs, and --overwrite was not given.
+    :param ids: identities of the inputs, by name.
+    :raises ConfigError: the folder holds a result of other settings or inputs, and --overwrite was not given.
     """
     if config.overwrite or not (out / "run.json").exists():
         return None
@@ -28,14 +28,12 @@ def _same(
     out: Path, run: Mapping[str, Any], config: Config, ids: Mapping[str, str]
 ) -> tuple[dict[str, Any], list[str]] | None:
     changed = differences(run.get("affecting", {}), config.affecting())
-    changed += [
-        f"{flag(name)} has other content now" for name, value in ids.items() if run["inputs"].get(name, value) != value
-    ]
+    changed += [f"{flag(name)} has changed" for name, value in ids.items() if run["inputs"].get(name, value) != value]
     gone = sorted(set(run["inputs"]) ^ set(ids))
     changed += [f"{flag(name)} was {'' if name in run['inputs'] else 'not '}given" for name in gone]
     if changed:
         raise ConfigError(
-            f"{out} holds a result of other settings: {'; '.join(changed)}", "choose another --out, or say --overwrite"
+            f"{out} holds a result of other settings: {'; '.join(changed)}", "choose another --out, or give --overwrite"
         )
     result = run["result"]
     if any(not (out / name).exists() for name in result["files"]):

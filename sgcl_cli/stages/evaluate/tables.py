@@ -66,13 +66,16 @@ def metrics_json(config: EvaluateConfig, cohort: Cohort, plan: Plan, scores: Sco
 
 
 def _settings(config: EvaluateConfig) -> dict[str, Any]:
-    """The settings of the models; those of fine-tuning where it was asked for."""
+    """The settings of the models; with --finetune those of fine-tuning as well."""
     used = (*_PROTOCOL, "finetune_") if config.finetune is not None else _PROTOCOL
     return {name: value for name, value in config.affecting().items() if name.startswith(used)}
 
 
 def _model(cohort: Cohort, plan: Plan, model: Scored, alone: bool) -> dict[str, Any]:
-    """A model's entry; ``alone``: patients stand for themselves, for there are no intervals."""
+    """The entry of a model.
+
+    :param alone: whether each patient's own values are listed, because no metric has an interval.
+    """
     entry: dict[str, Any] = {
         "name": model.name,
         "metrics": {
@@ -111,12 +114,15 @@ def _model(cohort: Cohort, plan: Plan, model: Scored, alone: bool) -> dict[str, 
 
 
 def closing_table(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Rows of the closing table beside ``matrix``, from the content of metrics.json: models at shares of the patients."""
+    """Rows of the closing table below ``matrix``, from the content of metrics.json: scores at shares of the patients."""
     return _at_shares(data.get("label_efficiency") or {})
 
 
 def matrix(data: Mapping[str, Any]) -> Matrix:
-    """Models by metrics, from the content of metrics.json; a number in brackets leads to the reason without an interval."""
+    """Models by metrics, from the content of metrics.json.
+
+    A number in brackets refers to the note with the reason for a missing score or interval.
+    """
     models = list(data["models"].values())
     metrics = [metric for metric in models[0]["metrics"] if metric != "accuracy"]
     reasons: dict[str, int] = {}
@@ -134,7 +140,7 @@ def matrix(data: Mapping[str, Any]) -> Matrix:
 
 
 def _at_shares(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The mean over repeats at each share but the whole, of every model."""
+    """Mean over the repeats of every model at each share below 1."""
     return [
         (f"{found['names'][key]}, {100 * float(share):g} % of the patients: {METRIC_NAMES[found['metric']]}",
          spoken({"value": float(np.mean(values)), **found["intervals"][key][share]}))
@@ -145,7 +151,7 @@ def _at_shares(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def spoken(entry: Mapping[str, Any]) -> str:
-    """One headline in words: ``0.912 (0.870 to 0.950)``, or why it is undefined."""
+    """A score as text: ``0.912 (0.870 to 0.950)``, or the reason why it, or its interval, is undefined."""
     if entry["value"] is None:
         return f"undefined: {entry['reason']}"
     if entry["low"] is None:
@@ -154,7 +160,7 @@ def spoken(entry: Mapping[str, Any]) -> str:
 
 
 def prediction_columns(cohort: Cohort) -> list[str]:
-    """The columns of predictions.csv: label, predicted and p_<class>; of a regression label and predicted; of survival
+    """The columns of predictions.csv: label, predicted and p_<class>; for regression label and predicted; for survival
     time, event and risk."""
     place = [] if cohort.row is None else ["row"]
     if cohort.task == "survival":
@@ -169,7 +175,7 @@ def _probability_columns(cohort: Cohort) -> list[str]:
 
 
 def prediction_rows(cohort: Cohort, plan: Plan, models: Sequence[Scored]) -> Iterator[dict[str, Any]]:
-    """One row a reported slide or patch and model."""
+    """One row for each model and reported slide or patch."""
     reported, fold_of = reported_rows(cohort, plan)
     for model in models:
         for place, (index, fold) in enumerate(zip(reported.tolist(), fold_of.tolist(), strict=True)):
@@ -184,7 +190,7 @@ def prediction_rows(cohort: Cohort, plan: Plan, models: Sequence[Scored]) -> Ite
 
 
 def told(cohort: Cohort, index: int, prediction: NDArray[np.float64]) -> dict[str, Any]:
-    """A row's truth and what is predicted, (K,), by the columns of predictions.csv."""
+    """Truth and prediction, (K,), of a row, by the columns of predictions.csv."""
     if cohort.value is not None:
         return {"label": f"{cohort.value[index]:.8g}", "predicted": f"{prediction[0]:.8g}"}
     if cohort.time is not None and cohort.event is not None:
@@ -198,8 +204,8 @@ def told(cohort: Cohort, index: int, prediction: NDArray[np.float64]) -> dict[st
 
 
 def tidy_metrics(models: Sequence[Scored]) -> list[dict[str, Any]]:
-    """One row a model, metric and scope: mean over folds, each fold, all rows pooled, standard deviations over folds and
-    over seeds. Metrics at a threshold carry its rule: ``sensitivity at Youden``."""
+    """One row for each model, metric and scope: mean over folds, each fold, all rows pooled, standard deviations over folds
+    and over seeds. Metrics at a threshold are named with its rule: ``sensitivity at Youden``."""
     rows: list[dict[str, Any]] = []
     for model in models:
         for metric, headline in (model.headlines | model.calibration).items():
@@ -229,12 +235,16 @@ def _tidy(key: str, metric: str, headline: Headline) -> list[dict[str, Any]]:
 
 
 def score_columns(task: str, classes: Sequence[str]) -> list[str]:
-    """The columns of what is said of a row: p_<class>; of a regression predicted; of survival risk."""
+    """The columns of a prediction: p_<class>; for regression predicted; for survival risk."""
     return [f"p_{name}" for name in classes] or ["risk" if task == "survival" else "predicted"]
 
 
 def patches_csv(coords: NDArray[np.int64] | None, columns: Mapping[str, NDArray[np.floating]]) -> str:
-    """Patch by patch: row in the feature file, level-0 corner where known, and columns (N,) by name, 9 digits."""
+    """A CSV table with one line per patch: its row in the feature file, its level-0 corner where known, and ``columns``.
+
+    :param coords: (N, 2), level-0 pixels; None where unknown.
+    :param columns: (N,) each, by name; written with 9 significant digits.
+    """
     place = [] if coords is None else ["x", "y"]
     rows = (
         np.arange(len(next(iter(columns.values()))))[:, None]

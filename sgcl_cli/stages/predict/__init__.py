@@ -1,4 +1,4 @@
-"""``sgcl predict``."""
+"""``sgcl predict``: predictions of fitted models for other slides."""
 
 from sgcl_cli.stages.predict.run import predict
 

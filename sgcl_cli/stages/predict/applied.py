@@ -1,6 +1,6 @@
-"""What kept models predict for features that they may never have seen.
+"""Predictions of stored models.
 
-Shapes: n rows (slides, or patches), F folds, K outputs of a model.
+Shapes: n rows (slides or patches), F folds, K outputs of a model.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to predict: the slides of ``files``, or all their patches.
+    """Rows to predict: the slides of ``files``, or all their patches. Views are computed once for all models.
 
-    Views are made once for all models.
-
-    :ivar file_of: int64 (n,), the file of each row. :ivar row: int64 (n,), the patch within its file; None for slides.
+    :ivar files: features.
+    :ivar file_of: int64 (n,), the file of each row.
+    :ivar row: int64 (n,), index of the patch within its file; None for slides.
     """
 
     files: tuple[FeatureFile, ...]
@@ -41,7 +41,7 @@ class Rows:
 
     @classmethod
     def of(cls, files: tuple[FeatureFile, ...], level: str) -> Rows:
-        """One row a slide, or one a patch."""
+        """One row for each slide, or for each patch if ``level`` is ``patch``."""
         if level == "slide":
             return cls(files, np.arange(len(files)), None)
         lengths = [len(file) for file in files]
@@ -51,14 +51,17 @@ class Rows:
         return len(self.file_of)
 
     def view(self, name: str) -> NDArray[np.floating]:
-        """What models of rows take, (n, D): patches, the mean of a slide's patches, or their number as log(1 + n)."""
+        """Input of models of rows, (n, D).
+
+        :param name: ``patch`` for features of patches, ``mean`` for their mean in each slide, ``count`` for log(1 + number).
+        """
         if name not in self._views:
             self._views[name] = self._viewed(name)
         view: NDArray[np.floating] = self._views[name]
         return view
 
     def bags(self, device: torch.device) -> Bags:
-        """What models of bags take: all patches of each slide."""
+        """Input of models of bags: all patches of each slide."""
         if BAGS not in self._views:
             self._views[BAGS] = _bags(self.files, device)
         bags: Bags = self._views[BAGS]
@@ -74,11 +77,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Applied:
-    """What one model predicts.
+    """Predictions of one model. A fold is used for a row if it was not fitted on its slide or patient.
 
-    :ivar folds: by fold (n, K), the mean of its seeds. :ivar used: bool (F, n), whether a fold counts for a row.
-    :ivar attention: of each slide, the mean over the folds that count; None for models without.
-    :ivar patches: of each slide what is said of its patches, (N, K), the mean over the folds that count; None where not asked.
+    :ivar name: title of the model.
+    :ivar folds: (n, K) by fold, mean of the seeds.
+    :ivar used: bool (F, n), whether a fold is used for a row.
+    :ivar attention: of each slide (N,), mean of the folds used; None for models without attention.
+    :ivar patches: scores of the patches of each slide, (N, K), mean of the folds used; None where not requested.
     """
 
     name: str
@@ -89,14 +94,14 @@ class Applied:
 
     @property
     def mean(self) -> Floats:
-        """Of the folds that count, (n, K)."""
+        """Mean of the folds used, (n, K)."""
         weight = self.used[:, :, None]
         mean: Floats = (np.stack([*self.folds.values()]) * weight).sum(0) / weight.sum(0)
         return mean
 
     @property
     def spread(self) -> Floats:
-        """Standard deviation over the folds that count, (n, K); NaN where that is one."""
+        """Standard deviation over the folds used, (n, K); NaN where a single fold is used."""
         weight = self.used[:, :, None]
         count = weight.sum(0)
         squares = ((np.stack([*self.folds.values()]) - self.mean) ** 2 * weight).sum(0)
@@ -107,11 +112,12 @@ class Applied:
 def apply(
     kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device, outputs: int, *, patches: bool = False
 ) -> Applied:
-    """Predictions of the folds of a model, in their order.
+    """Predictions of all folds of a model.
 
-    :param used: bool (F, n), which folds count for which rows. :param outputs: K.
-    :param patches: of slides' patches too.
-    :raises ArtefactError: the arrays or settings of the model are not those of its kind.
+    :param used: bool (F, n), whether a fold is used for a row.
+    :param outputs: K.
+    :param patches: whether to score the patches of slides too.
+    :raises ArtefactError: the arrays or settings of the model are not valid for its kind.
     """
     folds: dict[str, Floats] = {}
     attention: dict[int, list[NDArray[np.float32]]] = {}
@@ -136,7 +142,7 @@ def apply(
 
 
 def _patches(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.device) -> list[Floats]:
-    """Of each slide what the folds that count say of its patches, (N, K)."""
+    """Scores of the patches of each slide, (N, K), mean of the folds used."""
     return [
         np.mean(
             [
@@ -153,15 +159,18 @@ def _patches(kept: Kept, rows: Rows, used: NDArray[np.bool_], device: torch.devi
 def _predicted(
     fitted: Fitted, view: Any, shape: tuple[int, int], where: str
 ) -> tuple[Floats, list[NDArray[np.float32]] | None]:
-    """What one fitted model predicts, finite and of a shape, and its attention.
+    """Predictions of one fitted model, finite and of the given shape, and its attention.
 
-    :raises ArtefactError: its arrays or settings are not those of its kind.
+    :param where: name of the model for messages.
+    :raises ArtefactError: its arrays or settings are not valid for its kind.
     """
     try:
         with np.errstate(all="ignore"):
             values, weights = predict_bags(fitted, view) if fitted.kind == BAGS else (predict_rows(fitted, view), None)
-        if values.shape != shape or not np.isfinite(values).all():
-            raise ValueError(f"it predicts {values.shape}, or values that are not finite, where {shape} are asked for")
+        if values.shape != shape:
+            raise ValueError(f"its predictions have the shape {values.shape} instead of {shape}")
+        if not np.isfinite(values).all():
+            raise ValueError("its predictions are not finite")
     except (RuntimeError, *MISTAKEN) as error:
         said = str(error)[:LONGEST_REASON]
         raise ArtefactError(

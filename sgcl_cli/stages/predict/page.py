@@ -1,4 +1,4 @@
-"""predictions.html: what was predicted, how far folds agree, and how good the models were where the truth was known."""
+"""predictions.html: the predictions, the agreement of the folds, and the scores of the models in their evaluation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ def render(
     warnings: Sequence[str],
     ids: Mapping[str, str],
 ) -> str:
-    """The page as HTML text."""
+    """The page as HTML.
+
+    :param card: the card of the models.
+    :param applied: predictions by model.
+    :param sections: pictures.
+    :param ids: identities of the inputs, by name.
+    """
     folds = [*next(iter(applied.values())).folds]
     facts = [f"{card['level']} level", counted(len(rows.files), "slide"), counted(len(folds), "fold")]
     if rows.row is not None:
@@ -41,8 +47,9 @@ def render(
             folds=len(folds),
             warnings=warnings,
             methods=[
-                "The scores above are those of the evaluation, on its own slides. Below: the mean over the folds' models and its "
-                "standard deviation over folds; where some folds were fitted on a slide, the others count alone."
+                "The scores above are those of the evaluation, on its own slides. Predictions below are means over the models of "
+                "the folds, with the standard deviation over folds. A model that was fitted on a slide, or on another slide of "
+                "its patient, is not used for the slide unless all models were."
             ],
             command=config.command_line(),
             provenance=[*((name, value) for name, value in {**ids, **versions()}.items())],

@@ -1,4 +1,4 @@
-"""Heatmaps of predictions: attention and scores of patches on slides; of patches the predicted class."""
+"""Heatmaps of predictions: attention and scores of patches for models of slides, predicted classes for models of patches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ _PALE = 235.0
 
 @dataclass(frozen=True)
 class PredictionPictures:
-    """Files relative to the output, and sections of the page."""
+    """Pictures that were drawn.
+
+    :ivar files: relative to the output.
+    :ivar sections: of the page.
+    """
 
     files: list[str] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
@@ -42,9 +46,11 @@ class PredictionPictures:
 def draw(
     config: PredictConfig, card: Mapping[str, Any], rows: Rows, applied: Mapping[str, Applied]
 ) -> PredictionPictures:
-    """Attention of the first model that has any, and the scores of patches; of patches the predicted class, paler the less
-    sure it is.
+    """Draw attention of the first model that has it, and scores of patches; for models of patches the predicted classes, paler
+    where they are less certain.
 
+    :param card: the card of the models.
+    :param applied: predictions by model.
     :raises ConfigError: --patches or --slides holds none of the slides.
     """
     if rows.row is not None:
@@ -84,7 +90,7 @@ def _heatmaps(
 
 
 def _scores(card: Mapping[str, Any], rows: Rows, scored: Applied | None) -> dict[str, ShownScores]:
-    """By slide what is shown of its patches' scores."""
+    """The displayed scores of patches, by slide."""
     if scored is None or scored.patches is None:
         return {}
     slides = [file.slide_id for file in rows.files]
@@ -102,7 +108,9 @@ def _caption(card: Mapping[str, Any], predicted: NDArray[np.float64]) -> Caption
         place = int(predicted.argmax())
         name = card["classes"][place]
         return Caption(
-            f"slides called {name}", float(predicted[place]), f"{name} with {100 * predicted[place]:.0f}\u00a0%"
+            f"slides predicted as {name}",
+            float(predicted[place]),
+            f"predicted as {name} with a probability of {100 * predicted[place]:.0f}\u00a0%",
         )
     what = "log risk" if card["task"] == "survival" else "value"
     return Caption("slides", float(abs(predicted[0])), f"predicted {what} {predicted[0]:.4g}")
@@ -111,7 +119,7 @@ def _caption(card: Mapping[str, Any], predicted: NDArray[np.float64]) -> Caption
 def _classes(
     config: PredictConfig, card: Mapping[str, Any], rows: Rows, applied: Mapping[str, Applied]
 ) -> PredictionPictures:
-    """maps/: each slide's patches in the colour of their class, on a picture of the slide or else by themselves."""
+    """maps/: patches in the colours of their predicted classes, on a picture of the slide where one is found."""
     from sgcl_cli.stages.evaluate.places import Places  # OpenCV comes with it
 
     assert rows.row is not None
@@ -137,11 +145,16 @@ def _classes(
     places.check()
     legend = ", ".join(f"{name} {PALETTE[i % len(PALETTE)]}" for i, name in enumerate(card["classes"]))
     note = f"{model.name} ({key}): the predicted class of each patch, paler the less it is sure. Colours: {legend}."
-    return PredictionPictures(files, [Section("Score of each patch", pictures, notes=[note])] if pictures else [])
+    return PredictionPictures(
+        files, [Section("Predicted class of each patch", pictures, notes=[note])] if pictures else []
+    )
 
 
 def _map(places: Places, file: FeatureFile, rgb: NDArray[np.uint8]) -> tuple[str, bytes] | None:
-    """Patches in colours on a picture of the slide (JPEG), or by themselves (PNG), with the suffix; None without places."""
+    """Coloured patches on a picture of the slide (JPEG), or without one (PNG); None where coordinates are unknown.
+
+    :returns: the suffix of the file and its content.
+    """
     from sgcl_cli.report import attention as drawing
     from sgcl_cli.slide import jpeg
     from sgcl_cli.stages.evaluate.places import sides_of
@@ -156,7 +169,7 @@ def _map(places: Places, file: FeatureFile, rgb: NDArray[np.uint8]) -> tuple[str
 
 
 def colours(probability: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """uint8 (n, 3) of probabilities (n, K): the colour of the likeliest class, grey where all classes are as likely."""
+    """Colours uint8 (n, 3) of probabilities (n, K): that of the most probable class, grey where all are equally probable."""
     classes = probability.shape[1]
     palette = np.array(
         [[int(PALETTE[i % len(PALETTE)][k : k + 2], 16) for k in (1, 3, 5)] for i in range(classes)], float

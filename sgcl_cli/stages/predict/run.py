@@ -1,4 +1,4 @@
-"""``sgcl predict``: the models that an evaluation fitted, applied to the features of other slides."""
+"""``sgcl predict``: applies the models of an evaluation to features of other slides."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.artefacts import models, reading, store
+from sgcl_cli.artefacts import models, store
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet, open_features
 from sgcl_cli.artefacts.labels import Columns, read_labels
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, understood
-from sgcl_cli.artefacts.slide_ids import plain_id
 from sgcl_cli.artefacts.spelling import listed
-from sgcl_cli.config import PredictConfig, differences
+from sgcl_cli.config import PredictConfig
 from sgcl_cli.engine import runtime
 from sgcl_cli.engine.ranks import sole_writer
 from sgcl_cli.errors import ConfigError, LabelError
@@ -24,23 +23,24 @@ from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.evaluate import patch_scores
 from sgcl_cli.stages.evaluate.keep import REFIT, identity_of, made_by
 from sgcl_cli.stages.evaluate.stored import stored_result
+from sgcl_cli.stages.kept_models import check_same_encoder, is_fitted_on
 from sgcl_cli.stages.predict import page, pictures, tables
 from sgcl_cli.stages.predict.applied import Applied, Rows, apply
 
 FORMAT = "sgcl.predictions/1"
-_RESOLUTION = 0.1
 _NAMED = 3
 
 
 def predict(config: PredictConfig, reporter: Reporter | None = None) -> Outcome:
-    """Predict for every slide (or patch) of a folder of features.
+    """Predict every slide (or patch) of a folder of features.
 
-    Writes predictions.csv (the mean over folds, with its spread), folds.csv (each fold), attention/ where the model has it
-    (maps/ of patches), predictions.html and run.json under ``config.out``. For a slide that some folds were fitted on, the
-    others count alone.
+    Writes predictions.csv (mean and standard deviation over folds), folds.csv (each fold), attention/ and scores/ for models
+    of slides, maps/ for models of patches, predictions.html and run.json under ``config.out``. Folds that were fitted on a
+    slide, or on another slide of its patient, are not used for it unless all were.
 
     :raises ConfigError: features of another encoder, width or resolution, or settings that contradict the result.
-    :raises ArtefactError: the result keeps no models, files cannot be read or written, or another run writes there.
+    :raises LabelError: no slide has patches, or --labels is malformed.
+    :raises ArtefactError: the result has no models, files cannot be read or written, or another run uses the folder.
     """
     check_free(Path(config.out), "predict")
     with sole_writer(Path(config.out), dry_run=config.dry_run):
@@ -51,7 +51,8 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
     record, out, result = RunRecord("predict", config), Path(config.out), Path(config.result)
     card = models.read_card(result)
     features = open_features(config.features)
-    warnings = _same_encoder(card, features, config)
+    found = made_by(features.files[0])
+    warnings = check_same_encoder(card, found, config.features, allow_mpp=config.allow_mpp)
     ids = {"result": str(card["result"]), "features": features.id}
     patients, unknown = _patients(config, card, features)
     warnings += unknown
@@ -68,7 +69,9 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
     if empty:
         warnings.append(f"{len(empty)} slides have no patches and are left out: {listed(empty, _NAMED)}")
     rows = Rows.of(files, card["level"])
-    fitted = np.array([[_fitted_on(card["folds"][fold], file) for file in files] for fold in folds])
+    fitted = np.array(
+        [[is_fitted_on(card["folds"][fold], file.slide_id, identity_of(file)) for file in files] for fold in folds]
+    )
     warnings += _seen(fitted, files)
     related = ~fitted & [
         [patients.get(file.slide_id) in card["folds"][fold]["patients"] for file in files] for fold in folds
@@ -137,51 +140,6 @@ def _write(
     return outcome
 
 
-def _same_encoder(card: Mapping[str, Any], features: FeatureSet, config: PredictConfig) -> list[str]:
-    """Compare the features with those that were fitted on; gives warnings.
-
-    :raises ConfigError: another width, encoder, way of embedding, or resolution.
-    """
-    known, found = card["features"], made_by(features.files[0])
-    if found["dim"] != known["dim"]:
-        raise ConfigError(
-            f"{config.features} has features of {found['dim']} dimensions, the models were fitted on {known['dim']}",
-            f"embed with the encoder of the evaluation ({known['encoder'] or 'not recorded'})",
-        )
-    if (
-        None not in (found["encoder_sha256"], known["encoder_sha256"])
-        and found["encoder_sha256"] != known["encoder_sha256"]
-    ):
-        raise ConfigError(
-            f"{config.features} comes from another encoder ({found['encoder']}), the models were fitted on {known['encoder']}",
-            "embed with the encoder of the evaluation: equal names may have other weights",
-        )
-    if None not in (found["encoder_feed"], known["encoder_feed"]) and found["encoder_feed"] != known["encoder_feed"]:
-        changed = differences(*(_feed(one["encoder_feed"]) for one in (known, found)))
-        raise ConfigError(
-            f"{config.features} was embedded in another way: {'; '.join(changed)}",
-            "embed with the settings of the evaluation",
-        )
-    unknown = [name for name in ("encoder_sha256", "mpp") if found[name] is None or known[name] is None]
-    said = {"encoder_sha256": "the encoder", "mpp": "the resolution"}
-    warnings = [f"{said[name]} cannot be compared: one side does not record it" for name in unknown]
-    if "mpp" not in unknown and abs(found["mpp"] / known["mpp"] - 1) > _RESOLUTION:
-        message = f"the features are at {found['mpp']:g} um/px, the models were fitted on {known['mpp']:g}"
-        if not config.allow_mpp:
-            raise ConfigError(message, f"tile with --mpp {known['mpp']:g}, or go on with --allow-mpp")
-        warnings.append(message)
-    return warnings
-
-
-def _feed(text: str) -> Mapping[str, Any]:
-    """The ways of embedding, by name; a single entry of what is not such a table."""
-    try:
-        feed = reading.parse_json(text)
-    except ValueError:
-        feed = text
-    return feed if isinstance(feed, dict) else {"encoder_feed": feed}
-
-
 def _chosen_models(card: Mapping[str, Any], config: PredictConfig) -> list[str]:
     known = [*card["models"]]
     if config.models is None:
@@ -205,9 +163,9 @@ def _scoring_model(card: Mapping[str, Any], keys: Sequence[str]) -> str | None:
 
 
 def _chosen_folds(card: Mapping[str, Any], config: PredictConfig) -> list[str]:
-    """The folds whose models are averaged, or the one of all patients.
+    """The folds of the models to average, or the single fit on all patients.
 
-    :raises ConfigError: --use all, and the evaluation was made without --refit.
+    :raises ConfigError: --use all, but the evaluation was made without --refit.
     """
     folds = [*card["folds"]]
     refitted = REFIT in folds
@@ -221,9 +179,9 @@ def _chosen_folds(card: Mapping[str, Any], config: PredictConfig) -> list[str]:
 
 
 def _with_patches(features: FeatureSet) -> tuple[tuple[FeatureFile, ...], list[str]]:
-    """Files with patches, and the names of those without.
+    """Files with patches, and ids of slides without.
 
-    :raises LabelError: none has patches.
+    :raises LabelError: no slide has patches.
     """
     files = tuple(file for file in features.files if len(file))
     if not files:
@@ -231,15 +189,10 @@ def _with_patches(features: FeatureSet) -> tuple[tuple[FeatureFile, ...], list[s
     return files, [file.slide_id for file in features.files if not len(file)]
 
 
-def _fitted_on(fold: Mapping[str, Any], file: FeatureFile) -> bool:
-    names = {file.slide_id, plain_id(file.slide_id)}
-    return identity_of(file) in fold["identities"] or not names.isdisjoint(fold["slides"])
-
-
 def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureSet) -> tuple[dict[str, str], list[str]]:
-    """The patients of the slides, where --labels gives them and the evaluation knew its own; else what to warn of.
+    """Patients of the slides from --labels, empty where the evaluation had none; and warnings.
 
-    :raises LabelError: the table is not what it must be, or has no patient_id.
+    :raises LabelError: the table is malformed, or has no patient_id.
     """
     slides = [file.slide_id for file in features.files]
     known = bool(card.get("patients_known"))
@@ -251,12 +204,14 @@ def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureS
             )
         if not known:
             return {}, [
-                "patients are not compared: the evaluation was given none (patient_id), so each slide counted as one"
+                "patients are not compared: the evaluation had no patient_id, so each slide counted as a patient"
             ]
         given = {row.slide_id: row.patient_id for row in table.rows if row.slide_id not in table.without_patient}
         absent = [slide for slide in slides if slide not in given]
         few = listed(absent, _NAMED)
-        left = f"the patients of {len(absent)} slides are not compared, for {config.labels} does not give them: {few}"
+        left = (
+            f"the patients of {len(absent)} slides are not compared, because {config.labels} does not have them: {few}"
+        )
         return given, [left] if absent else []
     fitted = {slide for fold in card["folds"].values() for slide in fold["slides"]}
     groups = [group for group in alike({*slides, *fitted}) if not fitted.isdisjoint(group) and {*group} - fitted]
@@ -264,13 +219,14 @@ def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureS
         return {}, []
     new = sorted({slide for group in groups for slide in group} - fitted)
     look = f"ids of {len(new)} slides look like those of patients that models were fitted on: {listed(new, _NAMED)}"
-    return {}, [f"{look}; --labels with patient_id tells, and leaves such models out"]
+    return {}, [f"{look}; with --labels and its column patient_id such models are not used"]
 
 
 def _seen(fitted: NDArray[np.bool_], files: Sequence[FeatureFile], what: str = "") -> list[str]:
-    """Warnings where models were fitted on slides that are predicted, or on others of their patients.
+    """Warnings about models that were fitted on the slides to predict, or on other slides of their patients.
 
-    :param fitted: bool (F, files), which folds were. :param what: before the number of slides.
+    :param fitted: bool (F, files), whether a fold was fitted on a slide, or on one of its patient.
+    :param what: text before the number of slides.
     """
     count = fitted.sum(axis=0).tolist()
     by_all = [file.slide_id for file, folds in zip(files, count, strict=True) if folds == len(fitted)]
@@ -278,13 +234,13 @@ def _seen(fitted: NDArray[np.bool_], files: Sequence[FeatureFile], what: str = "
     found = []
     if by_all:
         found.append(
-            f"every model was fitted on {what}{len(by_all)} of these {len(files)} slides, where predictions say nothing of "
+            f"every model was fitted on {what}{len(by_all)} of these {len(files)} slides, so their predictions are no measure of "
             f"accuracy: {listed(by_all, _NAMED)}"
         )
     if by_some:
         found.append(
-            f"some folds were fitted on {what}{len(by_some)} of these {len(files)} slides, where the other folds count "
-            f"alone: {listed(by_some, _NAMED)}"
+            f"some folds were fitted on {what}{len(by_some)} of these {len(files)} slides, for which only the other folds are "
+            f"used: {listed(by_some, _NAMED)}"
         )
     return found
 

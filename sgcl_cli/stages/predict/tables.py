@@ -1,4 +1,4 @@
-"""The rows of predictions.csv and folds.csv, and what was predicted in a few words."""
+"""Rows of predictions.csv and folds.csv, and a summary of the predictions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sgcl_cli.stages.predict.applied import Applied, Rows
 
 
 def places(rows: Rows) -> list[str]:
-    """The columns that name a row."""
+    """The columns that identify a row."""
     return ["slide_id", *(["row", "x", "y"] if rows.row is not None else [])]
 
 
 def columns(card: Mapping[str, Any]) -> list[str]:
-    """The columns of what is predicted: predicted and p_<class>; of a regression predicted; of survival risk."""
+    """The columns of a prediction: predicted and p_<class>; for regression predicted; for survival risk."""
     if card["classes"]:
         return ["predicted", *(f"p_{name}" for name in card["classes"])]
     return ["risk"] if card["task"] == "survival" else ["predicted"]
@@ -49,7 +49,7 @@ def spreads(card: Mapping[str, Any]) -> list[str]:
 
 
 def ensemble(card: Mapping[str, Any], rows: Rows, applied: Mapping[str, Applied]) -> Iterator[dict[str, Any]]:
-    """One row a model and slide or patch: the mean over the folds that count, their spread and number."""
+    """One row for each model and slide or patch: mean and standard deviation over the folds used, and their number."""
     for key, one in applied.items():
         mean, spread, count = one.mean, one.spread, one.used.sum(0)
         for i in range(len(rows)):
@@ -61,7 +61,7 @@ def ensemble(card: Mapping[str, Any], rows: Rows, applied: Mapping[str, Applied]
 def each(
     card: Mapping[str, Any], rows: Rows, fitted: NDArray[np.bool_], applied: Mapping[str, Applied]
 ) -> Iterator[dict[str, Any]]:
-    """One row a model, fold and slide or patch.
+    """One row for each model, fold and slide or patch.
 
     :param fitted: bool (F, files), whether a fold was fitted on a slide.
     """
@@ -74,7 +74,7 @@ def each(
 
 
 def summary(card: Mapping[str, Any], applied: Mapping[str, Applied]) -> dict[str, Any]:
-    """By model how many rows of each class, or the range of what is predicted."""
+    """By model the number of rows predicted as each class, or the range of the predicted values."""
     found: dict[str, Any] = {}
     for key, one in applied.items():
         mean = one.mean

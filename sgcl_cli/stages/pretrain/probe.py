@@ -63,13 +63,18 @@ class Labelled:
 class Probe:
     """Scores an encoder on labelled patches, which are read again each time.
 
+    Patches of another folder are read once at the start, so that an unreadable one costs no epoch of training.
+
     :raises LabelError: no labels, one class only, or all labels on one slide.
-    :raises ArtefactError: the folder cannot be read.
+    :raises ArtefactError: the folder, or one of the patches in use, cannot be read.
     """
 
     def __init__(self, config: PretrainConfig, index: PatchIndex, runtime: Runtime, input_size: int) -> None:
         self._runtime = runtime
         self.labelled = _labelled(config, index, input_size)
+        if config.probe != "labels":
+            for row in self.labelled.rows:
+                self.labelled.read(int(row))
 
     def score(self, card: EncoderCard, encoder: nn.Module) -> dict[str, Any]:
         """Balanced accuracy of kNN on h, each patch classified by patches of other groups only.

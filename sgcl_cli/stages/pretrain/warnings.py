@@ -121,7 +121,7 @@ def about_epoch(summary: Mapping[str, Any], objective: Objective, *, dim: int, e
     :param dim: D.
     :param epochs: of the whole training.
     """
-    collapsed, epoch = _collapsed(summary), int(summary["epoch"])
+    collapsed, epoch = _collapsed(summary, dim), int(summary["epoch"])
     if epoch - 1 < objective.settings.ramp_epochs and epoch < epochs:
         return collapsed
     few = [] if collapsed else _few_dimensions(summary, objective, dim)
@@ -140,10 +140,10 @@ def _remedy(settings: Settings) -> str:
     return f"Try --weight-spatial 0.3, a longer --ramp-epochs, or {other}"
 
 
-def _collapsed(summary: Mapping[str, Any]) -> list[TrainingWarning]:
+def _collapsed(summary: Mapping[str, Any], dim: int) -> list[TrainingWarning]:
     spread, rank = summary.get("spread"), summary.get("effective_rank_v")
     alike = spread is not None and spread < _COLLAPSED_SPREAD
-    flat = rank is not None and rank < _COLLAPSED_RANK
+    flat = rank is not None and rank < min(_COLLAPSED_RANK, 1 + (dim - 1) / 4)  # the rank is at most dim
     if not alike and not flat:
         return []
     seen = [f"spread {spread:.3f} (0: all the same, 1: everywhere alike)"] if spread is not None else []

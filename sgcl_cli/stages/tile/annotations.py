@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sgcl_cli.artefacts.spelling import lookalikes
+from sgcl_cli.artefacts.spelling import listed, lookalikes
 from sgcl_cli.config import TileConfig
 from sgcl_cli.engine.pool import Lost, Progress, run_tasks
 from sgcl_cli.errors import ConfigError, LabelError, SlideError
@@ -93,7 +93,7 @@ def renamed(before: Sequence[str], now: Sequence[str] | None) -> list[str]:
     """The phrase for other class names, if they are other."""
     if tuple(before) == tuple(now or ()):
         return []
-    return [f"classes were {_listed(before) or 'none'}, are {_listed(now or ()) or 'none'} (--label-names fixes them)"]
+    return [f"classes were {_few(before) or 'none'}, are {_few(now or ()) or 'none'} (--label-names fixes them)"]
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def said_origins(drawings: Drawings, config: TileConfig, cropped: Sequence[str])
                 slides.setdefault(origin_of(drawing.path, asked), []).append(slide_id)
         said += [
             f"--{_option(what)}: on {len(names)} slides with openslide.bounds-* coordinates count from {_CORNERS[origin]}: "
-            f"{_listed(names)}"
+            f"{_few(names)}"
             for origin, names in sorted(slides.items())
         ]
     return said
@@ -295,11 +295,11 @@ def _said_of_files(what: str, found: Found, slide_ids: Sequence[str]) -> Iterato
     ends = {name.removeprefix(slide_id) for slide_id, name in found.loosely.items()}
     if found.loosely and not len(ends) == 1 < len(found.loosely):
         pairs = [f"{name} for slide {slide_id}" for slide_id, name in found.loosely.items()]
-        yield f"--{what}: files that are taken by the beginning of their names: {_listed(pairs)}"
+        yield f"--{what}: files that are taken by the beginning of their names: {_few(pairs)}"
     missing = sorted(set(slide_ids) - set(found.files) - set(found.doubled))
     if missing:
         effect = "their tissue is found as usual" if what == "roi" else "their patches have label -1"
-        yield f"--{what}: {len(missing)} of {len(slide_ids)} slides have no file, {effect}: {_listed(missing)}"
+        yield f"--{what}: {len(missing)} of {len(slide_ids)} slides have no file, {effect}: {_few(missing)}"
 
 
 def _said_of_objects(what: str, checked: Mapping[str, Checked]) -> Iterator[str]:
@@ -337,12 +337,12 @@ def _names(config: TileConfig, checked: Mapping[str, Checked], notes: list[str])
         raise ConfigError(f"--label-names '{config.label_names}' is empty or names a class twice", "example: a,b,c")
     if not occurring & set(names):
         raise LabelError(
-            f"none of --label-names occurs in {config.annotations}; found: {_listed(annotation_files.in_order(occurring))}",
+            f"none of --label-names occurs in {config.annotations}; found: {_few(annotation_files.in_order(occurring))}",
             "spell them as in the annotations",
         )
     for what, some in (("do not count", occurring - set(names)), ("do not occur", frozenset(names) - occurring)):
         if some:
-            notes.append(f"classes that {what}: {_listed(annotation_files.in_order(some))}")
+            notes.append(f"classes that {what}: {_few(annotation_files.in_order(some))}")
     return tuple(names)
 
 
@@ -363,6 +363,5 @@ def _option(what: str) -> str:
     return {"annotation": "annotations", "coords": "from-coords"}.get(what, what)
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN + 1 else ""
-    return ", ".join(names[: _SHOWN if more else None]) + more
+def _few(names: Sequence[str]) -> str:
+    return listed(names, _SHOWN, quoted=False)

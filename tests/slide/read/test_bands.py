@@ -40,9 +40,9 @@ def test_blocks_are_bounded_and_filled():
     corners = lattice(40, 30, 256)[ring.ravel()]
     blocks = [block for band in plan(corners, Patch(256.0, 256), Paper()) for block in band.blocks]
     for block in blocks:
-        left, top, right, bottom = block.box
-        assert right - left <= bands.SIDE and bottom - top <= bands.SIDE
-        assert len(block) * 256**2 >= 0.7 * (right - left) * (bottom - top)
+        width, height = block.box.size
+        assert max(width, height) <= bands.SIDE
+        assert len(block) * 256**2 >= 0.7 * width * height
     assert sum(map(len, blocks)) == len(corners)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
+import re
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import EmbedConfig
 from sgcl_cli.engine.loader import StoredPatches
 from sgcl_cli.errors import ConfigError
-from sgcl_cli.report.maps import paint
+from sgcl_cli.report.maps import paint, shade
 from sgcl_cli.stages.embed import embed, maps
 from sgcl_cli.stages.embed import query as feature_query
 from sgcl_cli.stages.embed.maps import fit
@@ -63,35 +65,67 @@ def test_random_weights_follow_the_seed(config: EmbedConfig, tmp_path: Path) -> 
         embed(replace(config, encoder="random:resnet19"))
 
 
-def test_a_palette_is_the_principal_components() -> None:
+def test_components_are_principal_and_scored_in_standard_deviations() -> None:
     rng = np.random.default_rng(0)
     basis, _ = np.linalg.qr(rng.normal(size=(6, 6)))
     rows = (rng.normal(size=(500, 4)) * [9, 4, 2, 0.1]) @ basis[:4] + 5
-    palette = fit(rows)
-    np.testing.assert_allclose(np.abs(palette.axes @ basis[:3].T), np.eye(3), atol=0.06)
-    assert palette.shares[0] > palette.shares[1] > palette.shares[2] and palette.shares.sum() > 0.99
-    colours = palette.colours(rows)
-    order = np.argsort(rows @ palette.axes[0])
-    assert (np.diff(colours[order, 0].astype(int)) >= 0).all() and np.ptp(colours, axis=0).tolist() == [255] * 3
-    assert fit(rows[:, :2]).colours(rows[:, :2]).shape == (500, 3)
+    found = fit(rows)
+    np.testing.assert_allclose(np.abs(found.axes @ basis[:3].T), np.eye(3), atol=0.06)
+    assert found.shares[0] > found.shares[1] > found.shares[2] and found.shares.sum() > 0.99
+    scores = found.scores(rows)
+    np.testing.assert_allclose(scores.mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(scores.std(axis=0), 1, rtol=1e-9)
+    two = fit(rows[:, :2]).scores(rows[:, :2])
+    assert two.shape == (500, 3) and (two[:, 2] == 0).all()
+
+
+def panels_of(page: str) -> list[np.ndarray]:
+    """The pictures of a page, uint8 (H, W, 3)."""
+    found = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(one))).convert("RGB")) for one in found]
 
 
 def test_maps_show_each_patch_at_its_cell(config: EmbedConfig) -> None:
     embed(replace(config, map=True))
     out = Path(config.out)
     files = open_features(out).files
-    palette = fit(np.concatenate([file.features for file in files]))
+    components = fit(np.concatenate([file.features for file in files]))
     page = (out / "maps.html").read_text()
-    for file in files:
-        with Image.open(out / "maps" / f"{file.slide_id}.png") as opened:
-            picture = np.asarray(opened)
+    panels = panels_of(page)
+    assert len(panels) == 3 * len(files)
+    for number, file in enumerate(files):
         columns, rows = file.grid.max(axis=0) + 1
-        assert picture.shape == (16 * rows, 16 * columns, 3)
-        colours = palette.colours(file.features)
-        for (column, row), colour in zip(file.grid.tolist(), colours, strict=True):
-            assert np.abs(picture[16 * row + 8, 16 * column + 8].astype(int) - colour).max() <= 1
-        assert f"Features of {file.slide_id} as colours" in page
+        scores = components.scores(file.features)
+        for component, picture in enumerate(panels[3 * number : 3 * number + 3]):
+            cell = picture.shape[1] // columns
+            assert picture.shape == (cell * rows, cell * columns, 3)
+            colours = shade(scores[:, component])
+            for (column, row), colour in zip(file.grid.tolist(), colours, strict=True):
+                assert (picture[cell * row + cell // 2, cell * column + cell // 2] == colour).all()
+        with Image.open(out / "maps" / f"{file.slide_id}.png") as opened:
+            assert opened.width >= 640
+        assert f"component 1 ({components.shares[0]:.0%}), {file.slide_id}" in page.replace("&#39;", "'")
+    assert "No picture of the tissue was found: a, b." in page
     assert "default-src 'none'" in page and "<script" not in page and "http://" not in page
+
+
+def test_the_tissue_stands_beside_its_maps_in_the_same_frame(tmp_path: Path) -> None:
+    """Red where the second column of patches lies, of a slide with a margin of one patch around them."""
+    sources = write_features(tmp_path, 2, rows=64, size=34 * 32)
+    picture = np.full((34, 34, 3), 255, np.uint8)
+    picture[:, 1] = (200, 0, 0)
+
+    def show(slide_id: str) -> np.ndarray | None:
+        return picture if slide_id == "s000" else None
+
+    assert maps.draw(tmp_path, sources, 0, "", [], picture=show) == ["s000", "s001"]
+    page = (tmp_path / "maps.html").read_text()
+    tissue, *components = panels_of(page)
+    assert len(components) == 6 and tissue.shape == components[0].shape
+    cell = tissue.shape[1] // 32
+    middles = tissue[cell // 2, cell // 2 :: cell].astype(int)
+    assert (np.abs(middles[1] - (200, 0, 0)) < 30).all() and (middles[[0, *range(3, 32)]] > 240).all()
+    assert "No picture of the tissue was found: s001." in page
 
 
 def test_a_query_finds_what_is_most_alike(config: EmbedConfig) -> None:
@@ -134,7 +168,7 @@ def test_a_sample_is_uniform_over_all_files() -> None:
     assert sorted(small.rows[:, 0]) == list(range(70))
 
 
-def write_features(folder: Path, slides: int, rows: int = 256, dim: int = 96) -> dict[str, Path]:
+def write_features(folder: Path, slides: int, rows: int = 256, dim: int = 96, size: int = 0) -> dict[str, Path]:
     """Files of features on a lattice of 32 columns; one row of the last slide is that of the first slide's corner."""
     sources = {}
     for number in range(slides):
@@ -152,7 +186,8 @@ def write_features(folder: Path, slides: int, rows: int = 256, dim: int = 96) ->
         path = folder / f"s{number:03}.h5"
         with FeatureWriter(path, str(number), dim, "float32") as writer:
             writer.append(values)
-            writer.finish({"coords": grid * 32, "grid": grid}, attributes, {"patch_size_level0": 32})
+            whole = {"level0_width": size, "level0_height": size} if size else {}
+            writer.finish({"coords": grid * 32, "grid": grid}, attributes, {"patch_size_level0": 32, **whole})
         sources[f"s{number:03}"] = path
     return sources
 
@@ -194,7 +229,7 @@ def test_slides_without_patches_are_named_on_the_page(config: EmbedConfig, make_
     make_patches(slides={"void & <empty>": (0, 0)})
     embed(replace(config, map=True))
     page = (Path(config.out) / "maps.html").read_text()
-    assert "there are no patches with places: void &amp; &lt;empty&gt;." in page and "2 slides</li>" in page
+    assert "there are no patches with coordinates: void &amp; &lt;empty&gt;." in page and "2 slides</li>" in page
 
 
 @pytest.mark.parametrize("extent", [3, 700, 5000])

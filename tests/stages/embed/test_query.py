@@ -78,4 +78,4 @@ def test_hits_are_written_as_a_table_and_a_montage(tmp_path: Path) -> None:
         ["rank", "slide_id", "x", "y", "similarity"], ["0", "a", "0", "512", "1.0"], ["1", "b", "256", "0", "0.5"]
     ]  # fmt: skip
     pixels = np.asarray(Image.open(io.BytesIO(picture.read_bytes())).convert("RGB"))
-    assert (pixels == 90).all(-1).sum() == pytest.approx(2 * 160**2, rel=0.01)
+    assert (pixels == 90).all(-1).sum() == pytest.approx(2 * 176**2, rel=0.01)

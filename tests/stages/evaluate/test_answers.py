@@ -23,13 +23,14 @@ def test_a_difference_is_told_below_alpha_only() -> None:
 
 def test_the_better_result_is_named_with_its_models() -> None:
     assert said(linear=difference(0.2, 0.01), knn=difference(-0.2, 0.01), abmil=difference(0.1, 0.5)) == [
-        "By AUROC, x is better than y with “Linear”; y is better than x with “kNN”; with “ABMIL” the data cannot tell."
+        "By AUROC, x is better than y with “Linear”; y is better than x with “kNN”; the difference is not significant with "
+        "“ABMIL”."
     ]
 
 
 def test_all_models_alike_are_every_model() -> None:
     assert said(linear=difference(0.2, 0.6), knn=difference(0.1, 0.5)) == [
-        "By AUROC, the data cannot tell x from y with every model."
+        "By AUROC, the difference between x and y is not significant with any model."
     ]
 
 

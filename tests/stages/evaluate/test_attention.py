@@ -62,14 +62,14 @@ def test_overlays_and_montages_are_drawn_where_the_features_say(tmp_path: Path, 
         "No pictures" in note for note in sections[0].notes
     )
     assert sections[0].pictures[0].caption == "a: <b>one, 90 %."
-    assert sections[1].pictures[1].caption.startswith("Patches of two slides that got most and least attention")
+    assert sections[1].pictures[1].caption.startswith("Patches of two slides with most and least attention")
 
 
 def test_other_patches_than_those_embedded_are_not_drawn_on(tmp_path: Path, tiles: Path) -> None:
     slides = [seen(tmp_path, tiles, "a", patches_id="another"), seen(tmp_path, tiles, "b")]
     files, sections = attention.draw(tmp_path / "out", slides, None)
     assert files == ["attention/b.jpg", "figures/montage_1.jpg"]
-    assert any("No pictures for 1 of 2 slides" in note and "(a)" in note for note in sections[0].notes)
+    assert any("No pictures of 1 of 2 slides (a)" in note for note in sections[0].notes)
 
 
 def test_patches_may_lie_elsewhere_and_a_wrong_folder_is_refused(tmp_path: Path, tiles: Path) -> None:

@@ -121,7 +121,7 @@ def test_the_table_says_what_the_pure_function_says(tmp_path: Path) -> None:
         content["answers"]
         == [text for _, text in outcome.headline]
         == [
-            "By AUROC, the data cannot tell a from b with “Linear”.",
+            "By AUROC, the difference between a and b is not significant with “Linear”.",
             "By AUROC, a is better than worse with “Linear”.",
             "By AUROC, b is better than worse with “Linear”.",
         ]
@@ -155,12 +155,12 @@ def test_folders_of_odd_names_are_compared(tmp_path: Path, name: str) -> None:
 def test_other_splits_are_refused_and_the_difference_is_named(tmp_path: Path) -> None:
     one, moved = write_result(tmp_path / "a", 0.1), write_result(tmp_path / "b", 0.1, moved=True)
     with pytest.raises(
-        LabelError, match="not made on the same splits .*1 slides stand elsewhere, first '004'"
+        LabelError, match="have different splits .*1 slides are divided differently, first '004'"
     ) as caught:
         run(tmp_path / "out", one, moved)
     assert caught.value.exit_code == 2
     fewer = write_result(tmp_path / "c", 0.1, rows=46)
-    with pytest.raises(LabelError, match="2 slides stand elsewhere, first '046' .* in fold 1 .* and absent"):
+    with pytest.raises(LabelError, match="2 slides are divided differently, first '046' .* in fold 1 .* and absent"):
         run(tmp_path / "out", one, fewer)
     assert not (tmp_path / "out").exists()
 

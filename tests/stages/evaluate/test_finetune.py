@@ -93,7 +93,7 @@ def test_again_takes_every_fit_and_changes_nothing(
     reporter = Silent()
     monkeypatch.setattr(reporter, "note", notes.append)
     evaluate(settings(data, out), reporter)
-    assert "28 of 28 fits were there already" in notes
+    assert "28 of 28 fits were read from the cache" in notes
     for name in ("metrics.json", "predictions.csv", "metrics.csv"):
         assert (out / name).read_bytes() == (finished / name).read_bytes()
 
@@ -225,7 +225,7 @@ def test_images_are_found_by_their_folders_id_and_their_names(
         np.testing.assert_array_equal(pixels, images.read(images.names.index(place)))
         assert cohort.classes[cohort.label[i]] == Path(place).parent.name
     os.utime(tmp_path / "test/fine/00.png", (0, 0))
-    with pytest.raises(ConfigError, match="the patches of test.h5 are not at ../test, or are others now"):
+    with pytest.raises(ConfigError, match="the patches of test.h5 are not at ../test, or have changed"):
         evaluate(dataclasses.replace(config, out=str(tmp_path / "other")))
 
 

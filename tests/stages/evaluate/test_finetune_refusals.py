@@ -45,13 +45,15 @@ def test_features_that_were_read_from_slides_are_refused(data: Path, tmp_path: P
     folder = shutil.copytree(data / "features", tmp_path / "features")
     with h5py.File(folder / "s00.h5", "r+") as file:
         file.attrs["pixels"] = "slides"
-    with pytest.raises(ConfigError, match="--finetune needs patch images, and s00.h5 was read from a slide"):
+    with pytest.raises(
+        ConfigError, match="--finetune needs patch images, and s00.h5 was computed directly from a slide"
+    ):
         evaluate(settings(data, tmp_path / "out", features=str(folder)))
 
 
 def test_coordinates_without_pixels_are_refused(data: Path, tmp_path: Path, write_patches: Callable[..., Path]) -> None:
     bare = write_patches(tmp_path / "bare", SLIDES, SIDE, pixels=False)
-    with pytest.raises(ConfigError, match="holds coordinates alone"):
+    with pytest.raises(ConfigError, match="holds only coordinates"):
         evaluate(settings(data, tmp_path / "out", patches=str(bare)))
 
 
@@ -86,7 +88,7 @@ def test_a_rate_that_diverges_is_named_and_not_chosen(data: Path, tmp_path: Path
     assert metrics(tmp_path / "beside")["models"]["finetune"]["fits"]["test"]["lr"] == [0.01]
     found = [(tmp_path / name / "predictions.csv").read_bytes() for name in ("alone", "beside")]
     assert found[0] == found[1]
-    with pytest.raises(TrainingError, match="--finetune-lr 1e.18: the loss is finite at none"):
+    with pytest.raises(TrainingError, match="--finetune-lr 1e.18: the loss is not finite at any of them"):
         evaluate(settings(data, tmp_path / "out", finetune_lr="1e18", finetune_shares="100"))
 
 

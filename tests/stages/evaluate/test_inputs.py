@@ -50,7 +50,7 @@ def test_folds_are_fewer_where_they_would_hold_fewer_than_four_of_a_class(
         row for row in evaluate_inputs.describe(config, inputs, cohort, plan) if row[0] == "Division"
     ]
     assert division.startswith(f"{folds} folds by patient")
-    few = f"; fewer than 5, for {patients // 2} patients of class 'a' are too few for 4 of them in each of 5"
+    few = f"; fewer than 5: {patients // 2} patients of class 'a' are too few for 4 of them in each of 5 folds"
     assert why == "no split column" + (few if folds < 5 else "")
 
 
@@ -94,7 +94,7 @@ def without_features(rows: list[dict[str, str]]) -> None:
         (one_patient_of_a_class, "class 'tumour' has 1 patient"),
         (patient_on_two_sides, "are in both 'train' and 'test'"),
         (validation_is_test, "are in both 'val' and 'test'"),
-        (conflicting_duplicates, "slide '000' stands twice with different entries"),
+        (conflicting_duplicates, "slide '000' has two rows with different entries"),
         (strangers, "none of the 40 feature files has a label"),
         (without_features, "4 of 44 labelled slides have no features"),
     ],
@@ -123,7 +123,11 @@ def test_an_audit_error_stops_before_anything_is_fitted(
             LabelError,
             "no column 'grade' .found: label, ",
         ),
-        ({"features": "{slides}", "labels": "{labels}", "id": "case"}, LabelError, "no column 'case' .*--id names"),
+        (
+            {"features": "{slides}", "labels": "{labels}", "id": "case"},
+            LabelError,
+            "no column 'case' .*give the name of the column with --id",
+        ),
         (
             {"features": "{slides}", "labels": "{labels}", "task": "multiclass", "level": "patch"},
             LabelError,
@@ -157,7 +161,7 @@ def test_tables_that_a_spreadsheet_has_spoilt_are_refused_by_what_is_wrong(slide
         "decimal commas, first '0,00'": [{**row, "label": row["label"].replace(".", ",")} for row in numbers],
         "39 different numbers, and '?'": [{**numbers[0], "label": "?"}, *numbers[1:]],
         "is it 'tumour', misspelt": [{**rows[0], "label": "Tumour"}, *rows[1:]],
-        "stands for a missing value": [{**rows[0], "label": "NA"}, *rows[1:]],
+        "means a missing value": [{**rows[0], "label": "NA"}, *rows[1:]],
     }
     for why, table in spoilt.items():
         with pytest.raises(LabelError, match=re.escape(why)):

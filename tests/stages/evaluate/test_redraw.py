@@ -88,7 +88,7 @@ def test_patches_given_later_give_the_pictures_without_another_fit(
     run("at-once", patches="tiles")
     bare = run("later")
     assert not any(name.endswith(".jpg") for name in bare)
-    assert "No pictures for 8 of 8 slides" in (place / "later/report.html").read_text()
+    assert "No pictures of 8 of 8 slides" in (place / "later/report.html").read_text()
     monkeypatch.setattr(fitting, "suite", lambda *_: pytest.fail("fitted again"))
     monkeypatch.setattr(fitting, "Scorer", lambda *_: pytest.fail("scored again"))
     notes: list[str] = []

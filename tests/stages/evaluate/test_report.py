@@ -21,7 +21,7 @@ def test_warnings_are_reported_and_stand_in_the_report(slides: Path, tmp_path: P
     reporter = Silent()
     evaluate(EvaluateConfig(features=str(slides), labels=str(table), out=str(tmp_path / "out"), **FAST), reporter)
     page = (tmp_path / "out/report.html").read_text()
-    for warning in ("4 slides with features have no label", "1 rows stand twice and were merged"):
+    for warning in ("4 slides with features have no label", "1 repeated rows were merged"):
         assert any(warning in text for text in reporter.warnings)
         assert warning in page
 

@@ -163,7 +163,7 @@ def test_other_settings_or_inputs_are_refused_by_name(slides: Path, labels: Path
     assert caught.value.exit_code == 2
     changed = table_of(40)
     changed[0]["label"] = changed[1]["label"] = "tumour"
-    with pytest.raises(ConfigError, match="--labels has other content now"):
+    with pytest.raises(ConfigError, match="--labels has changed"):
         run(out, features=str(slides), labels=str(write_table(tmp_path / "other.csv", changed)))
     run(out, features=str(slides), labels=str(labels), folds=3, overwrite=True)
     assert json.loads((out / "metrics.json").read_text())["counts"]["folds"] == 3

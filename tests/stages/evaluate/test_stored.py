@@ -45,7 +45,7 @@ def test_a_result_that_lacks_a_file_is_made_again(config: EvaluateConfig) -> Non
     ("changes", "ids", "said"),
     [
         ({"seed": 7}, IDS, "seed"),
-        ({}, IDS | {"labels": "l2"}, "--labels has other content now"),
+        ({}, IDS | {"labels": "l2"}, "--labels has changed"),
         ({}, {"features": "f1"}, "--labels was given"),
         ({}, IDS | {"splits": "s1"}, "--splits was not given"),
     ],
@@ -55,4 +55,4 @@ def test_another_result_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="holds a result of other settings: ") as caught:
         stored_result(Path(config.out), replace(config, **changes), ids)  # type: ignore[arg-type]
-    assert said in caught.value.message and caught.value.hint == "choose another --out, or say --overwrite"
+    assert said in caught.value.message and caught.value.hint == "choose another --out, or give --overwrite"

@@ -95,13 +95,13 @@ CHANGES: dict[str, tuple[str, Callable[[dict[str, np.ndarray]], Any], str]] = {
     "scalar": ("abmil", lambda a: a.update({"0/0/shift": np.zeros((), np.float32)}), "cannot be applied"),
     "none": ("abmil", lambda a: a.clear(), "cannot be applied"),
     "nan": ("abmil", lambda a: a["0/0/shift"].fill(np.nan), "'0/0/shift' is not of finite numbers"),
-    "huge": ("abmil", lambda a: a["0/0/embed.0.weight"].fill(3e38), "values that are not finite"),
-    "rows beyond": ("knn", lambda a: a["0/0/reference_rows"].fill(6), "does not hold what it should"),
+    "huge": ("abmil", lambda a: a["0/0/embed.0.weight"].fill(3e38), "predictions are not finite"),
+    "rows beyond": ("knn", lambda a: a["0/0/reference_rows"].fill(6), "has an unexpected content"),
     "rows repeated": ("knn", lambda a: a.update({"0/0/reference_rows": np.zeros(7, np.int64)}), "7 reference rows among 6"),
-    "rows of reals": ("knn", lambda a: a.update({"0/0/reference_rows": np.zeros(3)}), "does not hold"),
+    "rows of reals": ("knn", lambda a: a.update({"0/0/reference_rows": np.zeros(3)}), "has an unexpected content"),
     "reference": ("knn", lambda a: a.update({"reference": np.zeros((6, DIM + 1), np.float32)}), "cannot be applied"),
     "flat": ("knn", lambda a: a.update({"reference": np.zeros(6, np.float32)}), "cannot be applied"),
-    "labels": ("knn", lambda a: a["1/0/labels"].fill(7), "values that are not finite"),
+    "labels": ("knn", lambda a: a["1/0/labels"].fill(7), "predictions are not finite"),
 }  # fmt: skip
 
 
@@ -194,4 +194,4 @@ def test_features_embedded_in_a_way_that_is_no_table(config: PredictConfig, feed
     with h5py.File(Path(config.features) / "a.h5", "r+") as file:
         file.attrs["encoder_feed"] = feed
     (Path(config.features) / "b.h5").unlink()
-    refused(config, ConfigError, "was embedded in another way")
+    refused(config, ConfigError, "was embedded with other settings")

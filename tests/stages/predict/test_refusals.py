@@ -16,8 +16,8 @@ from tests.stages.predict.made import DIM, applied, cohort, write_slide
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"encoder_sha256": "other"}, "comes from another encoder"),
-        ({"encoder_feed": '{"layer": "layer3"}'}, "was embedded in another way: "),
+        ({"encoder_sha256": "other"}, "is from another encoder"),
+        ({"encoder_feed": '{"layer": "layer3"}'}, "was embedded with other settings: "),
     ],
 )
 def test_features_of_another_encoder_are_refused(classes: Path, tmp_path: Path, changes: dict, said: str) -> None:
@@ -34,9 +34,9 @@ def test_another_width_resolution_and_model_are_refused(classes: Path, tmp_path:
     new = cohort(tmp_path / "new", 1, start=40)
     with h5py.File(new / "s40.h5", "r+") as file:
         file["coords"].attrs["mpp_actual"] = 0.25
-    with pytest.raises(ConfigError, match=r"at 0\.25 um/px, the models were fitted on 0\.5"):
+    with pytest.raises(ConfigError, match=r"at 0\.25 µm/px, the models were fitted at 0\.5"):
         predict(applied(classes, tmp_path / "out", new))
-    assert "0.25 um/px" in " ".join(predict(applied(classes, tmp_path / "out", new, allow_mpp=True)).warnings)
+    assert "0.25 µm/px" in " ".join(predict(applied(classes, tmp_path / "out", new, allow_mpp=True)).warnings)
     with pytest.raises(ConfigError, match="no model of the result: 'clam'"):
         predict(applied(classes, tmp_path / "out2", models="clam"))
     write_slide(tmp_path / "empty", "s51", np.zeros((0, DIM)))
@@ -50,7 +50,7 @@ def test_a_result_without_models_or_with_damaged_ones_says_so(classes: Path, tmp
     copy = tmp_path / "copy"
     (copy / "models").mkdir(parents=True)
     (copy / "run.json").write_text("{}")
-    with pytest.raises(ArtefactError, match="keeps no fitted models"):
+    with pytest.raises(ArtefactError, match="has no fitted models"):
         predict(applied(copy, tmp_path / "out", classes.parent / "features"))
     (copy / "models" / "card.json").write_bytes((classes / "models" / "card.json").read_bytes())
     (copy / "models" / "knn.safetensors").write_bytes(b"\x00" * 20)

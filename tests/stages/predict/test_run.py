@@ -63,7 +63,7 @@ def test_folds_that_saw_another_slide_of_a_patient_do_not_count(result: Path, tm
     (tmp_path / "labels.csv").write_text("slide_id,patient_id\ns40,p3\ns41,\n")
     outcome = predict(applied(result, tmp_path / "out", new, labels=str(tmp_path / "labels.csv")))
     said = " ".join(outcome.warnings)
-    assert "some folds were fitted on other slides of the patients of 1 of these 2 slides, where the other" in said
+    assert "some folds were fitted on other slides of the patients of 1 of these 2 slides, for which only" in said
     assert "the patients of 1 slides are not compared" in said and "'s41'" in said
     before = next(row["fold"] for row in read(result / "predictions.csv") if row["slide_id"] == "s03")
     counted = {
@@ -103,7 +103,7 @@ def test_ids_like_those_of_patients_that_were_fitted_on_are_warned_of(tmp_path: 
     (tmp_path / "patients.csv").write_text("slide_id,patient_id\nTCGA-AA-1000-02A,TCGA-AA-1000\n")
     settings = {"labels": str(tmp_path / "patients.csv")}
     told = predict(applied(tmp_path / "result", tmp_path / "out2", tmp_path / "new", **settings)).warnings
-    assert [text for text in told if text.startswith("patients are not compared: the evaluation was given none")]
+    assert [text for text in told if text.startswith("patients are not compared: the evaluation had no patient_id")]
 
 
 def test_models_of_all_patients_are_taken_where_there_are_any(classes: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from sgcl_cli.artefacts.patches import PatchIndex
 from sgcl_cli.config import PretrainConfig
 from sgcl_cli.engine.runtime import Runtime
 from sgcl_cli.engine.views import MEAN, STD
-from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
 from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.stages.pretrain import probe as stage
 from sgcl_cli.stages.pretrain.probe import Probe
@@ -82,7 +83,9 @@ def test_patients_from_a_table(config: PretrainConfig, make_patches: Make, tmp_p
         _probe(replace(config, patches=str(patches), probe_groups=str(table)))
 
 
-def test_a_folder_of_class_folders(config: PretrainConfig, tmp_path: Path) -> None:
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Three dark and three light images in class folders."""
     from PIL import Image
 
     folder = tmp_path / "images"
@@ -91,10 +94,32 @@ def test_a_folder_of_class_folders(config: PretrainConfig, tmp_path: Path) -> No
         for n in range(3):
             pixels = np.random.default_rng(n).integers(value - 20, value + 20, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{n}.png")
-    probe = _probe(replace(config, probe=str(folder)))
+    return folder
+
+
+def test_a_folder_of_class_folders(config: PretrainConfig, images: Path) -> None:
+    probe = _probe(replace(config, probe=str(images)))
     assert probe.labelled.unit == "image" and probe.labelled.slide_ids == ()
     score = probe.score(CARD, _encoder())
     assert score["balanced_accuracy"] == 1.0 and score["images"] == 6
+
+
+def test_an_unreadable_image_is_found_before_training(config: PretrainConfig, images: Path) -> None:
+    damaged = images / "light" / "1.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    with pytest.raises(ArtefactError, match=r"light/1\.png is not a readable image: .*remove it"):
+        _probe(replace(config, probe=str(images)))
+
+
+def test_an_unreadable_patch_of_another_folder_is_found_before_training(
+    config: PretrainConfig, make_patches: Make
+) -> None:
+    other = make_patches("other", slides={"x": (4, 4), "y": (4, 4)}, seed=3)
+    with h5py.File(other / "patches" / "y.h5", "r+") as file:
+        first, second = file["jpeg_offsets"][2:4]
+        file["jpeg"][first:second] = 0
+    with pytest.raises(ArtefactError, match=r"y\.h5"):
+        _probe(replace(config, probe=str(other)))
 
 
 def test_a_folder_of_other_labelled_patches(config: PretrainConfig, make_patches: Make) -> None:
@@ -113,7 +138,7 @@ def test_a_probe_without_labels_or_without_a_second_slide_is_refused(
     bare = PatchIndex(index.folder, tuple(replace(file, label=None) for file in index.files))
     with pytest.raises(LabelError, match="no patch has a label .*--annotations"):
         Probe(config, bare, RUNTIME, 28)
-    with pytest.raises(ConfigError, match="--probe-groups is for --probe"):
+    with pytest.raises(ConfigError, match="--probe-groups needs --probe"):
         replace(config, probe=None, probe_groups="patients.csv")
 
 

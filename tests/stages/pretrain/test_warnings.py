@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pytest
 import torch
 
 from sgcl_cli.config import ObjectiveOptions
@@ -102,6 +103,15 @@ def test_collapse_by_spread_or_by_rank() -> None:
     (rank,) = _said({"effective_rank_v": 1.2})
     assert "effective rank 1.2" in rank
     assert _said({"spread": 0.05, "effective_rank_v": 12.8}) == []
+
+
+@pytest.mark.parametrize(("dim", "collapsed"), [(2, 1.25), (3, 1.5), (5, 2.0), (128, 2.0)])
+def test_few_dimensions_can_be_sound(dim: int, collapsed: float) -> None:
+    """The effective rank is at most the number of dimensions, so that two dimensions in full use give 2."""
+    for rank, warned in ((collapsed - 0.01, True), (collapsed, False)):
+        summary = {"epoch": 5, "loss": {"self": 4.0, "spatial": 0.1}, "effective_rank_v": rank}
+        found = [warning.kind for warning in about_epoch(summary, _objective(), dim=dim, epochs=20)]
+        assert (WarningKind.COLLAPSED in found) == warned
 
 
 def test_a_rank_below_a_tenth_of_the_dimensions() -> None:

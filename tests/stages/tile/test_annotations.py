@@ -168,7 +168,7 @@ def test_annotations_of_no_use_stop_before_work_starts(tmp_path):
     write(folder, SLIDES[1])
     with pytest.raises(LabelError, match="no annotation in .* has a class"):
         tile(config(tmp_path / "out", annotations=str(folder)), Silent())
-    with pytest.raises(ConfigError, match="--mask-mpp says how annotations are read"):
+    with pytest.raises(ConfigError, match="--mask-mpp needs --annotations"):
         config(tmp_path / "out", mask_mpp=1.0)
     assert not (tmp_path / "out").exists()
 

@@ -237,7 +237,9 @@ def test_patches_chosen_before_get_their_pixels_now_with_the_same_neighbours(tmp
     "settings", [{"overlap": 8}, {"min_tissue": 0.1}, {"roi": "somewhere"}, {"roi_mode": "replace"}]
 )
 def test_settings_that_choose_patches_do_not_go_with_chosen_ones(tmp_path, settings):
-    with pytest.raises(ConfigError, match=f"--{next(iter(settings)).replace('_', '-')} chooses patches"):
+    with pytest.raises(
+        ConfigError, match=f"--{next(iter(settings)).replace('_', '-')} and --from-coords both select patches"
+    ):
         config(tmp_path / "out", from_coords="coords", **settings)
 
 

@@ -177,5 +177,5 @@ def test_a_region_of_interest_can_count_from_the_slides_own_corner(tmp_path, sli
     tile(config(slide, tmp_path / "out", roi=str(regions), roi_mode="replace", roi_origin="slide"), Silent())
     file = made(tmp_path / "out")
     assert len(file) >= 64 and (file.coords + 64 > CORNER).all() and (file.coords < np.add(CORNER, 512)).all()
-    with pytest.raises(ConfigError, match="--roi-origin says how regions of interest are read"):
+    with pytest.raises(ConfigError, match="--roi-origin needs --roi"):
         config(slide, tmp_path / "out", roi_origin="slide")

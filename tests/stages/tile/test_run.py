@@ -228,7 +228,7 @@ def test_sigterm_stops_the_command_and_the_same_command_completes_it(tmp_path, i
         time.sleep(0.01)
     stopped.terminate()
     said = stopped.communicate(timeout=60)[1]
-    assert stopped.returncode == 143 and "run the same command again to go on" in said and "Traceback" not in said
+    assert stopped.returncode == 143 and "run the same command again to continue" in said and "Traceback" not in said
     assert 1 <= len(list(out.glob("patches/[!.]*.h5"))) < 4 and not (out / "run.json").exists()
     assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
     tile(config(tmp_path / "whole", tmp_path / "in"), Silent())

@@ -1,4 +1,4 @@
-"""The masks of ``sgcl evaluate --dense``: which slide each belongs to, what is left out together, the class of each pixel."""
+"""Masks of ``sgcl evaluate --dense``: their slides, the groups that are left out together, and the class of each pixel."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Masked:
-    """A slide with patches and a mask: its place among all such slides, its patient, and what it is left out with."""
+    """A slide with patches and a mask.
+
+    :ivar number: its index among all such slides.
+    :ivar file: its patches.
+    :ivar patient: its patient.
+    :ivar group: the patient, slide or site that is left out as a whole.
+    :ivar raster: the mask.
+    """
 
     number: int
     file: PatchFile
@@ -35,7 +42,12 @@ class Masked:
     raster: Raster
 
     def truth(self, row: int, size: int, classes: Sequence[str]) -> NDArray[np.int64]:
-        """The class of each pixel of a patch, int64 (size, size), -1 for none: that of the mask's pixel at its centre."""
+        """The class of each pixel of a patch, int64 (size, size), -1 for none: that of the mask pixel at its centre.
+
+        :param row: index of the patch.
+        :param size: side of the patch, pixels.
+        :param classes: names in the order of their numbers.
+        """
         values = self.raster.values
         steps = self.file.sides / size
         corner = self.file.coords[row] - np.asarray(self.raster.corner)
@@ -52,11 +64,15 @@ class Masked:
 
 @dataclass(frozen=True)
 class Masks:
-    """All slides with patches and a mask, in the order of the patches.
+    """All slides with patches and a mask.
 
-    :ivar classes: in the order of their numbers. :ivar unit, left_out: what patients, and groups, are, in the plural.
-    :ivar uncounted: values of the masks that are no class, with their share of all pixels.
-    :ivar id: of the masks' content.
+    :ivar slides: in the order of the patches.
+    :ivar classes: in the order of their numbers.
+    :ivar unit: what is resampled: ``patients``, or ``slides`` where patients are unknown.
+    :ivar left_out: what is left out in turn: ``patients``, ``slides`` or ``sites``.
+    :ivar uncounted: mask values without a class, with their share of all pixels.
+    :ivar id: a hash of the masks.
+    :ivar warnings: about masks, slides and the table.
     """
 
     slides: tuple[Masked, ...]
@@ -74,16 +90,16 @@ class Masks:
 
     @property
     def group(self) -> NDArray[np.str_]:
-        """What each slide is left out with."""
+        """The group of each slide."""
         return np.array([slide.group for slide in self.slides])
 
 
 def open_masks(config: EvaluateConfig, index: PatchIndex) -> Masks:
     """Read the mask of each slide, and its patient and site from ``--labels``.
 
-    :raises ConfigError: no such folder, no mask of any slide, or two of one.
-    :raises LabelError: a mask that is none or not as large as its slide; fewer than two groups or classes; no value that
-        ``--mask-values`` names; with ``--cv site`` a slide without site or a patient at two.
+    :raises ConfigError: the folder does not exist or holds no mask of any slide.
+    :raises LabelError: a slide has two masks; a file is not a mask, or has another size than its slide; there are fewer than two
+        groups or classes, or no value of ``--mask-values``; with ``--cv site`` a slide has no site, or a patient has two.
     """
     named = None if config.mask_values is None else files.parse_mask_values(config.mask_values)
     found = _found(config, index)
@@ -116,7 +132,7 @@ def open_masks(config: EvaluateConfig, index: PatchIndex) -> Masks:
 
 
 def _found(config: EvaluateConfig, index: PatchIndex) -> Found:
-    """The mask of each slide, and files of none; PNG files where there are any, since slides themselves may be TIFF."""
+    """The mask of each slide, and files that match no slide; only PNG files if there are any, since slides may be TIFF."""
     assert config.dense is not None
     folder = Path(config.dense)
     png = folder.is_dir() and any(path.suffix.lower() == ".png" for path in folder.iterdir())
@@ -127,7 +143,10 @@ def _found(config: EvaluateConfig, index: PatchIndex) -> Found:
 
 
 def _classes(kinds: Mapping[int, str], pixels: Mapping[int, int]) -> tuple[str, ...]:
-    """The classes that occur."""
+    """The classes that occur in the masks.
+
+    :raises LabelError: fewer than two.
+    """
     found = frozenset(name for value, name in kinds.items() if value in pixels)
     if len(found) < 2:
         values = ", ".join(map(str, sorted(pixels)))
@@ -148,7 +167,7 @@ def _matched(
     *,
     table: Mapping[str, LabelRow],
 ) -> tuple[tuple[Masked, ...], list[str]]:
-    """Slides with a mask and patches, and those without patches."""
+    """Slides with a mask and patches, and ids of slides with a mask but no patches."""
     found: list[Masked] = []
     lone = []
     for file in index.files:
@@ -168,10 +187,10 @@ def _matched(
 
 
 def _corner(config: EvaluateConfig, file: PatchFile, shape: tuple[int, ...], path: Path) -> tuple[float, float]:
-    """Where a mask's top-left corner lies on its slide, level-0 pixels.
+    """The position of a mask's top-left corner on its slide, level-0 pixels.
 
     :param shape: (H, W) of the mask.
-    :raises LabelError: the mask is not as large as what it should cover.
+    :raises LabelError: the mask has another size than the slide, or the scanned part, that it should cover.
     """
     height, width = shape
     x, y, *scanned = file.source.get("bounds") or (0, 0, width, height)
@@ -180,7 +199,7 @@ def _corner(config: EvaluateConfig, file: PatchFile, shape: tuple[int, ...], pat
     size, other = (scanned, whole) if in_part else (whole, scanned)
     if [width, height] != size:
         what = "the scanned part of its slide" if in_part else "its slide"
-        hint = f"use --mask-origin {'slide' if in_part else 'bounds'}: it is as large as that"
+        hint = f"give --mask-origin {'slide' if in_part else 'bounds'}: the mask has that size"
         raise LabelError(
             f"{path.name} is {width} x {height} pixels, {what} {size[0]} x {size[1]}",
             hint if [width, height] == other and file.source.get("bounds") else "give masks of the slides' full size",
@@ -196,13 +215,13 @@ def _check(masks: Masks, config: EvaluateConfig) -> None:
             raise LabelError(f"'{without[0]}' has no site", "--cv site needs one for every slide in --labels")
         for patient in np.unique(masks.patient).tolist():
             if len(set(groups[masks.patient == patient])) > 1:
-                raise LabelError(f"patient '{patient}' stands at two sites", "a patient has one site")
+                raise LabelError(f"patient '{patient}' has two sites", "give each patient one site in --labels")
     if len(np.unique(groups)) < 2:
         raise LabelError(
-            f"only one of the {masks.left_out} has masks and patches: '{groups[0]}'"
+            f"only one of the {masks.left_out} has both masks and patches: '{groups[0]}'"
             if len(groups)
             else "no slide has both a mask and patches",
-            "a head is fitted on some and reported on others: give at least two",
+            "give at least two: a head is fitted on some and tested on the others",
         )
 
 
@@ -219,10 +238,10 @@ def _warnings(
     bare = sorted(set(index.slide_ids) - set(found.files))
     unlisted = [] if table is None else sorted(set(found.files) - set(table.by_slide()))
     said = {
-        "masks are of no slide with patches": found.strangers,
+        "masks match no slide with patches": found.strangers,
         "slides have no mask and are left out": bare,
         "slides with a mask have no patches": lone,
-        "values of --mask-values are in no mask": absent,
+        "values of --mask-values occur in no mask": absent,
         f"slides with a mask are not in {table.path.name if table else ''}, each counts as a patient of its own": unlisted,
     }
     alike = [f"classes differ only in case or blanks: {spoken(group)}" for group in lookalikes(kinds.values())]

@@ -1,4 +1,4 @@
-"""What ``sgcl evaluate --dense`` leaves: dense.json, dense.csv, a figure and the page."""
+"""Results of ``sgcl evaluate --dense``: dense.json, dense.csv, a figure and the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ _SPOKEN = {"dice": "Dice", "iou": "IoU"}
 
 @dataclass(frozen=True)
 class Heads:
-    """Of one encoder, by slide number: the pixels by truth and prediction, and what the commonest training class gives."""
+    """Results of the heads of one encoder.
+
+    :ivar counts: by slide number, pixels by truth and prediction, (K, K).
+    :ivar commonest: the same where every pixel is predicted to be of the commonest training class.
+    :ivar fits: details of each fold, as JSON values.
+    """
 
     counts: dict[int, Counts]
     commonest: dict[int, Counts]
@@ -38,9 +43,10 @@ class Heads:
 def content_of(
     config: EvaluateConfig, masks: Masks, card: EncoderCard, folds: int, found: Mapping[str, Heads]
 ) -> dict[str, Any]:
-    """What dense.json holds besides format and id.
+    """The content of dense.json, except format and id.
 
-    :param found: under "head" the encoder's, under "random" that of random weights, if there is one.
+    :param folds: number of folds.
+    :param found: results of the encoder as ``head``, and of random weights, where available, as ``random``.
     """
     of_slides = {key: heads.counts for key, heads in found.items()} | {"majority": found["head"].commonest}
     groups = {key: _by_patient(masks, counts) for key, counts in of_slides.items()}
@@ -78,7 +84,7 @@ def _name(key: str, encoder: str) -> str:
 
 
 def _by_patient(masks: Masks, counts: Mapping[int, Counts]) -> Counts:
-    """(G, K, K), patients in the order of their names."""
+    """Pixels by truth and prediction of each of G patients, in the order of their names: (G, K, K)."""
     _, number = np.unique(masks.patient, return_inverse=True)
     total = np.zeros((number.max() + 1, len(masks.classes), len(masks.classes)), dtype=np.int64)
     for slide, one in counts.items():
@@ -87,7 +93,7 @@ def _by_patient(masks: Masks, counts: Mapping[int, Counts]) -> Counts:
 
 
 def _plain_scores(classes: Sequence[str], counts: Counts) -> dict[str, Any]:
-    """Dice and IoU of each class and their means, of pixels (K, K)."""
+    """Dice and IoU of each class and their means, from pixels by truth and prediction (K, K)."""
     found: dict[str, Any] = {"pixels": int(counts.sum()), "confusion": counts.tolist()}
     for metric, scores in dense.scores(counts).items():
         found[metric] = {
@@ -99,7 +105,7 @@ def _plain_scores(classes: Sequence[str], counts: Counts) -> dict[str, Any]:
 
 
 def _scores(config: EvaluateConfig, masks: Masks, counts: Counts) -> dict[str, Any]:
-    """The same of all pixels together, from each patient's (G, K, K), with intervals."""
+    """Dice and IoU over all pixels, with intervals, from those of each patient (G, K, K)."""
     found = _plain_scores(masks.classes, counts.sum(0))
     found_intervals = dense.intervals(
         counts,
@@ -117,7 +123,7 @@ def _scores(config: EvaluateConfig, masks: Masks, counts: Counts) -> dict[str, A
 
 
 def _difference(config: EvaluateConfig, masks: Masks, first: Counts, second: Counts) -> dict[str, Any]:
-    """The mean scores of the first minus those of the second, resampled together."""
+    """Mean scores of the first minus those of the second, with intervals from the same resamples of both."""
     settings: dict[str, Any] = {"unit": masks.unit, "resamples": config.bootstrap, "confidence": config.confidence}
     found = {}
     whole = [dense.scores(counts.sum(0)) for counts in (first, second)]
@@ -135,7 +141,7 @@ def _difference(config: EvaluateConfig, masks: Masks, first: Counts, second: Cou
 
 
 def closing_table(content: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The rows that are printed."""
+    """The rows of the closing table."""
     rows = []
     for key, name in content["models"].items():
         scores = content["scores"][key]
@@ -146,9 +152,9 @@ def closing_table(content: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def write(config: EvaluateConfig, masks: Masks, content: dict[str, Any], warnings: Sequence[str]) -> Outcome:
-    """Write everything but run.json.
+    """Write all files except run.json.
 
-    :returns: the outcome, whose data is the content with the names of the files.
+    :returns: the outcome; its data are ``content`` and the names of the files.
     """
     out = Path(config.out)
     with store.writing(out):
@@ -184,7 +190,7 @@ def _rows(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "class": name,
                 "pixels": sum(scores["confusion"][number]),
                 "reason": one["dice"]["reason"],
-                "no_interval": one["dice"].get("no_interval", "a slide stands for itself"),
+                "no_interval": one["dice"].get("no_interval", "a single slide"),
                 **{metric: score["value"] for metric, score in one.items()},
                 **{f"{metric}_{end}": score.get(end) for metric, score in one.items() for end in ("low", "high")},
             }
@@ -200,13 +206,13 @@ def _page(
     classes = content["classes"]
     inferred = [
         ("Classes", ", ".join(classes), "" if config.mask_values else "the masks' values"),
-        ("Left out together", content["left_out"], ""),
+        ("Left out in turn", content["left_out"], ""),
     ]
     if masks.uncounted:
-        inferred.append(("Values that count nowhere", _uncounted(masks), "of the masks' pixels"))
+        inferred.append(("Values without a class", _uncounted(masks), "of the pixels of the masks"))
     unconverged = [fit for fits in content["fits"].values() for fit in fits if not fit["converged"]]
     return Page(
-        title=f"How well do feature maps tell {' from '.join(classes) if len(classes) == 2 else 'pixels apart'}?",
+        title=f"Segmentation from feature maps: {' and '.join(classes) if len(classes) == 2 else f'{len(classes)} classes'}",
         facts=[
             f"{content['slides']} slides",
             f"{content['groups']} {content['left_out']} left out in {content['folds']} folds",
@@ -218,7 +224,7 @@ def _page(
         folds=content["folds"],
         warnings=[
             *warnings,
-            *(f"a head that reports {', '.join(fit['reported'])} did not converge" for fit in unconverged),
+            *(f"the head tested on {', '.join(fit['reported'])} did not converge" for fit in unconverged),
         ],
         methods=[_methods(config, content)],
         command=config.command_line(),
@@ -241,22 +247,22 @@ def _uncounted(masks: Masks) -> str:
 
 
 def _methods(config: EvaluateConfig, content: Mapping[str, Any]) -> str:
-    random = "“Random weights” is the same architecture, fed alike, without training. "
+    random = "“Random weights” is the same architecture with the same input, but without training. "
     if "random" not in content["models"]:
         random = ""
     return (
-        f"The encoder is frozen. One logistic regression (scikit-learn's objective) on features of {content['layer']} at "
-        f"about {config.dense_pixels:,} labelled pixels a slide, drawn at random within each patch, bilinear between the "
-        "cells of the map; scores are bilinear between cells too, and a pixel's class is the highest score. C is chosen on a "
-        f"training group held out where there are three, else it is 1. {content['left_out'].capitalize()} are left out in "
-        "turn, so no slide is reported by a head that saw it or what is left out with it. Pixels of a patch that overlaps "
-        f"another count twice. {random}Intervals, where there are any, resample {content['unit']} "
+        f"The encoder is frozen. The head is one logistic regression (scikit-learn's objective) on features of "
+        f"{content['layer']} at about {config.dense_pixels:,} labelled pixels per slide, drawn at random within each patch. "
+        "Features and scores are interpolated bilinearly between the cells of the map; a pixel is predicted to be of the class "
+        "with the highest score. C is chosen on one held-out training group if there are at least three, else it is 1. "
+        f"{content['left_out'].capitalize()} are left out in turn, so no head is tested on a slide, patient or site that it was "
+        f"fitted on. Pixels in the overlap of patches count more than once. {random}Intervals resample {content['unit']} "
         f"{config.bootstrap:,} times and are conditional on the fitted heads."
     )
 
 
 def _whole(content: Mapping[str, Any]) -> list[Table]:
-    """Of each metric, models by classes."""
+    """For each metric a table of models by classes."""
     tables = []
     for metric, spoken in _SPOKEN.items():
         rows = []
@@ -266,7 +272,8 @@ def _whole(content: Mapping[str, Any]) -> list[Table]:
         first = content["scores"]["head"]
         none = dict.fromkeys(s["no_interval"] for s in (*first[metric].values(), first[f"mean_{metric}"]))
         why = "; ".join(filter(None, none))
-        note = "All pixels together. “Commonest class” says it everywhere." + (f" No interval: {why}." if why else "")
+        note = "All pixels together. “Commonest class” predicts the commonest training class everywhere."
+        note += f" No interval: {why}." if why else ""
         tables.append(Table(spoken, ["Model", "Mean", *content["classes"]], rows, note))
     return tables
 
@@ -277,7 +284,7 @@ def _differences(content: Mapping[str, Any]) -> Table:
         for key, found in content["differences"].items()
     ]
     columns = [content["models"]["head"], *(f"{spoken}, mean" for spoken in _SPOKEN.values())]
-    return Table("Difference", columns, rows, "Paired: both are counted on the same pixels.")
+    return Table("Difference", columns, rows, "Paired: both models are scored on the same pixels.")
 
 
 def _single(content: Mapping[str, Any]) -> Table:
@@ -288,7 +295,7 @@ def _single(content: Mapping[str, Any]) -> Table:
         + [s["value"] for m in _SPOKEN for s in (*one[m].values(), one[f"mean_{m}"])]
         for one in content["per_slide"]
     ]
-    return Table("", ["Slide", "Left out with", "Pixels", *columns], rows, "Slides stand for themselves: no intervals.")
+    return Table("", ["Slide", "Left out with", "Pixels", *columns], rows, "Single slides have no intervals.")
 
 
 def _number(value: float | None) -> str:
@@ -296,7 +303,7 @@ def _number(value: float | None) -> str:
 
 
 def _spoken(score: Mapping[str, Any]) -> str:
-    """``0.812 (0.765 to 0.850)``."""
+    """A score as text: ``0.812 (0.765 to 0.850)``."""
     return "–" if score["value"] is None else with_interval(score["value"], score.get("low"), score.get("high"))
 
 

@@ -1,7 +1,6 @@
-"""``sgcl evaluate --dense``: how well a linear head on the encoder's feature map tells the class of each pixel.
+"""``sgcl evaluate --dense``: segmentation by a linear head on the feature map of a frozen encoder.
 
-The light form of a segmentation task: the encoder stays frozen, the head is one logistic regression on sampled pixels,
-and slides (or their patients, or sites) are left out in turn.
+The head is one logistic regression on sampled pixels; slides (or patients, or sites) are left out in turn.
 """
 
 from __future__ import annotations
@@ -40,7 +39,14 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class DenseWork:
-    """What is needed to look at slides' pixels by one encoder."""
+    """An encoder, and the patches and masks that it is evaluated on.
+
+    :ivar config: the settings.
+    :ivar index: the patches.
+    :ivar masks: the masks.
+    :ivar network: the encoder up to its feature map.
+    :ivar spoken: name of the encoder for progress bars.
+    """
 
     config: EvaluateConfig
     index: PatchIndex
@@ -50,14 +56,14 @@ class DenseWork:
 
 
 def evaluate_dense(config: EvaluateConfig, reporter: Reporter) -> Outcome:
-    """Fit a linear head on some slides' pixels and report Dice and IoU on the others', each slide once.
+    """Fit linear heads on the pixels of some slides and score them by Dice and IoU on the others, each slide once.
 
-    Beside it stand the same with random weights of the same architecture, and the commonest class everywhere. Writes
-    dense.json, dense.csv, figures/, report.html and run.json under ``config.out``; a complete result of the same
-    settings and inputs is returned as it is.
+    Baselines are the same architecture with random weights, and the commonest class everywhere. Writes dense.json, dense.csv,
+    figures/, report.html and run.json under ``config.out``; a complete result of the same settings and inputs is returned
+    unchanged.
 
     :raises ConfigError: no --encoder or --patches, an encoder without feature maps, or a folder of another result.
-    :raises LabelError: masks of fewer than two slides or groups, or of one class only.
+    :raises LabelError: masks of fewer than two groups, or of one class only.
     """
     record = RunRecord("dense", config)
     out = Path(config.out)
@@ -100,11 +106,14 @@ def evaluate_dense(config: EvaluateConfig, reporter: Reporter) -> Outcome:
 
 
 def _open(config: EvaluateConfig, index: PatchIndex) -> Opened:
-    """The encoder, which gives maps of these patches."""
+    """The encoder, after checking that it gives feature maps of these patches.
+
+    :raises ConfigError: it does not.
+    """
     assert config.encoder is not None and config.patches is not None
     if config.dense_layer is not None and is_foreign(config.encoder) and not config.encoder.startswith(RANDOM):
         raise ConfigError(
-            f"--dense-layer does not go with --encoder {config.encoder}", "leave it out: its last map is read"
+            f"--dense-layer does not go with --encoder {config.encoder}", "leave it out: the last map is used"
         )
     settings = EmbedConfig(
         patches=config.patches, encoder=config.encoder, layer=config.dense_layer, out=config.out, seed=config.seed
@@ -126,7 +135,7 @@ def _open(config: EvaluateConfig, index: PatchIndex) -> Opened:
 
 
 def _planned(out: Path, masks: Masks, folds: int, warnings: list[str]) -> Outcome:
-    """What a dry run says."""
+    """The outcome of a dry run."""
     plan = {
         "classes": list(masks.classes),
         "slides": len(masks.slides),
@@ -139,7 +148,7 @@ def _planned(out: Path, masks: Masks, folds: int, warnings: list[str]) -> Outcom
 
 
 def _batches(work: DenseWork, slide: Masked) -> Iterator[tuple[Any, NDArray[np.int64], NDArray[np.int64]]]:
-    """Feature maps (B, D, h, w) of a slide's patches with their truth (B, size, size) and their rows."""
+    """Feature maps (B, D, h, w) of the patches of a slide, with truth (B, size, size) and row numbers (B,)."""
     position = work.index.files.index(slide.file)
     start, count = int(work.index.starts[position]), len(slide.file)
     with Loader(StoredPatches(work.index), batch=_BATCH, workers=0, pin=False) as loader:
@@ -152,7 +161,8 @@ def _batches(work: DenseWork, slide: Masked) -> Iterator[tuple[Any, NDArray[np.i
 
 
 def _samples(work: DenseWork, reporter: Reporter) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
-    """Of each slide the features (n, D) and classes (n,) of about --dense-pixels labelled pixels, at least one a patch."""
+    """Features (n, D) and classes (n,) of about --dense-pixels labelled pixels of each slide; at least one pixel per patch is
+    drawn."""
     size = work.index.patch_size
     found = []
     with reporter.task(f"sampling pixels, {work.spoken}", len(work.masks.slides), "slide") as task:
@@ -174,7 +184,10 @@ def _samples(work: DenseWork, reporter: Reporter) -> tuple[list[NDArray[np.float
 
 
 def _heads(work: DenseWork, parts: Sequence[NDArray[np.int64]], reporter: Reporter) -> Heads:
-    """Pixels by truth and prediction of each slide, from the head that did not see its group, and of the commonest class."""
+    """Results for each slide, from the head that was not fitted on its group.
+
+    :param parts: slide numbers of each fold.
+    """
     slides, classes = work.masks.slides, len(work.masks.classes)
     rows, labels = _samples(work, reporter)
     found = Heads({}, {}, [])
@@ -198,7 +211,7 @@ def _heads(work: DenseWork, parts: Sequence[NDArray[np.int64]], reporter: Report
 
 
 def _all_called(counts: Counts, number: int) -> Counts:
-    """The same pixels, all predicted to be of one class."""
+    """The counts (K, K) of the same pixels if all are predicted to be of class ``number``."""
     called = np.zeros_like(counts)
     called[:, number] = counts.sum(1)
     return called
@@ -207,14 +220,17 @@ def _all_called(counts: Counts, number: int) -> Counts:
 def _fit(
     rows: Sequence[NDArray[np.float32]], labels: Sequence[NDArray[np.int64]], training: Sequence[Masked], classes: int
 ) -> linear.LinearProbe:
-    """A logistic regression on the training slides' pixels; C from the first group's where there are three groups."""
+    """Logistic regression on pixels of the training slides; with at least three groups C is chosen on the first of them.
+
+    :raises LabelError: the pixels are of fewer than two classes.
+    """
     features = np.concatenate([rows[slide.number] for slide in training])
     truth = np.concatenate([labels[slide.number] for slide in training])
     if len(np.unique(truth)) < 2:
         found = f"hold {'one class only' if len(truth) else 'no pixel of any class'} within their patches"
         raise LabelError(
             f"the training slides {', '.join(slide.file.slide_id for slide in training)} {found}",
-            "give masks of more slides, or patches where the masks have classes",
+            "give masks of more slides, or patches of regions with classes",
         )
     group = np.repeat([slide.group for slide in training], [len(labels[slide.number]) for slide in training])
     names = np.unique(group)

@@ -159,12 +159,12 @@ def test_patients_and_sites_stay_together(data: Path, tmp_path: Path) -> None:
     masks = masks_of(data, tmp_path, labels=str(table), cv="site")
     assert masks.group.tolist() == ["north", "north", "south"] and masks.left_out == "sites"
     assert masks.patient.tolist() == ["p", "p", "q"]
-    for rows, why in (("a,p,north\nb,p,south\nc,q,south", "'p' stands at two sites"), ("a,p,north", "'b' has no site")):
+    for rows, why in (("a,p,north\nb,p,south\nc,q,south", "'p' has two sites"), ("a,p,north", "'b' has no site")):
         table.write_text(f"slide_id,patient_id,site\n{rows}\n")
         with pytest.raises(LabelError, match=why):
             masks_of(data, tmp_path, labels=str(table), cv="site")
     table.write_text("slide_id,patient_id\na,p\nb,p\nc,p\n")
-    with pytest.raises(LabelError, match="only one of the patients has masks and patches: 'p'"):
+    with pytest.raises(LabelError, match="only one of the patients has both masks and patches: 'p'"):
         masks_of(data, tmp_path, labels=str(table))
 
 
@@ -237,7 +237,7 @@ def test_masks_of_the_scanned_part_count_from_its_corner(tmp_path: Path) -> None
     for slide_id, at in (("a", (300, 211)), ("b", None)):
         write_slide(tmp_path, slide_id, 40, at)
     with pytest.raises(
-        LabelError, match=r"a.mask.png is 128 x 64 pixels, its slide 1000 x 900 \(use --mask-origin bounds"
+        LabelError, match=r"a.mask.png is 128 x 64 pixels, its slide 1000 x 900 \(give --mask-origin bounds"
     ):
         masks_of(tmp_path, tmp_path)
     masks = masks_of(tmp_path, tmp_path, mask_origin="bounds")
@@ -245,7 +245,7 @@ def test_masks_of_the_scanned_part_count_from_its_corner(tmp_path: Path) -> None
         part, whole = (slide.truth(row, SIDE, masks.classes) for slide in masks.slides)
         assert (part == whole).all() and set(np.unique(part)) == ({-1, 0, 1} if row == 0 else {-1, 0})
     cv2.imwrite(str(tmp_path / "masks/a.mask.png"), np.ones((900, 1000), np.uint8))
-    with pytest.raises(LabelError, match=r"the scanned part of its slide 128 x 64 \(use --mask-origin slide"):
+    with pytest.raises(LabelError, match=r"the scanned part of its slide 128 x 64 \(give --mask-origin slide"):
         masks_of(tmp_path, tmp_path, mask_origin="bounds")
     cv2.imwrite(str(tmp_path / "masks/a.mask.png"), np.ones((64, 64), np.uint8))
     with pytest.raises(LabelError, match=r"its slide 1000 x 900 \(give masks of the slides' full size"):
@@ -278,14 +278,14 @@ def test_masks_that_cannot_be_used_are_refused(data: Path, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match=r"no file in .* is named by one of the slides; it has stranger.png"):
         masks_of(data, tmp_path, dense=str(folder))
     (folder / "a.png").write_bytes((data / "masks/a.mask.png").read_bytes())
-    with pytest.raises(LabelError, match="only one of the slides has masks and patches: 'a'"):
+    with pytest.raises(LabelError, match="only one of the slides has both masks and patches: 'a'"):
         masks_of(data, tmp_path, dense=str(folder))
     (folder / "b.png").write_bytes((data / "masks/b.mask.png").read_bytes())
     said = masks_of(data, tmp_path, dense=str(folder), mask_values="1=dark,2=bright,7=rare").warnings
     assert said == (
-        "1 masks are of no slide with patches: stranger.png",
+        "1 masks match no slide with patches: stranger.png",
         "1 slides have no mask and are left out: c",
-        "1 values of --mask-values are in no mask: 7=rare",
+        "1 values of --mask-values occur in no mask: 7=rare",
     )
     cv2.imwrite(str(folder / "b.png"), np.ones((5, 5), np.uint8))
     with pytest.raises(LabelError, match="b.png is 5 x 5 pixels, its slide 128 x 64"):
