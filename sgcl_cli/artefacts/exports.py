@@ -26,6 +26,7 @@ from sgcl_cli.errors import ArtefactError, ConfigError
 Picture = NDArray[np.uint8]  # a whole slide, (H, W, 3), RGB
 
 _MADE = ".made.json"  # beside the files: id of the features and size of the export, by slide
+_SIZE = {"level0_width", "level0_height"}  # attributes without which a picture has no scale
 _PICTURES = {"hires": 2000, "lowres": 600}  # longest sides in pixels, as in Space Ranger
 
 
@@ -126,7 +127,7 @@ def _anndata(file: FeatureFile, path: Path, picture: Callable[[], Picture | None
         sides = peers.sides(geometry)
         if file.coords is not None:
             data.obsm["spatial"] = file.coords + (0.0 if sides is None else sides / 2)
-            if sides is not None and (shown := picture()) is not None:
+            if sides is not None and geometry.keys() >= _SIZE and (shown := picture()) is not None:
                 data.uns["spatial"] = {file.slide_id: _spatial(shown, geometry, float(sides.mean()))}
         kept = ("mpp_level0", "mpp_target", "patch_size_level0", "patch_size")
         data.uns["mpp"] = float(geometry.get("mpp_level0", np.nan))
