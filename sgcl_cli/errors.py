@@ -1,14 +1,14 @@
 """The exceptions that sgcl raises; each has a message and a hint.
 
-SgclError
-├── ConfigError      exit 2   an option, a configuration file, or an output made under other settings
-├── LabelError       exit 2   labels or splits that cannot be evaluated honestly
-├── SlideError       exit 1   one slide: not a slide, unreadable, no resolution, too coarse
-├── ArtefactError    exit 1   a file of ours (or a peer's) is missing, damaged, foreign or cannot be written
-│   ├── WriteError              the disk is full, or the folder may not be written to
-│   └── UnavailableError        a file that may be intact cannot be read at present
-├── TrainingError    exit 1   training cannot go on: non-finite loss, too few patches, no such device
-└── ElsewhereError   exit 1   another process of the same run failed, and says why
+    SgclError
+    ├── ConfigError      exit 2   an option, a configuration file, or an output made under other settings
+    ├── LabelError       exit 2   labels or splits that cannot be evaluated honestly
+    ├── SlideError       exit 1   one slide: not a slide, unreadable, no resolution, too coarse
+    ├── ArtefactError    exit 1   a file of ours (or a peer's) is missing, damaged, foreign or cannot be written
+    │   ├── WriteError              the disk is full, or the folder may not be written to
+    │   └── UnavailableError        a file that may be intact cannot be read at present
+    ├── TrainingError    exit 1   training cannot go on: non-finite loss, too few patches, no such device
+    └── ElsewhereError   exit 1   another process of the same run failed, and says why
 
 Each carries a message (what, which file, why) and a hint (what to do). A foreign exception is translated in the room
 that knows the foreign library. ``Interrupted`` is no error: it is a signal on its way to the exit code.
