@@ -23,7 +23,7 @@ from tests.test_docs import PAGES, ROOT
 TINY = {
     "tile": "--mpp 2 --patch-size 64 --workers 1",
     "pretrain": "--epochs 1 --batch 16 --view 32 --corner 16 --negatives 64 --device cpu --threads 1",
-    "embed": "--device cpu --threads 1",
+    "embed": "--input-size 32 --device cpu --threads 1",
     "evaluate": "--bootstrap 20 --mil-epochs 1 --seeds 1 --device cpu",
     "predict": "--device cpu",
 }
@@ -123,7 +123,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def execute(words: list[str], allowed: tuple[int, ...] = (0,)) -> None:
     """Run a command with small settings, in this process; an output under other settings is removed first."""
     words = [PLACEHOLDERS.get(word, word) for word in words]
-    if "--out" in words and {"--dry-run", "--overwrite"}.isdisjoint(words):
+    if "--out" in words and "--overwrite" not in words:
         out = words[words.index("--out") + 1]
         if words.count(out) == 1:
             shutil.rmtree(out, ignore_errors=True)
