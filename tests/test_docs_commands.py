@@ -15,6 +15,7 @@ import pytest
 import simplejpeg
 import torch
 
+from sgcl_cli import config
 from sgcl_cli.cli.app import run
 from sgcl_cli.nets.encoders import ENCODERS
 from tests.test_docs import PAGES, ROOT
@@ -145,6 +146,31 @@ def test_the_commands_of_a_page_run_in_its_order(
         words = None if left_out(line) else runnable(line)
         if words is not None:
             execute(words)
+
+
+def small(kind: type[config.Config]) -> dict[str, object]:
+    """The settings of :data:`TINY` of a command by field name."""
+    words = TINY[kind.table].replace("--", "").replace("-", "_").split()
+    return {name: int(value) if value.isdigit() else value for name, value in zip(words[::2], words[1::2], strict=True)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_code_of_the_python_page_runs(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("slides", "labels.csv"):
+        (tmp_path / name).symlink_to(given / name)
+    for kind in config.COMMANDS:
+
+        def made(kind: type[config.Config] = kind, **settings: object) -> config.Config:
+            return kind(**{**settings, **small(kind)})
+
+        monkeypatch.setattr(config, kind.__name__, made)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, {})
+    assert (tmp_path / "predictions" / "predictions.csv").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -186,7 +186,7 @@ class FeatureSet:
 
 
 def open_features(path: str | Path, *, mapped: bool = False) -> FeatureSet:
-    """Open a folder of features: ours, CLAM's h5_files or pt_files, TRIDENT's features_<encoder>, STAMP's, plain .pt or .npy.
+    """Open a folder of features: ours, CLAM's h5_files or pt_files, TRIDENT's ``features_<encoder>``, STAMP's, plain .pt or .npy.
 
     :param mapped: leave features on disk and map them into memory, read-only, where a file keeps them in one piece (ours
         do); each such file stays open.
