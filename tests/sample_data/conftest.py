@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,4 +23,16 @@ def small_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     out = tmp_path_factory.mktemp("cohort")
     make_slides.make_cohort(make_slides.cohort(7, seed=3, side_um=(430, 500)), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What sample_data/demo.sh writes, run once; SGCL_DEMO names the folder of a run that exists already."""
+    if "SGCL_DEMO" in os.environ:
+        return Path(os.environ["SGCL_DEMO"])
+    out = tmp_path_factory.mktemp("demo")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = ["bash", SAMPLE_DATA / "demo.sh", out]
+    subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, check=True)
     return out
