@@ -116,11 +116,14 @@ def _anndata(file: FeatureFile, path: Path, picture: Callable[[], Picture | None
 
     columns, attributes, geometry = _columns(file), dict(file.attributes or {}), file.geometry or {}
     names = [f"{file.slide_id}:{row}" for row in range(len(file))]
-    table = pandas.DataFrame({"slide_id": [file.slide_id] * len(file), **columns}, index=pandas.Index(names, dtype=str))
-    for name in ("slide_id", "label", "group"):
-        if name in table:
-            table[name] = pandas.Categorical(table[name])
-    variables = pandas.DataFrame(index=pandas.Index([str(n) for n in range(file.features.shape[1])], dtype=str))
+    # Strings as objects: those of pandas 3 are refused by anndata, since its releases before 0.11 cannot read them.
+    table = pandas.DataFrame(
+        {"slide_id": [file.slide_id] * len(file), **columns}, index=pandas.Index(names, dtype=object)
+    )
+    for name in {"slide_id", "label", "group", "name"}.intersection(table):
+        classes = pandas.Index(sorted({value for value in table[name] if isinstance(value, str)}), dtype=object)
+        table[name] = pandas.Categorical(table[name], categories=classes)
+    variables = pandas.DataFrame(index=pandas.Index([str(n) for n in range(file.features.shape[1])], dtype=object))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = anndata.AnnData(X=file.features.astype(np.float32), obs=table, var=variables)

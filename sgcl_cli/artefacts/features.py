@@ -197,7 +197,7 @@ class FeatureSet:
 
 
 def open_features(path: str | Path, *, mapped: bool = False) -> FeatureSet:
-    """Open a folder of features: of sgcl, CLAM (h5_files or pt_files), TRIDENT (``features_<encoder>``), STAMP, or plain .pt, .npy.
+    """Open a folder of features: sgcl, CLAM (h5_files or pt_files), TRIDENT (``features_<encoder>``), STAMP, or plain .pt, .npy.
 
     :param mapped: memory-map features, read-only, if they are contiguous in the file, as in files of sgcl; each such file
         remains open.

@@ -9,6 +9,7 @@ import torch
 from sgcl_cli.artefacts import exports
 from sgcl_cli.artefacts.features import FeatureWriter
 
+pytestmark = pytest.mark.filterwarnings("ignore:The .future.infer_string. option")  # anndata's own, when it reads
 COORDS = np.array([[0, 0], [64, 0], [0, 64]])
 
 
@@ -52,6 +53,19 @@ def test_anndata_has_places_and_resolution(tmp_path: Path, rows: np.ndarray) -> 
     assert data.uns["mpp"] == 0.25 and data.uns["sgcl"]["id"] == "one"
     assert "spatial" not in data.uns
     assert data.obs["x"].tolist() == [0, 64, 0] and data.obs["label"].isna().tolist() == [False, True, False]
+
+
+def test_anndata_has_the_names_of_images(tmp_path: Path, rows: np.ndarray) -> None:
+    anndata = pytest.importorskip("anndata")
+    attributes = {"slide_id": "a", "encoder": "e", "encoder_sha256": "s", "patches_id": "p", "config": "{}"}
+    names = ("t/1.png", "n/1.png", "n/2.png")
+    with FeatureWriter(tmp_path / "a.h5", "one", rows.shape[1], "float16") as writer:
+        writer.append(rows)
+        columns = {"label": np.array([0, 1, 1], np.int16), "name": names, "group": ("g", "g", "h")}
+        writer.finish(columns, {**attributes, "label_names": '["t", "n"]'})
+    exports.export("anndata", tmp_path, {"a": (tmp_path / "a.h5", "one")})
+    data = anndata.read_h5ad(tmp_path / "anndata" / "a.h5ad")
+    assert data.obs["name"].tolist() == [*names] and data.obs["group"].tolist() == ["g", "g", "h"]
 
 
 @pytest.mark.parametrize(("size", "shape"), [((256, 128), (64, 128)), ((40_000, 20_000), (1000, 2000))])
