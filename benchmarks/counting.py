@@ -1,4 +1,4 @@
-"""How many operations a piece of work asks a device for, and how often it waits for it."""
+"""Counts of the operations on a device and of the host's waits for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WAITS = {
 
 
 class Counts(NamedTuple):
-    """``operations`` that compute or copy, without those that only look at memory in another way; and ``waits``."""
+    """Operations that compute or copy (views are not counted), and waits of the host for the device."""
 
     operations: int
     waits: int
@@ -40,7 +40,7 @@ class _Counter(TorchDispatchMode):
 
 
 def counted(work: Callable[[], object]) -> Counts:
-    """What a piece of work does; on CUDA the waits are those that CUDA itself reports."""
+    """Count the operations and waits of ``work``; on CUDA the waits that CUDA reports. Runs it once, on CUDA twice."""
     with _Counter() as counter:
         work()
     if not torch.cuda.is_initialized():

@@ -1,11 +1,11 @@
-"""How often do the intervals of ``sgcl evaluate`` hold the truth, and how often does a null difference look real?
+"""Coverage of the intervals of ``sgcl evaluate``, and the false positive rate of its tests.
 
     python benchmarks/coverage.py                 # the table of docs/evaluate.md; some minutes on one core
     python benchmarks/coverage.py --sets 50       # a first look
 
-Predictions are drawn from laws whose AUROC, balanced accuracy, macro F1, C-index, R2, mean absolute error and rank
-correlation are known; resampling, intervals and tests are the package's own. One design fits linear discriminants instead, so
-that folds share training rows; its truth is what the fitted models reach on new patients. "Before" is the percentile
+Predictions are drawn from distributions with known AUROC, balanced accuracy, macro F1, C-index, R2, mean absolute error and
+rank correlation; resampling, intervals and tests are those of the package. One design fits linear discriminants instead, so
+that folds share training rows; its truth is the score of the fitted models on new patients. "Before" is the percentile
 interval of n draws from n patients, on the same sets.
 """
 
@@ -58,14 +58,14 @@ CLASSES = ("auroc", "balanced_accuracy", "macro_f1")
 
 @dataclass(frozen=True)
 class Design:
-    """A cohort, its division, and ``make``: from a generator, three equally good models and the metrics' truth."""
+    """A cohort and its division; ``make`` draws the predictions of three equally good models, with the true metrics."""
 
     name: str
     make: Callable[[Generator], tuple[list[Reported], dict[str, float]]]
 
 
 def dealt(classes: NDArray[np.int64], folds: int, generator: Generator) -> NDArray[np.int64]:
-    """A fold for each patient, stratified: each class goes on dealing where the one before it stopped."""
+    """A fold for each patient, stratified: patients sorted by class are assigned to the folds in turn."""
     fold = np.empty(len(classes), dtype=np.int64)
     order = np.concatenate([generator.permutation(np.flatnonzero(classes == one)) for one in np.unique(classes)])
     fold[order] = np.arange(len(classes)) % folds
@@ -73,7 +73,7 @@ def dealt(classes: NDArray[np.int64], folds: int, generator: Generator) -> NDArr
 
 
 def of_classes(counts: Sequence[int], folds: int, *, rows: int = 1, mixed: bool = False, signal: float = 1.5) -> Any:
-    """Scores that are normal around a class's mean; half of the variance is the patient's where there are several rows.
+    """Scores that are normal around the mean of a class; with several rows half of the variance is between patients.
 
     :param counts: patients of each class; with ``mixed`` every patient has rows of both classes.
     """
@@ -104,7 +104,7 @@ def of_classes(counts: Sequence[int], folds: int, *, rows: int = 1, mixed: bool 
 
 
 def of_several(count: int, classes: int, folds: int, *, signal: float = 1.5) -> Any:
-    """As many slides of each of several classes, each class shifted along an axis of its own."""
+    """``count`` slides of each of several classes; each class is shifted along a separate axis."""
 
     def shown(generator: Generator, n: int, common: Floats | None = None) -> tuple[NDArray[np.int64], Floats]:
         label = np.repeat(np.arange(classes), n)
@@ -130,9 +130,9 @@ def of_several(count: int, classes: int, folds: int, *, signal: float = 1.5) -> 
 
 
 def of_tissues(patients: int, held: Sequence[float], folds: int, *, rows: int = 45, signal: float = 1.5) -> Any:
-    """Patches of several classes; each patient holds some of them, and half of the variance is the patient's.
+    """Patches of several classes; each patient has some of them, and half of the variance is between patients.
 
-    :param held: the share of the patients who hold each class; at least two do in every fold, and five in all.
+    :param held: share of the patients that have each class; at least two in every fold, and five in all.
     """
     classes = len(held)
     names = tuple("abcdef"[:classes])
@@ -168,7 +168,7 @@ def of_tissues(patients: int, held: Sequence[float], folds: int, *, rows: int = 
 
 
 def of_decisions(counts: Sequence[int], folds: int, *, signal: float = 1.5) -> Any:
-    """Decisions half-way between two classes."""
+    """Decisions at the midpoint between two classes."""
     right, share = norm.cdf(signal / 2), counts[1] / sum(counts)
     called = share * right + (1 - share) * (1 - right)
     truth = {"sensitivity": right, "specificity": right}
@@ -191,7 +191,7 @@ def of_decisions(counts: Sequence[int], folds: int, *, signal: float = 1.5) -> A
 
 
 def of_probabilities(counts: Sequence[int], folds: int, *, signal: float = 1.5) -> Any:
-    """Probabilities that mean what they say, by Brier's score."""
+    """Calibrated probabilities, with their Brier score."""
     plain = of_classes(counts, folds, signal=signal)
     grid = np.linspace(-8, 8, 20_001)
     truth = {"brier": float((expit(signal * -grid) ** 2 * norm.pdf(grid - signal / 2)).sum() * (grid[1] - grid[0]))}
@@ -204,7 +204,7 @@ def of_probabilities(counts: Sequence[int], folds: int, *, signal: float = 1.5) 
 
 
 def of_fits(counts: Sequence[int], folds: int, *, width: int = 10, signal: float = 2.0) -> Any:
-    """Linear discriminants fitted on the other folds, each model on ``width`` features of its own."""
+    """Linear discriminants fitted on the other folds, each model on ``width`` separate features."""
     centre = np.zeros(width)
     centre[0] = signal / 2
 
@@ -234,7 +234,7 @@ def of_fits(counts: Sequence[int], folds: int, *, width: int = 10, signal: float
 
 
 def _reached(weight: Floats, middle: Floats, centre: Floats) -> dict[str, float]:
-    """AUROC and balanced accuracy of a linear score on new patients of two normal classes at plus and minus ``centre``."""
+    """AUROC and balanced accuracy of a linear score on new patients of two normal classes at ``centre`` and ``-centre``."""
     length = np.linalg.norm(weight)
     apart, shift = 2 * weight @ centre / length, weight @ middle / length
     right = [norm.cdf(apart / 2 - shift), norm.cdf(apart / 2 + shift)]
@@ -242,7 +242,7 @@ def _reached(weight: Floats, middle: Floats, centre: Floats) -> dict[str, float]
 
 
 def of_times(patients: int, events: float, folds: int) -> Any:
-    """Exponential times with a normal log hazard, risks that tell half of it, and a share of events."""
+    """Exponential times with a normal log hazard, risks with half of their variance from it, and a share of events."""
 
     def rows(generator: Generator, n: int, models: int) -> tuple[Floats, NDArray[np.int64], list[Floats]]:
         hazard = generator.normal(size=n)
@@ -264,7 +264,7 @@ def of_times(patients: int, events: float, folds: int) -> Any:
 
 
 def of_values(patients: int, folds: int) -> Any:
-    """Normal measurements, predicted with a normal error of half their variance."""
+    """Normal measurements, predicted with normal errors of half their variance."""
     error = np.sqrt(0.5)
     told = 1 / np.sqrt(1 + error**2)
     truth = {
@@ -329,7 +329,18 @@ DESIGNS = [
 
 @dataclass
 class Tally:
-    """Of one design and metric, over the sets: who got an interval, held the truth, looked different."""
+    """Counts over the sets of one design and metric.
+
+    :ivar given: sets with an interval.
+    :ivar held: intervals that contain the truth.
+    :ivar before: percentile intervals that contain the truth.
+    :ivar width: sum of the widths.
+    :ivar pairs: pairs of models with a p value.
+    :ivar false: of these, with p below 0.05.
+    :ivar families: sets where all pairs have a p value.
+    :ivar false_family: of these, with the least p after Holm below 0.05.
+    :ivar reason: why there is no interval.
+    """
 
     sets: int = 0
     given: int = 0
@@ -343,7 +354,7 @@ class Tally:
     reason: str = ""
 
     def cells(self) -> list[str]:
-        """Its cells of the table."""
+        """The cells of the table."""
         if self.given < self.sets / 2:
             return [_share(self.before, self.sets), f"none: {self.reason}", "", _share(self.false, self.pairs), ""]
         mean = f"{self.width / self.given:.2f}"
@@ -357,7 +368,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def tallied(design: Design, sets: int, resamples: int, seed: int = 0) -> dict[str, Tally]:
-    """Simulate a design."""
+    """Simulate a design; counts by metric."""
     generator = np.random.default_rng([seed, *design.name.encode()])
     found: dict[str, Tally] = {}
     for number in range(sets):
@@ -397,7 +408,7 @@ def _count(
 
 
 def percentiles(reported: Reported, resamples: int, generator: Generator) -> dict[str, tuple[float, float]]:
-    """Percentiles of headlines of n draws from the n patients of each stratum."""
+    """Percentile intervals of headlines, from n draws from the n patients of each stratum."""
     of_folds: dict[str, list[Floats]] = {metric: [] for metric in reported.metrics}
     for name in fold_names(reported):
         fold = reported.resampler(reported.fold == name)
@@ -417,7 +428,7 @@ def percentiles(reported: Reported, resamples: int, generator: Generator) -> dic
 
 
 def table(designs: Sequence[Design], sets: int, resamples: int) -> Iterator[str]:
-    """The table as lines of Markdown, each as soon as it is known."""
+    """The lines of the table in Markdown, as soon as they are computed."""
     yield f"{sets} sets a design, {resamples} resamples a set; standard error of a coverage of 0.95: {_error(sets):.3f}."
     yield ""
     yield "| design | metric | before | coverage | width | null p < 0.05 | Holm, three null pairs |"
@@ -436,7 +447,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=int, default=1000, help="simulated sets of each design")
     parser.add_argument("--resamples", type=int, default=500, help="resamples of each set; sgcl evaluate takes 2000")
-    parser.add_argument("--only", default="", help="designs whose name holds this text")
+    parser.add_argument("--only", default="", help="designs with this text in their names")
     arguments = parser.parse_args()
     for line in table([one for one in DESIGNS if arguments.only in one.name], arguments.sets, arguments.resamples):
         print(line, flush=True)

@@ -1,18 +1,18 @@
-"""Which rule for the negatives of the spatial term serves small corpora? Bases, rules and seeds, and a table.
+"""Comparison of rules for the negatives of the spatial term on small corpora, over bases and seeds.
 
     python -m benchmarks.defaults --patches tiles/ --labelled spots/ images/ --out defaults/
     python -m benchmarks.defaults --patches small=tiles-a/ large=tiles-b/ --labelled images/ --epochs 20 5 --out defaults/
 
---patches are folders of ``sgcl tile``, each of which may be given a name; --epochs is one number for all of them or one for each.
---labelled are folders of labelled patches, which are judged by those of other slides, or class folders of images, in five
-folds. Every cell (corpus, base, rule, seed) is one pretraining; what it came to is kept under --out, so that the same command
-goes on where it was stopped, and a cell that another process has begun is left to it.
+--patches are folders of ``sgcl tile``, optionally named; --epochs is one number for all of them or one for each. --labelled are
+folders of labelled patches, which are classified by those of other slides, or class folders of images, in five folds. Every
+cell (corpus, base, rule, seed) is one pretraining; its result is stored in --out, so that the same command resumes, and a cell
+that another process has begun is left to that process.
 
-The rows of a base: the base alone, and with the spatial term (no inner term) under each rule of ``RULES``. Columns, of the last
-epoch: the self term below chance, ln(1 + K), so that more is better; L_sp below what it is where all v are equal,
-ln(1 + |Q|/|P|), so that below 0 says collapse; mean cosine of v with positives and with negatives; effective rank of v;
-the spread of v in a batch. By labelled folder the balanced accuracy of frozen features: 20 nearest neighbours and
-logistic regression. Frozen features are taken from whole patches, shrunk to 1.5 times the view.
+Rows for each base: the base alone, and with the spatial term (no inner term) under each rule of ``RULES``. Columns, of the last
+epoch: chance, ln(1 + K), minus the self term (more is better); L_sp of equal v, ln(1 + |Q|/|P|), minus L_sp (below 0 means
+collapse); mean cosine of v with positives and with negatives; effective rank of v; the spread of v in a batch. For each labelled
+folder the balanced accuracy of frozen features by 20 nearest neighbours and by logistic regression. Frozen features are
+computed from whole patches, resized to 1.5 times the view.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _NEAREST = 20
 
 
 class Small(nn.Module):
-    """A residual network of four stages of one block, half as wide as ResNet-18: about an eighth of its cost."""
+    """A residual network with one block in each of four stages, half as wide as ResNet-18: about an eighth of its cost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,12 +91,12 @@ class Small(nn.Module):
 
 
 def small() -> nn.Module:
-    """``--encoder benchmarks.defaults:small``."""
+    """The encoder ``--encoder benchmarks.defaults:small``."""
     return Small()
 
 
 def settings(base: str, rule: Mapping[str, Any], n: int, epochs: int, batch: int) -> dict[str, Any]:
-    """The options of a cell that follow from base and rule."""
+    """The options of a cell, from base and rule."""
     resolved, _ = resolve(ObjectiveOptions(base=base), n, epochs, batch)  # type: ignore[arg-type]
     k = resolved.neighbours
     given = dict(rule)
@@ -109,7 +109,7 @@ def settings(base: str, rule: Mapping[str, Any], n: int, epochs: int, batch: int
 
 @contextmanager
 def without_pictures() -> Iterator[None]:
-    """They take longer than a short training."""
+    """Skip the figures of pretraining, which take longer than a short training."""
     with ExitStack() as stack:
         for module, name in ((stage, "views"), (stage_close, "curves"), (stage_close, "neighbours")):
             stack.enter_context(mock.patch.object(module, f"picture_{name}", lambda *_, **__: []))
@@ -117,7 +117,7 @@ def without_pictures() -> Iterator[None]:
 
 
 def run(cell: Mapping[str, Any]) -> None:
-    """Pretrain and score one cell, and write what it came to."""
+    """Pretrain and score one cell, and write its result."""
     done = Path(cell["out"])
     done.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -156,7 +156,7 @@ def run(cell: Mapping[str, Any]) -> None:
 
 
 def learned(folder: Path, objective: Mapping[str, Any]) -> dict[str, Any]:
-    """The means of the last epoch."""
+    """Means over the last epoch."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     last = [given["summary"] for line in lines if "summary" in (given := json.loads(line))][-1]
     chance = math.log(1 + objective["queue" if objective["base"] == "moco" else "uniform_negatives"])
@@ -196,7 +196,7 @@ def scores(run: Path, labelled: Path, cell: Mapping[str, Any]) -> dict[str, Any]
 
 @functools.lru_cache(maxsize=8)
 def read(folder: Path, side: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """Images (n, side, side, 3), class and group of each; an image of class folders is a group of its own."""
+    """Images (n, side, side, 3), class and group of each; each image of class folders is a separate group."""
     if ImageFolder.is_one(folder):
         images = ImageFolder.open(folder, crop=1)
         pixels = [cv2.imread(str(folder / name)) for name in images.names]
@@ -213,7 +213,7 @@ def read(folder: Path, side: int) -> tuple[NDArray[np.uint8], NDArray[np.int64],
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: a row for each corpus, base, rule; seeds beside one another."""
+    """The table in Markdown: a row for each corpus, base and rule, with the values of all seeds."""
     sets = list(dict.fromkeys(name for result in results for name in result["scores"]))
     n = {name: next(r["scores"][name]["n"] for r in results if name in r["scores"]) for name in sets}
     head = ["corpus (N)", "base", "spatial term", "Q : P", "self below chance", "spatial below equal", "cos P", "cos Q"]
@@ -243,7 +243,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def against(results: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> list[str]:
-    """By corpus, base and rule the difference to the base alone: mean over seeds, sets and probes, the least and the most."""
+    """Differences to the base alone by corpus, base and rule: mean over seeds, sets and probes, minimum and maximum."""
     key = ("corpus", "n", "base", "seed")
     alone = {tuple(r[name] for name in key): r for r in results if r["rule"] == "alone"}
     found: dict[tuple[Any, ...], list[float]] = {}
@@ -265,7 +265,7 @@ def against(results: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> list[s
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Run what is not run yet, print the table, and give what it was made from."""
+    """Run the missing cells and print the table; returns the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patches", nargs="+", required=True, metavar="[NAME=]FOLDER")
     parser.add_argument("--labelled", nargs="+", required=True, metavar="FOLDER")
@@ -282,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="further settings of sgcl pretrain")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--print", action="store_true", help="only print what there is")
+    parser.add_argument("--print", action="store_true", help="print the stored results without running anything")
     asked = parser.parse_args(arguments)
     corpora = [given.rpartition("=") for given in asked.patches]
     epochs = asked.epochs if len(asked.epochs) == len(corpora) else asked.epochs * len(corpora)

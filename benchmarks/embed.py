@@ -1,23 +1,22 @@
-"""What embedding costs above the encoder itself, and against a loop that starts a loader for every slide.
+"""Cost of embedding, compared with the encoder alone and with a loop that starts a data loader for every slide.
 
     python benchmarks/embed.py                                   # 50 synthetic slides of 64 patches, ResNet-18
     python benchmarks/embed.py --slides 50 --side 512 --patch-size 128 --repeats 3                   # minutes on one core
     python benchmarks/embed.py --slides 10 --side 1024 --patch-size 128 --encoder random:resnet50 --repeats 5 --workers 2
     python benchmarks/embed.py --only memory --slides 500 --side 256 --patch-size 64 --encoder mean-colour
 
-ready   the encoder alone, on batches that lie in memory
+ready   the encoder alone, on batches in memory
 stored  `sgcl embed` from stored patches
-slides  `sgcl embed --slides`, coordinates alone: pixels straight from the slides
+slides  `sgcl embed --slides` on coordinates only: pixels are read from the slides
 loop    for each slide a torch DataLoader over its HDF5 file (PIL decodes, numpy normalises), the encoder, one file of features
 
-Each is a process of its own, forked after all imports, over the same patches with the same random weights; the four go by
-turns, the first of a repeat is another one each time. Rates are patches per second by the wall clock and per CPU second (workers
-included), the medians of the repeats; ratios are medians of the ratios within a repeat, with the smallest and the largest, so
-that what else runs on the machine matters less. Importing is in none of them; opening the encoder, planning, opening and writing
-files are in all but ready.
+Each runs in a separate process, forked after all imports, on the same patches with the same random weights; the four run in
+turn, in rotated order. Rates are patches per second of wall time and per CPU second (workers included), medians over the
+repeats; ratios are medians of the ratios within a repeat, with the smallest and the largest, which reduces the effect of other
+load on the machine. No mode includes imports; all but ready include opening the encoder, planning, opening and writing files.
 
-Memory (Linux) is that of the main process, at a tenth of the slides and when all are done: the peak of what is resident, and
-what of it is the process's own, without mapped files.
+Memory (Linux) is that of the main process, after a tenth of the slides and at the end: peak resident memory, and current
+memory without mapped files.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -39,6 +37,7 @@ import h5py
 import numpy as np
 import tifffile
 import torch
+from memory import peak_mib, status_mib
 from PIL import Image
 
 from sgcl_cli.artefacts.patches import PatchIndex
@@ -59,7 +58,7 @@ MPP = 0.5
 
 
 def make(folder: Path, slides: int, side: int, size: int) -> None:
-    """Slides of texture in JPEG tiles, and their patches: stored, and as coordinates alone."""
+    """Write slides of texture in JPEG tiles, and their patches: with pixels, and as coordinates only."""
     for number in range(slides):
         path = folder / "slides" / f"{number:03}.tif"
         write_slide(path, side, number)
@@ -121,7 +120,7 @@ class OneSlide(torch.utils.data.Dataset):
 
 
 def prepared(mode: str, folder: Path, config: EmbedConfig) -> Callable[[], int]:
-    """What is measured; it returns how many patches it embedded."""
+    """The function to measure; it returns the number of embedded patches."""
     if mode in ("stored", "slides"):
         return lambda: int(embed(config).data["patches"])
     index = PatchIndex.open(folder / "stored")
@@ -173,7 +172,7 @@ def configured(mode: str, folder: Path, settings: dict[str, Any]) -> Iterator[Em
 
 
 class Watching(Silent):
-    """Notes the memory when a tenth of the patches is done."""
+    """Records the memory when a tenth of the patches is done."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -193,10 +192,8 @@ class Watching(Silent):
 
 
 def memory() -> dict[str, float]:
-    """Of this process, MiB: the peak of what was resident, and what is its own now."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    own = next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
-    return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "own": own / 1024}
+    """Peak resident memory of this process, and its current memory without mapped files, in MiB."""
+    return {"peak": peak_mib(), "own": status_mib("RssAnon")}
 
 
 def watched(mode: str, folder: Path, settings: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
@@ -208,7 +205,7 @@ def watched(mode: str, folder: Path, settings: dict[str, Any]) -> tuple[dict[str
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns, called in a process of its own that has everything imported."""
+    """The result of a function called in a forked process."""
     context = multiprocessing.get_context("fork")
     mine, theirs = context.Pipe(duplex=False)
     process = context.Process(target=lambda: theirs.send(function(*arguments)))

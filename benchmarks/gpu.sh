@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# What a GPU says: the CUDA tests, then the benchmarks, each with its own limit and its own log in the folder given.
+# Runs the CUDA tests and then the benchmarks on a GPU, each with a time limit and a log in the folder OUT.
 #
 #     bash benchmarks/gpu.sh OUT [STUDY]
 #
-# STUDY: a folder that `python -m benchmarks.study --size gpu --minutes 0 --out STUDY` prepared beside the slides; then the study's rows
-# run in it, six side by side under an MPS daemon of its own, for MINUTES (default 8) minutes. The same command goes on.
+# STUDY: a folder prepared by `python -m benchmarks.study --size gpu --minutes 0 --out STUDY` where the slides are; the rows of the study
+# then run in it for MINUTES (default 8) minutes, six at a time under an MPS daemon. The same command resumes.
 # Needs torch with CUDA, numpy, h5py, safetensors, simplejpeg, filelock and pytest, for the study also what sgcl evaluate needs
-# (scikit-learn, matplotlib, jinja2, tifffile); what else is missing costs its tests only.
-# Nothing is piped, so a worker that was left over keeps nothing open.
+# (scikit-learn, matplotlib, jinja2, tifffile); tests of other packages are skipped.
+# Nothing is piped, so a worker that is left over keeps no pipe open.
 set -u
 out=${1:?usage: gpu.sh OUT [STUDY]}
 mkdir -p "$out"
@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.." || exit
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 python=${PYTHON:-python3}
 
-run() { # NAME SECONDS COMMAND...: the log is shown when it is done
+run() { # NAME SECONDS COMMAND...: shows the end of the log afterwards
     local name=$1 limit=$2
     shift 2
     printf '\n== %s\n' "$name"

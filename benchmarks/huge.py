@@ -1,12 +1,12 @@
-"""What tiling the largest slides takes: memory, processor time and wall time of the whole of `sgcl tile`.
+"""Memory, CPU time and wall time of `sgcl tile` on the largest slides.
 
     python benchmarks/huge.py                                  # 150,000 x 100,000 pixels, one level
-    python benchmarks/huge.py --levels 3 --missing             # a pyramid; glass has no tiles at all
+    python benchmarks/huge.py --levels 3 --missing             # a pyramid; glass has no tiles
     python benchmarks/huge.py --size 160000 128000 --tissue 0.8 --coords-only   # 1,000 mm2 of tissue
     python benchmarks/huge.py --size 20000 15000 --json
 
-The slide is made up: a JPEG TIFF whose tiles are one of tissue and one of glass, used again and again, so that its file is small
-while reading it is not. Tissue is a disc that covers --tissue of the slide. The peak is that of the one worker process.
+The slide is synthetic: a JPEG TIFF that repeats one tile of tissue and one of glass, so that the file is small but takes as long
+to read as a real one. Tissue is a disc that covers --tissue of the slide. The peak is that of the worker process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SHORT, _LONG, _RATIONAL = 3, 4, 5
 
 
 def tissue_tile(random: np.random.Generator) -> np.ndarray:
-    """Stained texture that repeats without a seam, uint8 (TILE, TILE, 3)."""
+    """Stained texture that tiles seamlessly, uint8 (TILE, TILE, 3)."""
     noise = random.normal(0, 1, (TILE, TILE)).astype(np.float32)
     grains = np.fft.ifft2(np.fft.fft2(noise) * np.fft.fft2(_disc())).real
     density = np.clip(0.5 + 0.5 * grains / grains.std(), 0.05, 2.0)[..., None] * (0.5, 1.0, 0.6)
@@ -45,7 +45,7 @@ def _disc() -> np.ndarray:
 
 
 def write(path: Path, size: tuple[int, int], levels: int, share: float, missing: bool) -> None:
-    """A little-endian TIFF (6.0, sections 2 and 15), each level a quarter of the one before."""
+    """Write a little-endian TIFF (6.0, sections 2 and 15); each level has a quarter of the side of the previous one."""
     random = np.random.default_rng(0)
     pictures = [tissue_tile(random), np.full((TILE, TILE, 3), 243, np.uint8)]
     with path.open("wb") as stream:

@@ -1,13 +1,13 @@
-"""What a step of the objective costs, against a dense baseline, and what the pool's estimate costs in accuracy.
+"""Cost of a step of the objective, compared with a dense baseline, and the error of the estimate from the pool.
 
     python benchmarks/objective.py                          # N = 10^4, 10^5; B = 32; minutes on two cores
     python benchmarks/objective.py --patches 10000 100000 681486 1000000 --batches 32 128
     python benchmarks/objective.py --device cuda --patches 681486 --batches 256 --growth 1000000 10000000
 
-A step is losses and backward; encoders are no part of it. The corpus is artificial: full slides of 100 x 100 patches,
-banks made of groups with known labels, so that the size of the clusters, and with it |near(u)|, is under control.
-The baseline is written straight from the equations: masks over all N, full sorts, K draws for each anchor. It runs only
-where its estimated memory fits 60 % of what is free; nothing is extrapolated.
+A step is losses and backward, without encoders. The corpus is artificial: full slides of 100 x 100 patches, and banks of
+groups with known labels, which control the size of the clusters and with it |near(u)|. The baseline implements the equations
+directly: masks over all N, full sorts, K draws for each anchor. It runs only if its estimated memory fits 60 % of the free
+memory; nothing is extrapolated.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from counting import counted
+from memory import peak_mib, reset_peak, status_mib
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
@@ -46,9 +46,9 @@ NEVER = -1e30
 
 
 def objective_over(n: int, cluster_size: int, device: str, spread: float = TIGHT, **changes: object) -> SGCL:
-    """An objective whose banks are groups of ``cluster_size`` similar rows, all clusterings agreeing.
+    """An objective with banks of groups of ``cluster_size`` similar rows; all clusterings are the groups.
 
-    :param spread: length of what is added to a group's unit centre; TIGHT saturates near(u), LOOSE makes L_sp hard.
+    :param spread: length of the noise added to the unit centre of a group; TIGHT saturates near(u), LOOSE makes L_sp hard.
     """
     place = torch.arange(n)
     cell = torch.stack([place % SIDE, place // SIDE % SIDE], 1).double()
@@ -79,7 +79,7 @@ def batch_of(objective: SGCL, size: int, seed: int) -> tuple[Tensor, Embedded]:
 
 
 def dense_losses(objective: SGCL, index: Tensor, query: Embedded, epoch: float, step: int) -> Tensor:
-    """The total of the same equations over all N at every step."""
+    """The total loss of the same equations, over all N at every step."""
     v, h, corners = query.v, query.h, query.corners
     settings, n, size = objective.settings, objective.n, len(index)
     m, hb = objective.bank_v.float(), objective.bank_h.float()
@@ -113,7 +113,7 @@ def dense_losses(objective: SGCL, index: Tensor, query: Embedded, epoch: float, 
 def dense_sets(
     objective: SGCL, index: Tensor, *, s_v: Tensor, s_near: Tensor, s_h: Tensor, m: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """P as a mask over all N, and everything else in the order of its similarity to h."""
+    """P as a mask over all N, and all other patches sorted by their similarity to h."""
     settings, n = objective.settings, objective.n
     place = torch.arange(n, device=index.device)
     slide, cell = place // SIDE**2, torch.stack([place % SIDE, place // SIDE % SIDE], 1).float()
@@ -132,7 +132,7 @@ def dense_sets(
 
 
 def dense_bytes(n: int, size: int) -> int:
-    """The baseline's own estimate: gathered draws kept for backward, and tables of B x N."""
+    """Estimated memory of the baseline: gathered draws kept for backward, and tables of B x N."""
     settings, _ = resolve(ObjectiveOptions(negatives=4_096), n, 100, size)
     gathered = 5 * size * settings.uniform_negatives * DIM * 4
     return gathered + size * n * (4 * 8 + 8 * 6 + 3 * 4)
@@ -140,28 +140,23 @@ def dense_bytes(n: int, size: int) -> int:
 
 @contextmanager
 def peak_bytes(device: str) -> Iterator[Callable[[], float]]:
-    """Memory above what was held before; NaN where the system does not tell."""
+    """Peak memory beyond that before, in bytes; NaN where the system does not allow measuring it."""
     if device.startswith("cuda"):
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         yield lambda: torch.cuda.max_memory_allocated(device) - before
         return
-    status = Path("/proc/self/status")
-
-    def read(name: str) -> int:
-        return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith(name))) * 1024
-
     ctypes.CDLL(None).malloc_trim(0)
     try:
-        Path("/proc/self/clear_refs").write_text("5")
-        before = read("VmRSS")
-        yield lambda: read("VmHWM") - before
+        reset_peak()
+        before = status_mib("VmRSS")
+        yield lambda: 2**20 * (peak_mib() - before)
     except OSError:
         yield lambda: float("nan")
 
 
 def seconds(run: Callable[..., Tensor], objective: SGCL, size: int, repeats: int) -> tuple[float, float]:
-    """Median seconds of a step with its backward after one to warm up, and its peak memory beyond the banks."""
+    """Median seconds of a step with backward, after one warm-up step, and its peak memory beyond the banks."""
     times, device = [], str(objective.device)
     with peak_bytes(device) as peak:
         for step in range(-1, repeats):
@@ -181,7 +176,7 @@ def fast(objective: SGCL) -> Callable[..., Tensor]:
 
 
 def asked(objective: SGCL, size: int) -> str:
-    """Operations, waits and milliseconds of a step with its backward, in words: the mean of eight, which share their draws."""
+    """Operations, waits and milliseconds of a step with backward, as text: the mean of eight steps that share their draws."""
     runtime = Runtime(objective.device, None)
     batches, single = [batch_of(objective, size, step) for step in range(8)], fast(objective)
 
@@ -284,7 +279,7 @@ def bias(options: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def true_rank_shares(objective: SGCL, index: Tensor, v: Tensor, h: Tensor, step: int) -> Tensor:
-    """The ranks in the whole bank of what the pool's ranks stand for, as shares of N."""
+    """Ranks in the whole bank of the patches drawn by rank in the pool, as shares of N."""
     chosen = objective.select(index, v, h, objective.sampler.at(step))
     s = h @ objective.bank_h.float().T
     s[torch.arange(len(index)), index] = NEVER

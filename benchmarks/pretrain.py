@@ -1,4 +1,4 @@
-"""How close pretraining comes to what its encoder and its decoder could do alone.
+"""Throughput of pretraining, compared with its encoder and its decoder alone.
 
     python benchmarks/pretrain.py                                   # a synthetic corpus, CPU, small; minutes
     python benchmarks/pretrain.py --patches tiles/ --device cuda --batch 256 --workers 16 --steps 50
@@ -6,15 +6,15 @@
     python benchmarks/pretrain.py --only start --index 1000000
 
 loop      images per second of the whole loop: decoding, views, encoder, objective, optimiser, banks, log
-ceiling   the same encoder on random tensors that lie on the device: forward, backward, optimiser
-pieces    of a step, each alone: milliseconds of the device and of the host that asks for them, operations, waits for the device
-loading   patches per second and core that come out of the loader, and out of a bare loop of simplejpeg over the same bytes
-start     seconds from an opened index to the end of the first step, with an index of --index patches and no pixels
+ceiling   the same encoder on random tensors on the device: forward, backward, optimiser
+pieces    parts of a step, one by one: milliseconds of the device and of the host, operations, waits for the device
+loading   patches per CPU second of the loader, and of a bare loop of simplejpeg over the same bytes
+start     seconds from an opened index to the end of the first step, for an index of --index patches without pixels
 
-Loop and ceiling take turns, step by step, on CUDA ten steps by ten, as a step there may begin before the last one is done; rates
-are medians and the ratio is the median of the ratios of neighbours. On the CPU both are CPU time of the process, so that what
-else the machine does matters little; on CUDA they are wall time. Synthetic patches have --sides pixels, one after another.
-Loading counts the CPU time of the main process and of its workers.
+Loop and ceiling alternate, step by step, on CUDA in blocks of ten, since a step there may begin before the last one is done.
+Rates are medians, and the ratio is the median of the ratios of neighbouring measurements. On the CPU both are CPU time of the
+process, which other load on the machine affects little; on CUDA they are wall time. Synthetic patches are measured at each of
+--sides in turn. Loading counts the CPU time of the main process and of its workers.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ from sgcl_cli.stages.pretrain.training import Pretraining
 from sgcl_cli.stages.pretrain.warnings import Warnings
 
 SIDE = 256
-TURN = 10  # steps of loop, then as many of the ceiling, on CUDA
+TURN = 10  # on CUDA, steps of loop before as many of ceiling
 
 
 def texture(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A patch with detail at every scale, whose JPEG file is about as long as one of stained tissue."""
+    """A patch with detail at every scale; its JPEG file is about as large as one of stained tissue."""
     image = np.zeros((side, side, 3))
     for scale, strength in ((64, 30), (16, 25), (4, 20), (2, 8)):
         image += np.kron(rng.normal(0, strength, (side // scale, side // scale, 3)), np.ones((scale, scale, 1)))
@@ -64,7 +64,7 @@ def texture(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def corpus(folder: Path, patches: int, side: int = SIDE) -> Path:
-    """One slide of random textures, as sgcl tile would write it."""
+    """One slide of random textures in the format of ``sgcl tile``."""
     rng = np.random.default_rng(0)
     place = np.arange(patches)
     grid = np.stack([place % 50, place // 50], 1).astype(np.int32)
@@ -147,7 +147,7 @@ def looped(training: Pretraining, steps: int) -> None:
     fit(training, training.state.optimiser, epochs=config.epochs, lr=schedule, stop=first)
     still = random_views(training.found.fed.views)
     fit(training, training.state.optimiser, epochs=config.epochs, lr=schedule, stop=stepped)
-    loops, ceilings = loops[1:], ceilings[1:]  # the first of each makes what is lazy
+    loops, ceilings = loops[1:], ceilings[1:]  # the first of each includes lazy initialisation
     ratio = statistics.median(ceiling / whole for whole, ceiling in zip(loops, ceilings, strict=True))
     unit = "s" if runtime.on_cuda else "CPU s"
     print(f"loop      {config.batch / statistics.median(loops):8.2f} images per {unit}")
@@ -185,7 +185,7 @@ def cpu_seconds(process: int | str) -> float:
 
 
 def bare(index: PatchIndex, patches: int) -> float:
-    """Patches per CPU second of a loop that only decodes."""
+    """Patches per CPU second of a bare decoding loop."""
     files = [index.read(int(i)) for i in np.random.default_rng(0).permutation(len(index))[:patches]]
     started = time.process_time()
     for data in files:
@@ -194,7 +194,7 @@ def bare(index: PatchIndex, patches: int) -> float:
 
 
 def loaded(index: PatchIndex, workers: int, batch: int, patches: int) -> float:
-    """Patches per CPU second, of all processes, out of the loader; starting them is not counted."""
+    """Patches per CPU second of all processes of the loader, without the time to start them."""
     order = [part for epoch in range(1 + patches // len(index)) for part in epoch_order(len(index), batch, 0, epoch)]
     order = order[: max(1, patches // batch)]
     with Loader(StoredPatches(index), batch=batch, workers=workers, pin=False) as loader:
@@ -218,7 +218,7 @@ def loading(index: PatchIndex, workers: list[int], batch: int, patches: int, rep
 
 
 def start(config: PretrainConfig, patches: int) -> None:
-    """An index without pixels, 10,000 patches a slide; every patch that is asked for is grey."""
+    """Time the start with an index without pixels, 10,000 patches per slide; every patch read is grey."""
     files, place = [], np.arange(10_000)
     grid = np.stack([place % 100, place // 100], 1).astype(np.int32)
     settings = {"mpp": 0.5, "patch_size": SIDE, "overlap": 0}

@@ -1,4 +1,4 @@
-"""What reading patches costs, against a plain loop and against the least that is needed.
+"""Cost of reading patches, compared with a plain loop and with a lower bound.
 
     SGCL_DATA=... python benchmarks/tile.py                      # metaplasia_HE.svs at 0.5, 0.2528, 0.4 um per pixel
     python benchmarks/tile.py --slide my.svs --mpp 0.5 --repeats 5 --workers 1 2
@@ -7,10 +7,10 @@ plain   OpenSlide's read_region for each patch, PIL converts it, OpenCV averages
 bands   what `sgcl tile` does
 bound   each needed native tile decoded once, at the scale that bands decodes, and the patches encoded: no copies, no resampling
 
-Each is a process of its own on the same patches of the same slide, the three by turns; finding the tissue is in none of them.
-Rates are patches per CPU second, the medians of the repeats; ratios are medians of the ratios within a repeat. What bands does
-once a slide (opening, planning, checking tiles) counts. Memory is the process's peak less what it had before it opened the
-slide. --workers measures whole runs of `sgcl tile` by the wall clock.
+Each runs in a separate process on the same patches of the same slide, in turn; none includes tissue detection. Rates are
+patches per CPU second, medians over the repeats; ratios are medians of the ratios within a repeat. Work that bands does once
+per slide (opening, planning, checking tiles) is included. Memory is the peak of the process minus its peak before it opened
+the slide. --workers measures whole runs of `sgcl tile` in wall time.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import cv2
 import numpy as np
 import openslide
 import simplejpeg
+from memory import peak_mib
 
 from sgcl_cli.config import TileConfig
 from sgcl_cli.progress import Silent
@@ -74,7 +75,7 @@ def banded(path: Path, corners: np.ndarray, geometry: bands.Patch) -> dict[str, 
 
 
 def bound(path: Path, corners: np.ndarray, geometry: bands.Patch) -> dict[str, float]:
-    """The decoding is measured over all needed tiles, the encoding over all patches of the first band, in proportion."""
+    """Decoding is measured on all needed tiles, encoding on the patches of the first band and scaled to all patches."""
     with Slide(path) as slide, direct.opened(slide, corners, geometry) as (source, plan):
         if not isinstance(source, direct.Direct):
             return {"cpu": float("nan")}
@@ -96,23 +97,15 @@ def bound(path: Path, corners: np.ndarray, geometry: bands.Patch) -> dict[str, f
 WAYS: dict[str, Callable[..., dict[str, float]]] = {"plain": plain, "bands": banded, "bound": bound}
 
 
-def peak() -> float:
-    """MiB; what ru_maxrss says on Linux includes the parent before it became this program."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 def measure(way: str, path: Path, places: Path) -> None:
-    """In a process of its own: print CPU seconds and MiB."""
+    """Run one way in this process; prints CPU seconds and MiB as JSON."""
     cv2.setNumThreads(1)
     content = np.load(places)
     corners, geometry = content["corners"], bands.Patch(float(content["extent"]), SIZE)
-    before, start = peak(), time.process_time()
-    said = WAYS[way](path, corners, geometry)
+    before, start = peak_mib(), time.process_time()
+    details = WAYS[way](path, corners, geometry)
     spent = time.process_time() - start
-    print(json.dumps({"cpu": spent, "mib": peak() - before, **said}))
+    print(json.dumps({"cpu": spent, "mib": peak_mib() - before, **details}))
 
 
 def compare(path: Path, mpp: float, repeats: int) -> None:
@@ -144,7 +137,7 @@ def compare(path: Path, mpp: float, repeats: int) -> None:
 
 
 def scaling(path: Path, mpp: float, workers: list[int]) -> None:
-    """Whole runs over twice as many copies of the slide as the most workers, and over one slide, whose threads share them."""
+    """Whole runs on twice as many copies of the slide as the most workers, and on one slide, with as many threads."""
     with tempfile.TemporaryDirectory() as folder:
         copies = [Path(folder) / f"{number}{path.suffix}" for number in range(2 * max(workers))]
         for copy in copies:
@@ -166,7 +159,7 @@ def scaling(path: Path, mpp: float, workers: list[int]) -> None:
 
 
 def children() -> float:
-    """CPU seconds of the processes that have ended."""
+    """CPU seconds of child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -1,4 +1,7 @@
-"""The direction of imports, and which room may know which library; ``python -m tests.test_house`` prints who imports whom."""
+"""Rules about the structure of the package: direction of imports, owners of libraries, style.
+
+``python -m tests.test_house`` prints the imports of every module.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,16 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from sgcl_cli.config.evaluate import BAG_MODELS
 from sgcl_cli.config.pretrain import RECIPES
-from sgcl_cli.probe.mil.models import MODELS
 
-PACKAGE = Path(__file__).parent.parent / "sgcl_cli"
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "sgcl_cli"
 RANK = {
     "cli": 0,
     "stages": 1,
@@ -63,9 +66,15 @@ def _room(path: Path) -> str:
     return inside.parts[0] if len(inside.parts) > 1 else inside.stem
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def _imports(path: Path) -> list[str]:
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -75,7 +84,7 @@ def _imports(path: Path) -> list[str]:
 
 
 def breaches(room: str, imports: list[str]) -> list[str]:
-    """The imports that a file of a room must not have."""
+    """The forbidden ones among the imports of a file in a room."""
     found = []
     for name in imports:
         parts = name.split(".")
@@ -106,8 +115,9 @@ def _module(path: Path) -> Module:
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
+@cache
 def _arrows() -> dict[Module, set[Module]]:
-    """Which modules each module imports, anywhere in its file."""
+    """The modules that each module imports, anywhere in its file."""
     modules = {_module(path): _imports(path) for path in FILES}
     found: dict[Module, set[Module]] = {}
     for module, names in modules.items():
@@ -118,7 +128,7 @@ def _arrows() -> dict[Module, set[Module]]:
 
 
 def within(package: Module, arrows: Mapping[Module, Iterable[Module]]) -> dict[str, set[str]]:
-    """The modules and packages that stand in a package, and which of its others each imports."""
+    """The modules and packages in a package, each with the others that it imports."""
     depth = len(package)
     found: dict[str, set[str]] = {}
     for module, targets in arrows.items():
@@ -129,7 +139,7 @@ def within(package: Module, arrows: Mapping[Module, Iterable[Module]]) -> dict[s
 
 
 def circle(arrows: Mapping[str, Iterable[str]]) -> list[str]:
-    """A circle of imports, empty where there is none."""
+    """A cycle of imports, empty if there is none."""
     try:
         graphlib.TopologicalSorter(arrows).prepare()
     except graphlib.CycleError as error:
@@ -164,18 +174,18 @@ def test_own_modules_are_imported_by_statements() -> None:
 def test_a_public_class_name_is_unique() -> None:
     places: dict[str, list[Module]] = defaultdict(list)
     for path in FILES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in _tree(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(_module(path))
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 def _trees() -> list[tuple[str, ast.Module]]:
-    return [(path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))) for path in FILES]
+    return [(path.relative_to(PACKAGE).as_posix(), _tree(path)) for path in FILES]
 
 
 def long_tuples(tree: ast.AST) -> list[str]:
-    """Functions whose results are a tuple of more than three."""
+    """Functions that return a tuple of more than three."""
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     return [
         function.name
@@ -187,7 +197,7 @@ def long_tuples(tree: ast.AST) -> list[str]:
 
 
 def fields_as_parameters(tree: ast.AST) -> list[str]:
-    """Dataclasses and named tuples whose docstring has ``:param`` where ``:ivar`` belongs."""
+    """Dataclasses and named tuples with ``:param`` instead of ``:ivar`` in the docstring."""
     return [
         node.name
         for node in ast.walk(tree)
@@ -197,7 +207,7 @@ def fields_as_parameters(tree: ast.AST) -> list[str]:
 
 
 def branches_on_messages(tree: ast.AST) -> list[int]:
-    """Lines that compare or take apart the text of an error or a warning."""
+    """Lines that compare or parse the text of an error or a warning."""
     apart = {"partition", "rpartition", "split", "startswith", "endswith", "find", "index"}
     found = []
     for node in ast.walk(tree):
@@ -209,7 +219,7 @@ def branches_on_messages(tree: ast.AST) -> list[int]:
 
 
 def choices_of(tree: ast.AST) -> list[frozenset[str]]:
-    """The choices of every ``Literal`` with more than one."""
+    """The choices of every ``Literal`` with several."""
     literals = [
         node for node in ast.walk(tree) if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"
     ]
@@ -237,11 +247,9 @@ def test_a_list_of_choices_stands_once() -> None:
     assert {" ".join(sorted(choices)): found for choices, found in places.items() if len(found) > 1} == {}
 
 
-def test_bag_models_and_recipes_are_those_that_settings_and_docs_name() -> None:
-    assert tuple(MODELS) == BAG_MODELS
-    docs = PACKAGE.parent / "docs"
-    assert f"`--models {','.join(BAG_MODELS)}`" in (docs / "evaluate.md").read_text(encoding="utf-8")
-    table = (docs / "method.md").read_text(encoding="utf-8").partition("## Recipes")[2].partition("\n## ")[0]
+def test_docs_name_the_recipes_of_the_settings() -> None:
+    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    table = text.partition("## Recipes")[2].partition("\n## ")[0]
     named = re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)))
     assert sorted(named) == sorted(RECIPES)
 
@@ -274,36 +282,87 @@ def test_method_knows_torch_and_the_options_of_the_objective_alone() -> None:
                 assert name.startswith(own), f"{path.name} imports {name}"
 
 
-def _loaded(code: str) -> set[str]:
-    program = f"import sys\n{code}\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+# What importing a module loads: read from the source here, measured in a new process by the slow test.
+
+FIGURES = {"matplotlib", "jinja2"}
+SLIDES = {"openslide", "cv2", "skimage", "tifffile"}
+NOT_LOADED = {
+    "the command line": ("sgcl_cli.cli.app", {"torch", "h5py", "numpy", "sklearn", "scipy", "PIL", *FIGURES, *SLIDES}),
+    "pretraining": ("sgcl_cli.stages.pretrain.run", {"sklearn", "scipy", "pebble", "PIL", *FIGURES, *SLIDES}),
+    "embedding": ("sgcl_cli.stages.embed.run", {"sklearn", "scipy", "pebble", "PIL", *FIGURES, *SLIDES}),
+    "the study, once prepared": ("benchmarks.study.__main__", {"openslide", "cv2", "skimage"}),
+    "tiling": ("sgcl_cli.stages.tile.run", {"torch", "matplotlib"}),
+    "the main module of a worker": ("sgcl_cli.__main__", {"typer", "numpy"}),
+    "the task of a worker": ("sgcl_cli.stages.tile.claims", {"typer", "torch", *FIGURES}),
+}
 
 
-def test_the_door_opens_without_heavy_libraries() -> None:
-    heavy = {"torch", "cv2", "openslide", "h5py", "numpy", "sklearn", "matplotlib"}
-    assert not heavy & _loaded("import sgcl_cli.cli.app")
+def _file(name: str) -> Path | None:
+    path = ROOT.joinpath(*name.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
-def test_training_needs_neither_openslide_nor_opencv() -> None:
-    beyond = {"openslide", "cv2", "skimage", "tifffile", "sklearn", "scipy", "matplotlib", "jinja2", "pebble", "PIL"}
-    assert not beyond & _loaded("import sgcl_cli.stages.pretrain, sgcl_cli.stages.embed")
+def at_import(tree: ast.Module) -> Iterator[str]:
+    """Names imported when a module is executed: not those in functions, or for type checking only."""
+    waiting: list[ast.AST] = [*tree.body]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        waiting += ast.iter_child_nodes(node)
 
 
-def test_the_study_needs_no_slides_where_it_was_prepared() -> None:
-    assert not {"openslide", "cv2", "skimage"} & _loaded("import benchmarks.study.__main__")
+def loaded_by(module: str) -> set[str]:
+    """Names that importing a module loads, with their packages; own modules are followed, other libraries are not."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        parts = waiting.pop().split(".")
+        for name in (".".join(parts[:length]) for length in range(1, len(parts) + 1)):
+            if name not in found:
+                found.add(name)
+                file = _file(name)
+                waiting += at_import(_tree(file)) if file else ()
+    return found
 
 
-def test_tiling_does_not_load_torch_nor_what_only_figures_need() -> None:
-    loaded = _loaded("from sgcl_cli.stages.tile import tile")
-    assert "sgcl_cli.stages.tile.run" in loaded and not {"torch", "matplotlib"} & loaded
+@pytest.mark.parametrize(("module", "beyond"), NOT_LOADED.values(), ids=NOT_LOADED)
+def test_modules_import_only_what_they_need(module: str, beyond: set[str]) -> None:
+    loaded = loaded_by(module)
+    assert module in loaded and not beyond & loaded
 
 
-def test_a_worker_loads_what_one_slide_needs_alone() -> None:
-    """Spawned processes import the main module and that of their task anew, which is most of the time of a small slide."""
-    assert not {"typer", "numpy"} & _loaded("import sgcl_cli.__main__")
-    beyond = {"typer", "jinja2", "matplotlib", "torch"}
-    assert not beyond & _loaded("from sgcl_cli.stages.tile.claims import exclusively")
+def test_the_check_follows_own_modules_and_skips_functions() -> None:
+    code = """
+import torch.nn
+from numpy import typing
+if TYPE_CHECKING:
+    import jinja2
+try:
+    import h5py
+except ImportError:
+    pass
+def late():
+    import matplotlib
+"""
+    assert {*at_import(ast.parse(code))} == {"torch.nn", "numpy.typing", "h5py"}
+    assert {"sgcl_cli.stages.tile.slide", "sgcl_cli.artefacts.results", "h5py"} <= loaded_by("sgcl_cli.stages.tile.run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "beyond"), NOT_LOADED.values(), ids=NOT_LOADED)
+def test_a_process_loads_only_what_it_needs(module: str, beyond: set[str]) -> None:
+    """Spawned processes import the main module and that of their task, which takes most of the time of a small slide."""
+    program = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert module in loaded and not beyond & loaded
 
 
 def _print_house() -> None:

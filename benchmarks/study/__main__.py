@@ -1,15 +1,15 @@
-"""Does the spatial guidance help on real tissue, and what does it cost? One command, one table.
+"""Benefit and cost of spatial guidance on real tissue: one command, one table.
 
     python -m benchmarks.study --size cpu --minutes 120                                 # two cores
     python -m benchmarks.study --size gpu --device cuda --processes 6 --minutes 25     # one H100 or H200
-    python -m benchmarks.study --size smoke --out smoke     # minutes: that it runs, not what it shows
+    python -m benchmarks.study --size smoke --out smoke     # minutes: tests that everything runs
 
-Run it at the root of the repository, with the real data beside it or named by SGCL_DATA. The protocol is study.toml and
-docs/results.md. The same command goes on where it stopped: rows that are done are kept, a pretraining goes on from its
-checkpoint. Once --minutes are spent no row is begun, a pretraining writes its checkpoint, and the table marks what is missing.
-Several of these commands on one --out share its rows; --processes starts them side by side, which fills a GPU better than one
-(under an MPS daemon, else they take turns).
-Written to --out: study.md (what is printed), study.csv, study.png, learning.png, purity.png, results/ (one file a row and seed).
+Run it in the root of the repository, with the real data in ../shared/data or the folder SGCL_DATA. The protocol is study.toml
+and docs/results.md. The same command resumes: finished rows are kept, a pretraining continues from its checkpoint. After
+--minutes no row is started, a running pretraining writes its checkpoint, and the table marks missing rows. Several commands
+with the same --out share its rows; --processes starts several at once, which uses a GPU better than one (under an MPS daemon;
+otherwise they alternate). Written to --out: study.md (also printed), study.csv, study.png, learning.png, purity.png, results/
+(one file for each row and seed).
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ Reached = Callable[[Job, str], int | None]
 def run(
     jobs: Sequence[Job], keys: Mapping[Job, str], folder: Path, *, budget: Budget, do: Do, reached: Reached
 ) -> list[Line]:
-    """Do what is not done yet, in order, while there is time; a job that fails is said to and tried again next time.
+    """Run the jobs without a result, in order, while there is time; a failed job is reported and run again next time.
 
-    A job that another process has begun is left to it.
+    A job that another process has begun is left to that process.
 
-    :param keys: of the jobs. :param folder: where results are kept by key.
-    :raises Interrupted: by a signal that is not the budget's.
+    :param keys: of the jobs. :param folder: of the results, by key.
+    :raises Interrupted: by a signal other than that of the budget.
     """
     lines = []
     for job in jobs:
@@ -80,9 +80,9 @@ def _tried(
 
 
 def side_by_side(count: int, given: Sequence[str], minutes: float | None) -> None:
-    """Run ``count`` of this command without ``--processes``, and wait for them; they share the rows of one folder.
+    """Run this command ``count`` times without ``--processes``, and wait; the processes share the rows of one folder.
 
-    :param given: the arguments of one, without ``--minutes``. :param minutes: that are left.
+    :param given: the arguments of each, without ``--minutes``. :param minutes: the remaining time.
     """
     left = [] if minutes is None else ["--minutes", str(minutes)]
     command = [sys.executable, "-m", "benchmarks.study", *given, *left]
@@ -101,7 +101,7 @@ def _unfinished(epochs: int | None) -> str:
 
 
 def keys_of(study: Study, jobs: Sequence[Job], found: material.Material) -> dict[Job, str]:
-    """What each job's result is kept under, and that of the job whose encoder it takes."""
+    """The key of the result of each job, and of the job that gives its encoder."""
     corpora = {name: PatchIndex.open(folder).id for name, folder in found.corpora.items()}
     names = [task.name for task in found.tasks]
     keys = {}
@@ -128,19 +128,19 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--workers", type=int)
-    parser.add_argument("--processes", type=int, default=1, help="rows to run side by side")
+    parser.add_argument("--processes", type=int, default=1, help="number of rows to run at once")
     return parser.parse_args(given)
 
 
 def _one_of(arguments: argparse.Namespace) -> list[str]:
-    """The arguments of one of several processes."""
+    """The arguments of one of the processes of ``side_by_side``."""
     shared = {name: value for name, value in vars(arguments).items() if name not in ("processes", "minutes")}
     shared["out"], shared["config"] = shared["out"].resolve(), shared["config"].resolve()
     return [text for name, value in shared.items() if value is not None for text in (f"--{name}", str(value))]
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run the study and print its table; the exit code is that of ``sgcl``'s commands."""
+    """Run the study and print its table; returns an exit code as the commands of ``sgcl`` do."""
     try:
         return _study(_arguments(given))
     except Interrupted as error:
@@ -159,7 +159,7 @@ def _study(arguments: argparse.Namespace) -> int:
     if source.is_dir():
         found = material.prepare(study, source, out, workers=arguments.workers or arguments.threads)
     else:
-        print(f"real data is absent: {source} (set SGCL_DATA); {out} is looked at instead", file=sys.stderr)
+        print(f"real data is absent: {source} (set SGCL_DATA); using the data prepared in {out}", file=sys.stderr)
         found = material.reopen(study, out)
     bench = work.Bench(out, found, study.pretrain, arguments.device, arguments.threads, arguments.workers)
     keys = keys_of(study, jobs, found)

@@ -1,4 +1,4 @@
-"""Time that is spent: a training that outlasts it writes its checkpoint and stops, and the next run goes on from there."""
+"""A time limit; a training that reaches it writes its checkpoint and stops, and the next run resumes."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_REPEAT = 2.0  # seconds between two requests: one that comes before training listens is lost
+_REPEAT = 2.0  # seconds between two signals: one that arrives before training handles it is lost
 
 
 class Budget:
-    """Minutes from now on; None: no end."""
+    """A limit in minutes from now on; None for no limit."""
 
     def __init__(self, minutes: float | None) -> None:
         self._end = None if minutes is None else time.monotonic() + 60 * minutes
 
     @property
     def spent(self) -> bool:
-        """Whether the time is over."""
+        """Whether the limit is reached."""
         return self._end is not None and time.monotonic() >= self._end
 
     @property
     def minutes(self) -> float | None:
-        """Minutes that are left; None: no end."""
+        """Remaining minutes; None for no limit."""
         return None if self._end is None else max(0.0, self._end - time.monotonic()) / 60
 
     @contextmanager
     def enforced(self) -> Iterator[None]:
-        """Within, ``sgcl pretrain`` is asked to stop by SIGTERM once the time is over; a SIGTERM of others acts as ever."""
+        """A context that stops ``sgcl pretrain`` by SIGTERM at the limit; a SIGTERM from elsewhere has its usual effect."""
         if self._end is None:
             yield
             return

@@ -1,8 +1,8 @@
-"""The encoder of a row, fed otherwise: are frozen encoders judged on images like those that they were trained on?
+"""Encoders with other input scales or batch norm statistics, to test the effect of differences between training and probes.
 
-Training shows an encoder crops that are resized to the view, and smaller ones of the corners; the running statistics of batch
-norm mix both. Probes see whole images at their own scale. A row that is ``of`` another takes its encoder, with these
-statistics taken anew from the corpus as probes see it (``norms``), or with all images shrunk to the mean scale of the views
+In training an encoder sees crops resized to the view, and smaller ones of the corners; the running statistics of batch norm mix
+both. Probes use whole images at their original scale. A row that is ``of`` another uses the encoder of that row with statistics
+recomputed from the corpus at the scale of the probes (``norms``), or with all images resized to the mean scale of the views
 (``shrunk``).
 """
 
@@ -29,12 +29,12 @@ from sgcl_cli.engine.encode import FrozenEncoder
 from sgcl_cli.errors import ArtefactError
 from sgcl_cli.stages.encoders import open_encoder
 
-_SEEN = 1024  # patches of the corpus, evenly spaced, that statistics are taken from
+_SEEN = 1024  # patches of the corpus, evenly spaced, for the statistics
 _AT_ONCE = 64
 
 
 def encoders(row: Row, run: Path, corpus: PatchIndex, sets: Mapping[str, Set], out: Path) -> dict[str, str]:
-    """The encoder of a run, written once for each labelled set as the row feeds it; what ``--encoder`` takes, by set.
+    """Write the encoder of a run for each labelled set, with the input of the row; returns values of ``--encoder`` by set.
 
     :raises ArtefactError: the run is not finished.
     """
@@ -51,13 +51,13 @@ def encoders(row: Row, run: Path, corpus: PatchIndex, sets: Mapping[str, Set], o
 
 
 def view_scale(config: Mapping[str, Any], patch_size: int) -> float:
-    """Pixels of a view for each pixel of a patch, at the crops' mean area."""
+    """Pixels of a view per pixel of a patch, at the mean area of the crops."""
     area = (config["crop_low"] + config["crop_high"]) / 2
     return float(config["view"] / (patch_size * area**0.5))
 
 
 def fed(card: EncoderCard, side: int, whole: int, scale: float) -> EncoderCard:
-    """The card of an encoder that sees the central ``side`` of ``whole`` pixels, resized by ``scale``."""
+    """The card of an encoder whose input is the central ``side`` of ``whole`` pixels, resized by ``scale``."""
     if scale == 1:
         return replace(card, input_size=side)
     input_size, resize = round(side * scale), round(whole * scale)
@@ -66,7 +66,7 @@ def fed(card: EncoderCard, side: int, whole: int, scale: float) -> EncoderCard:
 
 
 def restate(network: nn.Module, card: EncoderCard, corpus: PatchIndex) -> None:
-    """Take batch norm's running statistics anew, the mean of batches of the corpus fed as the card says; weights stay."""
+    """Recompute the running statistics of batch norm, as means over batches of the corpus; weights do not change."""
     encoder = FrozenEncoder(card, network, runtime.start("cpu", "fp32", None))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

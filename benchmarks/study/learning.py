@@ -1,4 +1,4 @@
-"""Did a pretraining learn at all? By epoch its losses, and how far its vectors are from being one."""
+"""Progress of pretraining: losses and spread of the vectors by epoch."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ OF_ANCHORS = {
 
 
 def of_run(run: Path) -> list[dict[str, Any]]:
-    """One entry an epoch of a ``sgcl pretrain`` folder: ``epoch``, each part of the loss, and by the names that metrics.jsonl
-    gives them what there is of v and of an anchor's positives and negatives.
+    """One entry per epoch of a ``sgcl pretrain`` folder: ``epoch``, each part of the loss, and the statistics in metrics.jsonl of
+    v and of the positives and negatives of an anchor.
 
-    ``chance``: the self part where nothing is told apart, ln(1 + K) of K negatives.
+    ``chance``: the self part of equal embeddings, ln(1 + K) with K negatives.
     """
     objective = store.read_json(run / "run.json")["result"]["objective"]
     chance = math.log(1 + objective["queue" if objective["base"] == "moco" else "uniform_negatives"])
@@ -43,7 +43,7 @@ def of_run(run: Path) -> list[dict[str, Any]]:
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """The last epoch of every pretraining; empty where there is none."""
+    """A table of the last epoch of every pretraining; empty without pretraining."""
     body = []
     for line in lines:
         if line.result is not None and line.result.get("learning"):
@@ -58,7 +58,7 @@ def markdown(lines: Sequence[Line]) -> str:
 
 
 def draw(lines: Sequence[Line], out: Path) -> None:
-    """learning.png: by epoch how far the self part is below chance, and the spread of v; a line a pretraining."""
+    """Draw learning.png: self part minus chance, and the spread of v, by epoch; one line per pretraining."""
     import matplotlib.pyplot as plt
 
     drawn = [line for line in lines if line.result is not None and line.result.get("learning") and not line.job.seed]

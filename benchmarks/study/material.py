@@ -1,4 +1,4 @@
-"""From the real slides to patches: the corpora to pretrain on, and the labelled sets to be scored on."""
+"""Data of the study: corpora of patches for pretraining and labelled sets for scoring, from the real slides."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ _NOTE = "material.json"
 
 @dataclass(frozen=True)
 class Set:
-    """Labelled patches or images that are embedded.
+    """Labelled patches or images.
 
-    :ivar side: pixels of the encoder's input, the centre of ``whole``. :ivar id: of what is embedded.
-    :ivar groups: table name,group of images: the patient of each, say.
+    :ivar folder: of the patches or images.
+    :ivar side: side of the encoder's input in pixels, the centre of ``whole``.
+    :ivar whole: side of a patch or image in pixels.
+    :ivar id: of the content.
+    :ivar groups: table name,group of images, such as the patient of each.
     """
 
     folder: Path
@@ -42,7 +45,8 @@ class Set:
 class Task:
     """A probe fitted on one part of the features and scored on another.
 
-    :ivar train: the set, and a slide of it where it is not the whole. :ivar patients: table slide_id,patient_id.
+    :ivar train, test: name of the set, and a slide of it or None for the whole set.
+    :ivar patients: table slide_id,patient_id.
     """
 
     name: str
@@ -55,7 +59,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Material:
-    """What a study works on. ``corpora``: folders of patches, without and with the hold-out."""
+    """Data of a study; ``corpora`` are folders of patches, without and with the hold-out."""
 
     corpora: Mapping[str, Path]
     sets: Mapping[str, Set]
@@ -68,12 +72,12 @@ class Material:
 
 
 def prepare(study: Study, source: Path, out: Path, *, workers: int | None) -> Material:
-    """Tile what is not tiled yet under ``out``; ``source`` is the folder of real data.
+    """Prepare all data in ``out``; finished parts are kept. ``source`` is the folder of real data.
 
-    :raises ConfigError: the study names a task that there is not.
+    :raises ConfigError: the study names an unknown task.
     :raises SgclError: as ``sgcl tile``.
     """
-    from sgcl_cli.stages.tile import tile  # OpenSlide comes with it, which is not needed where all is prepared
+    from sgcl_cli.stages.tile import tile  # imports OpenSlide, which reopen() does not need
 
     data = study.data
     drawn = _annotations(data, source, out / "annotations")
@@ -106,9 +110,9 @@ def prepare(study: Study, source: Path, out: Path, *, workers: int | None) -> Ma
 
 
 def reopen(study: Study, out: Path) -> Material:
-    """What ``prepare`` left under ``out``, perhaps on another machine; the slides are not needed.
+    """The data that ``prepare`` wrote to ``out``, possibly on another machine; the slides are not needed.
 
-    :raises ConfigError: nothing was prepared there, or for another study.
+    :raises ConfigError: no prepared data, or data of another study.
     """
     path = out / _NOTE
     if not path.is_file():
@@ -154,7 +158,7 @@ def _chosen(study: Study, out: Path) -> tuple[Task, ...]:
 
 
 def centre(patch_size: int) -> int:
-    """What an encoder sees of a patch: 224 of 256 pixels, in proportion, as encoders of ``sgcl pretrain`` do."""
+    """Side of the encoder's input: 224 of 256 pixels in proportion, as for encoders of ``sgcl pretrain``."""
     return patch_size * 7 // 8 // 2 * 2
 
 
@@ -163,7 +167,7 @@ def _compartment(name: str, compartments: Mapping[str, str]) -> str | None:
 
 
 def _annotations(data: Mapping[str, Any], source: Path, folder: Path) -> Path:
-    """The spots by compartment, and the masks as they are, named by slide."""
+    """Write annotations named by slide: spots with their compartments, and copies of the masks."""
     spots = data["spots"]
     for slide in (*spots["train"], *spots["test"]):
         with (source / "labelled" / f"{slide}.spots.csv").open(newline="", encoding="utf-8") as file:
@@ -177,7 +181,7 @@ def _annotations(data: Mapping[str, Any], source: Path, folder: Path) -> Path:
 
 
 def _spots(data: Mapping[str, Any], source: Path, out: Path, part: str, settings: Mapping[str, Any]) -> Path:
-    """One patch around every spot that has a compartment: its coordinates in TRIDENT's form, read by ``sgcl tile``."""
+    """Tile one patch around every spot with a compartment, from coordinates in the format of TRIDENT."""
     from sgcl_cli.slide.open.reader import Slide
     from sgcl_cli.stages.tile import tile
 
@@ -202,9 +206,9 @@ def _write_coordinates(path: Path, centres: np.ndarray, side: float, patch_size:
 
 
 def ready_corpus(study: Study, source: Path, folder: Path) -> None:
-    """Copy a corpus that is tiled already.
+    """Copy a corpus of tiled patches.
 
-    :raises ConfigError: it is absent, or a row needs the hold-out's slides in it.
+    :raises ConfigError: it is absent, or a row needs the slides of the hold-out in it.
     """
     files = sorted((source / "patches").glob("*.h5"))
     if not files:
@@ -218,7 +222,7 @@ def ready_corpus(study: Study, source: Path, folder: Path) -> None:
 
 
 def images(task: Mapping[str, Any], source: Path, out: Path) -> dict[str, Set]:
-    """A task's two sets of images, and those of its development data: copies, so that ``out`` has all that a study needs."""
+    """The training and test images of a task and of its development data, copied so that ``out`` is complete."""
     every = round(1 / task["development"]) if "development" in task else 0
     groups: dict[str, str] = {}
     parts = ["train", "test", *(["development-train", "development-test"] if every else [])]
@@ -244,9 +248,9 @@ def images(task: Mapping[str, Any], source: Path, out: Path) -> dict[str, Set]:
 
 
 def _listed(source: Path) -> list[tuple[Path, str, str]]:
-    """Images with their classes and groups: of a folder of class folders, or a table image,label[,group] of paths beside it.
+    """Images with their classes and groups, from class folders or a table image,label[,group] with relative paths.
 
-    :raises ConfigError: there are no images, or two of a class have one name.
+    :raises ConfigError: no images, or two images of a class with the same name.
     """
     if source.suffix == ".csv":
         rows = store.read_table(source, ["image", "label"])
@@ -263,7 +267,7 @@ def _listed(source: Path) -> list[tuple[Path, str, str]]:
 
 
 def _copy(source: Path, path: Path) -> None:
-    """With its modification time, by which images are told apart; what is there already stays."""
+    """Copy a file with its modification time, which is part of the identity of images; an existing file is kept."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with store.atomic(path) as temporary:

@@ -1,4 +1,4 @@
-"""Is a row other than the one that it adds to? Paired by patient and seed, Holm over all comparisons of the table."""
+"""Differences between rows, paired by patient and seed, with Holm's correction over all comparisons of the table."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ RESAMPLES, CONFIDENCE = 2000, 0.95
 
 @dataclass(frozen=True)
 class Paired:
-    """``row`` minus ``against``, the mean over the ``seeds`` that both have; ``adjusted`` after Holm. None with the reason where
-    there is no interval."""
+    """``row`` minus ``against``, averaged over the ``seeds`` of both; ``adjusted`` is p after Holm.
+
+    The interval and p are None, with the reason, if there is no interval.
+    """
 
     row: str
     against: str
@@ -36,10 +38,10 @@ class Paired:
 
 
 def differences(lines: Sequence[Line], tasks: Mapping[str, bool], folder: Path) -> list[Paired]:
-    """Every row that was run against the one that it names, by each probe: ablations on the development data, others not.
+    """Every row minus the row it is compared with, for each probe: ablations on development data, others on held-out data.
 
-    :param tasks: by name whether the data are for development.
-    :param folder: of the study, under which the results name their predictions.
+    :param tasks: whether the data of a task are for development, by name.
+    :param folder: of the study, with the predictions.
     """
     done: dict[str, dict[int, Line]] = {}
     for line in lines:
@@ -68,10 +70,11 @@ def differences(lines: Sequence[Line], tasks: Mapping[str, bool], folder: Path) 
 
 
 def over_seeds(pairs: Sequence[Sequence[ComparedResult]], metric: str) -> Difference:
-    """The mean over seeds of the first minus the second of each pair, with an interval that holds patients and seeds.
+    """The mean over seeds of first minus second of each pair, with an interval for patients and seeds.
 
-    Every seed's difference is resampled on the same patients. Beside the variance over patients stands that of the mean over
-    S seeds, s^2 / S with S - 1 degrees of freedom, so few seeds make a wide interval. With one seed it is that of ``compare``.
+    The differences of all seeds are resampled on the same patients. The variance of the mean over S seeds, s^2 / S with S - 1
+    degrees of freedom, is added to the variance over patients, so few seeds give a wide interval. With one seed the interval
+    is that of ``compare``.
     """
     each = [compare(pair, metric, resamples=RESAMPLES)[0] for pair in pairs]
     values = [one.value for one in each if one.value is not None]
@@ -95,7 +98,7 @@ def over_seeds(pairs: Sequence[Sequence[ComparedResult]], metric: str) -> Differ
 
 
 def markdown(pairs: Sequence[Paired]) -> str:
-    """One line a comparison."""
+    """A table with one line per comparison."""
     rows = ["| rows | task | probe | seeds | difference | p after Holm |", "| --- | --- | --- | --- | --- | --- |"]
     for pair in pairs:
         value = "undefined" if pair.value is None else f"{pair.value:+.3f}"
@@ -109,7 +112,7 @@ def markdown(pairs: Sequence[Paired]) -> str:
 
 
 def entry_of(line: Line, task: str, probe: str, folder: Path) -> ComparedResult:
-    """The predictions of a job on a task's test rows, as ``compare`` takes them."""
+    """The predictions of a job on the test rows of a task, for ``compare``."""
     assert line.result is not None
     path = folder / line.result["scores"][task]["predictions"]
     rows = [

@@ -1,4 +1,4 @@
-"""What the study compares: the rows of its table, in the order in which they run, read from study.toml."""
+"""The protocol of the study, read from study.toml: rows of the table in the order in which they run."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from sgcl_cli.errors import ConfigError
 Group = Literal["main", "transductive", "ablation"]
 
 DEFAULT = Path(__file__).with_name("study.toml")
-_VERSION = 1  # of what a result holds; a change makes all rows run again
-_DRAWN = ("random:",)  # encoders that a seed decides
+_VERSION = 1  # of the results; a change makes all rows run again
+_DRAWN = ("random:",)  # encoders that depend on the seed
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: an encoder that exists, settings to pretrain one under, or another row's encoder fed otherwise.
+    """A row of the table: an existing encoder, settings of a pretraining, or the encoder of another row with other input.
 
-    :ivar of: the row whose encoder it takes; it has that row's settings. :ivar norms, shrunk: how it feeds it, see feeding.py.
-    :ivar against: the row that it is compared with in pairs, to which it adds something; None for no comparison.
+    :ivar of: the row that gives the encoder and the settings.
+    :ivar norms, shrunk: changes of that encoder, see feeding.py.
+    :ivar against: the row of the paired comparison; None for no comparison.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Row:
 
     @property
     def pretrains(self) -> bool:
-        """Whether the row has a pretraining of its own."""
+        """Whether the row includes a pretraining."""
         return self.encoder is None and self.of is None
 
     @property
@@ -58,23 +59,22 @@ class Job:
 
     @property
     def scored_on_test(self) -> bool:
-        """Ablations are not scored on the headline's data."""
+        """Whether the row is scored on held-out data: all but ablations."""
         return self.row.group != "ablation"
 
     @property
     def scored_on_development(self) -> bool:
-        """The encoder that has seen the hold-out is compared on the headline's data alone."""
+        """Whether the row is scored on development data: all but encoders pretrained on the hold-out."""
         return self.row.group != "transductive"
 
     def settings(self, common: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings of its pretraining: those of the size, then its own."""
+        """Settings of the pretraining: those of the size, overridden by those of the row."""
         return {**common, **self.row.pretrain, "seed": self.seed}
 
     def key(self, common: Mapping[str, Any], corpus: str, sets: Mapping[str, str], tasks: Sequence[str]) -> str:
-        """A hash of all that decides its result; where it stands in the table, its name included, does not.
+        """A hash of everything that affects the result; the name of the row and its position in the table do not.
 
-        :param corpus: id of the patches that it is pretrained on. :param sets: ids of the patches it may be scored on.
-        :param tasks: names of what is scored.
+        :param corpus: id of the patches for pretraining. :param sets: ids of the labelled sets. :param tasks: names of the tasks.
         """
         if self.row.encoder is None:
             made: Any = PretrainConfig.resolve({"patches": "-", "out": "-", **self.settings(common)}).affecting()
@@ -92,8 +92,11 @@ class Job:
 class Study:
     """A protocol at a size.
 
-    :ivar data: the table [data]. :ivar pretrain: settings of every pretraining. :ivar known: all rows that there are.
-    :ivar tasks: what is scored; empty for all.
+    :ivar data: the table [data].
+    :ivar pretrain: settings of every pretraining.
+    :ivar rows: the chosen rows.
+    :ivar known: all rows by name.
+    :ivar tasks: names of the tasks; empty for all.
     """
 
     size: str
@@ -113,7 +116,7 @@ class Study:
         return jobs + [Job(row, 0) for group in ("transductive", "ablation") for row in self.rows if row.group == group]
 
     def base(self, job: Job) -> Job:
-        """The job whose encoder a job takes: itself, or that of the row that its row is ``of``."""
+        """The job that gives the encoder: the job itself, or that of the row named by ``of``."""
         return job if job.row.of is None else Job(self.known[job.row.of], job.seed)
 
 
@@ -121,7 +124,7 @@ def load(path: Path, size: str, only: Sequence[str] = ()) -> Study:
     """Read a protocol.
 
     :param only: names of rows; empty for those of the size.
-    :raises ConfigError: no such size or row, or a row that is not understood.
+    :raises ConfigError: no such size or row, or an invalid row.
     """
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     sizes = content["sizes"]

@@ -1,10 +1,10 @@
-"""The paper's premise against labels: how often positives are of the anchor's kind, and how often negatives are.
+"""Test of the premise of the method on labels: share of positives and of negatives with the class of their anchor.
 
-From a run's checkpoints: banks and clusters as they were at the end of each epoch, the anchors' own bank rows for their
-embeddings. Only anchors and companions with labels count, and a companion only where its slide is labelled by the same
-scheme as the anchor's: spots know cancer and immune, the mask tumour and other.
+Computed from the checkpoints of a run: banks and clusters at the end of each epoch, with the bank rows of the anchors as their
+embeddings. Only labelled anchors and companions (positives or negatives) count, and only pairs on slides labelled by the same
+scheme: spots are cancer or immune, masks tumour or other.
 
-    python -m benchmarks.study.purity TILES      # which R suits labelled patches, before any training
+    python -m benchmarks.study.purity TILES      # shares by radius R on labelled patches, without training
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ KINDS = ("spatial", "propagated", "negatives")
 
 @dataclass(frozen=True)
 class Kinds:
-    """Of N patches: ``label`` int64 (N,), -1 unknown; ``scheme`` int64 (N,), by which classes the slide is labelled."""
+    """Labels of N patches: ``label`` int64 (N,), -1 if unknown; ``scheme`` int64 (N,), number of the slide's set of classes."""
 
     label: Tensor
     scheme: Tensor
 
 
 def of_run(patches: Path, run: Path) -> list[dict[str, Any]]:
-    """One entry an epoch whose checkpoint was kept: by kind of companion and scheme, the share of the anchor's own class.
+    """One entry per stored checkpoint: the share of companions of the class of their anchor, by kind and scheme.
 
-    ``chance``: that share among all labelled patches of the scheme. ``pairs``: how many were looked at.
+    ``chance``: that share among all pairs of labelled patches of the scheme. ``pairs``: the number of pairs.
     """
     index = PatchIndex.open(patches)
     kinds, names = kinds_of(index)
@@ -60,7 +60,7 @@ def of_run(patches: Path, run: Path) -> list[dict[str, Any]]:
 
 
 def by_radius(patches: Path, radii: Sequence[float]) -> list[dict[str, Any]]:
-    """What R decides before any training: one entry a radius, as those of ``of_run`` without the epoch."""
+    """Shares among spatial neighbours, one entry per radius R, as in ``of_run`` without the epoch."""
     index = PatchIndex.open(patches)
     kinds, names = kinds_of(index)
     known_B = (kinds.label >= 0).nonzero()[:, 0]
@@ -77,7 +77,7 @@ def by_radius(patches: Path, radii: Sequence[float]) -> list[dict[str, Any]]:
 
 
 def kinds_of(index: PatchIndex) -> tuple[Kinds, list[str]]:
-    """The patches' labels, and what each scheme is called: its classes that occur, joined."""
+    """The labels of the patches, and the names of the schemes: the classes that occur, joined by slashes."""
     label: list[np.ndarray] = []
     schemes: dict[str, int] = {}
     scheme: list[np.ndarray] = []
@@ -91,7 +91,7 @@ def kinds_of(index: PatchIndex) -> tuple[Kinds, list[str]]:
 
 
 def shares_of_kind(objective: SGCL, kinds: Kinds, *, step: int) -> dict[int, dict[str, dict[str, float | int | None]]]:
-    """By scheme and kind of companion, ``same`` (share of the anchor's class) and ``pairs``; by scheme also ``chance``."""
+    """``same`` (share of the class of the anchor) and ``pairs``, by scheme and kind of companion; by scheme also ``chance``."""
     assert objective.bank_v is not None
     tally: dict[tuple[int, str], np.ndarray] = {}
     for index_B in torch.split((kinds.label >= 0).nonzero()[:, 0], _AT_ONCE):
@@ -106,7 +106,7 @@ def shares_of_kind(objective: SGCL, kinds: Kinds, *, step: int) -> dict[int, dic
 
 
 def _pairs(member_BX: Tensor, index_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Each anchor with each entry of its set: (X,), (X,)."""
+    """Pairs of each anchor with each member of its set: anchors (X,), members (X,)."""
     taken_BX = sets.taken(member_BX, index_B)
     return index_B[:, None].expand_as(member_BX)[taken_BX], member_BX[taken_BX]
 

@@ -1,4 +1,4 @@
-"""What the study found, as a person reads it: Markdown, CSV and figures, from the results of its jobs alone."""
+"""The report of the study from the results of its jobs: Markdown, CSV and figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = ("row", "group", "seed", "state", "epochs", "task", "metric", "probe",
 
 @dataclass(frozen=True)
 class Line:
-    """A job with what became of it: its result, or in words why there is none."""
+    """A job with its result, or the reason why there is none as ``state``."""
 
     job: Job
     result: Mapping[str, Any] | None
@@ -37,10 +37,10 @@ def markdown(
 ) -> str:
     """The whole report.
 
-    :param tasks: by name the metric, and whether the data are for development.
-    :param head: what the study was run on, one sentence each.
-    :param paired: the table of paired differences, if there is any. :param near: that of ``radii``.
-    :param learned: that of how pretraining went.
+    :param tasks: metric, and whether the data are for development, by name.
+    :param head: sentences about the data and settings.
+    :param paired: the table of paired differences, if any. :param near: the table of ``radii``.
+    :param learned: the table of the progress of pretraining.
     """
     rows = [*dict.fromkeys(line.job.row for line in lines if line.job.row.group != "ablation")] if lines else []
     test = [name for name, (_, development) in tasks.items() if not development]
@@ -84,7 +84,7 @@ def _epochs(own: Sequence[Line]) -> str:
 
 
 def _cell(scores: Sequence[Mapping[str, Any]]) -> str:
-    """Mean over the seeds, their standard deviation, and the first seed's interval."""
+    """Mean and standard deviation over the seeds, and the interval of the first seed."""
     values = [score["value"] for score in scores]
     if not values or None in values:
         return "-" if not values else "undefined"
@@ -111,7 +111,7 @@ def _costs(lines: Sequence[Line]) -> str:
 
 
 def _reasons(lines: Sequence[Line]) -> list[str]:
-    """Why columns have no interval, once each."""
+    """The reasons for missing intervals, one sentence per task and reason."""
     found = {
         f"No interval on {task}: {scores[probe]['no_interval']}."
         for line in lines
@@ -141,7 +141,7 @@ def _purity(lines: Sequence[Line]) -> str:
 
 
 def radii(entries: Sequence[Mapping[str, Any]]) -> str:
-    """What R decides before any training, from ``purity.by_radius``; empty where no patch has a label."""
+    """A table of the shares among spatial neighbours by R, from ``purity.by_radius``; empty without labelled patches."""
     body = [
         [f"{entry['radius']:g}", scheme, _share(shares["spatial"]), _share(shares["chance"])]
         for entry in entries
@@ -161,7 +161,7 @@ def grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def tidy(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """One row a job, task and probe, for study.csv; a job without a result is one row with its state."""
+    """Rows of study.csv, one per job, task and probe; a job without a result has one row with its state."""
     rows: list[dict[str, Any]] = []
     for line in lines:
         job, result = line.job, line.result
@@ -188,7 +188,7 @@ def write(
     near: str = "",
     learned: str = "",
 ) -> str:
-    """Write study.md, study.csv, study.png and, where it was measured, purity.png; the text is returned."""
+    """Write study.md, study.csv, study.png and, if there are shares, purity.png; returns the text."""
     text = markdown(lines, tasks, head, paired=paired, near=near, learned=learned)
     store.write_text(out / "study.md", text)
     store.write_csv(out / "study.csv", COLUMNS, tidy(lines))
@@ -198,7 +198,7 @@ def write(
 
 
 def draw_scores(lines: Sequence[Line], tasks: Mapping[str, str], out: Path) -> None:
-    """study.png: a panel a task, a row of the table a line; dots are seeds, bars the first seed's interval."""
+    """Draw study.png: a panel per task and a line per row; dots are seeds, bars the interval of the first seed."""
     import matplotlib.pyplot as plt
 
     done = [line for line in lines if line.result is not None and line.job.scored_on_test]
@@ -232,7 +232,7 @@ def draw_scores(lines: Sequence[Line], tasks: Mapping[str, str], out: Path) -> N
 
 
 def draw_purity(lines: Sequence[Line], out: Path) -> None:
-    """purity.png: shares of the anchor's own class by epoch, a panel a labelling scheme."""
+    """Draw purity.png: shares of the class of the anchor by epoch, a panel per scheme."""
     import matplotlib.pyplot as plt
 
     entries: list[Any] = next(

@@ -1,8 +1,7 @@
-"""One job: an encoder is pretrained or named, embeds every labelled set, and is scored by frozen probes."""
+"""One job: pretrain or open an encoder, embed every labelled set with it, and score frozen probes."""
 
 from __future__ import annotations
 
-import resource
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.memory import peak_mib
 from benchmarks.study import feeding, learning, purity
 from benchmarks.study.material import Material, Task
 from benchmarks.study.protocol import Job
@@ -27,7 +27,7 @@ PROBES = ("linear", "knn")
 
 @dataclass(frozen=True)
 class Bench:
-    """Where jobs work, on what, and with what."""
+    """Folders, data and hardware settings of the jobs."""
 
     folder: Path
     material: Material
@@ -38,15 +38,15 @@ class Bench:
 
     @property
     def run(self) -> dict[str, Any]:
-        """Settings of where and how, which all commands share."""
+        """Hardware settings common to all commands."""
         return {"device": self.device, "threads": self.threads}
 
     def corpus(self, job: Job) -> Path:
-        """The patches that a job is pretrained on."""
+        """The patches for the pretraining of a job."""
         return self.material.corpora["transductive" if job.row.group == "transductive" else "inductive"]
 
     def place(self, job: Job, key: str) -> Path:
-        """Where a job works."""
+        """The folder of a job."""
         name = "".join(c if c.isalnum() else "-" for c in job.row.name)
         return self.folder / "runs" / f"{name}-{job.seed}-{key[:8]}"
 
@@ -54,10 +54,10 @@ class Bench:
 def do(bench: Bench, job: Job, key: str, run: Path) -> dict[str, Any]:
     """The result of a job, JSON values: ``scores`` by task and probe, ``warnings``; ``cost`` and ``learning`` of a pretraining.
 
-    Everything is kept under its place until the result is there; what was done before is not done again.
+    Intermediate files stay in the folder of the job until it is done, so that it can be resumed.
 
-    :param run: of the pretraining that the encoder is from, or is to be from.
-    :raises SgclError: as the commands do; Interrupted where pretraining was stopped.
+    :param run: folder of the pretraining of the encoder.
+    :raises SgclError: as the commands; Interrupted if pretraining was stopped.
     """
     row, place = job.row, bench.place(job, key)
     result: dict[str, Any] = {"row": row.name, "seed": job.seed, "epochs": None, "cost": None, "warnings": []}
@@ -69,9 +69,9 @@ def do(bench: Bench, job: Job, key: str, run: Path) -> dict[str, Any]:
         encoders = dict.fromkeys(sets, row.encoder or str(run))
         sides: dict[str, int | None] = {name: given.side for name, given in sets.items()}
     else:
-        shutil.rmtree(place / "features", ignore_errors=True)  # begun with encoders that are written anew
+        shutil.rmtree(place / "features", ignore_errors=True)  # they may be from encoders that are written again below
         encoders = feeding.encoders(row, run, PatchIndex.open(bench.corpus(job)), sets, place / "encoders")
-        sides = dict.fromkeys(sets)  # each encoder knows its own
+        sides = dict.fromkeys(sets)  # each encoder has its own input size
     for name, given in sets.items():
         embed(
             EmbedConfig(
@@ -94,7 +94,7 @@ def do(bench: Bench, job: Job, key: str, run: Path) -> dict[str, Any]:
 
 
 def _pretrained(bench: Bench, job: Job, run: Path) -> dict[str, Any]:
-    """What a result says of its pretraining, which is done first, or where it stopped goes on."""
+    """The entries of a result about its pretraining, which is run or resumed first."""
     settings = job.settings(bench.pretrain)
     keep = {"keep": int(settings["epochs"])} if job.row.purity else {}
     where = {"patches": str(bench.corpus(job)), "out": str(run), "workers": bench.workers}
@@ -112,19 +112,18 @@ def _pretrained(bench: Bench, job: Job, run: Path) -> dict[str, Any]:
 
 
 def epochs_done(bench: Bench, job: Job, key: str) -> int | None:
-    """Whole epochs of a pretraining that was stopped; None where it has not begun."""
+    """Complete epochs of a stopped pretraining; None if it has not begun."""
     last = bench.place(job, key) / "pretrain" / "last.pt"
     return int(load_checkpoint(last)["position"][0]) if last.exists() else None
 
 
 def _cost(rate: float, seen: int) -> dict[str, float]:
-    """Of training alone, earlier parts of an interrupted run included; ``memory_gib`` is the largest of the process so far,
-    or on a GPU what was allocated there."""
-    if torch.cuda.is_initialized():  # by a device that was used, not one that is only there
+    """Cost of training, including earlier parts of an interrupted run; ``memory_gib`` is peak memory (of the GPU, if used)."""
+    if torch.cuda.is_initialized():  # a GPU was used
         memory = torch.cuda.max_memory_allocated() / 2**30
         torch.cuda.reset_peak_memory_stats()
     else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        memory = peak_mib() / 2**10
     return {"images_per_second": rate, "hours": seen / rate / 3600, "memory_gib": memory}
 
 
@@ -133,7 +132,7 @@ def _scored(job: Job, task: Task) -> bool:
 
 
 def _score(bench: Bench, task: Task, place: Path) -> dict[str, Any]:
-    """What the probes say: by probe the headline of the task's metric, and how many rows and patients were scored."""
+    """Scores of the probes: metric, predictions file, and by probe the headline with its interval."""
 
     def features(part: tuple[str, str | None]) -> str:
         folder = place / "features" / part[0]
@@ -156,11 +155,11 @@ def _score(bench: Bench, task: Task, place: Path) -> dict[str, Any]:
 
 
 def stored(folder: Path, key: str) -> dict[str, Any] | None:
-    """The result of a job that is done."""
+    """The stored result of a job; None if it is not done."""
     path = folder / "results" / f"{key}.json"
     return store.read_json(path) if path.exists() else None
 
 
 def keep(folder: Path, key: str, result: Mapping[str, Any]) -> None:
-    """Write a result, whole or not at all."""
+    """Write a result atomically."""
     store.write_json(folder / "results" / f"{key}.json", result)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -166,10 +167,11 @@ def test_memory_stays_flat_over_a_thousand_tasks(tasks):
     assert resident[-1] - resident[100] < 5 and here[-1] - here[100] < 5
 
 
-def test_progress_outside_a_worker_is_harmless():
-    progress = Progress(3)
+def test_progress_outside_a_worker_does_nothing_and_has_one_cpu():
+    progress = pickle.loads(pickle.dumps(Progress(3)))
     progress.expect(5)
     progress.advance()
+    assert progress.share() == 1
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, Interrupted])

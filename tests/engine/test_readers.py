@@ -104,8 +104,9 @@ def test_a_slide_that_hangs_its_reader_costs_itself_only(workers: int) -> None:
     assert all(right_part(found, given[number]) for number in (0, 2, 3, 4))
 
 
+@pytest.mark.slow
 def test_readers_that_wait_for_the_encoder_are_not_given_up() -> None:
-    """The model takes longer for a batch than a slide may be silent; one reader is ahead of it, what the other gives waits."""
+    """The encoder takes longer for a batch than a slide may be silent; one reader is ahead of it, and the other waits."""
     given = readings((128, ""), (64, "slow"))
     found, told = gathered(given, 2, pause=1.5, timeout=1.2)
     assert right(found, given, 0, 1) and not told

@@ -35,7 +35,7 @@ class CurvePoints:
 
 
 def curves(
-    config: EvaluateConfig, cohort: Cohort, plan: Plan, models: Sequence[Model], fits: Fits, reporter: Reporter
+    config: EvaluateConfig, cohort: Cohort, plan: Plan, models: Sequence[Model], fits: Fits, *, reporter: Reporter
 ) -> dict[str, Any]:
     """Label-efficiency curves as JSON values.
 

@@ -58,6 +58,7 @@ def fit(
     plan: Plan,
     fits: Fits,
     audit: Audit,
+    *,
     reporter: Reporter,
     tuned: Sequence[Model] = (),
 ) -> Scores:
@@ -92,7 +93,7 @@ def fit(
     if cohort.level == "slide":
         scores.patch_model, scores.patches = _patch_scores(config, cohort, plan, scores)
     if any(model.shares for model in every):
-        scores.efficiency = evaluate_efficiency.curves(config, cohort, plan, every, fits, reporter)
+        scores.efficiency = evaluate_efficiency.curves(config, cohort, plan, every, fits, reporter=reporter)
     fits.prune()
     if fits.taken:
         reporter.note(f"{fits.taken} of {fits.asked} fits were read from the cache")

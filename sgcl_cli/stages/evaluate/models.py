@@ -81,7 +81,7 @@ class Model:
 def suite(config: EvaluateConfig, cohort: Cohort) -> list[Model]:
     """The models of a level and a task, the baseline first."""
     if cohort.level == "patch":
-        return [_baseline(cohort), *_probes(config, cohort, cohorts.patch_features(cohort), "linear", "", "patch")]
+        return [_baseline(cohort), *_probes(config, cohort, cohorts.patch_features(cohort), "linear", "", view="patch")]
     rows, offsets = cohorts.bag_rows(cohort)
     count = np.log1p(np.diff(offsets).astype(np.float64))[:, None]
     return [
@@ -94,7 +94,7 @@ def suite(config: EvaluateConfig, cohort: Cohort) -> list[Model]:
             features=count,
             view="count",
         ),
-        *_probes(config, cohort, mean_pool(rows, offsets), "mean-pool", "Mean pool, ", "mean"),
+        *_probes(config, cohort, mean_pool(rows, offsets), "mean-pool", "Mean pool, ", view="mean"),
         *_bag_models(config, cohort, rows, offsets),
     ]
 
@@ -105,7 +105,7 @@ def _baseline(cohort: Cohort) -> Model:
 
 
 def _probes(
-    config: EvaluateConfig, cohort: Cohort, features: NDArray[np.floating], key: str, prefix: str, view: str
+    config: EvaluateConfig, cohort: Cohort, features: NDArray[np.floating], key: str, prefix: str, *, view: str
 ) -> list[Model]:
     """The linear model of the task, and for classes kNN and SimpleShot."""
     kind = {"regression": "ridge regression", "survival": "Cox regression"}.get(cohort.task, "logistic regression")
@@ -117,7 +117,7 @@ def _probes(
     shares = tuple(sorted(asked))
     of: dict[str, Any] = {"features": features, "view": view}
     if config.linear == "sgd":
-        found = [_linear_sgd(config, cohort, features, key, prefix, shares, view)]
+        found = [_linear_sgd(config, cohort, features, key, prefix, shares=shares, view=view)]
     else:
         found = [Model(key, named, lambda fold: _linear(features, cohort, fold), _penalties(cohort), shares, **of)]
     if cohort.classes:
@@ -136,6 +136,7 @@ def _linear_sgd(
     features: NDArray[np.floating],
     key: str,
     prefix: str,
+    *,
     shares: tuple[float, ...],
     view: str,
 ) -> Model:

@@ -87,11 +87,22 @@ def _evaluate(config: EvaluateConfig, reporter: Reporter, opened: ExitStack) -> 
             redraw.redraw(config, inputs, cohort, plan, described)
         return _stored(out, config, inputs.ids) or stored
     if config.dry_run:
-        return _planned(config, cohort, plan, audit, described, tuner)
+        return _planned(config, cohort, plan, audit, described, tuner=tuner)
     identity = store.artefact_id(tables.FORMAT, config.affecting(), [f"{k}={v}" for k, v in sorted(inputs.ids.items())])
     tuned = () if tuner is None else tuner.models()
-    scores = fit(config, cohort, plan, Fits(out, cohort), audit, reporter, tuned)
-    return _write(config, inputs, cohort, plan, audit, scores, described, record, identity, reporter)
+    scores = fit(config, cohort, plan, Fits(out, cohort), audit, reporter=reporter, tuned=tuned)
+    return _write(
+        config,
+        inputs,
+        cohort,
+        plan,
+        audit,
+        scores=scores,
+        described=described,
+        record=record,
+        identity=identity,
+        reporter=reporter,
+    )
 
 
 def _redraws(config: EvaluateConfig, out: Path) -> bool:
@@ -105,6 +116,7 @@ def _planned(
     plan: Plan,
     audit: Audit,
     described: Sequence[tuple[str, str, str]],
+    *,
     tuner: Tuner | None,
 ) -> Outcome:
     """The outcome of a dry run: the plan, the ledger of slides, and the expected time."""
@@ -160,6 +172,7 @@ def _write(
     cohort: Cohort,
     plan: Plan,
     audit: Audit,
+    *,
     scores: Scores,
     described: Sequence[tuple[str, str, str]],
     record: RunRecord,

@@ -22,6 +22,7 @@ def render(
     rows: Rows,
     applied: Mapping[str, Applied],
     sections: Sequence[Section],
+    *,
     warnings: Sequence[str],
     ids: Mapping[str, str],
 ) -> str:

@@ -95,7 +95,7 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
             kept = models.Kept(kept.name, kept.view, {fold: kept.folds[fold] for fold in folds})
             applied[key] = apply(kept, rows, used, device, outputs, patches=key == scored)
             bar.advance()
-    return _write(config, card, rows, fitted, applied, warnings, ids, record)
+    return _write(config, card, rows, fitted, applied, warnings=warnings, ids=ids, record=record)
 
 
 def _write(
@@ -104,6 +104,7 @@ def _write(
     rows: Rows,
     fitted: NDArray[np.bool_],
     applied: Mapping[str, Applied],
+    *,
     warnings: list[str],
     ids: Mapping[str, str],
     record: RunRecord,
@@ -117,7 +118,8 @@ def _write(
     columns = [*place, "model", "fold", "fitted_on", *told]
     store.write_csv(out / "folds.csv", columns, list(tables.each(card, rows, fitted, applied)))
     drawn = pictures.draw(config, card, rows, applied)
-    store.write_text(out / "predictions.html", page.render(config, card, rows, applied, drawn.sections, warnings, ids))
+    html = page.render(config, card, rows, applied, drawn.sections, warnings=warnings, ids=ids)
+    store.write_text(out / "predictions.html", html)
     files = ["predictions.csv", "folds.csv", "predictions.html", *drawn.files]
     identity = store.artefact_id(FORMAT, config.affecting(), [f"{k}={v}" for k, v in sorted(ids.items())])
     data = {

@@ -21,7 +21,7 @@ def test_label_efficiency_leaves_shares_without_a_class_out(slides: Path, labels
     config = EvaluateConfig(out=str(tmp_path / "out"), **{**FAST, **settings})
     models = [model for model in evaluate_fit.suite(config, cohort) if model.key == "simpleshot"]
     fits = cache.Fits(tmp_path, cohort)
-    found = efficiency.curves(config, cohort, plan, models, fits, Silent())
+    found = efficiency.curves(config, cohort, plan, models, fits, reporter=Silent())
     assert found["metric"] == "auroc"
     assert {share: len(values) for share, values in found["curves"]["simpleshot"].items()} == {"0.1": 5, "1": 1}
     assert found["left_out"] == [

@@ -34,7 +34,7 @@ def test_seconds_in_words(seconds: float, words: str) -> None:
 def fitted(out: Path, cohort: Cohort, plan: Plan, **settings: object) -> tuple[Scores, Fits]:
     fits = Fits(out, cohort)
     config = replace(CONFIG, **settings)  # type: ignore[arg-type]
-    return fit(config, cohort, plan, fits, Audit(), Silent()), fits
+    return fit(config, cohort, plan, fits, Audit(), reporter=Silent()), fits
 
 
 def test_every_model_is_scored_and_its_fits_are_kept(tmp_path: Path, small_cohort: Cohort, small_plan: Plan) -> None:

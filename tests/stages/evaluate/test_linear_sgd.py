@@ -64,4 +64,4 @@ def test_it_is_refused_where_there_are_no_classes() -> None:
     )
     config = EvaluateConfig(features="f", out="o", linear="sgd")
     with pytest.raises(ConfigError, match="--linear sgd is for classes, and the task is regression"):
-        models._probes(config, cohort, rows()[0], "mean-pool", "Mean pool, ", "mean")
+        models._probes(config, cohort, rows()[0], "mean-pool", "Mean pool, ", view="mean")

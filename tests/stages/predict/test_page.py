@@ -29,7 +29,7 @@ def page(count: int, level: str = "slide", warnings: tuple[str, ...] = (), **car
     values = np.tile([0.123456, 0.876544], (len(rows), 1))
     applied = {"linear": Applied("Linear", {"1": values, "2": values}, np.ones((2, len(rows)), np.bool_), None)}
     config = PredictConfig(out="out", result="m", features="f")
-    return render(config, {**CARD, **card}, rows, applied, [], warnings, {"Models": "models-1"})
+    return render(config, {**CARD, **card}, rows, applied, [], warnings=warnings, ids={"Models": "models-1"})
 
 
 def page_of_scores() -> str:

@@ -117,7 +117,7 @@ def open_masks(config: EvaluateConfig, index: PatchIndex) -> Masks:
     kinds = {value: name for value, name in kinds.items() if value != config.ignore}
     classes = _classes(kinds, pixels)
     table = None if config.labels is None else read_labels(config.labels, Columns(config.id.strip().lower(), None))
-    slides, lone = _matched(config, index, rasters, paths, kinds, {} if table is None else table.by_slide())
+    slides, lone = _matched(config, index, rasters, paths, kinds, table={} if table is None else table.by_slide())
     masks = Masks(
         slides=slides,
         classes=classes,
@@ -125,7 +125,7 @@ def open_masks(config: EvaluateConfig, index: PatchIndex) -> Masks:
         left_out="sites" if config.cv == "site" else "patients" if table and table.has_patients else "slides",
         uncounted={v: n / sum(pixels.values()) for v, n in sorted(pixels.items()) if v not in kinds},
         id=hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
-        warnings=tuple(_warnings(index, found, kinds, pixels, table, lone)),
+        warnings=tuple(_warnings(index, found, kinds, pixels, table=table, lone=lone)),
     )
     _check(masks, config)
     return masks
@@ -164,6 +164,7 @@ def _matched(
     rasters: Mapping[str, NDArray[np.integer[Any]]],
     paths: Mapping[str, Path],
     kinds: Mapping[int, str],
+    *,
     table: Mapping[str, LabelRow],
 ) -> tuple[tuple[Masked, ...], list[str]]:
     """Slides with a mask and patches, and ids of slides with a mask but no patches."""
@@ -229,6 +230,7 @@ def _warnings(
     found: Found,
     kinds: Mapping[int, str],
     pixels: Mapping[int, int],
+    *,
     table: Labels | None,
     lone: Sequence[str],
 ) -> list[str]:
