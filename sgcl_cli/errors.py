@@ -1,14 +1,14 @@
 """The exceptions of sgcl.
 
-SgclError
-├── ConfigError      exit 2   an option or configuration file is wrong, or an output was made with other settings
-├── LabelError       exit 2   labels or splits do not allow an unbiased evaluation
-├── SlideError       exit 1   one slide: not a slide, unreadable, no resolution, too coarse
-├── ArtefactError    exit 1   a file of sgcl or another tool is missing, damaged, of another format, or cannot be written
-│   ├── WriteError              the disk is full, or the folder is not writable
-│   └── UnavailableError        a file cannot be read at present, but may be intact
-├── TrainingError    exit 1   training cannot continue: non-finite loss, too few patches, no such device
-└── ElsewhereError   exit 1   another process of the same run failed and reports why
+    SgclError
+    ├── ConfigError      exit 2   an option or configuration file is wrong, or an output was made with other settings
+    ├── LabelError       exit 2   labels or splits do not allow an unbiased evaluation
+    ├── SlideError       exit 1   one slide: not a slide, unreadable, no resolution, too coarse
+    ├── ArtefactError    exit 1   a file of sgcl or another tool is missing, damaged, of another format, or cannot be written
+    │   ├── WriteError              the disk is full, or the folder is not writable
+    │   └── UnavailableError        a file cannot be read at present, but may be intact
+    ├── TrainingError    exit 1   training cannot continue: non-finite loss, too few patches, no such device
+    └── ElsewhereError   exit 1   another process of the same run failed and reports why
 
 Each has a message (what, which file, why) and a hint (what to do). Exceptions of a library are translated in the package that
 uses the library. ``Interrupted`` is not an error; it carries a signal to the exit code.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from sgcl_cli import __version__
+from sgcl_cli.cli.app import run
 
 ROOT = Path(__file__).parents[1]
 BASE = "python:3.12-slim-bookworm"
@@ -104,6 +106,24 @@ def test_the_argument_torch_chooses_the_wheel(
     allowed = Requirement(new).specifier
     assert all(wheel.format(version) in allowed for wheel in taken)
     assert not any(wheel.format(version) in allowed for wheel in left)
+
+
+def commands_in_containers() -> list[list[str]]:
+    """The words after ``sgcl`` of every command that docs/clusters.md runs in a container; 1 for each shell variable."""
+    text = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+    found = []
+    for line in text.replace("\\\n", " ").splitlines():
+        ours = re.search(r"\b(?:sgcl|sgcl_cli|sgcl\.sif) +((?:tile|pretrain|embed) .*)", line)
+        if ours and ("docker run" in line or "apptainer" in line):
+            found.append(shlex.split(re.sub(r"\$\w+", "1", ours[1]), comments=True))
+    return found
+
+
+def test_commands_of_the_page_on_clusters_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
+    found = commands_in_containers()
+    assert [words[0] for words in found] == ["tile", "pretrain", "pretrain", "tile", "tile", "pretrain", "embed"]
+    for words in found:
+        assert run([*words, "--print-config"]) == 0, f"{words}\n{capsys.readouterr().err}"
 
 
 # What follows needs a program that builds images, and the base image.

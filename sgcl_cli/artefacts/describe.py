@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from sgcl_cli.artefacts import features, patches
 from sgcl_cli.artefacts.store import Column, Schema
 
@@ -135,4 +137,4 @@ def _shape(column: Column) -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    sys.stdout.buffer.write(page().encode())

@@ -26,6 +26,7 @@ from sgcl_cli.errors import ArtefactError, ConfigError
 Picture = NDArray[np.uint8]  # a whole slide, (H, W, 3), RGB
 
 _MADE = ".made.json"  # beside the files: id of the features and size of the export, by slide
+_SIZE = {"level0_width", "level0_height"}  # attributes without which a picture has no scale
 _PICTURES = {"hires": 2000, "lowres": 600}  # longest sides in pixels, as in Space Ranger
 
 
@@ -115,18 +116,21 @@ def _anndata(file: FeatureFile, path: Path, picture: Callable[[], Picture | None
 
     columns, attributes, geometry = _columns(file), dict(file.attributes or {}), file.geometry or {}
     names = [f"{file.slide_id}:{row}" for row in range(len(file))]
-    table = pandas.DataFrame({"slide_id": [file.slide_id] * len(file), **columns}, index=pandas.Index(names, dtype=str))
-    for name in ("slide_id", "label", "group"):
-        if name in table:
-            table[name] = pandas.Categorical(table[name])
-    variables = pandas.DataFrame(index=pandas.Index([str(n) for n in range(file.features.shape[1])], dtype=str))
+    # Strings as objects: those of pandas 3 are refused by anndata, since its releases before 0.11 cannot read them.
+    table = pandas.DataFrame(
+        {"slide_id": [file.slide_id] * len(file), **columns}, index=pandas.Index(names, dtype=object)
+    )
+    for name in {"slide_id", "label", "group", "name"}.intersection(table):
+        classes = pandas.Index(sorted({value for value in table[name] if isinstance(value, str)}), dtype=object)
+        table[name] = pandas.Categorical(table[name], categories=classes)
+    variables = pandas.DataFrame(index=pandas.Index([str(n) for n in range(file.features.shape[1])], dtype=object))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = anndata.AnnData(X=file.features.astype(np.float32), obs=table, var=variables)
         sides = peers.sides(geometry)
         if file.coords is not None:
             data.obsm["spatial"] = file.coords + (0.0 if sides is None else sides / 2)
-            if sides is not None and (shown := picture()) is not None:
+            if sides is not None and geometry.keys() >= _SIZE and (shown := picture()) is not None:
                 data.uns["spatial"] = {file.slide_id: _spatial(shown, geometry, float(sides.mean()))}
         kept = ("mpp_level0", "mpp_target", "patch_size_level0", "patch_size")
         data.uns["mpp"] = float(geometry.get("mpp_level0", np.nan))

@@ -197,7 +197,7 @@ class FeatureSet:
 
 
 def open_features(path: str | Path, *, mapped: bool = False) -> FeatureSet:
-    """Open a folder of features: of sgcl, CLAM (h5_files or pt_files), TRIDENT (features_<encoder>), STAMP, or plain .pt, .npy.
+    """Open a folder of features: sgcl, CLAM (h5_files or pt_files), TRIDENT (``features_<encoder>``), STAMP, or plain .pt, .npy.
 
     :param mapped: memory-map features, read-only, if they are contiguous in the file, as in files of sgcl; each such file
         remains open.
@@ -260,7 +260,7 @@ def open_file(path: str | Path, *, mapped: bool = False) -> FeatureFile:
     path = Path(path)
     if path.suffix == ".h5":
         return _open_h5(path, mapped)
-    slide_id = names.checked(path.stem, path)
+    slide_id = names.of_file(path)
     array = _open_npy(path, mapped) if path.suffix == ".npy" else _open_pt(path)
     return FeatureFile(path, slide_id, _features(array, path))
 
@@ -327,7 +327,7 @@ def _open_h5(path: Path, mapped: bool = False) -> FeatureFile:
     told = {key: value for key, value in attributes.items() if key not in _TEXTS or isinstance(value, str)}
     return FeatureFile(
         path=path,
-        slide_id=names.checked(attributes.get("slide_id", path.stem), path),
+        slide_id=names.checked(attributes["slide_id"], path) if "slide_id" in attributes else names.of_file(path),
         features=array,
         label_names=reading.texts_in(attributes, "label_names", path),
         attributes=told,

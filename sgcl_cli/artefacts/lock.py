@@ -49,8 +49,10 @@ class Lock:
 
         :param wait: wait for as long as it takes.
         :returns: whether the lock is owned; always True with ``wait``.
-        :raises ArtefactError: the lock file cannot be written, or was made by a version with another lease.
+        :raises ArtefactError: the lock file is not a regular file, not writable, or was made by a version with another lease.
         """
+        if self.path.exists() and not self.path.is_file():
+            raise ArtefactError(f"{self.path} cannot be a lock: it is not a regular file", "remove it")
         with store.writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             while not self._try():

@@ -52,6 +52,17 @@ def checked(slide_id: object, path: Path) -> str:
     return str(slide_id)
 
 
+def of_file(path: Path) -> str:
+    """Slide id of a file without one inside: its name without the suffix.
+
+    :raises ArtefactError: the name cannot be a slide id.
+    """
+    reason = fault(path.stem)
+    if reason:
+        raise ArtefactError(f"{path}: the name of the file, which is its slide id, {reason}", "rename the file")
+    return path.stem
+
+
 def folded(slide_id: str) -> str:
     """Normal form of an id, equal for ids that some file systems do not distinguish (case, Unicode composition)."""
     return unicodedata.normalize("NFC", slide_id).casefold()

@@ -26,7 +26,7 @@ from typing import Any, cast
 import h5py
 import numpy as np
 
-from sgcl_cli.artefacts import hdf5, reading
+from sgcl_cli.artefacts import reading
 from sgcl_cli.errors import ArtefactError, LabelError, WriteError
 
 TEXT = "text"
@@ -291,14 +291,6 @@ def texts_of(data: h5py.Dataset, path: Path) -> list[str]:
         if room < 0:
             raise ArtefactError(f"{path}: '{data.name}' claims more text than the file has", MAKE_AGAIN)
     return found
-
-
-def write_h5(path: str | Path, schema: Schema, columns: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
-    """Write one HDF5 artefact, whole or not at all. Columns are contiguous; see ``atomic`` for the errors."""
-    with atomic(path) as temporary:
-        with hdf5.created(temporary) as file:
-            fill(file, schema, columns, attributes)
-        verify(temporary, schema)
 
 
 def fill(file: h5py.File, schema: Schema, columns: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:

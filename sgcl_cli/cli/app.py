@@ -17,7 +17,7 @@ from typer.exceptions import TyperException
 
 from sgcl_cli import __version__
 from sgcl_cli.cli import help as pages
-from sgcl_cli.cli.console import Terminal, drop_output, finish_output, prepare_streams, print_plain
+from sgcl_cli.cli.console import Terminal, ascii_only, drop_output, finish_output, prepare_streams, print_plain, spelled
 from sgcl_cli.cli.options import as_toml, common_rows, options_of, repeated
 from sgcl_cli.config import (
     Config,
@@ -92,7 +92,7 @@ def _command(kind: type[Given], example: str) -> Callable[[Stage[Given]], Stage[
             settings = load_toml(common["config"], kind.table) if common["config"] else {}
             config = kind.resolve(settings, given)
             if common["print_config"]:
-                print_plain(as_toml(config))
+                print_plain(as_toml(config, ascii_only=ascii_only()))
             else:
                 _finish(stage, config, json=common["json"], quiet=common["quiet"])
 
@@ -198,7 +198,7 @@ def encoders() -> None:
         rows.append((name, str(entry.width), size, entry.library, gate, availability(entry)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    print_plain("\n".join(lines))
+    print_plain(spelled("\n".join(lines)))
 
 
 def run(arguments: list[str]) -> int:

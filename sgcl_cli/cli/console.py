@@ -5,6 +5,7 @@ Markup is disabled everywhere, so that a slide named ``[/red]`` is shown by this
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -29,6 +30,7 @@ LINE_EVERY = 30.0
 _SPACES = "\n\t"
 _MOST_FAILURES = 20  # groups of failures that are listed
 _NAMED_FAILURES = 5  # slides named per group
+_ASCII = str.maketrans({"µ": "u", "²": "2", "±": "+-", "×": "x", "…": "...", "–": "-"})
 
 
 def prepare_streams() -> None:
@@ -47,6 +49,16 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def ascii_only() -> bool:
+    """Whether standard output has an encoding other than UTF-8, which may lack characters."""
+    return codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"
+
+
+def spelled(text: str) -> str:
+    """A string for people, with units such as µm² spelled in ASCII where standard output may lack their characters."""
+    return text.translate(_ASCII) if ascii_only() else text
 
 
 def drop_output() -> None:
@@ -96,7 +108,8 @@ class _Console(Console):
 
 def shown(text: str) -> str:
     """A string with control characters escaped, so that it cannot control the terminal."""
-    return "".join(c if c.isprintable() or c in _SPACES else c.encode("unicode_escape").decode() for c in text)
+    plain = spelled(text)
+    return "".join(c if c.isprintable() or c in _SPACES else c.encode("unicode_escape").decode() for c in plain)
 
 
 class Terminal:
@@ -153,7 +166,7 @@ class Terminal:
         try:
             with _printing():
                 if as_json:
-                    print_plain(json.dumps(outcome.as_dict(), indent=2, ensure_ascii=False, default=str))
+                    print_plain(json.dumps(outcome.as_dict(), indent=2, ensure_ascii=ascii_only(), default=str))
                 elif not self.quiet:
                     if outcome.headline:
                         self.results.print(_table(outcome))

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 from rich.console import Console
 from rich.text import Text
 
+from sgcl_cli.cli.console import spelled
 from sgcl_cli.config import Config, Meta, accepted_type, describe, flag
 
 WIDEST = 100
@@ -191,7 +192,7 @@ def _choices(hint: Any) -> tuple[str, ...]:
 def _append_row(page: Text, row: HelpEntry, width: int) -> None:
     """Add an entry: term and text side by side, or below each other if the term is too long."""
     indent = _INDENT + _TERM + 2
-    lines = textwrap.wrap(row.text, max(width - indent, 20), break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(spelled(row.text), max(width - indent, 20), break_long_words=False, break_on_hyphens=False)
     page.append(" " * _INDENT).append(row.term, style="bold cyan")
     if len(row.term) <= _TERM and lines:
         page.append(" " * (indent - _INDENT - len(row.term)) + lines.pop(0))

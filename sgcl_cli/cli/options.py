@@ -69,13 +69,21 @@ def repeated(arguments: Sequence[str], name: str) -> list[str]:
     return found
 
 
-def as_toml(config: Config) -> str:
-    """The resolved settings as a TOML table, as read by --config."""
+def as_toml(config: Config, *, ascii_only: bool = False) -> str:
+    """The resolved settings as a TOML table, as read by --config.
+
+    :param ascii_only: escape all other characters.
+    """
     lines = [f"[{config.table}]"]
     for name, value in config.as_dict().items():
         if value is not None:
             lines.append(f"{name.replace('_', '-')} = {_toml(value)}")
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    return _escaped(text) if ascii_only else text
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isascii() else f"\\u{ord(c):04x}" if ord(c) < 2**16 else f"\\U{ord(c):08x}" for c in text)
 
 
 def _toml(value: Any) -> str:

@@ -224,6 +224,7 @@ def page(evaluation: Evaluation, shown: Mapping[str, Picture]) -> Page:
     result, counts = evaluation.result, evaluation.result["counts"]
     return Page(
         title=_title(evaluation),
+        patients=any("per_patient" in model for model in evaluation.models.values()),
         facts=[
             f"{result['level']} level",
             *([counted(counts["rows"], "patch", "patches")] if result["level"] == "patch" else []),

@@ -81,6 +81,7 @@ class Section:
 
     :ivar wide: pictures take the whole width instead of standing side by side.
     :ivar folded: only the heading is seen until it is clicked.
+    :ivar legend: colours of the pictures, as (name, "#rrggbb").
     """
 
     title: str
@@ -89,6 +90,7 @@ class Section:
     notes: Sequence[str] = ()
     wide: bool = False
     folded: bool = False
+    legend: Sequence[tuple[str, str]] = ()
 
     def __bool__(self) -> bool:
         return bool(self.pictures or self.tables or self.notes)
@@ -109,6 +111,8 @@ class Page:
     :ivar provenance: (name, value) of versions and ids.
     :ivar data: embedded as JSON for machines.
     :ivar lead: sentences under the title: what the page answers.
+    :ivar scores_of: heading of the table of scores.
+    :ivar patients: whether a table has the values of each patient.
     """
 
     title: str
@@ -125,6 +129,8 @@ class Page:
     data: Mapping[str, Any] = field(default_factory=dict)
     kicker: str = "sgcl evaluate"
     lead: Sequence[str] = ()
+    scores_of: str = "Results"
+    patients: bool = False
 
     @property
     def metric_names(self) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""Slides in, arrays out: the only room that knows OpenSlide."""
+"""Slides to arrays of pixels, masks and labels; the only package that imports OpenSlide."""

@@ -1,9 +1,9 @@
-"""The colours of classes, the same on overlays and pages.
+"""Colours of classes, the same on overlays and pages.
 
-Twenty colours from a grid in sRGB, chosen so that the least difference between any two is as large as possible (CIEDE2000): for
-usual sight and, weighted by 1.5 to 1.7, for the kinds of colour blindness, simulated after Machado, Oliveira and Fernandes (2009,
-"A physiologically-based model for simulation of color vision deficiency"). None is close to glass, eosin, haematoxylin or the
-tissue's outline. Their order keeps the first few furthest apart.
+Twenty colours from a grid in sRGB that maximise the smallest CIEDE2000 difference between any two: for normal vision and,
+weighted by 1.5 to 1.7, for the kinds of colour blindness, simulated after Machado, Oliveira and Fernandes (2009, "A
+physiologically-based model for simulation of color vision deficiency"). None is close to glass, eosin, haematoxylin or the
+outline of tissue. The first few are the furthest apart.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ PATCH: RGB = (30, 60, 200)
 
 
 def of_class(number: int) -> RGB:
-    """The colour of a class; colours come again after the twentieth."""
+    """The colour of a class; colours repeat after the twentieth."""
     return CLASSES[number % len(CLASSES)]
 
 
 def hexadecimal(colour: RGB) -> str:
-    """As pages have it: ``#00eeee``."""
+    """A colour in CSS notation, such as ``#00eeee``."""
     return "#{:02x}{:02x}{:02x}".format(*colour)

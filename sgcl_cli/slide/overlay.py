@@ -1,7 +1,7 @@
-"""What a person checks: a picture of the slide with tissue outlined and patches marked, and the outlines for QuPath.
+"""Overlays for visual checks, with outlined tissue and marked patches, and tissue outlines for QuPath.
 
-Outlines are GeoJSON (RFC 7946 geometry) in level-0 pixels, from the corner that QuPath counts from, one Feature per piece of
-tissue, as QuPath reads and writes them:
+Outlines are GeoJSON (RFC 7946 geometry) in level-0 pixels relative to QuPath's origin, one Feature per piece of tissue, as QuPath
+reads and writes them:
 https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 """
 
@@ -19,9 +19,9 @@ from sgcl_cli.slide.lattice import Lattice, Sides
 
 _TINT, _CLASS_TINT = 0.12, 0.28
 _SIDE = 2000  # pixels of the longer side up to which small pictures are enlarged
-_FRAMES = (5.0, 14.0)  # pixels of a patch's side from which frames begin to show, and from which they are opaque
-_HATCH = 10  # pixels from stripe to stripe
-_FINER = 2  # outlines follow the edges of mask pixels to within a half of 1 / _FINER
+_FRAMES = (5.0, 14.0)  # sides of a patch in pixels between which the opacity of frames grows from 0 to 1
+_HATCH = 10  # pixels, period of the stripes
+_FINER = 2  # the mask is enlarged by this factor, so outlines are within 1 / (2 _FINER) mask pixels of its edges
 
 
 def draw(
@@ -34,16 +34,17 @@ def draw(
     label: NDArray[np.int16] | None = None,
     ink: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
-    """A picture of the slide with kept patches tinted and framed, tissue outlined and ink hatched; small ones are enlarged.
+    """The slide with patches tinted and framed, tissue outlined and ink hatched.
 
-    Frames are one pixel wide, and fainter the smaller patches are, so that tissue and outline stay visible.
+    Frames are one pixel wide and fade as patches get smaller, so that tissue and its outline stay visible.
 
-    :param base: uint8 (H, W, 3), the whole slide.
+    :param base: uint8 (H, W, 3), the whole slide; a small one is enlarged by a whole factor k.
     :param size: (width, height) of level 0, pixels.
-    :param mask: tissue on the whole slide, of any size; so is ``ink``.
+    :param mask: tissue, bool, at any size, over the whole slide.
     :param sides: (width, height) of a patch, level-0 pixels.
-    :param label: class of each patch, -1 unknown; each class has its colour, patches of none are only framed.
-    :returns: uint8 (k H, k W, 3), k a whole number.
+    :param label: class of each patch; patches of class -1 (unknown) are framed but not tinted.
+    :param ink: pen marks, bool, at any size, over the whole slide.
+    :returns: uint8 (k H, k W, 3).
     """
     enlarged = _enlarged(base)
     height, width = enlarged.shape[:2]
@@ -67,7 +68,11 @@ def _enlarged(base: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _with_patches(
     base: NDArray[np.uint8], corners: NDArray[np.float64], side: NDArray[np.float64], label: NDArray[np.int16] | None
 ) -> NDArray[np.uint8]:
-    """The picture with tinted and framed patches; ``corners`` (N, 2) and ``side`` (2,) in its pixels. Neighbours share a line."""
+    """The picture with tinted and framed patches; adjacent patches share a line.
+
+    :param corners: (N, 2), x and y in pixels of ``base``.
+    :param side: (2,), width and height in pixels of ``base``.
+    """
     numbers: list[int | None] = [None] * len(corners) if label is None else label.tolist()
     starts = np.rint(corners).astype(int).tolist()
     ends = np.rint(corners + side).astype(int)
@@ -90,14 +95,14 @@ def _with_patches(
 
 
 def _colour(number: int | None) -> colours.RGB:
-    """That of a class, of a patch without one (-1), or of a patch where there are no classes (None)."""
+    """The colour of a patch by its class: -1 is unknown, None means that the slide has no classes."""
     if number is None:
         return colours.PATCH
     return colours.UNKNOWN if number < 0 else colours.of_class(number)
 
 
 def _hatch(picture: NDArray[np.uint8], ink: NDArray[np.uint8]) -> None:
-    """Stripes of black beside white, which show on ink of any colour, and a thin black outline."""
+    """Draw black and white stripes, visible on ink of any colour, and a thin black outline, in place."""
     height, width = ink.shape
     down, across = (np.arange(side) % _HATCH for side in (height, width))
     place = np.add.outer(down.astype(np.uint8), across.astype(np.uint8)) % _HATCH
@@ -108,13 +113,13 @@ def _hatch(picture: NDArray[np.uint8], ink: NDArray[np.uint8]) -> None:
 
 
 def _fitted(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A mask at another size, uint8 0 or 1; edges run straight between the middles of its pixels."""
+    """A mask resized by linear interpolation and thresholded at one half, uint8 0 or 1."""
     smooth = cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_LINEAR)
     return (np.asarray(smooth) > 127).astype(np.uint8)
 
 
 def reduced(picture: bytes, side: int, quality: int = 75) -> bytes:
-    """A small copy of a JPEG file, of which neither side is above ``side`` pixels; decoded at reduced scale."""
+    """A copy of a JPEG file reduced to at most ``side`` pixels along each axis, as a JPEG file; decoded at reduced scale."""
     pixels = simplejpeg.decode_jpeg(picture, colorspace="RGB", min_width=side, min_height=side)
     shrink = min(1.0, side / max(pixels.shape[:2]))
     size = max(1, round(pixels.shape[1] * shrink)), max(1, round(pixels.shape[0] * shrink))
@@ -127,7 +132,7 @@ def outlines(
     """The pieces of tissue as a GeoJSON FeatureCollection of Polygons with holes, level-0 pixels.
 
     :param scale: (x, y) level-0 pixels per mask pixel.
-    :param corner: (x, y) from which QuPath counts, level-0 pixels: that of the part of the slide that was scanned.
+    :param corner: (x, y) of QuPath's origin, level-0 pixels: the corner of the scanned part of the slide.
     """
     fine = mask.astype(np.uint8).repeat(_FINER, axis=0).repeat(_FINER, axis=1)
     contours, hierarchy = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
@@ -159,7 +164,7 @@ def outlines(
 
 
 def _ring(contour: NDArray[np.int32], scale: tuple[float, float], corner: tuple[float, float]) -> list[list[float]]:
-    """A closed ring in level-0 pixels from the centres of the pixels of the finer mask."""
+    """A closed ring in level-0 pixels from a contour of the enlarged mask."""
     points = (contour[:, 0, :] + 0.5) / _FINER * scale - corner
     closed = np.concatenate([points, points[:1]])
     return [[round(float(x), 1), round(float(y), 1)] for x, y in closed]

@@ -9,11 +9,12 @@ import torch
 from sgcl_cli.artefacts import exports
 from sgcl_cli.artefacts.features import FeatureWriter
 
+pytestmark = pytest.mark.filterwarnings("ignore:The .future.infer_string. option")  # anndata's own, when it reads
 COORDS = np.array([[0, 0], [64, 0], [0, 64]])
 
 
 def write(
-    path: Path, rows: np.ndarray, identity: str, size: tuple[int, int] = (256, 128)
+    path: Path, rows: np.ndarray, identity: str, size: tuple[int, int] | None = (256, 128)
 ) -> dict[str, tuple[Path, str]]:
     attributes = {"slide_id": path.stem, "encoder": "e", "encoder_sha256": "s", "patches_id": "p", "config": "{}"}
     path.unlink(missing_ok=True)
@@ -21,7 +22,7 @@ def write(
         writer.append(rows)
         columns = {"coords": COORDS, "grid": COORDS // 64, "label": np.array([0, -1, 1], np.int16)}
         geometry = {"patch_size_level0": 65, "patch_size_level0_xy": (64.5, 64.5), "mpp_level0": 0.25}
-        geometry |= {"level0_width": size[0], "level0_height": size[1]}
+        geometry |= {} if size is None else {"level0_width": size[0], "level0_height": size[1]}
         writer.finish(columns, {**attributes, "label_names": '["t", "n"]'}, geometry)
     return {path.stem: (path, identity)}
 
@@ -54,6 +55,19 @@ def test_anndata_has_places_and_resolution(tmp_path: Path, rows: np.ndarray) -> 
     assert data.obs["x"].tolist() == [0, 64, 0] and data.obs["label"].isna().tolist() == [False, True, False]
 
 
+def test_anndata_has_the_names_of_images(tmp_path: Path, rows: np.ndarray) -> None:
+    anndata = pytest.importorskip("anndata")
+    attributes = {"slide_id": "a", "encoder": "e", "encoder_sha256": "s", "patches_id": "p", "config": "{}"}
+    names = ("t/1.png", "n/1.png", "n/2.png")
+    with FeatureWriter(tmp_path / "a.h5", "one", rows.shape[1], "float16") as writer:
+        writer.append(rows)
+        columns = {"label": np.array([0, 1, 1], np.int16), "name": names, "group": ("g", "g", "h")}
+        writer.finish(columns, {**attributes, "label_names": '["t", "n"]'})
+    exports.export("anndata", tmp_path, {"a": (tmp_path / "a.h5", "one")})
+    data = anndata.read_h5ad(tmp_path / "anndata" / "a.h5ad")
+    assert data.obs["name"].tolist() == [*names] and data.obs["group"].tolist() == ["g", "g", "h"]
+
+
 @pytest.mark.parametrize(("size", "shape"), [((256, 128), (64, 128)), ((40_000, 20_000), (1000, 2000))])
 def test_anndata_has_the_slides_picture_where_scanpy_and_squidpy_look(
     tmp_path: Path, rows: np.ndarray, size, shape
@@ -76,6 +90,15 @@ def test_anndata_has_the_slides_picture_where_scanpy_and_squidpy_look(
         places = data.obsm["spatial"] * factor
         assert places[2].tolist() == pytest.approx([32.25 * factor, 96.25 * factor])
     assert data.uns["spatial"][library]["scalefactors"]["spot_diameter_fullres"] == 64.5
+
+
+def test_anndata_has_no_picture_of_a_slide_of_unknown_size(tmp_path: Path, rows: np.ndarray) -> None:
+    anndata = pytest.importorskip("anndata")
+    exports.export(
+        "anndata", tmp_path, write(tmp_path / "a.h5", rows, "one", None), lambda slide_id: np.zeros((2, 2, 3))
+    )
+    data = anndata.read_h5ad(tmp_path / "anndata" / "a.h5ad")
+    assert "spatial" not in data.uns and data.obsm["spatial"].tolist() == (COORDS + 32.25).tolist()
 
 
 def test_parquet_has_a_row_a_patch(tmp_path: Path, rows: np.ndarray) -> None:

@@ -236,3 +236,24 @@ def test_a_count_of_rows_that_is_none_is_passed_over(tmp_path: Path, text: str |
     else:
         path.write_text(text if changed is None else json.dumps(changed))
     assert FeatureWriter(tmp_path / "s.h5", "id", 4, "float32").kept() == 0
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".npy", ".h5"])
+def test_a_file_of_features_with_a_name_that_is_not_unicode_is_to_be_renamed(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / os.fsdecode(b"a\xff" + suffix.encode())
+    if suffix == ".pt":
+        torch.save(torch.ones(2, 3), tmp_path / "x")
+    elif suffix == ".npy":
+        with (tmp_path / "x").open("wb") as file:
+            np.save(file, np.ones((2, 3), np.float32))
+    else:
+        with h5py.File(tmp_path / "x", "w") as file:
+            file["features"] = np.ones((2, 3), np.float32)
+    (tmp_path / "x").rename(path)
+    with pytest.raises(
+        ArtefactError, match="the name of the file, which is its slide id, is not valid Unicode"
+    ) as caught:
+        open_file(path)
+    assert caught.value.hint == "rename the file"
+    path.rename(tmp_path / f"a{suffix}")
+    assert open_file(tmp_path / f"a{suffix}").features.shape == (2, 3)

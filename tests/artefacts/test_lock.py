@@ -229,3 +229,15 @@ def test_a_writer_sweeps_what_dead_ones_left(tmp_path: Path, writing: Any) -> No
     with writing(tmp_path):
         assert [path.exists() for path in left] == [False] * 4
         assert (old.exists(), new.exists(), mine.exists(), other.exists()) == (False, True, True, True)
+
+
+def test_a_fifo_in_place_of_a_lock_file_is_refused(tmp_path: Path) -> None:
+    """In a process of its own, which would wait for ever."""
+    os.mkfifo(tmp_path / ".writer.lock")
+    program = (
+        "from pathlib import Path; from sgcl_cli.artefacts.lock import Lock; Lock(Path(sys.argv[1])).take(wait=True)"
+    )
+    words = [sys.executable, "-c", f"import sys; {program}", str(tmp_path / ".writer.lock")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    last = done.stderr.splitlines()[-1]
+    assert "ArtefactError" in last and ".writer.lock cannot be a lock: it is not a regular file (remove it)" in last

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from sgcl_cli.artefacts import store
+from sgcl_cli.artefacts import hdf5, store
 from sgcl_cli.artefacts.store import Attribute, Column, Schema
 from sgcl_cli.errors import ArtefactError, LabelError, WriteError
 
@@ -24,13 +24,20 @@ SCHEMA = Schema(
 )
 
 
+def write_h5(path: Path, schema: Schema, columns: dict[str, object], attributes: dict[str, str]) -> None:
+    with store.atomic(path) as temporary:
+        with hdf5.created(temporary) as file:
+            store.fill(file, schema, columns, attributes)
+        store.verify(temporary, schema)
+
+
 def _good() -> dict[str, object]:
     return {"values": np.zeros((3, 2), np.float32), "offsets": np.arange(4), "note": ["a", "b", "c"]}
 
 
 def test_written_files_read_back(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "x.h5"
-    store.write_h5(path, SCHEMA, _good(), {"id": "i"})
+    write_h5(path, SCHEMA, _good(), {"id": "i"})
     with store.opened(path, SCHEMA) as file:
         assert file["values"].shape == (3, 2)
         assert list(file["note"].asstr()) == ["a", "b", "c"]
@@ -48,7 +55,7 @@ def test_written_files_read_back(tmp_path: Path) -> None:
 )
 def test_a_file_that_breaks_its_schema_is_never_written(tmp_path: Path, change: dict, message: str) -> None:
     with pytest.raises(ArtefactError, match=message):
-        store.write_h5(tmp_path / "x.h5", SCHEMA, {**_good(), **change}, {"id": "i"})
+        write_h5(tmp_path / "x.h5", SCHEMA, {**_good(), **change}, {"id": "i"})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -105,7 +112,7 @@ def test_sweep_removes_what_the_dead_left_and_nothing_else(tmp_path: Path) -> No
 
 
 def test_links_to_other_files_are_refused(tmp_path: Path) -> None:
-    store.write_h5(tmp_path / "secret.h5", SCHEMA, _good(), {"id": "i"})
+    write_h5(tmp_path / "secret.h5", SCHEMA, _good(), {"id": "i"})
     for name, link in (("x", h5py.ExternalLink("secret.h5", "values")), ("y", h5py.SoftLink("/values"))):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file["values"] = link
@@ -136,7 +143,7 @@ def test_groups_may_hold_each_other(tmp_path: Path) -> None:
 
 def test_damage_inside_is_an_error_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
-    store.write_h5(path, SCHEMA, _good(), {"id": "i"})
+    write_h5(path, SCHEMA, _good(), {"id": "i"})
     data = path.read_bytes()
     path.write_bytes(data.replace(b"TREE", b"FREE").replace(b"SNOD", b"SNAP"))
     with pytest.raises(ArtefactError, match=r"x\.h5 is damaged"), store.opened(path, SCHEMA):
@@ -165,7 +172,7 @@ def test_a_shape_beyond_the_file_is_refused_before_allocating(tmp_path: Path, ch
 
 
 def test_damaged_and_missing_files(tmp_path: Path) -> None:
-    store.write_h5(tmp_path / "x.h5", SCHEMA, _good(), {"id": "i"})
+    write_h5(tmp_path / "x.h5", SCHEMA, _good(), {"id": "i"})
     whole = (tmp_path / "x.h5").read_bytes()
     (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.h5").write_bytes(b"")
@@ -312,7 +319,7 @@ def test_names_that_are_not_utf8_are_carried_through(tmp_path: Path) -> None:
     assert store.read_json(tmp_path / "x.json") == {"path": odd}
     store.write_csv(tmp_path / "x.csv", ["path"], [{"path": odd}])
     assert store.read_csv(tmp_path / "x.csv") == [{"path": "a\\udcff"}]
-    store.write_h5(tmp_path / odd / "x.h5", SCHEMA, _good(), {"id": odd})
+    write_h5(tmp_path / odd / "x.h5", SCHEMA, _good(), {"id": odd})
     with store.opened(tmp_path / odd / "x.h5", SCHEMA) as file:
         assert file.attrs["id"] == "a\\udcff"
 
@@ -320,7 +327,7 @@ def test_names_that_are_not_utf8_are_carried_through(tmp_path: Path) -> None:
 @pytest.mark.parametrize("free", [True, False])
 def test_a_heap_of_texts_that_hdf5_never_comes_back_from(tmp_path: Path, free: bool) -> None:
     path = tmp_path / "x.h5"
-    store.write_h5(path, SCHEMA, _good(), {"id": "i" * 50})
+    write_h5(path, SCHEMA, _good(), {"id": "i" * 50})
     data = bytearray(path.read_bytes())
     at = data.index(b"GCOL") + 16
     while free and int.from_bytes(data[at : at + 2], "little"):  # to what is free, which has number 0
@@ -336,7 +343,7 @@ def test_heaps_of_many_texts_are_read(tmp_path: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     texts = ["x" * int(n) for n in rng.integers(0, 90, count)]
     values = {"values": np.zeros((count, 2), np.float32), "offsets": np.arange(count + 1), "note": texts}
-    store.write_h5(tmp_path / "x.h5", SCHEMA, values, {"id": "i"})
+    write_h5(tmp_path / "x.h5", SCHEMA, values, {"id": "i"})
     with store.opened(tmp_path / "x.h5", SCHEMA) as file:
         assert store.texts_of(file["note"], tmp_path / "x.h5") == texts
 

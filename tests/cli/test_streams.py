@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ PROGRAM = """
 import os, sys, types
 from pathlib import Path
 from sgcl_cli.artefacts.results import Failure, Outcome
+ODD = "\\u00b5\\u00e9\\U0001f52c"
 def stage(config, reporter):
     reporter.note("a note")
     reporter.warn("a warning " + os.environ.get("SAID", ""))
@@ -26,7 +28,7 @@ def stage(config, reporter):
     opened.write("whole")
     opened.close()
     rows = [("slides", "1 \\u2026 \\udcff"), *((f"row {n}", "x" * 100) for n in range(int(os.environ.get("ROWS", "1"))))]
-    return Outcome("tile", Path(config.out), rows, 1, [Failure("a", "a", "why")], data={"name": "\\udcff"})
+    return Outcome("tile", Path(config.out), rows, 1, [Failure("a", ODD, "why")], data={"name": "\\udcff"})
 sys.modules["sgcl_cli.stages.tile"] = types.SimpleNamespace(tile=stage)
 from sgcl_cli.cli.app import main
 main()
@@ -71,6 +73,34 @@ def test_a_full_disk_behind_standard_output_is_one_line(tmp_path: Path, more: tu
     assert done.returncode == 1
     assert "error: cannot write to standard output: No space left on device" in done.stderr
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+ASCII = [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}]
+
+
+@pytest.mark.parametrize("locale", ASCII)
+def test_micrometres_are_spelled_in_ascii_where_the_stream_lacks_them(tmp_path: Path, locale: dict[str, str]) -> None:
+    helped = run(tmp_path, "", "--help", **locale)
+    assert helped.returncode == 0 and "um per pixel." in helped.stdout and "\\x" not in helped.stdout, helped.stderr
+    refused = run(tmp_path, "", "--mpp", "0", **locale)
+    assert (
+        refused.returncode == 2
+        and refused.stderr.splitlines()[-1] == "  hint: Resolution of the patches, um per pixel."
+    )
+    listed = subprocess.run(
+        [sys.executable, "-m", "sgcl_cli", "encoders"], capture_output=True, text=True, env={**os.environ, **locale}
+    )
+    assert listed.returncode == 0 and "0.5 um/px" in listed.stdout, listed.stderr
+
+
+@pytest.mark.parametrize("locale", [*ASCII, {"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "utf-8"}])
+def test_data_is_read_back_in_any_encoding(tmp_path: Path, locale: dict[str, str]) -> None:
+    name = "µé\U0001f52c"
+    assert json.loads(run(tmp_path, "", "--json", **locale).stdout)["failures"][0]["path"] == name
+    if "LC_ALL" in locale:  # where Python does not decode such an argument either
+        return
+    printed = run(tmp_path, "", "--print-config", "--label-names", name, "--annotations", "a", **locale).stdout
+    assert tomllib.loads(printed)["tile"]["label-names"] == name
 
 
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])

@@ -150,3 +150,18 @@ def test_pictures_are_jpeg_or_png_with_svg_beside():
 
 def test_the_same_content_gives_the_same_bytes():
     assert render(example()) == render(example())
+
+
+def test_values_of_patients_are_announced_only_where_they_are() -> None:
+    models = {"Model": dict.fromkeys(METRICS, entry(low=None, high=None, no_interval="3 patients"))}
+    assert "No intervals: 3 patients. The values of each patient are below." in render(
+        example(models=models, patients=True)
+    )
+    assert "of each patient" not in render(example(models=models))
+
+
+def test_a_legend_has_a_swatch_for_each_name() -> None:
+    text = render(example(sections=[Section("Map", notes=["A note."], legend=[(EVIL, "#0f766e"), ("fat", "#b45309")])]))
+    parsed = Parsed(text)
+    assert [rect["fill"] for rect in parsed.all("rect")] == ["#0f766e", "#b45309"]
+    assert EVIL in parsed.text and EVIL not in text

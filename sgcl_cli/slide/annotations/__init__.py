@@ -1,1 +1,1 @@
-"""Annotations: their files, and the class per patch that follows from them."""
+"""Annotation files, and labels of patches from them."""

@@ -1,7 +1,7 @@
-"""Files in which people mark slides: QuPath's GeoJSON, ASAP's XML, tables of points, mask images.
+"""Annotation files: QuPath's GeoJSON, ASAP's XML, tables of points, mask images.
 
-They come from outside, so nothing in them is trusted: sizes are capped before decoding, XML with a DTD or entities is refused,
-and what is not understood is refused by name rather than guessed.
+Their content is not trusted: sizes are limited before decoding, XML with a DTD or entities is refused, and unknown content is
+refused with a message instead of guessed.
 
 Formats: GeoJSON, RFC 7946, in level-0 pixels with properties.classification.name, as QuPath exports it
 (https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html); ASAP's XML with the groups of CAMELYON16
@@ -51,10 +51,10 @@ _AREA_TYPES = ("Polygon", "Spline", "Rectangle")
 
 @dataclass(frozen=True)
 class MaskReading:
-    """How mask images are read.
+    """Settings for mask images.
 
-    :ivar mpp: um per pixel of them; None where they are as large as their slides.
-    :ivar classes: the class of each value; None where every value above 0 is a class of its own.
+    :ivar mpp: µm per pixel of the masks; None if they are as large as their slides.
+    :ivar classes: class of each value; None if each value above 0 is a class.
     """
 
     mpp: float | None = None
@@ -63,11 +63,14 @@ class MaskReading:
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds: an annotation, or of a mask the values, whose place is known only with its slide.
+    """Content of an annotation file.
 
-    :ivar names: its classes.
-    :ivar spellings: how they are written there, blanks at the ends included.
-    :ivar passed_over: how many objects do not count, by reason.
+    :ivar sha256: of the file.
+    :ivar annotation: outlines or points; None for a mask.
+    :ivar names: classes that occur.
+    :ivar spellings: the classes as written in the file, with blanks at the ends.
+    :ivar values: of a mask, (H, W); its position is known only with its slide.
+    :ivar passed_over: number of objects that are ignored, by reason.
     """
 
     sha256: str
@@ -79,9 +82,9 @@ class Content:
 
 
 def read(path: Path, reading: MaskReading) -> Content:
-    """Read and check one file of any of the formats.
+    """Read and check a file of any of the formats.
 
-    :raises LabelError: unreadable, not of its format, too large, or with too many classes.
+    :raises LabelError: the file is unreadable, damaged or too large, or has too many classes.
     """
     data, sha256 = _bytes(path)
     suffix = path.suffix.lower()
@@ -103,10 +106,10 @@ def read(path: Path, reading: MaskReading) -> Content:
 def placed(
     content: Content, path: Path, reading: MaskReading, frame: Frame, mpp: tuple[float, float]
 ) -> tuple[Annotation, int]:
-    """The annotation on its slide, and how many of its objects lie off it and do not count.
+    """The annotation in level-0 pixels of its slide, and the number of objects outside the slide, which are left out.
 
-    :param mpp: (across, down) um per level-0 pixel.
-    :raises SlideError: a mask without resolution is not as large as what its frame covers.
+    :param mpp: horizontal and vertical µm per level-0 pixel.
+    :raises SlideError: a mask without resolution does not have the size of its frame.
     """
     if content.annotation is not None:
         return frame.placed(content.annotation)
@@ -133,7 +136,12 @@ def _remedy_of_size(size: tuple[int, int], frame: Frame) -> str:
 
 @dataclass(frozen=True)
 class Regions:
-    """The polygons of a file of regions of interest, its sha256, and how many objects do not count, by reason."""
+    """Content of a file of regions of interest.
+
+    :ivar regions: its polygons.
+    :ivar sha256: of the file.
+    :ivar passed_over: number of objects that are ignored, by reason.
+    """
 
     regions: tuple[Region, ...]
     sha256: str
@@ -141,9 +149,9 @@ class Regions:
 
 
 def read_regions(path: Path) -> Regions:
-    """All polygons of a GeoJSON file, whatever their class, but not those whose class ends with ``*``.
+    """All polygons of a GeoJSON file, of any class except those that end with ``*``.
 
-    :raises LabelError: unreadable, or not GeoJSON.
+    :raises LabelError: the file is unreadable or not GeoJSON.
     """
     data, sha256 = _bytes(path)
     tally, regions = _Tally(), list[Region]()
@@ -154,9 +162,9 @@ def read_regions(path: Path) -> Regions:
 
 
 def parse_mask_values(text: str) -> dict[int, str]:
-    """``255=tumour,0=other`` as value and class.
+    """Parse ``255=tumour,0=other`` to the class of each value.
 
-    :raises ConfigError: not of that form.
+    :raises ConfigError: the text is not of that form.
     """
     classes: dict[int, str] = {}
     for part in split_names(text):
@@ -169,12 +177,12 @@ def parse_mask_values(text: str) -> dict[int, str]:
 
 
 def split_names(text: str) -> list[str]:
-    """Names between commas; one that holds a comma stands in double quotes."""
+    """Split names at commas; a name that contains a comma is written in double quotes."""
     return [name.strip() for name in next(csv.reader(io.StringIO(text), skipinitialspace=True), []) if name.strip()]
 
 
 def in_order(names: Iterator[str] | frozenset[str]) -> tuple[str, ...]:
-    """Classes in the order of their labels: numbers by value, then texts by code point."""
+    """Classes in the order of their labels: whole numbers by value, then other names by code point."""
     return tuple(sorted(names, key=lambda name: (0, int(name), "") if _short_number(name) else (1, 0, name)))
 
 
@@ -197,16 +205,20 @@ def _limited(path: Path, content: Content) -> Content:
     if len(content.names) > _MOST_CLASSES:
         raise LabelError(
             f"{path} names {len(content.names)} classes, more than {_MOST_CLASSES}",
-            "are these names of objects rather than of classes?",
+            "check that it names classes, not single objects",
         )
     if not all(map(reading.is_valid_text, content.names)):
-        raise LabelError(f"{path} names a class by what is not valid text", "rename the class, and export again")
+        raise LabelError(f"{path} has a class name that is not valid Unicode", "rename the class, and export again")
     return content
 
 
 @dataclass
 class _Tally:
-    """What is counted while a file is read: how classes are written, and why objects do not count."""
+    """Counts made while a file is read.
+
+    :ivar spellings: classes as written in the file.
+    :ivar passed_over: number of ignored objects, by reason.
+    """
 
     spellings: set[str] = field(default_factory=set)
     passed_over: Counter[str] = field(default_factory=Counter)
@@ -230,7 +242,7 @@ def _geojson(path: Path, data: bytes, tally: _Tally) -> Areas:
 
 
 def _regions(name: str, polygons: Iterable[list[Ring]], tally: _Tally) -> list[Region]:
-    """Polygons as regions of a class; outlines without an inside are counted, and holes without one left out."""
+    """Polygons as regions of a class; outlines that enclose nothing are counted, and such holes left out."""
     found = []
     for outline, *holes in polygons:
         if _encloses(outline):
@@ -241,7 +253,7 @@ def _regions(name: str, polygons: Iterable[list[Ring]], tally: _Tally) -> list[R
 
 
 def _encloses(ring: Ring) -> bool:
-    """Whether a ring's points do not all lie on one line."""
+    """Whether a ring encloses an area: its points are not all on one line."""
     if len(ring) < 3:
         return False
     steps = ring - ring[0]
@@ -263,7 +275,7 @@ def _json(path: Path, data: bytes) -> Any:
 
 
 def _features(content: Any, path: Path) -> Iterator[dict[str, Any]]:
-    """Features of a FeatureCollection, of a plain list of them as older QuPath writes it, or the one that there is."""
+    """Features of a FeatureCollection, of a list of Features (older QuPath), or a single Feature."""
     features = content
     if isinstance(content, dict):
         features = content.get("features") if content.get("type") == "FeatureCollection" else [content]
@@ -275,7 +287,7 @@ def _features(content: Any, path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _qupath_class(feature: Mapping[str, Any]) -> str:
-    """The classification's name as it is written; of a compound one the parts as QuPath joins them."""
+    """Name of the classification as written; the parts of a compound one are joined as in QuPath."""
     properties = feature.get("properties")
     given = properties.get("classification") if isinstance(properties, dict) else None
     if isinstance(given, dict):
@@ -285,7 +297,7 @@ def _qupath_class(feature: Mapping[str, Any]) -> str:
 
 
 def _polygons(geometry: Any, path: Path) -> Iterator[list[Ring]]:
-    """The rings of each polygon; points and lines have no area and are passed over."""
+    """The rings of each polygon; points and lines are skipped."""
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if kind == "GeometryCollection":
         for member in _listed(geometry.get("geometries"), path):
@@ -304,9 +316,9 @@ def _listed(value: Any, path: Path) -> list[Any]:
 
 
 def _ring(points: Any, path: Path) -> Ring:
-    """The points of a ring, float64 (V, 2); what stands behind x and y is left out.
+    """The points of a ring, float64 (V, 2); coordinates after x and y are ignored.
 
-    :raises LabelError: they are not pairs of numbers, or no level-0 pixels.
+    :raises LabelError: the points are not pairs of numbers, or outside the range of level-0 pixels.
     """
     hint = "export it again, in pixels of the full resolution"
     try:
@@ -316,11 +328,11 @@ def _ring(points: Any, path: Path) -> Ring:
     except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
         raise LabelError(f"{path} has a polygon whose points are not pairs of numbers", "export it again") from error
     if given.dtype.kind in "US":
-        raise LabelError(f"{path} has coordinates that are texts", "write them as numbers, without quotes")
+        raise LabelError(f"{path} has coordinates that are strings", "write them as numbers, without quotes")
     if given.dtype.kind not in "iuf":
         raise LabelError(f"{path} has a polygon whose points are not pairs of numbers", hint)
     if not np.isfinite(given).all() or np.abs(given).max(initial=0) > _LARGEST_COORDINATE:
-        raise LabelError(f"{path} has a polygon with coordinates that are no level-0 pixels", hint)
+        raise LabelError(f"{path} has a polygon with coordinates that cannot be level-0 pixels", hint)
     return given.astype(np.float64)
 
 
@@ -345,7 +357,7 @@ def _asap(path: Path, data: bytes, tally: _Tally) -> Areas:
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
         parser.Parse(data, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:  # an encoding that it does not know is a LookupError
+    except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: unknown encoding
         raise LabelError(f"{path} is not XML: {error}", "export it again from ASAP") from error
     if root != "ASAP_Annotations":
         raise LabelError(f"{path} begins with {root}, not ASAP_Annotations", "export it from ASAP")
@@ -365,7 +377,7 @@ def _asap(path: Path, data: bytes, tally: _Tally) -> Areas:
 
 
 def _numbers(points: Sequence[tuple[str, str]], path: Path) -> list[tuple[float, float]]:
-    """Coordinates of XML, where all is text; decimal commas are understood."""
+    """Coordinates of XML attributes as numbers; decimal commas are accepted."""
     try:
         return [(float(x.replace(",", ".")), float(y.replace(",", "."))) for x, y in points]
     except ValueError as error:
@@ -373,7 +385,7 @@ def _numbers(points: Sequence[tuple[str, str]], path: Path) -> list[tuple[float,
 
 
 def _table(path: Path, data: bytes, tally: _Tally) -> Points:
-    """Columns x, y, name, radius_px; decimal commas are understood."""
+    """A table with columns x, y, name, radius_px, in level-0 pixels; decimal commas are accepted."""
     rows = store.read_table(path, ["x", "y", "name", "radius_px"])
     numbers = np.array(
         [[_number(row[key], path, line) for key in ("x", "y", "radius_px")] for line, row in enumerate(rows, 2)]
@@ -397,18 +409,18 @@ def _number(text: str, path: Path, line: int) -> float:
     except ValueError:
         value = math.nan
     if not abs(value) <= _LARGEST_COORDINATE:
-        raise LabelError(f"{path}, row {line}: '{text}' is no number of level-0 pixels", "correct the table")
+        raise LabelError(f"{path}, row {line}: '{text}' is not a number of level-0 pixels", "correct the table")
     return value
 
 
 def _mask_values(path: Path, data: bytes) -> NDArray[np.integer[Any]]:
-    """The one channel of an image; the index of the colour where it has a palette."""
+    """The values of an image with one channel; the indices if it has a palette."""
     refusal = "save it as PNG or TIFF with one channel of whole numbers"
     try:
         values = _tiff_values(path, data) if path.suffix.lower() != ".png" else _png_values(path, data)
     except LabelError:
         raise
-    except Exception as error:  # decoders of damaged strips fail in any way
+    except Exception as error:  # decoders raise exceptions of any class on damaged strips
         raise LabelError(f"{path} is not a readable image: {error}", refusal) from error
     if values.ndim != 2 or values.dtype.kind not in "ub":
         raise LabelError(f"{path} has shape {values.shape} of {values.dtype}", refusal)

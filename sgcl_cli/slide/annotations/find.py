@@ -1,4 +1,4 @@
-"""Which file of a folder belongs to which slide."""
+"""Matching of annotation files to slides by name."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Found:
-    """The files of a folder.
+    """The annotation files of a folder.
 
-    :ivar files: of each slide that has one, by slide id.
-    :ivar strangers: names of those that belong to no slide.
-    :ivar doubled: where several files could be a slide's, their names, by slide id.
-    :ivar loosely: names of files that are a slide's only by the beginning of their name, by slide id.
+    :ivar files: the file of each slide that has exactly one, by slide id.
+    :ivar strangers: names of files that belong to no slide.
+    :ivar doubled: names of the files of each slide that has several, by slide id.
+    :ivar loosely: names of files that match a slide id only by the beginning of their name, by slide id.
     """
 
     files: dict[str, Path]
@@ -34,13 +34,16 @@ class Found:
 def find(
     folder: Path, slide_ids: Sequence[str], slides: Sequence[Path], extensions: Sequence[str] = EXTENSIONS
 ) -> Found:
-    """The files of slides in a folder.
+    """Match the files of a folder to slides.
 
-    A file belongs to the slide whose id is its name up to a dot, or up to ``_mask``; of several such ids to the longest. Where a
-    file has the very name of a slide, others whose names only begin so are not that slide's.
+    A file belongs to the slide with an id equal to its name up to a dot, or up to ``_mask``; if there are several, to the
+    longest id. If the full name (without extension) of a file is a slide id, files that only begin with that id do not belong
+    to the slide.
 
-    :param slides: the slides themselves, which may lie in the same folder.
-    :raises ConfigError: no such folder, or no file of any slide.
+    :param slide_ids: of all slides.
+    :param slides: paths of the slides, which are skipped if they are in the same folder.
+    :param extensions: of files to consider.
+    :raises ConfigError: the folder does not exist, or has no file of any slide.
     """
     if not folder.is_dir():
         what = "a file, not a folder" if folder.exists() else "absent"
@@ -74,7 +77,7 @@ def find(
 
 
 def _owner(path: Path, slide_ids: Sequence[str]) -> tuple[str | None, bool]:
-    """The slide that a file belongs to, and whether by its whole name."""
+    """The id of the slide that a file belongs to, and whether its full name matched."""
     known = set(slide_ids)
     stem = path.name[: -len(path.suffix)]
     parts = stem.split(".")

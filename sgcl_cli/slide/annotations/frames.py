@@ -1,8 +1,8 @@
-"""Where the coordinates of annotations count from, on slides of which a part was scanned (``slide.open.bounds``).
+"""The origin of annotation coordinates on slides of which only a part was scanned (``slide.open.bounds``).
 
-QuPath shows the scanned part alone, and its GeoJSON counts from the corner of that part
-(https://github.com/qupath/qupath/issues/820). ASAP shows the whole slide, and its XML counts from the slide's own corner, as
-OpenSlide does.
+QuPath shows only the scanned part, and its GeoJSON is relative to the corner of that part
+(https://github.com/qupath/qupath/issues/820). ASAP shows the whole slide, and its XML is relative to the slide's corner, like
+OpenSlide's coordinates.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from sgcl_cli.slide.open.bounds import Bounds
 Origin = choices.AnnotationsOrigin
 
 OF_QUPATH = (".geojson", ".json")
-_BEYOND = (128, 0.02)  # level-0 pixels, or share of the scanned part, by which outlines may reach over its edge
+_BEYOND = (128, 0.02)  # level-0 pixels, or share of the scanned part, that outlines may extend beyond its edge
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The frame of one file's coordinates on its slide.
+    """The reference frame of a file's coordinates on its slide.
 
     :ivar slide: (width, height) of level 0, pixels.
-    :ivar bounds: the part that was scanned, where the slide records one.
-    :ivar origin: what the coordinates count from.
-    :ivar asked: whether the user said so.
+    :ivar bounds: the scanned part; None if not recorded.
+    :ivar origin: of the coordinates.
+    :ivar asked: whether the user has set the origin.
     """
 
     slide: tuple[int, int]
@@ -40,7 +40,7 @@ class Frame:
 
     @classmethod
     def of(cls, path: Path, slide: tuple[int, int], bounds: Bounds | None, asked: Origin | None) -> Frame:
-        """That of a file: as asked, else as the program counts that writes such files."""
+        """The frame of a file: as set by the user, else that of the program that writes files of this type."""
         return cls(slide, bounds, origin_of(path, asked), asked is not None)
 
     @property
@@ -50,7 +50,7 @@ class Frame:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of what it covers, level-0 pixels."""
+        """(width, height) of the frame, level-0 pixels."""
         return self.slide if self._part is None else self._part.size
 
     @property
@@ -58,13 +58,13 @@ class Frame:
         return self.bounds if self.origin == "bounds" else None
 
     def regions(self, regions: Sequence[Region]) -> tuple[tuple[Region, ...], int]:
-        """Outlines moved to where they lie on the slide, and how many lie off it and are left out."""
+        """Outlines in level-0 pixels of the slide, and the number of those outside the slide, which are left out."""
         moved = [region.moved(self.corner) for region in regions]
         kept = tuple(region for region in moved if self._is_on_slide(region))
         return kept, len(moved) - len(kept)
 
     def placed(self, annotation: Areas | Points) -> tuple[Annotation, int]:
-        """Outlines or points moved to where they lie on the slide, and how many lie off it and are left out."""
+        """Outlines or points in level-0 pixels of the slide, and the number of those outside the slide, which are left out."""
         if isinstance(annotation, Areas):
             (kept, off), (cut_out, cut_off) = self.regions(annotation.regions), self.regions(annotation.cut_out)
             return Areas(kept, cut_out), off + cut_off
@@ -74,10 +74,10 @@ class Frame:
         return Points(centres[on], annotation.radii[on], classes), len(centres) - len(on)
 
     def doubt(self, path: Path, regions: Sequence[Region], option: str) -> str:
-        """What speaks against the origin that was assumed; "" where nothing does.
+        """A warning if outlines contradict the assumed origin, else "".
 
-        :param regions: on the slide.
-        :param option: by which the user can say otherwise.
+        :param regions: in level-0 pixels of the slide.
+        :param option: name of the option that sets the origin.
         """
         if self._part is None or self.asked or not regions:
             return ""
@@ -88,8 +88,8 @@ class Frame:
         if max(beyond) <= max(_BEYOND[0], _BEYOND[1] * max(width, height)):
             return ""
         return (
-            f"{path.name} reaches beyond the scanned part, from whose corner it is taken to count; "
-            f"use {option} slide if it counts from the slide's own"
+            f"{path.name} extends beyond the scanned part, the corner of which is taken for its origin; "
+            f"use {option} slide if its origin is the corner of the slide"
         )
 
     def _is_on_slide(self, region: Region) -> bool:
@@ -98,5 +98,5 @@ class Frame:
 
 
 def origin_of(path: Path, asked: Origin | None) -> Origin:
-    """What a file's coordinates count from where nothing is asked: the scanned part for GeoJSON, else the slide."""
+    """The origin of a file's coordinates: as set by the user, else the scanned part for GeoJSON and the slide for others."""
     return asked or ("bounds" if path.suffix.lower() in OF_QUPATH else "slide")

@@ -1,7 +1,7 @@
-"""From what people drew to a class per patch. Pure functions of arrays.
+"""Labels of patches from annotations. Pure functions of arrays.
 
-Polygons, discs and mask images become layers: for each class, how much of every cell of a fine grid it covers. The share of
-a patch follows from sums over boxes, and the label from the shares. All coordinates are level-0 pixels, x before y.
+Polygons, discs and mask images are converted to layers: the coverage of each cell of a fine grid, per class. The share of a patch
+is a sum over a box of cells, and the label follows from the shares. All coordinates are level-0 pixels, x before y.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ Layer = NDArray[np.float32]
 Rule = choices.LabelRule
 
 _FINENESS = 16  # cells of the grid along a patch
-_BAND = 2**22  # cells held at once
+_BAND = 2**22  # cells in memory at once
 _DISC_CORNERS = 48
-_TOUCHED = 1e-6  # least share of a patch that counts at all
+_TOUCHED = 1e-6  # smallest share of a patch that counts
 _PURE = 0.99
 
 
 @dataclass(frozen=True)
 class Window:
-    """A band of a grid over the slide, from its left edge.
+    """A band of a grid, over its full width.
 
-    :ivar first: its first row in the grid.
-    :ivar pitch: (x, y), level-0 pixels of a cell.
+    :ivar first: index of its first row in the grid.
+    :ivar rows: number of rows.
+    :ivar columns: number of columns.
+    :ivar pitch: (width, height) of a cell, level-0 pixels.
     """
 
     first: int
@@ -61,40 +63,41 @@ class Region:
     holes: tuple[Ring, ...] = ()
 
     def moved(self, by: tuple[float, float]) -> Region:
-        """The same, (x, y) level-0 pixels further right and down."""
+        """The region shifted by (x, y) level-0 pixels."""
         return Region(self.name, self.outline + by, tuple(hole + by for hole in self.holes))
 
 
 class Annotation(Protocol):
-    """What is known about one slide."""
+    """The annotation of one slide."""
 
     @property
     def corner(self) -> tuple[float, float]:
-        """(x, y) from which the grid counts, level-0 pixels."""
+        """(x, y) of the grid's corner, level-0 pixels."""
 
     @property
     def names(self) -> frozenset[str]:
         """The classes that occur."""
 
     def grid(self, size: tuple[int, int], sides: Sides) -> tuple[tuple[float, float], tuple[int, int]]:
-        """Pitch (x, y) of the layers' cells in level-0 pixels, and how many (columns, rows) there are.
+        """The grid of the layers: (width, height) of a cell in level-0 pixels, and the number of (columns, rows).
 
-        :param size: (width, height) of level 0.
-        :param sides: of a patch, level-0 pixels.
+        :param size: (width, height) of level 0, pixels.
+        :param sides: (width, height) of a patch, level-0 pixels.
         """
 
     def layer(self, name: str, window: Window) -> Layer:
-        """How much of each cell a class covers, float32 (rows, columns), 0 to 1."""
+        """Share of each cell that a class covers, float32 (rows, columns), 0 to 1."""
 
     def anchored(self, coords: NDArray[np.int64], sides: Sides) -> NDArray[np.bool_] | None:
-        """Patches that hold the centre of a disc, bool (N,); None where areas are annotated, not points."""
+        """Whether each patch contains the centre of a disc, bool (N,); None for annotations of areas."""
 
 
 @dataclass(frozen=True)
 class Areas:
     """Polygons.
 
-    :ivar cut_out: polygons that belong to no class and are taken out of all.
+    :ivar regions: polygons of classes.
+    :ivar cut_out: polygons without a class, which are subtracted from all classes.
     """
 
     regions: tuple[Region, ...]
@@ -112,18 +115,23 @@ class Areas:
         return (across, down), (math.ceil(size[0] / across), math.ceil(size[1] / down))
 
     def layer(self, name: str, window: Window) -> Layer:
-        """Exact within each cell for one polygon; where several of a class meet in a cell their areas add up, to 1 at most."""
+        """See ``Annotation``; exact for one polygon; where several of a class share a cell, their areas add up to at most 1."""
         covered = coverage([region for region in self.regions if region.name == name], window)
         return np.maximum(covered - coverage(self.cut_out, window), 0) if self.cut_out else covered
 
     def anchored(self, coords: NDArray[np.int64], sides: Sides) -> NDArray[np.bool_] | None:
-        """None: areas need no centre."""
+        """None: these are areas."""
         return None
 
 
 @dataclass(frozen=True)
 class Points:
-    """Discs around points, as spatial transcriptomics has them: centres (n, 2), radii (n,), both level-0 pixels."""
+    """Discs, such as spots of spatial transcriptomics.
+
+    :ivar centres: float64 (n, 2), x and y, level-0 pixels.
+    :ivar radii: float64 (n,), level-0 pixels.
+    :ivar classes: of each disc.
+    """
 
     centres: NDArray[np.float64]
     radii: NDArray[np.float64]
@@ -136,16 +144,16 @@ class Points:
         return frozenset(self.classes)
 
     def grid(self, size: tuple[int, int], sides: Sides) -> tuple[tuple[float, float], tuple[int, int]]:
-        """As of areas."""
+        """Sixteen cells along a patch."""
         return Areas(()).grid(size, sides)
 
     def layer(self, name: str, window: Window) -> Layer:
-        """Discs as polygons of the same area."""
+        """See ``Annotation``; discs are polygons of the same area."""
         chosen = [number for number, given in enumerate(self.classes) if given == name]
         return coverage([Region(name, _disc(self.centres[n], float(self.radii[n]))) for n in chosen], window)
 
     def anchored(self, coords: NDArray[np.int64], sides: Sides) -> NDArray[np.bool_] | None:
-        """Whether a centre lies in [x, x + width) and [y, y + height)."""
+        """Whether a centre is in [x, x + width) and [y, y + height) of each patch."""
         held = np.zeros(len(coords), bool)
         for centre in self.centres:
             held |= ((coords <= centre) & (centre < coords + sides)).all(axis=1)
@@ -154,11 +162,11 @@ class Points:
 
 @dataclass(frozen=True)
 class Raster:
-    """An image of class values over the slide, or over a part of it.
+    """A mask image over the slide or a part of it.
 
     :ivar values: (H, W), whole numbers.
-    :ivar scale: (x, y) level-0 pixels per pixel of it.
-    :ivar classes: the class of each value; other values are no class.
+    :ivar scale: (x, y) level-0 pixels per mask pixel.
+    :ivar classes: class of each value; other values have no class.
     :ivar corner: (x, y) of its top-left corner, level-0 pixels.
     """
 
@@ -173,31 +181,32 @@ class Raster:
         return frozenset(self.classes.values())
 
     def grid(self, size: tuple[int, int], sides: Sides) -> tuple[tuple[float, float], tuple[int, int]]:
-        """The image's own pixels."""
+        """The pixels of the mask."""
         return self.scale, (self.values.shape[1], self.values.shape[0])
 
     def layer(self, name: str, window: Window) -> Layer:
-        """1 where the pixel has one of the class's values."""
+        """See ``Annotation``; 1 at pixels with a value of the class."""
         chosen = [value for value, given in self.classes.items() if given == name]
         return np.isin(self.values[window.first : window.first + window.rows], chosen).astype(np.float32)
 
     def anchored(self, coords: NDArray[np.int64], sides: Sides) -> NDArray[np.bool_] | None:
-        """None: areas need no centre."""
+        """None: these are areas."""
         return None
 
 
 @dataclass(frozen=True)
 class PatchLabels:
-    """:ivar label: int16 (N,), index of the class, -1 where none applies.
+    """Labels of N patches.
 
-    :ivar share: float32 (N,), share of the patch that this class covers, 0 where none applies.
+    :ivar label: int16 (N,), index of the class; -1 for none.
+    :ivar share: float32 (N,), share of the patch that this class covers; 0 for none.
     """
 
     label: NDArray[np.int16]
     share: NDArray[np.float32]
 
     def where(self, kept: NDArray[np.bool_]) -> PatchLabels:
-        """Those of the patches for which ``kept``, bool (N,), is true."""
+        """The labels of the patches for which ``kept``, bool (N,), is True."""
         return PatchLabels(self.label[kept], self.share[kept])
 
 
@@ -212,13 +221,13 @@ def label_patches(
 ) -> PatchLabels:
     """The class of each patch.
 
-    ``majority``: the class that covers most of the patch, where at least as much as is left uncovered. ``any``: the class that
-    covers most, however little. ``pure``: the class that covers at least 99 %, where no other covers more than 1 %. On equal
-    shares the class that is earlier in ``names`` wins. Points leave the tissue between them unknown rather than without class:
-    there, what is uncovered does not count, and ``majority`` and ``pure`` need the centre of a disc in the patch instead.
+    ``majority``: the class with the largest share, if that is at least the uncovered share. ``any``: the class with the largest
+    share, however small. ``pure``: the class that covers at least 99 %, if no other covers more than 1 %. Of equal shares, that
+    of the class earlier in ``names`` is used. Tissue between points is unknown rather than without class, so for points the
+    uncovered share is ignored, and ``majority`` and ``pure`` require the centre of a disc in the patch instead.
 
-    :param names: classes in the order of their labels; others do not count.
-    :param size: (width, height) of level 0.
+    :param names: classes in the order of their labels; others are ignored.
+    :param size: (width, height) of level 0, pixels.
     """
     count = len(lattice)
     if annotation is None or not names or not count:
@@ -243,7 +252,7 @@ def label_patches(
 def class_shares(
     annotation: Annotation, names: Sequence[str], lattice: Lattice, geometry: Geometry, size: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Share of each patch that each class covers, (classes, N), and that any of them covers, (N,); to a millionth."""
+    """Share of each patch that each class covers, (classes, N), and that all of them cover together, (N,); rounded to 1e-6."""
     corners = lattice.coords - np.asarray(annotation.corner)
     shares, covered = np.zeros((len(names), len(lattice))), np.zeros(len(lattice))
     for first, last, window in _bands(annotation, np.unique(corners[:, 1]), geometry.sides, size):
@@ -263,19 +272,19 @@ def class_shares(
 
 
 def region_mask(regions: Sequence[Region], shape: tuple[int, int], scale: tuple[float, float]) -> NDArray[np.bool_]:
-    """The pixels of a thumbnail of which the regions, whatever their class, cover at least a third; bool ``shape``.
+    """The pixels of a thumbnail that regions of any class cover to at least one third; bool ``shape``.
 
-    Outlines of masks run a quarter of a pixel inside (``overlay.outlines``), so the tip of a bump one pixel wide is covered by
-    3/8: at a third, a mask that was written as outlines comes back as it was.
+    Outlines of masks run a quarter of a pixel inside the mask (``overlay.outlines``), so the tip of a bump one pixel wide is
+    covered to 3/8; with a threshold of one third, a mask is restored exactly from its outlines.
 
     :param shape: (H, W).
-    :param scale: (x, y) level-0 pixels per pixel.
+    :param scale: (x, y) level-0 pixels per thumbnail pixel.
     """
     return coverage(regions, Window(0, shape[0], shape[1], scale)) >= 1 / 3
 
 
 def coverage(regions: Sequence[Region], window: Window) -> Layer:
-    """How much of each cell the regions cover, float32 (rows, columns): the sum over them, 1 at most."""
+    """Share of each cell that the regions cover, float32 (rows, columns): the sum over regions, at most 1."""
     total = np.zeros((window.rows, window.columns), np.float32)
     for region in regions:
         outline = _in_cells(region.outline, window)
@@ -293,12 +302,13 @@ def coverage(regions: Sequence[Region], window: Window) -> Layer:
 
 
 def ring_coverage(ring: Ring, shape: tuple[int, int]) -> Layer:
-    """Area of the ring's inside in each cell of unit side, float32 ``shape``, exact; inside is where the winding is not 0.
+    """The exact area of a ring's interior (winding number other than 0) in each cell of unit side, float32 ``shape``.
 
-    Green's theorem cell by cell: an edge within one cell adds its height to all cells on its right, and to its own cell the
-    share that lies on its right, as rasterisers of fonts do it.
+    Green's theorem cell by cell, as in font rasterisers: an edge within one cell adds its height to all cells on its right, and
+    to its own cell the part of it on its right.
 
-    :param ring: float64 (V, 2), x and y in cells; may leave the grid.
+    :param ring: float64 (V, 2), x and y in cells; may extend beyond the grid.
+    :param shape: (rows, columns).
     """
     height, width = shape
     pieces = _cut(ring, shape)
@@ -316,7 +326,7 @@ def ring_coverage(ring: Ring, shape: tuple[int, int]) -> Layer:
 
 
 def _cut(ring: Ring, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """The ring's edges, cut where they cross lines of the grid: start and end of each piece, float64 (2, pieces, 2)."""
+    """The edges of a ring, cut at the lines of the grid: start and end of each piece, float64 (2, pieces, 2)."""
     starts, ends = ring, np.roll(ring, -1, axis=0)
     every = np.arange(len(ring))
     edges, places = [every, every], [np.zeros(len(ring)), np.ones(len(ring))]
@@ -340,7 +350,10 @@ def _cut(ring: Ring, shape: tuple[int, int]) -> NDArray[np.float64]:
 def _bands(
     annotation: Annotation, tops: NDArray[np.float64], sides: Sides, size: tuple[int, int]
 ) -> Iterator[tuple[float, float, Window]]:
-    """The first and the last of ``tops``, patches' upper edges in order, with the window that holds them, of bounded size."""
+    """Windows of bounded size that cover all patches, each with the first and the last upper edge of its patches.
+
+    :param tops: upper edges of patches, sorted, level-0 pixels from the grid's corner.
+    """
     pitch, (columns, rows) = annotation.grid(size, sides)
     height = _BAND * pitch[1] / max(1, columns)
     start = 0
@@ -358,7 +371,7 @@ def _in_cells(ring: Ring, window: Window) -> Ring:
 
 
 def _disc(centre: NDArray[np.float64], radius: float) -> Ring:
-    """A regular polygon with the disc's area."""
+    """A regular polygon with the area of the disc."""
     turn = 2 * math.pi / _DISC_CORNERS
     angles = turn * np.arange(_DISC_CORNERS)
     reach = radius * math.sqrt(turn / math.sin(turn))

@@ -1,1 +1,1 @@
-"""Finding and opening slides, and what they record about their resolution."""
+"""Finding and opening slides, and reading their resolution."""

@@ -1,7 +1,8 @@
-"""The part of a slide that was scanned, where the slide says so.
+"""The scanned part of a slide, if the slide records one.
 
-Source: openslide.bounds-x, -y, -width and -height (https://openslide.org/properties/); SCN and MIRAX have them. OpenSlide
-counts from the corner of the whole slide all the same; viewers that show the scanned part alone count from the corner of that.
+Source: openslide.bounds-x, -y, -width and -height (https://openslide.org/properties/), recorded by SCN and MIRAX. OpenSlide's
+coordinates are relative to the corner of the whole slide; those of viewers that show only the scanned part, to the corner of
+that.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 
 class Bounds(NamedTuple):
-    """The corner (x, y) and the size of the scanned part, level-0 pixels; the corner may be negative (MIRAX)."""
+    """Corner and size of the scanned part, level-0 pixels; the corner may be negative (MIRAX)."""
 
     x: int
     y: int
@@ -30,7 +31,7 @@ class Bounds(NamedTuple):
 
 
 def bounds(properties: Mapping[str, str]) -> Bounds | None:
-    """What OpenSlide's properties record; None unless all four numbers are there and whole."""
+    """The bounds that OpenSlide's properties record; None unless all four are whole numbers and the size is positive."""
     try:
         found = Bounds(*(int(properties[f"openslide.bounds-{name}"]) for name in Bounds._fields))
     except (KeyError, ValueError):

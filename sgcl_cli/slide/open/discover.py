@@ -1,7 +1,7 @@
-"""Which slides are meant, and what they are called.
+"""Discovery of slides and their ids.
 
-Slides are named one by one, found in folders, or listed in a table. Every slide has an id, settled on the full list before
-any work: the file's stem, the table's slide_id, or the relative path.
+Slides are given as files, found in folders, or listed in a table. Ids are assigned on the full list before any slide is opened:
+the file's stem, slide_id of the table, or the relative path.
 """
 
 from __future__ import annotations
@@ -29,13 +29,17 @@ IdFrom = choices.IdFrom
 
 @dataclass(frozen=True)
 class Entry:
-    """One slide to be read.
+    """One slide of the cohort; fields from ``mpp`` on, but for ``further``, are None unless the table gives them.
 
-    :ivar slide_id: its name in every output.
+    :ivar slide_id: name of the slide in every output.
     :ivar path: the file.
-    :ivar name: the path relative to what was given, as records show it.
-    :ivar mpp: um per level-0 pixel, where the table gives it; so for the settings of its tissue below.
-    :ivar further: the other files of its DICOM series in its folder.
+    :ivar name: path relative to the folder or table that names the slide, as written to records.
+    :ivar mpp: resolution of level 0, µm per pixel.
+    :ivar further: the other files of the DICOM series in the same folder.
+    :ivar tissue: preset of tissue detection.
+    :ivar ink: whether ink is detected.
+    :ivar min_area: smallest piece of tissue, µm².
+    :ivar max_hole: largest hole that is filled, µm².
     """
 
     slide_id: str
@@ -50,13 +54,16 @@ class Entry:
 
     @property
     def given(self) -> dict[str, Any]:
-        """What the table says of this slide, by column; None where it says nothing."""
+        """Settings that the table gives for this slide, by column; None for an empty cell."""
         return {name: getattr(self, name) for name in ("mpp", "tissue", "ink", "min_area", "max_hole")}
 
 
 @dataclass(frozen=True)
 class FoundSlides:
-    """The slides, and one line on what was passed over (empty when nothing was)."""
+    """The slides of a cohort.
+
+    :ivar passed_over: one line with the number of files that were skipped, by kind; "" if there are none.
+    """
 
     entries: tuple[Entry, ...]
     passed_over: str
@@ -68,10 +75,10 @@ def discover(
     id_from: IdFrom,
     series_of: Callable[[list[Path]], list[str | None]],
 ) -> FoundSlides:
-    """All slides that files, folders and a table name, each once, with their ids settled.
+    """All slides in files, folders and a table, each once, with their ids.
 
-    :param series_of: SeriesInstanceUID of each DICOM file, None for what is not a DICOM slide.
-    :raises ConfigError: no such path, nothing found, ids that collide or are refused, a table that cannot be used.
+    :param series_of: returns the SeriesInstanceUID of each file, None for a file that is not a DICOM slide.
+    :raises ConfigError: a path does not exist, no slide is found, ids collide or are invalid, the table is invalid.
     """
     passed: Counter[str] = Counter()
     entries = [entry for given in inputs for entry in _from_path(given, id_from, passed)]
@@ -108,7 +115,7 @@ def _named(path: Path, relative: Path, id_from: IdFrom) -> Entry:
 
 
 def _walk(folder: Path, passed: Counter[str]) -> Iterator[Path]:
-    """Files with a slide's extension, in sorted order; links are followed, but no folder is entered twice."""
+    """Files with a slide's extension, sorted; links are followed, but no folder is entered twice."""
 
     def closed(_: OSError) -> None:
         passed["unreadable folder"] += 1
@@ -140,7 +147,7 @@ def _walk(folder: Path, passed: Counter[str]) -> Iterator[Path]:
 
 
 def _is_mask(path: Path, files: Sequence[str]) -> bool:
-    """Whether a file is called like the mask of a slide in its folder: ``a_mask.tif`` beside ``a.svs``."""
+    """Whether a file has the name of a mask of a slide in the same folder: ``a_mask.tif`` beside ``a.svs``."""
     owner = path.stem.removesuffix("_mask")
     return (
         owner != path.stem
@@ -161,7 +168,7 @@ def _is_our_output(folder: Path) -> bool:
 
 
 def _from_table(table: Path, id_from: IdFrom) -> list[Entry]:
-    """Rows path[,slide_id][,mpp][,tissue][,ink][,min_area][,max_hole]; relative paths are relative to the table's folder."""
+    """Entries of a table path[,slide_id][,mpp][,tissue][,ink][,min_area][,max_hole]; paths may be relative to its folder."""
     try:
         rows = store.read_table(table, ["path"])
     except LabelError as error:
@@ -189,11 +196,11 @@ def _from_table(table: Path, id_from: IdFrom) -> list[Entry]:
             replace(
                 named,
                 slide_id=row.get("slide_id") or named.slide_id,
-                mpp=_table_number(row, "mpp", where, "um per pixel as a positive number", above_zero=True),
+                mpp=_table_number(row, "mpp", where, "a positive number of µm per pixel", above_zero=True),
                 tissue=_table_choice(row, "tissue", get_args(Choice), where),
                 ink=_table_choice(row, "ink", get_args(Ink), where),
-                min_area=_table_number(row, "min_area", where, "um^2 as a number from 0"),
-                max_hole=_table_number(row, "max_hole", where, "um^2 as a number from 0"),
+                min_area=_table_number(row, "min_area", where, "a number of µm² from 0"),
+                max_hole=_table_number(row, "max_hole", where, "a number of µm² from 0"),
             )
         )
     return entries
@@ -213,7 +220,7 @@ def _table_number(row: Mapping[str, str], column: str, where: str, what: str, ab
 
 
 def _table_choice(row: Mapping[str, str], column: str, choices: Sequence[str], where: str) -> Any:
-    """One of the choices, None where the cell is empty."""
+    """One of the choices; None for an empty cell."""
     text = row.get(column, "")
     if text and text.lower() not in choices:
         raise ConfigError(
@@ -223,7 +230,7 @@ def _table_choice(row: Mapping[str, str], column: str, choices: Sequence[str], w
 
 
 def _once(entries: list[Entry], passed: Counter[str]) -> list[Entry]:
-    """Each path once; of two mentions the later one counts, so a table's row wins over a folder. Links under other names stay."""
+    """Each path once. The last mention is used, so a row of the table overrides a folder; links with other names are separate."""
     last = {entry.path.absolute(): entry for entry in entries}
     passed["named twice"] += len(entries) - len(last)
     return list(last.values())
@@ -232,7 +239,7 @@ def _once(entries: list[Entry], passed: Counter[str]) -> list[Entry]:
 def _one_per_series(
     entries: list[Entry], series_of: Callable[[list[Path]], list[str | None]], passed: Counter[str]
 ) -> list[Entry]:
-    """The first file of each DICOM series in a folder stands for its slide; OpenSlide finds the others, named or not."""
+    """One entry per DICOM series in a folder, with the first file that is given; OpenSlide finds the others by itself."""
     dicom = [entry.path for entry in entries if entry.path.suffix.lower() == ".dcm"]
     named = {path.absolute() for path in dicom}
     beside = [path for path in _beside(dicom) if path.absolute() not in named]
@@ -256,7 +263,7 @@ def _one_per_series(
 
 
 def _beside(paths: Sequence[Path]) -> list[Path]:
-    """The DICOM files in the folders of some, hidden ones left out."""
+    """All DICOM files in the folders of ``paths``, without hidden ones."""
     folders = sorted({path.parent for path in paths})
     return [
         path
@@ -276,7 +283,7 @@ def _check_id(entry: Entry) -> None:
 
 
 def _check_collisions(entries: Sequence[Entry]) -> None:
-    """Ids must differ even where case and Unicode composition do not count, as on some file systems."""
+    """Refuse ids that differ only in case or Unicode composition, which some file systems do not distinguish."""
     clashes = names.shared((names.folded(entry.slide_id), entry) for entry in entries)
     if clashes:
         pairs = "; ".join(" and ".join(str(entry.path) for entry in group) for group in clashes[:_SHOWN])

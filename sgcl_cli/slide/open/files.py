@@ -1,7 +1,7 @@
-"""The files that belong to a slide besides the one by which it is named, and what tells a slide from another.
+"""All files of a slide, and its identity, which is computed from them.
 
-MIRAX keeps its pixels in a folder beside the .mrxs file, which may be the same for many slides; Hamamatsu's VMS and VMU are
-tables of the images beside them. A DICOM series is found by its UID (``discover``).
+MIRAX stores pixels in a folder beside the .mrxs file, which may be identical for many slides; VMS and VMU of Hamamatsu list image
+files beside them. A DICOM series is found by its UID (``discover``).
 Sources: https://openslide.org/formats/mirax/ and https://openslide.org/formats/hamamatsu/.
 """
 
@@ -24,7 +24,7 @@ _DESCRIBING = (
     ".zarray",
     ".zmetadata",
     "zarr.json",
-)  # the files of a Zarr folder that are no chunks
+)  # files of metadata in a Zarr folder; the others are chunks
 
 
 def is_folder(path: Path) -> bool:
@@ -33,7 +33,7 @@ def is_folder(path: Path) -> bool:
 
 
 def companions(path: Path) -> tuple[Path, ...]:
-    """The further files of a MIRAX, VMS or VMU slide that its main file implies, whether they are there or not; sorted."""
+    """The other files of a MIRAX, VMS or VMU slide, sorted: existing ones for MIRAX, all that are listed for VMS and VMU."""
     suffix = path.suffix.lower()
     if suffix == ".mrxs":
         folder = path.with_suffix("")
@@ -44,14 +44,12 @@ def companions(path: Path) -> tuple[Path, ...]:
 
 
 def identity(path: Path, further: Sequence[Path] = ()) -> str:
-    """What tells a slide from another: its size and the sha256 of its first and last MiB, ``<bytes>-<hex>``.
+    """The identity of a slide, ``<bytes>-<hex>``: its size, and the sha256 of its first and last MiB.
 
-    Where it has further files, the size is that of all, and the sha256 that of all their identities; those that its main file
-    implies count with their names.
+    Of a slide with several files, the total size and the sha256 of the identities of all files, with the names of those listed by
+    ``companions``. Of a folder (OME-Zarr), the total size and the sha256 of names and sizes of all files and of the metadata.
 
     :param further: the other files of a DICOM series.
-    Of a folder (OME-Zarr) the names and sizes of all files count, and what those say that describe the image.
-
     :raises SlideError: a file cannot be read.
     """
     if is_folder(path):
@@ -96,9 +94,9 @@ def _of_folder(path: Path) -> str:
 
 
 def check_readable(path: Path) -> None:
-    """Refuse a file that is not there or may not be read.
+    """Check that a file exists and that permissions allow to read it.
 
-    :raises SlideError: so it is.
+    :raises SlideError: it cannot be opened.
     """
     if is_folder(path):
         return
@@ -112,7 +110,7 @@ def check_readable(path: Path) -> None:
 
 
 def _named_in(path: Path) -> list[str]:
-    """File names among the values of a table ``key=value``; those that would lead out of its folder do not count."""
+    """File names among the values of lines ``key=value``, without those that lead out of the folder."""
     try:
         with reading.plain(path).open("rb") as stream:
             lines = stream.read(_LARGEST_TABLE).decode("latin-1").splitlines()

@@ -1,7 +1,7 @@
-"""Open a slide, settle its resolution, read regions at a resolution.
+"""Slides: opening, resolution, and reading of regions at a resolution.
 
-Reference frame: level-0 pixels, x to the right before y down, origin at the top-left corner of level 0. Sizes are
-(width, height), arrays (row, column, RGB); the turn from one to the other happens here. Resolutions are in um per pixel.
+Reference frame: level-0 pixels, x (to the right) before y (down), origin at the top-left corner of level 0. Sizes are
+(width, height), arrays (row, column, RGB); the conversion between the two is done here. Resolutions are in µm per pixel.
 
 Source: OpenSlide's properties (https://openslide.org/properties/).
 """
@@ -28,29 +28,29 @@ from sgcl_cli.slide.open.files import check_readable, is_folder
 from sgcl_cli.slide.open.levels import WINDOW, contrast, differs, mismatch
 from sgcl_cli.slide.open.resolution import MppSource, positive, resolution
 
-UPSAMPLING_ALLOWED = 1.05  # of levels and of tiles decoded at a reduced size, where a finer one is there
-LEVEL_0_UPSAMPLING = 1.07  # of level 0, than which nothing is finer: scanners at 20x are at 0.49 to 0.53
+UPSAMPLING_ALLOWED = 1.05  # of reduced levels and of tiles decoded at a reduced scale, which have a finer alternative
+LEVEL_0_UPSAMPLING = 1.07  # of level 0, which has none: 20x scanners are at 0.49 to 0.53 µm per pixel
 
 _FIELD_OF_VIEW_TOLERANCE = 0.5  # level-0 pixels
 _LONGEST_SIDE = 4_000_000  # pixels
-_LARGEST_TILE = 64 * 2**20  # pixels; OpenSlide decodes whole tiles
+_LARGEST_TILE = 64 * 2**20  # pixels, since OpenSlide decodes whole tiles
 THUMBNAIL_MPP = 8.0
 THUMBNAIL_SIDE = 4096
 _BLOCK = 2048  # pixels of a level read at once
-_PIECE = 64  # pixels of a level; an unreadable block is narrowed down to pieces of about this size
-_UNREADABLE_PIECES = 4000  # beyond so many a slide is given up
+_PIECE = 64  # pixels of a level; an unreadable block is read again in pieces of about this size
+_UNREADABLE_PIECES = 4000  # a slide with more of them fails
 
 _Pair = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A whole slide, reduced.
+    """A reduced image of a whole slide.
 
     :ivar pixels: uint8 (H, W, 3), RGB.
     :ivar scale: (x, y) level-0 pixels per thumbnail pixel.
-    :ivar mpp: um per thumbnail pixel.
-    :ivar unreadable: bool (H, W), where no level can be decoded; ``pixels`` has the background's colour there.
+    :ivar mpp: µm per thumbnail pixel.
+    :ivar unreadable: bool (H, W), True if no level can be decoded there; ``pixels`` has the background colour there.
     """
 
     pixels: NDArray[np.uint8]
@@ -60,7 +60,7 @@ class Thumbnail:
 
 
 def _opened(path: Path) -> Backend:
-    """OpenSlide's view of a file, or that of another backend for images that OpenSlide does not open."""
+    """The backend of a file: OpenSlide, or another one for images that OpenSlide does not open."""
     suffix = path.suffix.lower()
     if is_folder(path):
         return ome_zarr.OmeZarr(path)
@@ -83,23 +83,23 @@ class Slide:
 
     :ivar path: the file.
     :ivar size: (width, height) of level 0, pixels.
-    :ivar mpp: um per level-0 pixel; the coarser one where pixels are oblong.
-    :ivar mpps: (across, down) um per level-0 pixel.
-    :ivar mpp_source: where ``mpp`` comes from.
+    :ivar mpp: resolution of level 0, µm per pixel; the coarser of the two if pixels are oblong.
+    :ivar mpps: horizontal and vertical resolution of level 0, µm per pixel.
+    :ivar mpp_source: source of ``mpps``.
     :ivar downsamples: of each level, level-0 pixels per pixel.
     :ivar level_sizes: (width, height) of each level, pixels.
-    :ivar unusable: why a level does not count, by level: it is no reduced copy of level 0. It is never read.
-    :ivar background: RGB of what the scanner did not scan.
-    :ivar magnification: the objective's power, where recorded.
-    :ivar bounds: the part that was scanned, where recorded.
+    :ivar unusable: levels that are not reduced copies of level 0, which are never read, each with the reason.
+    :ivar background: RGB of areas that were not scanned.
+    :ivar magnification: power of the objective; None if not recorded.
+    :ivar bounds: the scanned part; None if not recorded.
     """
 
     def __init__(self, path: Path, *, given_mpp: float | None = None, default_mpp: float | None = None) -> None:
         """Open ``path``.
 
-        :param given_mpp: um per level-0 pixel, whatever the slide records.
-        :param default_mpp: um per level-0 pixel where the slide records nothing that can be used.
-        :raises SlideError: missing, not a slide, unreadable, too large, or without a resolution.
+        :param given_mpp: µm per level-0 pixel, overrides what the slide records.
+        :param default_mpp: µm per level-0 pixel, for slides without a usable record.
+        :raises SlideError: the file is missing, unreadable, not a slide or too large, or has no resolution.
         """
         self.path = path
         check_readable(path)
@@ -136,19 +136,19 @@ class Slide:
 
     @property
     def library(self) -> Library:
-        """What renders the pixels."""
+        """The library that decodes the pixels."""
         return self._backend.library
 
     @property
     def remarks(self) -> list[str]:
-        """What the file says of itself that does not count, for people."""
+        """Messages on records of the file that are wrong and therefore not used."""
         if not self.unusable:
             return []
         levels = "; ".join(f"level {level}: {why}" for level, why in self.unusable.items())
-        return [f"levels that are no reduced copies of level 0 are not used: {levels}"]
+        return [f"levels that are not reduced copies of level 0 are not used: {levels}"]
 
     def best_level(self, mpp: float) -> int:
-        """The lowest-resolution level that still resolves ``mpp``, up to 5 % of upsampling; else level 0."""
+        """The coarsest level that resolves ``mpp`` with at most 5 % of upsampling, else level 0."""
         sufficient = [
             level
             for level, downsample in enumerate(self.downsamples)
@@ -157,26 +157,26 @@ class Slide:
         return max(sufficient, key=lambda level: self.downsamples[level], default=0)
 
     def check_resolves(self, mpp: float) -> None:
-        """Refuse to invent detail.
+        """Check that level 0 is fine enough for ``mpp``.
 
-        :raises SlideError: level 0 is more than 7 % coarser than ``mpp``.
+        :raises SlideError: level 0 is more than 7 % coarser.
         """
         if self.mpp > mpp * LEVEL_0_UPSAMPLING:
             raise SlideError(
-                f"{self.path.name}: level 0 is {self.mpp:.4g} um/px, asked for {mpp:.4g}",
+                f"{self.path.name}: level 0 is {self.mpp:.4g} µm/px, asked for {mpp:.4g}",
                 f"use --mpp >= {math.ceil(self.mpp * 1000) / 1000:.4g} or --allow-upsample",
             )
 
     def region(
         self, corner: tuple[float, float], extent: tuple[float, float], size: tuple[int, int]
     ) -> NDArray[np.uint8]:
-        """A rectangle of the slide by area averaging, from the lowest sufficient level.
+        """A rectangle of the slide, by area averaging from the coarsest sufficient level.
 
         :param corner: (x, y) of the top-left corner, level-0 pixels.
-        :param extent: (width, height), level-0 pixels; each edge is met to within half a level-0 pixel.
+        :param extent: (width, height), level-0 pixels; each edge is exact to half a level-0 pixel.
         :param size: (width, height) of the result, pixels.
         :returns: uint8 (height, width, 3), RGB on the slide's background colour.
-        :raises SlideError: the slide cannot be decoded there.
+        :raises SlideError: the rectangle cannot be decoded.
         """
         scale = extent[0] / size[0], extent[1] / size[1]
         level = self.best_level(self.mpp * min(scale))
@@ -192,15 +192,14 @@ class Slide:
         read: Callable[[_Pair, _Pair, tuple[int, int]], NDArray[np.uint8]] | None = None,
         block: float | None = None,
     ) -> Thumbnail:
-        """The whole slide at about ``mpp``, no side above ``longest`` pixels, read in blocks so that memory stays bounded.
+        """The whole slide at about ``mpp``, with square pixels; read in blocks, so memory is bounded.
 
-        Its pixels are square, whatever the slide's are.
+        Places of the best level that cannot be decoded are read from finer levels.
 
-        Where the best level cannot be decoded, the finer ones are tried.
-
-        :param read: another way to read than OpenSlide's, called like ``region``.
-        :param block: level-0 pixels a side that are read at once.
-        :raises SlideError: nothing, or too little of the slide can be decoded.
+        :param mpp: µm per pixel; coarser if a side would exceed ``longest`` pixels.
+        :param read: function that reads regions instead of the backend, with the parameters of ``region``.
+        :param block: side of a block, level-0 pixels.
+        :raises SlideError: nothing, or too little of the slide, can be decoded.
         """
         proper = [side * (of_axis / self.mpp) for side, of_axis in zip(self.size, self.mpps, strict=True)]
         reduction = max(1.0, mpp / self.mpp, max(proper) / longest)
@@ -223,25 +222,27 @@ class Slide:
         return Thumbnail(pixels, scale, math.sqrt(math.prod(self.mpps) * math.prod(scale)), unreadable)
 
     def pixels(self, level: int, location: tuple[int, int], count: tuple[int, int]) -> NDArray[np.uint8]:
-        """Pixels of a level as they are.
+        """A rectangle of a level, not resampled.
 
         :param location: (x, y) of the top-left corner, level-0 pixels.
         :param count: (width, height), pixels of the level.
         :returns: uint8 (height, width, 3), RGB on the slide's background colour.
-        :raises SlideError: the slide cannot be decoded there; other places can still be read.
+        :raises SlideError: the rectangle cannot be decoded; others can still be read.
         """
         return _compose(self._backend.read(location, level, count), self.background)
 
     def cache(self, capacity: int) -> None:
-        """Keep up to ``capacity`` bytes of decoded tiles."""
+        """Set the size of the cache of decoded tiles, bytes."""
         self._backend.cache(capacity)
 
     def _narrow_down(
         self, best: int, block: _Part, pixels: NDArray[np.uint8], unreadable: NDArray[np.bool_]
     ) -> list[SlideError]:
-        """Fill ``pixels`` of a block that cannot be read as a whole piece by piece, from the best level or a finer one.
+        """Read a block that cannot be read at once piece by piece, each from the best level or else a finer one.
 
-        :returns: why pieces are unreadable.
+        :param pixels: of the block, written in place.
+        :param unreadable: of the block, set to True at pieces that no level can provide.
+        :returns: the errors of these pieces.
         """
         coarsest = self.downsamples[best]
         levels = [n for n, factor in enumerate(self.downsamples) if factor <= coarsest and n not in self.unusable]
@@ -274,7 +275,7 @@ class Slide:
         return np.ascontiguousarray(np.clip(np.rint(columns.swapaxes(0, 1)), 0, 255).astype(np.uint8))
 
     def _check_generic(self) -> None:
-        """Where OpenSlide opens a TIFF without knowing its scanner: make sure of its samples, and that it took the largest image.
+        """Check the samples of a generic TIFF, and use ``PlainTiff`` if OpenSlide does not show its largest image as stored.
 
         :raises SlideError: a stack of images, or samples or colours that are not supported.
         """
@@ -284,9 +285,10 @@ class Slide:
             self._backend = strips.PlainTiff(self.path)
 
     def _check_pictures(self) -> None:
-        """Compare each level with the next finer one at the place of most contrast: any image may be flagged as a level.
+        """Compare each level of a generic TIFF with the next finer one, at the place of highest contrast.
 
-        Levels that are padded alike across and down are found by their far half, where places have shifted most.
+        Any image may be flagged as a level. Levels that are padded equally in both directions are detected in their far half,
+        where the displacement is largest.
         """
         for level in range(1, len(self.downsamples)):
             if level in self.unusable:
@@ -303,7 +305,7 @@ class Slide:
                 ratio = self.downsamples[level] / self.downsamples[finer]
                 below = self.pixels(finer, location, (round(size[0] * ratio), round(size[1] * ratio)))
                 if differs(window, below):
-                    self.unusable[level] = f"it shows something else than level {finer}"
+                    self.unusable[level] = f"its content differs from that of level {finer}"
 
     def _check_dimensions(self) -> None:
         properties = self._backend.properties
@@ -322,7 +324,14 @@ class Slide:
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of a picture that is read at once: where it belongs, and the level-0 rectangle that it shows."""
+    """A block of an image that is read at once.
+
+    :ivar left: of its corner in the image, pixels.
+    :ivar top: of its corner in the image, pixels.
+    :ivar size: (width, height), pixels of the image.
+    :ivar corner: (x, y), level-0 pixels.
+    :ivar scale: (x, y), level-0 pixels per pixel of the image.
+    """
 
     left: int
     top: int
@@ -342,7 +351,7 @@ class _Part:
 def _parts(
     size: tuple[int, int], corner: tuple[float, float], scale: tuple[float, float], block: float
 ) -> Iterator[_Part]:
-    """Parts of a picture of ``size``, each of at most ``block`` level-0 pixels a side; ``scale`` level-0 pixels per pixel."""
+    """Blocks of an image of ``size`` pixels with sides of at most ``block`` level-0 pixels; see ``_Part`` for the others."""
     step_x, step_y = (max(1, int(block / side)) for side in scale)
     for top in range(0, size[1], step_y):
         for left in range(0, size[0], step_x):
@@ -352,7 +361,13 @@ def _parts(
 
 @dataclass(frozen=True)
 class _Span:
-    """One axis of a rectangle on a level: ``count`` pixels from level-0 ``location``, of which [start, stop) is meant."""
+    """One axis of a rectangle on a level.
+
+    :ivar location: of the first pixel that is read, level-0 pixels.
+    :ivar count: pixels of the level that are read.
+    :ivar start: beginning of the rectangle, in pixels of the level from the first.
+    :ivar stop: its end.
+    """
 
     location: int
     count: int
@@ -368,7 +383,7 @@ class _Span:
 
 
 def _span(corner: float, extent: float, downsample: float, limit: int) -> _Span:
-    """Whole pixels where their edges meet the rectangle's to within the tolerance, else the pixels that cover it."""
+    """Whole pixels if their edges coincide with those of the rectangle to within the tolerance, else the pixels that cover it."""
     first = round(corner / downsample)
     count = min(max(1, round((corner + extent) / downsample) - first), limit - first)
     location = round(first * downsample)
@@ -383,7 +398,7 @@ def _span(corner: float, extent: float, downsample: float, limit: int) -> _Span:
 
 
 def _average_rows(pixels: NDArray[np.generic], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean of the rows between each two edges; fractional rows count by their fraction."""
+    """The mean of the rows between consecutive edges, with fractional rows weighted by their fraction."""
     below = np.minimum(edges.astype(np.int64), pixels.shape[0] - 1)
     before = (edges - below)[:, None, None] * pixels[below]
     sums: NDArray[np.float64] = np.add.reduceat(pixels, below, axis=0, dtype=np.float64)[:-1]
@@ -393,7 +408,7 @@ def _average_rows(pixels: NDArray[np.generic], edges: NDArray[np.float64]) -> ND
 
 
 def _far_places(size: tuple[int, int], window: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Corners of windows in the far half of an image, and of one at its beginning."""
+    """Corners of windows in the right and lower half of an image, and of one at its origin."""
     xs, ys = (
         {round(share * (side - own)) for share in (0.5, 0.7, 0.9)} for side, own in zip(size, window, strict=True)
     )

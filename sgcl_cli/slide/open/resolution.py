@@ -1,4 +1,4 @@
-"""What a slide records about its resolution, and whether that can be believed.
+"""The resolution of a slide from its metadata, and checks that it is credible.
 
 Sources: OpenSlide's properties (https://openslide.org/properties/), TIFF 6.0, section "Physical dimensions", and OME-XML's
 Pixels (https://docs.openmicroscopy.org/ome-model/latest/ome-tiff/specification.html).
@@ -20,15 +20,15 @@ from sgcl_cli.slide.open.tiff import largest_page
 MppSource = Literal["openslide", "tiff", "ome", "given"]
 
 _SQUARE_TOLERANCE = 1.01
-_MOST_OBLONG = 4.0  # beyond it the record is taken for a mistake
+_MOST_OBLONG = 4.0  # ratio of the resolutions; more is taken for an error
 _MPP_BELIEVED = (0.05, 50.0)
 _DPI_OF_SOFTWARE = (72, 96, 150, 300)
-_AGREE = 0.01  # share by which the tags and the OME-XML may differ
+_AGREE = 0.01  # largest relative difference between the tags and the OME-XML
 _UM_PER_UNIT = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "in": 25_400.0}
 
 
 def positive(text: str | None) -> float | None:
-    """The number that a property records, where it is one above 0."""
+    """The number that a property records; None unless it is finite and positive."""
     try:
         value = float(text or "")
     except ValueError:
@@ -39,10 +39,13 @@ def positive(text: str | None) -> float | None:
 def resolution(
     path: Path, properties: Mapping[str, str], given: float | None, default: float | None
 ) -> tuple[tuple[float, float], MppSource]:
-    """um per level-0 pixel across and down and where they come from: given, else recorded, else the default; never guessed."""
+    """Horizontal and vertical µm per level-0 pixel, and their source: ``given``, else recorded, else ``default``; never guessed.
+
+    :raises SlideError: none of the three, or a number that is not credible.
+    """
     for value in (given, default):
         if value is not None and not (math.isfinite(value) and value > 0):
-            raise SlideError(f"{path.name}: a resolution of {value} um/px was given", "give a positive number")
+            raise SlideError(f"{path.name}: a resolution of {value} µm/px was given", "give a positive number")
     if given is not None:
         return (given, given), "given"
     try:
@@ -55,13 +58,13 @@ def resolution(
 
 
 class _NoResolutionError(Exception):
-    """What a slide records instead of a usable resolution."""
+    """The slide has no usable resolution; the message says what it records instead."""
 
 
 def _recorded_resolution(path: Path, properties: Mapping[str, str]) -> tuple[tuple[float, float], MppSource]:
     """The vendor's record, else the TIFF's tags or its OME-XML.
 
-    A generic TIFF's ``openslide.mpp`` is what OpenSlide makes of the tags, so there the tags themselves are judged.
+    OpenSlide computes ``openslide.mpp`` of a generic TIFF from the tags, so the tags themselves are used.
 
     :raises SlideError: the tags and the OME-XML contradict each other.
     """
@@ -71,7 +74,7 @@ def _recorded_resolution(path: Path, properties: Mapping[str, str]) -> tuple[tup
     tags, ome = _tiff_resolution(path)
     if tags is not None and ome is not None and any(abs(a / b - 1) > _AGREE for a, b in zip(tags, ome, strict=True)):
         raise SlideError(
-            f"{path.name} contradicts itself: {tags[0]:.4g} um/px by its TIFF tags, {ome[0]:.4g} by its OME-XML",
+            f"{path.name} contradicts itself: {tags[0]:.4g} µm/px by its TIFF tags, {ome[0]:.4g} by its OME-XML",
             "give the true resolution as column mpp of --list",
         )
     if tags is not None:
@@ -87,19 +90,22 @@ def _credible(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or value <= 0:
-        raise _NoResolutionError(f"a resolution of {text} um/px, which is none")
+        raise _NoResolutionError(f"a resolution of {text} µm/px, which is not a positive number")
     low, high = _MPP_BELIEVED
     if not low <= value <= high:
-        raise _NoResolutionError(f"{value:.4g} um/px, which is outside {low:g} to {high:g} and counts as none")
+        raise _NoResolutionError(f"{value:.4g} µm/px, which is outside {low:g} to {high:g} and not used")
     return value
 
 
 def _proper(path: Path, mpp_x: float, mpp_y: float) -> tuple[float, float]:
-    """Both resolutions; their mean twice where the pixels are as good as square."""
+    """Both resolutions; if they differ by at most 1 %, their mean twice.
+
+    :raises SlideError: they differ by more than a factor of four.
+    """
     oblong = max(mpp_x, mpp_y) / min(mpp_x, mpp_y)
     if oblong > _MOST_OBLONG:
         raise SlideError(
-            f"{path.name} records pixels of {mpp_x:.4g} um across and {mpp_y:.4g} down, which no scanner makes",
+            f"{path.name} records pixels {mpp_x:.4g} µm wide and {mpp_y:.4g} µm high, as no scanner makes them",
             "give the true resolution as column mpp of --list",
         )
     mean = (mpp_x + mpp_y) / 2
@@ -107,7 +113,7 @@ def _proper(path: Path, mpp_x: float, mpp_y: float) -> tuple[float, float]:
 
 
 def _tiff_resolution(path: Path) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
-    """(x, y) um per pixel by the tags and by the OME-XML of the largest image; None where they say nothing credible."""
+    """(x, y) µm per pixel by the tags, and by the OME-XML, of the largest image; None if missing or not credible."""
     try:
         with tifffile.TiffFile(path) as tiff:
             page = largest_page(tiff)
@@ -119,7 +125,7 @@ def _tiff_resolution(path: Path) -> tuple[tuple[float, float] | None, tuple[floa
 
 
 def _by_tags(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """From XResolution, YResolution and ResolutionUnit."""
+    """(x, y) µm per pixel from XResolution, YResolution and ResolutionUnit."""
     unit, x, y = (page.tags.valueof(name) for name in ("ResolutionUnit", "XResolution", "YResolution"))
     um_per_unit = {2: 25_400.0, 3: 10_000.0}.get(unit)
     if um_per_unit is None or not x or not y or not all((*x, *y)):
@@ -130,7 +136,7 @@ def _by_tags(page: tifffile.TiffPage) -> tuple[float, float] | None:
 
 
 def _by_ome(tiff: tifffile.TiffFile, size: tuple[int, int]) -> tuple[float, float] | None:
-    """From PhysicalSizeX and PhysicalSizeY, um unless a unit is given, of the Pixels that have the image's size."""
+    """(x, y) µm per pixel from PhysicalSizeX and PhysicalSizeY of the Pixels element with the size of the image."""
     found: list[dict[str, str]] = []
 
     def begin(tag: str, attributes: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What a TIFF's directories say about its tiles, and each JPEG tile as a file of its own.
+"""Tiles of a TIFF: their places in the file, and each JPEG tile as a complete JPEG file.
 
 Sources: TIFF 6.0, section 15 "Tiled Images"; TIFF Technical Note 2 (JPEGTables); ITU-T T.81, annex B (marker segments);
 ITU-T T.871 (JFIF) and T.872, section 6.5.3 (the Adobe marker).
@@ -20,7 +20,7 @@ from sgcl_cli.errors import SlideError
 _JPEG, _RGB, _YCBCR = 7, 2, 6
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _JFIF, _ADOBE = 0xE0, 0xEE
-_HEADERS = 4  # kinds of headers remembered; all tiles of a slide usually have the same
+_HEADERS = 4  # cached headers; usually all tiles of a slide have the same
 _YCBCR_HEADER = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 _RGB_HEADER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 
@@ -31,10 +31,10 @@ class TiledLevel:
 
     :ivar size: (width, height) of the level, pixels.
     :ivar tile: (width, height) of a tile, pixels.
-    :ivar offsets: int64 (rows, columns), where each tile's bytes begin in the file.
-    :ivar counts: int64 (rows, columns), how many they are; 0 where a tile is missing.
-    :ivar head: what each tile's own bytes lack at their beginning to be a JPEG file.
-    :ivar obstacle: why tiles cannot be decoded by themselves; empty where they can.
+    :ivar offsets: int64 (rows, columns), position of each tile in the file, bytes.
+    :ivar counts: int64 (rows, columns), length of each tile, bytes; 0 for a missing tile.
+    :ivar head: start of image, colour marker and tables that complete a tile to a JPEG file.
+    :ivar obstacle: reason why tiles cannot be decoded directly; "" if they can.
     """
 
     size: tuple[int, int]
@@ -43,13 +43,14 @@ class TiledLevel:
     counts: NDArray[np.int64]
     head: bytes
     obstacle: str
-    _headers: dict[bytes, bytes] = field(default_factory=dict, repr=False)  # what tiles begin with, merged
+    _headers: dict[bytes, bytes] = field(default_factory=dict, repr=False)  # headers of tiles, each with the merged one
 
     def jpeg(self, data: bytes) -> bytes:
-        """A tile's bytes as a whole JPEG file: tables merged, and the colour space said by the marker that fits.
+        """A tile as a complete JPEG file, with the tables and with the marker of its colour space.
 
-        The directory decides whether the components are RGB or YCbCr, whatever markers the tile brings.
+        The directory determines the colour space, RGB or YCbCr; markers in the tile are replaced.
 
+        :param data: the tile's bytes in the TIFF.
         :raises ValueError: not JPEG data.
         """
         for given, merged in self._headers.items():
@@ -63,7 +64,7 @@ class TiledLevel:
 
 
 def tiled_levels(path: Path) -> list[TiledLevel]:
-    """The tiled directories of a TIFF, in the file's order; none for a file of another kind."""
+    """The tiled directories of a TIFF, in the file's order; empty for other files."""
     try:
         with tifffile.TiffFile(reading.plain(path)) as tiff:
             return [_level(page) for page in tiff.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
@@ -72,13 +73,13 @@ def tiled_levels(path: Path) -> list[TiledLevel]:
 
 
 def largest_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage | None:
-    """The image of most pixels, whatever page it stands on: the slide. None where there is no image."""
+    """The page with the most pixels, which is taken for the slide; None if there is no image."""
     pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
     return max(pages, key=lambda page: page.imagewidth * page.imagelength, default=None)
 
 
 def check_whole(path: Path) -> None:
-    """Refuse a TIFF whose end is missing, as an interrupted copy leaves it.
+    """Check that a TIFF is complete; an interrupted copy is not.
 
     :raises SlideError: tiles lie beyond the end of the file.
     """
@@ -126,7 +127,7 @@ def _head(page: tifffile.TiffPage) -> bytes:
 
 
 def _segments(data: bytes) -> Iterator[bytes]:
-    """Marker segments after the start of image, without JFIF and Adobe markers; then all from the scan, or the end, on."""
+    """The marker segments after the start of image, without JFIF and Adobe markers; last, all data from the scan or end on."""
     if data[:2] != bytes([0xFF, _START]):
         raise ValueError("no JPEG data: the start of image is missing")
     position = 2

@@ -1,1 +1,1 @@
-"""Regions, bands and patches of an open slide at a resolution."""
+"""Reading of thumbnails, bands and patches of an open slide at a resolution."""

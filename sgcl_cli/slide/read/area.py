@@ -1,9 +1,9 @@
-"""Area averaging onto a patch's own pixel grid, and how a patch lies on the pixels it is made from.
+"""Area averaging of windows of source pixels to patches, and the alignment of these windows.
 
-A *source* is a grid of pixels, ``pitch`` level-0 pixels apart. A patch pixel covers ``scale`` source pixels. A patch is cut
-from a window of whole source pixels: the window begins ``skip`` patch pixels before the patch, at a place where the edges
-of both grids meet, so that nothing has to be shifted by a fraction of a pixel. Where they never meet nearby, as when ``scale``
-is 1, the window is shifted by a mix of neighbouring pixels, which for whole scales is the area average too.
+A *source* is a grid of pixels with a spacing of ``pitch`` level-0 pixels. A patch pixel covers ``scale`` source pixels. A patch
+is computed from a window of whole source pixels that begins ``skip`` patch pixels before the patch, where edges of both grids
+coincide, so that no subpixel shift is needed. If they do not coincide nearby, as with a ``scale`` of 1, the window is shifted
+by linear interpolation, which for integer scales equals the area average.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 MARGIN = 64  # patch pixels, the largest skip
-_CLOSE = 0.25  # level-0 pixels; a patch is met to within twice that, half a pixel, at both edges
+_CLOSE = 0.25  # level-0 pixels; both edges of a patch are exact to twice that, half a pixel
 _ROUNDING = 1e-6
-_NUDGE = 1e-9  # where edges meet exactly, OpenCV's rounding may take the pixel before
+_NUDGE = 1e-9  # relative; if edges coincide exactly, OpenCV's rounding may include the pixel before
 
 
 @dataclass(frozen=True)
 class Axis:
-    """How patches are cut from a source along one axis.
+    """Windows of N patches along one axis of a source.
 
     :ivar scale: source pixels per patch pixel.
     :ivar start: int64 (N,), first source pixel of each window.
     :ivar count: int64 (N,), source pixels of each window.
     :ivar skip: int64 (N,), patch pixels in each window before the patch.
-    :ivar shift: float64 (N,), source pixels in [0, 1) by which the window's content is moved to its beginning.
-    :ivar fits: bool (N,), whether the window lies in the source.
+    :ivar shift: float64 (N,), subpixel shift of the content towards the start of the window, source pixels in [0, 1).
+    :ivar fits: bool (N,), whether the window lies within the source.
     """
 
     scale: float
@@ -41,12 +41,13 @@ class Axis:
 
 
 def align(corners: NDArray[np.float64], extent: float, size: int, pitch: float, limit: int) -> Axis:
-    """Find windows for patches along one axis; each edge of the field of view is met to within half a level-0 pixel.
+    """Windows for patches along one axis; both edges of the field of view are exact to half a level-0 pixel.
 
     :param corners: float64 (N,), level-0 pixels from the source's origin.
-    :param extent: level-0 pixels that a patch covers.
-    :param size: patch pixels.
-    :param limit: pixels of the source.
+    :param extent: side of a patch, level-0 pixels.
+    :param size: side of a patch, patch pixels.
+    :param pitch: level-0 pixels per source pixel.
+    :param limit: length of the source, source pixels.
     """
     scale = extent / (size * pitch)
     whole = max(1, round(scale))
@@ -74,16 +75,16 @@ def average(
     skip: tuple[int, int] = (0, 0),
     shift: tuple[float, float] = (0.0, 0.0),
 ) -> NDArray[np.uint8]:
-    """The mean over the area of each patch pixel, exact but for rounding to 8 bits.
+    """The mean over the area of each patch pixel, exact up to rounding to 8 bits.
 
-    An interval of at most one pixel touches at most two, which OpenCV weighs by their shares on its fast path. A longer one,
-    of up to two pixels, is the mean of its two halves.
+    OpenCV's fast path covers intervals of at most one pixel, which touch at most two pixels; for a scale between 1 and 2 each
+    interval is averaged as two halves.
 
     :param pixels: uint8 (H, W, 3), a window.
     :param scale: window pixels per patch pixel.
-    :param size: (width, height) of the patch.
-    :param skip: (columns, rows) of patch pixels that are cut off at the beginning.
-    :param shift: (across, down) the content is moved to the beginning by so much of a pixel.
+    :param size: (width, height) of the patch, pixels.
+    :param skip: (columns, rows) of patch pixels to discard on the left and at the top.
+    :param shift: (x, y), subpixel shift of the content to the left and upwards, window pixels.
     :returns: uint8 (height, width, 3).
     """
     if shift[0]:
@@ -101,5 +102,5 @@ def average(
 
 
 def fit(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """All of ``pixels``, uint8 (H, W, 3), averaged onto (width, height) pixels; enlarged along neither axis."""
+    """An image, uint8 (H, W, 3), area-averaged to (width, height) pixels, which must not exceed its own."""
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)

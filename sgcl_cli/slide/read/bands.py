@@ -1,8 +1,8 @@
-"""Patches read together: bands of the lattice, blocks within a band, windows within a block.
+"""Reading of patches in bands of the lattice, blocks of a band, and windows of a block.
 
-A band is a run of patches in the file's order, as many rows of the lattice as fit a block's height. Its blocks are read one by
-one, each as one piece of a source; a patch is a window of its block. So what patches share is decoded once, and memory is
-bounded by a block and by what a source keeps for the blocks that follow, not by the slide: ``MEMORY`` holds it all.
+A band is a run of consecutive patches, as many rows of the lattice as fit the height of a block. A block is read at once, and
+each patch is computed from a window of it. So pixels shared by patches are decoded once, and memory is bounded, whatever the
+size of the slide, by one block and the source's cache for the next blocks: ``MEMORY`` in total.
 """
 
 from __future__ import annotations
@@ -25,17 +25,21 @@ from sgcl_cli.slide.read.threads import ALONE, Threads
 Made = TypeVar("Made")
 Windows = Callable[
     [int], NDArray[np.uint8]
-]  # a row of a block -> its window, uint8 (height, width, 3); not to be written to
+]  # index of a patch in its block -> its window, uint8 (height, width, 3); must not be modified
 
-SIDE = 2048  # source pixels of a block
-PATCHES = 1024  # in a band: their encoded bytes wait for the band's end
-MEMORY = 400 * 2**20  # bytes; reading with one thread takes no more, however large the slide and full of tissue
-_FILLED = 0.7  # least share of a block that patches cover
+SIDE = 2048  # source pixels, largest side of a block
+PATCHES = 1024  # of a band, since their encoded bytes are held until its end
+MEMORY = 400 * 2**20  # bytes, upper bound for reading with one thread
+_FILLED = 0.7  # smallest share of a block that patches cover
 
 
 @dataclass(frozen=True)
 class Patch:
-    """What a patch is: ``extent`` level-0 pixels a side, shown in ``size`` pixels."""
+    """The size of a square patch.
+
+    :ivar extent: side of the field of view, level-0 pixels.
+    :ivar size: side, pixels.
+    """
 
     extent: float
     size: int
@@ -65,14 +69,14 @@ class Box:
 
 @dataclass(frozen=True)
 class Block:
-    """Patches cut from one piece of a source.
+    """Patches computed from one rectangle of a source.
 
-    :ivar patches: int64 (n,), positions in the list of corners.
+    :ivar patches: int64 (n,), indices into the list of corners.
     :ivar windows: int64 (n, 4), left, top, right, bottom in source pixels.
     :ivar skips: int64 (n, 2), patch pixels (columns, rows) in a window before the patch.
-    :ivar shifts: float64 (n, 2), source pixels (across, down) by which a window's content is moved to its beginning.
+    :ivar shifts: float64 (n, 2), subpixel shift (x, y) of a window's content to the left and upwards, source pixels.
     :ivar scale: source pixels per patch pixel.
-    :ivar origin: the source pixel (column, row) from which the windows were placed, at or before the first of them.
+    :ivar origin: source pixel (column, row) relative to which the windows were aligned, at or before the first of them.
     """
 
     patches: NDArray[np.int64]
@@ -91,7 +95,7 @@ class Block:
         return Box.around(self.windows)
 
     def alone(self, row: int) -> Block:
-        """The block of one of its patches."""
+        """A block with only the patch at index ``row``."""
         one = slice(row, row + 1)
         return replace(
             self, patches=self.patches[one], windows=self.windows[one], skips=self.skips[one], shifts=self.shifts[one]
@@ -100,7 +104,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Band:
-    """The patches from ``start`` to ``stop`` in the file's order: in blocks, or ``single`` where a window would not fit."""
+    """A run of patches.
+
+    :ivar start: index of the first patch.
+    :ivar stop: index after the last.
+    :ivar blocks: the patches that are read in blocks.
+    :ivar single: indices of patches without a window in the source, which are read one by one.
+    """
 
     start: int
     stop: int
@@ -109,13 +119,13 @@ class Band:
 
 
 class WindowSource(Protocol):
-    """A grid of pixels that windows are cut from.
+    """A grid of pixels from which windows are read.
 
     :ivar path: its name in the artefact.
-    :ivar why: why this one was taken.
-    :ivar pitch: level-0 pixels from one pixel to the next.
-    :ivar size: (width, height) in pixels.
-    :ivar parallel: whether blocks can be read at the same time; else one after the other, each with all threads.
+    :ivar why: reason for the choice of this source.
+    :ivar pitch: spacing of its pixels, level-0 pixels.
+    :ivar size: (width, height), source pixels.
+    :ivar parallel: whether several blocks can be read in parallel; else one at a time, with all threads.
     """
 
     path: str
@@ -125,23 +135,26 @@ class WindowSource(Protocol):
     parallel: bool
 
     def place(self, pixel: int) -> float:
-        """Where a piece that begins at ``pixel`` truly begins, level-0 pixels."""
+        """The exact position of source pixel ``pixel`` as it is read, level-0 pixels."""
 
     def expect(self, bands: Sequence[Band]) -> None:
-        """Be told what will be read, in order."""
+        """Prepare the cache for the bands that will be read, in this order."""
 
     def read(self, block: Block, threads: Threads = ALONE) -> Windows:
         """The windows of a block.
 
-        :raises SlideError: one cannot be decoded.
+        :raises SlideError: a window cannot be decoded.
         """
 
 
 @dataclass
 class ThroughOpenSlide:
-    """A level as OpenSlide renders it; tiles that blocks share stay in its cache as far as a band fits into ``capacity``.
+    """A level rendered by the slide's backend; a ``WindowSource``.
 
-    Each thread that reads has a slide of its own: after an error OpenSlide has to open the file anew, under nobody else's hands.
+    Tiles shared by blocks of a band stay in the backend's cache as far as ``capacity`` allows. Each reading thread opens its own
+    ``Slide``, since OpenSlide has to open the file again after an error.
+
+    :ivar capacity: size of the cache, bytes.
     """
 
     slide: Slide
@@ -185,7 +198,7 @@ class ThroughOpenSlide:
         return window
 
     def close(self) -> None:
-        """Close the slides of further threads."""
+        """Close the slides that further threads have opened."""
         self._others.close()
 
     def _free_slide(self) -> Slide:
@@ -198,9 +211,9 @@ class ThroughOpenSlide:
 
 
 def plan(corners: NDArray[np.int64], shape: Patch, source: WindowSource) -> list[Band]:
-    """All patches in bands, in the order given.
+    """All patches in bands, in the order of ``corners``.
 
-    :param corners: int64 (N, 2), level-0 pixels.
+    :param corners: int64 (N, 2), x and y of the top-left corners, level-0 pixels.
     """
     across = shape.extent / source.pitch
     bands = []
@@ -232,10 +245,10 @@ def read(
     finish: Callable[[NDArray[np.uint8]], Made] = _copied,
     threads: Threads = ALONE,
 ) -> Iterator[tuple[int, Made | SlideError]]:
-    """The patches of a band, in the order in which they are read, each with its position in ``corners``.
+    """Read the patches of a band; yields the index of each in ``corners``, in the order of reading, and the result or error.
 
-    :param finish: what becomes of a patch, uint8 (size, size, 3), which is not to be kept as it is.
-    :returns: what ``finish`` made, or why a patch cannot be read.
+    :param finish: computes the result of a patch, uint8 (size, size, 3), whose memory is reused: keep a copy, not the array.
+    :returns: pairs of index and result of ``finish``, or the error if the patch cannot be read.
     """
 
     def whole(block: Block) -> list[tuple[int, Made | SlideError]]:
@@ -260,7 +273,7 @@ def read(
 def _finished(
     source: WindowSource, block: Block, size: int, finish: Callable[[NDArray[np.uint8]], Made], threads: Threads
 ) -> Iterator[tuple[int, Made | SlideError]]:
-    """The patches of a block; one by one where the block cannot be read as a whole."""
+    """The patches of a block; read one by one if the block cannot be read at once."""
     try:
         windows = source.read(block, threads)
     except SlideError as error:
@@ -281,7 +294,7 @@ def _finished(
 def _block(
     corners: NDArray[np.int64], group: NDArray[np.int64], shape: Patch, source: WindowSource
 ) -> tuple[Block, NDArray[np.int64]]:
-    """The block of a group of patches, and those of them that do not lie on the source."""
+    """The block of a group of patches, and the indices of those without a window in the source."""
     across, down = (_axis(corners[group, axis], shape, source, source.size[axis]) for axis in (0, 1))
     (left, columns), (top, rows) = across, down
     fits = columns.fits & rows.fits
@@ -294,7 +307,7 @@ def _block(
 
 
 def _axis(corners: NDArray[np.int64], shape: Patch, source: WindowSource, limit: int) -> tuple[int, area.Axis]:
-    """Windows along one axis, counted from the source pixel that is returned with them."""
+    """Windows along one axis, relative to the source pixel that is returned with them."""
     scale = shape.extent / (shape.size * source.pitch)
     first = max(0, math.floor(corners.min() / source.pitch - (area.MARGIN + 1) * scale))
     relative = (corners - source.place(first)).astype(np.float64)
@@ -302,7 +315,11 @@ def _axis(corners: NDArray[np.int64], shape: Patch, source: WindowSource, limit:
 
 
 def _runs(corners: NDArray[np.float64], side: float) -> Iterator[tuple[int, int]]:
-    """Consecutive patches whose bounding box is narrow enough in one direction, ``PATCHES`` of them at most."""
+    """Runs of at most ``PATCHES`` consecutive patches with a bounding box narrow enough along one axis, as (start, stop).
+
+    :param corners: float64 (N, 2), source pixels.
+    :param side: of a patch, source pixels.
+    """
     start, left, top, right, bottom = 0, 0.0, 0.0, 0.0, 0.0
     for position, (x, y) in enumerate(corners.tolist()):
         wider = min(left, x), min(top, y), max(right, x), max(bottom, y)
@@ -318,7 +335,7 @@ def _runs(corners: NDArray[np.float64], side: float) -> Iterator[tuple[int, int]
 
 
 def _split(corners: NDArray[np.float64], group: NDArray[np.int64], side: float) -> Iterator[NDArray[np.int64]]:
-    """Groups of patches whose bounding boxes are no larger than a block and well filled."""
+    """Groups of patches with bounding boxes that are no larger than a block and covered to at least ``_FILLED``."""
     low, high = corners[group].min(axis=0), corners[group].max(axis=0)
     extent = high - low + side
     covered = min(1.0, len(group) * side**2 / extent.prod())

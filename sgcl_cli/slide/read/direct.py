@@ -1,9 +1,9 @@
-"""Pixels straight from a TIFF's JPEG tiles, each decoded once, scaled down while it is decoded where that suffices.
+"""Direct decoding of the JPEG tiles of a TIFF, each once, at a reduced scale if that has enough detail.
 
-A JPEG block of 8 x 8 pixels can be decoded to 4 x 4, 2 x 2 or 1 pixels from its lowest frequencies alone, which costs less than
-decoding and averaging all of it. Whether a slide's tiles may be read so is decided by reading some of them both ways: at full
-scale they must be what OpenSlide renders, to within ``MOST_DIFFERENCE`` grey levels, and the scaled ones must be near the area
-average of the full ones, by ``LEAST_PSNR``. Otherwise, and for what is odd about a tile, OpenSlide reads.
+A JPEG block of 8 x 8 pixels can be decoded to 4 x 4, 2 x 2 or 1 pixels from its lowest frequencies, which is cheaper than
+decoding and averaging all of it. A sample of tiles is decoded both ways to check a slide: at full scale they must equal
+OpenSlide's to within ``MOST_DIFFERENCE`` grey levels, and at a reduced scale reach ``LEAST_PSNR`` against the area average of
+the full ones. If the check fails, and for single tiles that are missing or of another size, OpenSlide is used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sgcl_cli.slide.read.bands import Band, Block, Patch, ThroughOpenSlide, Wind
 from sgcl_cli.slide.read.threads import ALONE, Threads
 
 MOST_DIFFERENCE = 1  # grey levels
-LEAST_PSNR = 40.0  # dB; a JPEG of quality 90 is no nearer to what was encoded
+LEAST_PSNR = 40.0  # dB, about that of a JPEG of quality 90 against the original
 _CHECKED = 5  # tiles
 _BLOCK = 8  # pixels of a JPEG block
 _ALIGNED = 0.01  # level pixels
@@ -36,15 +36,17 @@ _KEPT = 128 * 2**20  # bytes of tiles
 
 
 class OddTileError(Exception):
-    """A tile that OpenSlide should render: missing, or not of the size that the directory tells."""
+    """A tile that is missing or not of the recorded size, and has to be rendered by OpenSlide."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """The JPEG tiles of a level, decoded to ``eighths`` / 8 of their size.
+    """The JPEG tiles of a level, decoded at a scale of ``eighths`` / 8.
 
-    :ivar descriptor: of the open file.
+    :ivar descriptor: file descriptor of the open file.
     :ivar name: of the file, for messages.
+    :ivar level: places and sizes of the tiles.
+    :ivar eighths: 1, 2, 4 or 8.
     """
 
     descriptor: int
@@ -61,8 +63,8 @@ class Tiles:
     def jpeg(self, column: int, row: int) -> bytes:
         """A tile as a JPEG file.
 
-        :raises SlideError: damaged.
-        :raises OddTileError: there is no such tile in the file.
+        :raises SlideError: it is damaged.
+        :raises OddTileError: it is missing.
         """
         count, offset = int(self.level.counts[row, column]), int(self.level.offsets[row, column])
         if count == 0:
@@ -75,8 +77,8 @@ class Tiles:
     def decode(self, column: int, row: int) -> NDArray[np.uint8]:
         """A tile's pixels, uint8 (height, width, 3), RGB.
 
-        :raises SlideError: damaged.
-        :raises OddTileError: OpenSlide should render it.
+        :raises SlideError: it is damaged.
+        :raises OddTileError: it is missing or of another size.
         """
         data = self.jpeg(column, row)
         width, height = self.side
@@ -98,11 +100,12 @@ class Tiles:
 
 
 class Direct:
-    """A level decoded from its own JPEG tiles; a ``WindowSource``.
+    """A level decoded directly from its JPEG tiles; a ``WindowSource``.
 
-    Tiles that later blocks need are kept, up to ``kept`` bytes; within that bound each tile is decoded once.
+    Tiles that later blocks need are cached, up to ``kept`` bytes; if that suffices, each tile is decoded once.
 
-    :ivar decoded: tiles decoded so far.
+    :ivar decoded: number of tiles decoded so far.
+    :ivar uses: int32 (rows, columns), how many more times each tile will be used.
     """
 
     path = "direct"
@@ -151,7 +154,7 @@ class Direct:
         return window
 
     def _needed(self, block: Block) -> list[tuple[int, int]]:
-        """Columns and rows of the tiles under a block's windows."""
+        """(column, row) of each tile that the windows of a block overlap."""
         width, height = self.tiles.side
         first = block.windows[:, :2] // (width, height)
         last = (block.windows[:, 2:] - 1) // (width, height)
@@ -180,7 +183,7 @@ class Direct:
                 return self.render(column, row)
 
     def _keep(self, tile: tuple[int, int], pixels: NDArray[np.uint8]) -> None:
-        """Count a use of a tile, and keep it for the next one where there is room."""
+        """Count one use of a tile, and cache it if there are more; the least recently used tiles are dropped."""
         column, row = tile
         self.uses[row, column] -= 1
         if self.uses[row, column] > 0:
@@ -189,8 +192,9 @@ class Direct:
                 self._kept.popitem(last=False)
 
     def rectangle(self, box: tuple[int, int, int, int], threads: Threads = ALONE) -> NDArray[np.uint8]:
-        """All between left, top, right, bottom, decoded anew, uint8 (bottom - top, right - left, 3).
+        """A rectangle, decoded without the cache, uint8 (bottom - top, right - left, 3).
 
+        :param box: left, top, right, bottom, source pixels.
         :raises SlideError: a tile cannot be decoded.
         """
         left, top, right, bottom = box
@@ -207,9 +211,9 @@ class Direct:
         return pixels
 
     def render(self, column: int, row: int) -> NDArray[np.uint8]:
-        """An odd tile as OpenSlide shows it, uint8 (height, width, 3).
+        """A missing or odd tile as OpenSlide renders it, uint8 (height, width, 3).
 
-        Where no other level could fill a missing one in, it is the background, and OpenSlide is not asked.
+        A missing tile of a slide with one level has the background colour, as no other level could provide it.
 
         :raises SlideError: OpenSlide cannot decode it either.
         """
@@ -223,9 +227,9 @@ class Direct:
 
 @contextmanager
 def opened(slide: Slide, corners: NDArray[np.int64], patch: Patch) -> Iterator[tuple[WindowSource, list[Band]]]:
-    """The source from which patches are best read, and the plan for reading them; ``source.why`` says why this one.
+    """The fastest source that has the patches, and their bands; ``source.why`` gives the reason for the choice.
 
-    :param corners: int64 (N, 2), level-0 pixels, in the order in which patches are wanted.
+    :param corners: int64 (N, 2), x and y of the top-left corners, level-0 pixels, in the order of reading.
     """
     level = slide.best_level(slide.mpp * patch.extent / patch.size)
     found, obstacle = _tiled_level(slide, level)
@@ -243,7 +247,7 @@ def opened(slide: Slide, corners: NDArray[np.int64], patch: Patch) -> Iterator[t
 
 @contextmanager
 def whole_level(slide: Slide, level: int, mpp: float) -> Iterator[Direct | None]:
-    """A level as a source for what needs no more than ``mpp``, if its tiles can be decoded reduced."""
+    """A level reduced as far as ``mpp`` µm per pixel allows; None if its tiles cannot be decoded at a reduced scale."""
     eighths = _fewest(mpp / (slide.mpp * slide.downsamples[level]))
     if eighths == _BLOCK:
         yield None
@@ -254,7 +258,7 @@ def whole_level(slide: Slide, level: int, mpp: float) -> Iterator[Direct | None]
 
 @contextmanager
 def scaled_level(slide: Slide, level: int, factor: int) -> Iterator[Direct | None]:
-    """A level reduced by a factor of 1, 2, 4 or 8 as a source, if its tiles can be decoded so."""
+    """A level reduced by a factor of 1, 2, 4 or 8; None if its tiles cannot be decoded at that scale."""
     found, _ = _tiled_level(slide, level)
     if found is None:
         yield None
@@ -270,12 +274,12 @@ def scaled_level(slide: Slide, level: int, factor: int) -> Iterator[Direct | Non
 
 
 def _fewest(scale: float) -> int:
-    """Eighths of a tile's side that suffice for patch pixels of ``scale`` level pixels."""
+    """The smallest scale of decoding, in eighths, that has enough detail for patch pixels of ``scale`` level pixels."""
     return next((eighths for eighths in (1, 2, 4) if _BLOCK / eighths <= scale * UPSAMPLING_ALLOWED), _BLOCK)
 
 
 def _tiled_level(slide: Slide, level: int) -> tuple[TiledLevel | None, str]:
-    """The directory that holds a level's tiles, or why there is none that can be used."""
+    """The tiles of a level, or the reason why they cannot be decoded directly."""
     size = slide.level_sizes[level]
     levels = tiled_levels(slide.path)
     matching = [tiled for tiled in levels if tiled.size == size]
@@ -289,7 +293,7 @@ def _tiled_level(slide: Slide, level: int) -> tuple[TiledLevel | None, str]:
 def _direct(
     slide: Slide, level: int, tiles: Tiles, corners: NDArray[np.int64], patch: Patch
 ) -> tuple[WindowSource, list[Band]]:
-    """Scaled tiles, else full ones, else OpenSlide: the first that passes."""
+    """The first source that passes the check: tiles at a reduced scale, else at full scale, else OpenSlide."""
     scale = patch.extent / (patch.size * slide.downsamples[level])
     obstacle = ""
     for eighths in sorted({_fewest(scale), _BLOCK}):
@@ -315,14 +319,18 @@ def _through_openslide(
 
 @dataclass(frozen=True)
 class _Check:
-    """Whether tiles may be decoded directly, and what was seen."""
+    """The result of checking a sample of tiles.
+
+    :ivar passed: whether tiles can be decoded directly.
+    :ivar words: measured differences, or the reason for the failure.
+    """
 
     passed: bool
     words: str
 
 
 def _check(source: Direct) -> _Check:
-    """Decode some needed tiles both ways."""
+    """Decode a sample of the needed tiles directly and by OpenSlide, and compare."""
     full, reduced = replace(source.tiles, eighths=_BLOCK), source.tiles.eighths < _BLOCK
     differences, errors = [], []
     failure = ""
@@ -351,7 +359,7 @@ def _check(source: Direct) -> _Check:
 
 
 def _some_tiles(source: Direct) -> list[tuple[int, int]]:
-    """Random ones of the needed tiles, (column, row); of those in which OpenSlide renders some pixels unshifted, if any."""
+    """A random sample of the needed tiles, (column, row), from those of which OpenSlide renders some pixels unshifted, if any."""
     present = np.argwhere((source.uses > 0) & (source.tiles.level.counts > 0))
     downsample = source.slide.downsamples[source.level]
     width, height = source.tiles.level.tile
@@ -366,10 +374,10 @@ def _some_tiles(source: Direct) -> list[tuple[int, int]]:
 
 
 def _difference(source: Direct, pixels: NDArray[np.uint8], column: int, row: int) -> int:
-    """The largest difference between a tile and what OpenSlide renders there, grey levels.
+    """The largest difference between a tile and OpenSlide's rendering of the same place, grey levels.
 
-    OpenSlide takes whole level-0 pixels, so on a level whose downsample is no whole number most places come out shifted by a
-    fraction and blurred; the comparison begins where that fraction is least.
+    OpenSlide addresses whole level-0 pixels, so on a level with a fractional downsample most places are rendered with a subpixel
+    shift and blurred; the comparison starts at the pixel with the smallest shift.
     """
     downsample, size = source.slide.downsamples[source.level], source.slide.level_sizes[source.level]
     (x, _), (y, _) = (
@@ -387,9 +395,11 @@ def _difference(source: Direct, pixels: NDArray[np.uint8], column: int, row: int
 
 
 def _unshifted(tile: int, side: int, limit: int, downsample: float) -> tuple[int, float]:
-    """The pixel in a tile's first half that lies nearest to a whole level-0 pixel, and how far off, in pixels of the level.
+    """The pixel in the first half of a tile that is nearest to a whole level-0 pixel, and its distance, in pixels of the level.
 
-    The tile's pixels from ``limit`` on lie outside the level.
+    :param tile: column or row of the tile.
+    :param side: of a tile, pixels of the level.
+    :param limit: length of the level along this axis, pixels.
     """
     inside = min(side, limit - tile * side)
     pixels = np.arange(tile * side, tile * side + max(1, inside // 2))

@@ -1,4 +1,4 @@
-"""Native tiles as patches: their JPEG bytes copied, not encoded again."""
+"""Native tiles as patches, with their JPEG bytes copied instead of encoded again."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from sgcl_cli.slide.read.direct import Direct, OddTileError
 from sgcl_cli.slide.tissue import focus
 from sgcl_cli.slide.tissue.focus import Encoded
 
-_TOLERANCE = 0.5  # level-0 pixels, by which the edges of a patch and of its tile may differ
+_TOLERANCE = 0.5  # level-0 pixels, largest distance between the edges of a patch and of its tile
 
 
 def files(
     source: WindowSource, corners: NDArray[np.int64], patch: Patch, quality: int
 ) -> Iterator[tuple[int, Encoded | SlideError]]:
-    """Each patch's JPEG file with its position in ``corners``, or why it cannot be read; every file is decoded once to be sure.
+    """The JPEG file of each patch with its index in ``corners``, or the error if it cannot be read.
 
-    A tile that is missing in a sparse file is the one thing that is encoded, as OpenSlide shows it.
+    Each file is decoded as a check. Only missing tiles of a sparse file are encoded, as OpenSlide renders them.
 
     :param corners: int64 (N, 2), level-0 pixels.
     :param quality: JPEG quality of missing tiles.
-    :raises SlideError: the slide has no JPEG tiles that can be read directly, or a patch is not a tile.
+    :raises SlideError: the slide has no JPEG tiles that can be decoded directly, or a patch is not a tile.
     """
     level = checked(source, corners, patch)
     return _copied(level, _tiles(level, corners, patch), quality)
 
 
 def checked(source: WindowSource, corners: NDArray[np.int64], patch: Patch) -> Direct:
-    """The source, if its tiles can be copied.
+    """Return the source if the patches are tiles that can be copied.
 
-    :raises SlideError: the slide has no JPEG tiles that can be read directly, or a patch is not a tile.
+    :raises SlideError: the slide has no JPEG tiles that can be decoded directly, or a patch is not a tile.
     """
     if not isinstance(source, Direct):
         raise SlideError(f"there are no native JPEG files to copy: {source.why}", "leave out --lossless")
@@ -55,7 +55,7 @@ def _tiles(source: Direct, corners: NDArray[np.int64], patch: Patch) -> NDArray[
     if tile != (patch.size, patch.size) or max(near, far) > _TOLERANCE:
         mpp = source.slide.mpp * downsample
         raise SlideError(
-            f"{source.slide.path.name}: its tiles are {tile[0]} x {tile[1]} pixels at {mpp:.6g} um/px, "
+            f"{source.slide.path.name}: its tiles are {tile[0]} x {tile[1]} pixels at {mpp:.6g} µm/px, "
             f"the patches {patch.size} x {patch.size} at {source.slide.mpp * patch.extent / patch.size:.6g}",
             f"use --mpp {mpp:.6g} --patch-size {tile[0]}, or leave out --lossless"
             if tile[0] == tile[1]

@@ -1,6 +1,6 @@
-"""Patches of a slide whose pixels are oblong, resampled to square ones one by one.
+"""Square patches of a slide with oblong pixels, read one by one.
 
-Bands and native tiles are laid out for one scale along both axes; such slides are rare enough to be read the plain way.
+Bands and native tiles assume one scale along both axes; slides with oblong pixels are too rare to optimise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CACHE = 128 * 2**20  # bytes
 def files(
     slide: Slide, corners: NDArray[np.int64], sides: Sides, size: int, quality: int
 ) -> Iterator[tuple[int, focus.Encoded | SlideError]]:
-    """Each patch's JPEG file with its position in ``corners``, or why it cannot be read.
+    """The JPEG file of each patch with its index in ``corners``, or the error if it cannot be read.
 
     :param corners: int64 (N, 2), level-0 pixels.
     :param sides: (width, height) of the field of view, level-0 pixels.

@@ -1,7 +1,7 @@
-"""Pictures of whole slides; of those without a small level straight from their JPEG tiles, each reduced while it is decoded.
+"""Images of whole slides, with fast decoding of slides without a small level.
 
-OpenSlide would decode such a slide whole. An eighth of a tile's side comes from one coefficient of each JPEG block, which
-leaves little but undoing the entropy coding; see ``direct`` for when tiles may be read so.
+OpenSlide would decode such a slide at full resolution. JPEG tiles can be decoded at 1/8 from one coefficient per block, which
+takes little more than the entropy decoding; see ``direct`` for the conditions.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from sgcl_cli.slide.read import area, direct
 from sgcl_cli.slide.read.threads import ALONE, Threads
 from sgcl_cli.slide.tissue import structure
 
-LARGE = 2**28  # pixels of a level; smaller ones are quickly decoded
-_BLOCK = 1024  # decoded pixels a side at once
-_MOST_SHOWN = 3000  # pixels of the longer side
-_SMALL_LEVEL, _SMALL_SLIDE = 2**23, 2**24  # pixels of a level, or of level 0, that are decoded for a picture
+LARGE = 2**28  # pixels; levels up to that size are decoded without reduction
+_BLOCK = 1024  # decoded pixels, side of a block
+_MOST_SHOWN = 3000  # pixels of the longer side of a picture
+_SMALL_LEVEL, _SMALL_SLIDE = 2**23, 2**24  # pixels; a level, or a level 0, up to that size is decoded for a picture
 
 
 def thumbnail(slide: Slide, threads: Threads = ALONE) -> Thumbnail:
-    """As ``Slide.thumbnail``; edges of what is read at once are met to within half a decoded pixel.
+    """``Slide.thumbnail``, but from tiles at a reduced scale if the best level is large.
 
-    :raises SlideError: nothing, or too little of the slide can be decoded.
+    Edges of blocks are then exact to half a decoded pixel.
+
+    :raises SlideError: nothing, or too little of the slide, can be decoded.
     """
     mpp = max(THUMBNAIL_MPP, slide.mpp * max(slide.size) / THUMBNAIL_SIDE)
     level = slide.best_level(mpp)
@@ -50,7 +52,7 @@ def thumbnail(slide: Slide, threads: Threads = ALONE) -> Thumbnail:
 
 
 def picture(slide: Slide, thumbnail: Thumbnail, threads: Threads = ALONE) -> NDArray[np.uint8]:
-    """The whole slide to look at, uint8 (H, W, 3): 1500 to 3000 pixels a side where that costs little, else the thumbnail."""
+    """The whole slide for overlays, uint8 (H, W, 3): 1500 to 3000 pixels long if a small level has them, else the thumbnail."""
     level = _level_to_show(slide)
     if level is None:
         return thumbnail.pixels
@@ -68,7 +70,7 @@ def picture(slide: Slide, thumbnail: Thumbnail, threads: Threads = ALONE) -> NDA
 
 
 def _squared(pixels: NDArray[np.uint8], slide: Slide) -> NDArray[np.uint8]:
-    """Reduced along the finer axis where the slide's pixels are oblong."""
+    """An image with oblong pixels reduced along the finer axis, so that its pixels are square."""
     height, width = pixels.shape[:2]
     across, down = (
         max(1, round(side * mpp / slide.mpp)) for side, mpp in zip((width, height), slide.mpps, strict=True)
@@ -79,7 +81,7 @@ def _squared(pixels: NDArray[np.uint8], slide: Slide) -> NDArray[np.uint8]:
 
 
 def _rendered(slide: Slide, level: int, factor: int) -> NDArray[np.uint8]:
-    """A level reduced by a whole factor, read in bands; what is left over at the far edges is left out."""
+    """A level reduced by an integer factor, read in bands; an incomplete last row or column is dropped."""
     width, height = (side // factor for side in slide.level_sizes[level])
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, _BLOCK):
@@ -91,7 +93,7 @@ def _rendered(slide: Slide, level: int, factor: int) -> NDArray[np.uint8]:
 
 
 def _level_to_show(slide: Slide) -> int | None:
-    """The coarsest level that is large enough, else the largest, of those that are quickly decoded."""
+    """The coarsest level that is large enough, else the largest, of those that are fast to decode; None if none is."""
     sizes = {level: size for level, size in enumerate(slide.level_sizes) if level not in slide.unusable}
     most = _SMALL_SLIDE if math.prod(slide.size) <= _SMALL_SLIDE else _SMALL_LEVEL
     quick = [level for level, size in sizes.items() if math.prod(size) <= most]
@@ -100,7 +102,7 @@ def _level_to_show(slide: Slide) -> int | None:
 
 
 def finer(slide: Slide, thumbnail: Thumbnail) -> structure.FinerLook | None:
-    """The slide's pixels at about 2 um under its thumbnail; None where level 0 is too coarse to show cells."""
+    """A reader of the slide at about 2 µm per pixel in thumbnail coordinates; None if level 0 is too coarse to show cells."""
     factor = math.floor(thumbnail.mpp / max(structure.MPP, slide.mpp) + 1e-6)
     if factor < 1 or thumbnail.mpp / factor > structure.COARSEST:
         return None

@@ -1,4 +1,4 @@
-"""Threads that share the work on one slide: decoding and encoding in C libraries, which release the GIL."""
+"""Threads that work on one slide; decoding and encoding in C libraries release the GIL."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def _one() -> int:
 
 
 class Threads:
-    """The calling thread and as many more as it may use at the moment; a context manager.
+    """The calling thread and a varying number of helper threads; a context manager.
 
-    :param size: how many threads may work now, the caller included; asked before each piece of work.
+    :param size: returns the number of threads that may work now, including the caller; called at the start of each ``map``.
     """
 
     def __init__(self, size: Callable[[], int] = _one) -> None:
@@ -26,7 +26,7 @@ class Threads:
         self._others: ThreadPoolExecutor | None = None
 
     def map(self, function: Callable[[Given], Made], items: Sequence[Given]) -> list[Made]:
-        """``function`` of each item, in their order; whoever is free takes the next one.
+        """``function`` of each item, in the order of the items; a free thread takes the next one.
 
         :raises Exception: what ``function`` raises, after all threads have stopped.
         """
@@ -52,7 +52,7 @@ class Threads:
         return self._others
 
     def close(self) -> None:
-        """End the other threads."""
+        """End the helper threads."""
         if self._others is not None:
             self._others.shutdown()
             self._others = None
@@ -70,7 +70,7 @@ ALONE = Threads()
 
 
 def _take(waiting: Iterator[int], function: Callable[[Given], Made], items: Sequence[Given], made: list[Made]) -> None:
-    """Do what is next until nothing is left; after a failure nothing more is begun."""
+    """Process the next waiting item until none is left; after a failure no further item is started."""
     for number in waiting:
         try:
             made[number] = function(items[number])

@@ -1,1 +1,1 @@
-"""From thumbnails and patches to tissue, marks, focus and nuclei. Pure functions of arrays."""
+"""Detection of tissue, marks, blur and nuclei on thumbnails and patches. Pure functions of arrays."""

@@ -1,4 +1,4 @@
-"""Optical density of a thumbnail and how much it varies from place to place.
+"""Optical density of a thumbnail and its local variation.
 
 Optical density is -ln(I / 255) (Beer-Lambert law, natural logarithm). Images are float32 (H, W), one channel.
 """
@@ -29,12 +29,12 @@ def optical_density(rgb: NDArray[np.uint8]) -> Image:
 
 @dataclass(frozen=True)
 class Density:
-    """-ln((I + 1) / 256) of each channel of an image, less that of glass; made strip by strip, since in 32 bits it would be four
-    times as large as the image.
+    """-ln((I + 1) / 256) of each channel of an image minus that of glass, computed by strips: in float32 it would take four times
+    the memory of the image.
 
     :ivar rgb: uint8 (H, W, 3).
-    :ivar glass: float32 (3,), of glass.
-    :ivar clear: bool (H, W), where the density is taken for 0; None for nowhere.
+    :ivar glass: float32 (3,), density of glass; None for 0.
+    :ivar clear: bool (H, W), pixels with density 0; None for none.
     """
 
     rgb: NDArray[np.uint8]
@@ -50,18 +50,18 @@ class Density:
         return len(self.rgb)
 
     def __getitem__(self, rows: slice) -> Image:
-        """Some rows, float32 (rows, W, 3)."""
+        """Densities of some rows, float32 (rows, W, 3)."""
         strip: Image = np.asarray(cv2.LUT(np.ascontiguousarray(self.rgb[rows]), self._tables), np.float32)
         if self.clear is not None:
             strip[self.clear[rows]] = 0
         return strip
 
     def above(self, glass: Image, clear: NDArray[np.bool_]) -> Self:
-        """The same above glass, and 0 where ``clear``."""
+        """The density relative to ``glass``, float32 (3,), and 0 at the pixels of ``clear``, bool (H, W)."""
         return replace(self, glass=glass, clear=clear)
 
     def median(self, where: NDArray[np.bool_]) -> Image | None:
-        """The median over ``where`` of each channel, float32 (3,), without regard to glass; None for nowhere."""
+        """The median of each channel over the pixels of ``where``, float32 (3,), glass not subtracted; None if there are none."""
         count = int(np.count_nonzero(where))
         if count == 0:
             return None
@@ -76,23 +76,23 @@ class Density:
 
     @cached_property
     def _tables(self) -> Image:
-        """Of each channel the density by grey level, float32 (256, 1, 3)."""
+        """Density by grey level and channel, float32 (256, 1, 3)."""
         glass = np.zeros(3, np.float32) if self.glass is None else self.glass
         return np.ascontiguousarray((_TABLE[:, None] - glass[None])[:, None])
 
 
 def strongest(density: Image) -> Image:
-    """The largest of the three channels, (H, W); much faster than a reduction over the last axis."""
+    """Maximum over the channels, (H, W); much faster than a reduction over the last axis."""
     return np.maximum(np.maximum(density[..., RED], density[..., GREEN]), density[..., BLUE])
 
 
 def weakest(density: Image) -> Image:
-    """The smallest of the three channels, (H, W)."""
+    """Minimum over the channels, (H, W)."""
     return np.minimum(np.minimum(density[..., RED], density[..., GREEN]), density[..., BLUE])
 
 
 def colour(density: Image) -> Image:
-    """How far the channels are apart, (H, W); 0 for grey."""
+    """Range of the channels, (H, W); 0 for grey."""
     return np.asarray(strongest(density) - weakest(density))
 
 
@@ -110,7 +110,7 @@ def box_spread(density: Image, side: int = 3) -> Image:
 
 
 def coherence(density: Image, sigma: float) -> Image:
-    """How far gradients within ``sigma`` pixels share one direction: 0 for none, 1 for a straight edge.
+    """Coherence of the gradients within ``sigma`` pixels, from 0 for no common direction to 1 for a straight edge.
 
     (l1 - l2) / (l1 + l2) of the structure tensor's eigenvalues (Bigun and Granlund 1987, "Optimal orientation detection of
     linear symmetry").
@@ -130,10 +130,12 @@ def in_strips(
     rows: int = 256,
     kind: type[np.generic] = np.bool_,
 ) -> NDArray[Any]:
-    """``local(image)``, strip by strip, so that its working memory stays small.
+    """``local(image)``, computed by strips to limit the working memory.
 
-    :param local: makes an image (H, W) of which every pixel depends on what lies within ``halo`` pixels of it.
-    :param kind: its type.
+    :param local: computes an image (H, W) in which a pixel depends on pixels within a distance of ``halo`` only.
+    :param halo: pixels.
+    :param rows: of a strip.
+    :param kind: dtype of the result.
     """
     halo, mask = int(np.ceil(halo)), np.empty(image.shape[:2], kind)
     for top in range(0, len(image), rows):

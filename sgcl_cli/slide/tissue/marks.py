@@ -1,10 +1,11 @@
-"""What lies on a slide besides tissue: ink of any colour, black borders, and the lines of coverslips and bubbles.
+"""Detection of what is not tissue: pen ink of any colour, black borders, and lines of coverslips and bubbles.
 
-Ink is told by two things. It has hues that no stain of tissue has at such strength; and a stroke is dense and even, whatever
-its colour. The first needs to know the stain, the second needs no colour. Packed tissue is as dense and, on a thumbnail, as even;
-so what looks like a stroke there is looked at once more at a finer resolution, where tissue shows its cells (``structure``).
+Ink is recognised by two properties: hues that no stain reaches at such a density, which depends on the stain; and strokes that
+are dense and uniform, which depends on no colour. Packed tissue is as dense and, on a thumbnail, as uniform, so candidate
+strokes are checked at a finer resolution, at which tissue shows cells (``structure``).
 
-Densities are optical densities above glass, float32 (H, W, 3) of red, green, blue; lengths in um; masks bool (H, W).
+Densities are optical densities relative to glass, float32 (H, W, 3) in the order red, green, blue; lengths are in µm; masks are
+bool (H, W).
 """
 
 from __future__ import annotations
@@ -34,32 +35,32 @@ from sgcl_cli.slide.tissue.structure import FinerLook, structured
 _HALO = 8  # pixels
 
 BLACK = 1.5  # density in every channel
-_BLACK_AREA = 50_000.0  # um^2; smaller black spots are pigment or chromogen
+_BLACK_AREA = 50_000.0  # µm²; smaller black spots are pigment or chromogen
 
-_EVEN = 0.05  # spread of absorbed light over its mean within such a width; only packed tissue is as even
+_EVEN = 0.05  # coefficient of variation of the absorbed light within ``_EVEN_WIDTH``; only packed tissue is as uniform
 _EVEN_WIDTH = 40.0
-_STROKE_AREA = 30_000.0  # um^2
-_EVEN_MPP = 16.0  # where pixels are larger, cells average out and tissue is even too
-_HUED_AREA = 5_000.0  # um^2; where glass is stained itself, dense nuclei may reach that hue
+_STROKE_AREA = 30_000.0  # µm²
+_EVEN_MPP = 16.0  # at coarser resolutions cells average out, and all tissue is uniform
+_HUED_AREA = 5_000.0  # µm²; on stained glass single dense nuclei may reach that hue
 _DENSE_INK = 0.8
 _DENSE_HUED_INK = 0.4
 _MARGIN = 32.0  # of faded edges
-_STROKE_MARGIN = 48.0  # more: what is even ends before the edge
-_FAR_BLUE = (0.25, 1.25)  # red over green absorption, difference and ratio: blue and green ink
-_FAR_RED = (0.5, 0.8)  # blue over red absorption, and blue relative to green: red, orange and yellow ink
+_STROKE_MARGIN = 48.0  # larger, since the uniform part of a stroke ends before its edge
+_FAR_BLUE = (0.25, 1.25)  # red minus green and red over green density: blue and green ink
+_FAR_RED = (0.5, 0.8)  # blue minus red and blue over green density: red, orange and yellow ink
 
 _LINE_SCALE = 24.0
 _LINE_WIDTH = 80.0
-_THIN = 0.5  # of the density is not left by an opening of that width
+_THIN = 0.5  # share of the density that an opening of ``_LINE_WIDTH`` removes
 _COHERENT = 0.85
-_NEUTRAL = 0.25  # between channels, as a share of the strongest
+_NEUTRAL = 0.25  # range of the channels as a share of the strongest
 _LINE_MARGIN = 24.0
 
 
 def black_mask(density: Image | Density, mpp: float, finer: FinerLook | None = None) -> tuple[Mask, Mask]:
-    """Black borders and padding, which reach the image's edge, and black ink inside; ``density`` may be the plain one.
+    """Black borders or padding, which touch the image's edge, and black ink inside; glass need not be subtracted.
 
-    :param finer: shows the cells of what is so dense for its stain or pigment, which is then no ink.
+    :param finer: reader of finer pixels; pieces that show cells there are densely stained or pigmented tissue and not ink.
     """
     dark = in_strips(lambda part: np.asarray(weakest(_soft(part)) > BLACK), density, _HALO)
     large = morphology.pieces(dark, _BLACK_AREA / mpp**2)
@@ -77,11 +78,11 @@ def ink_mask(
     densest_stain: float,
     finer: FinerLook | None = None,
 ) -> Mask:
-    """Strokes of a pen that are even, whatever their colour, and what of an ink's hue goes on from them.
+    """Uniform strokes of any colour, and connected areas with a hue of ink.
 
-    :param stained: where densities are of a colour that the stain has.
-    :param densest_stain: the density beyond which even areas of the stain's own colour are ink.
-    :param finer: shows the cells of packed tissue, which is then no ink; without it the thumbnail alone decides.
+    :param stained: returns the mask of densities with a colour of the stain.
+    :param densest_stain: density above which uniform areas with a colour of the stain are ink.
+    :param finer: reader of finer pixels; areas that show cells there are not ink. Without it the thumbnail alone decides.
     """
     if mpp > _EVEN_MPP:
         return np.zeros(above.shape[:2], np.bool_)
@@ -107,7 +108,7 @@ def ink_mask(
 
 
 def hue_mask(above: Image | Density, mpp: float) -> Mask:
-    """Ink of a hue that H&E does not have: all that is blue or green, and strokes of red, orange and yellow."""
+    """Ink of a hue that H&E does not have: all blue or green areas, and red, orange or yellow strokes."""
     hued = morphology.pieces(in_strips(lambda part: far_blue(_soft(part)), above, _HALO), _HUED_AREA / mpp**2)
     red = in_strips(lambda part: far_red(_soft(part)), above, _HALO)
     strokes = morphology.pieces(morphology.opened(red, _EVEN_WIDTH / mpp), _STROKE_AREA / mpp**2)
@@ -116,25 +117,25 @@ def hue_mask(above: Image | Density, mpp: float) -> Mask:
 
 
 def hued_mask(above: Image | Density, mpp: float) -> Mask:
-    """All of a hue that H&E does not have, strokes or not, without margins: ink that is told by its colour."""
+    """All areas of a hue that H&E does not have, strokes or not, without margins."""
     hued = in_strips(lambda part: far_red(_soft(part)) | far_blue(_soft(part)), above, _HALO)
     return morphology.pieces(hued, _HUED_AREA / mpp**2)
 
 
 def far_blue(above: Image) -> Mask:
-    """Absorbs red so much more than green that haematoxylin cannot be it."""
+    """Pixels that absorb more red relative to green than haematoxylin can."""
     red, green = above[..., RED], above[..., GREEN]
     return np.asarray((red - green > _FAR_BLUE[0]) & (red > _FAR_BLUE[1] * green))
 
 
 def far_red(above: Image) -> Mask:
-    """Absorbs blue so much more than red, and as much as green, that eosin cannot be it."""
+    """Pixels that absorb more blue relative to red and green than eosin can."""
     blue = above[..., BLUE]
     return np.asarray((blue - above[..., RED] > _FAR_RED[0]) & (blue > _FAR_RED[1] * above[..., GREEN]))
 
 
 def line_mask(above: Image | Density, mpp: float) -> Mask:
-    """Colourless thin lines that go one way, glass on both sides: coverslips, rims of bubbles, scratches, fibres."""
+    """Thin, straight, colourless lines with glass on both sides: edges of coverslips, rims of bubbles, scratches, fibres."""
     scale = max(1.0, _LINE_SCALE / mpp)
     side = max(5, round(_LINE_WIDTH / mpp) | 1)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
@@ -158,5 +159,5 @@ def _rim(shape: tuple[int, ...]) -> Mask:
 
 
 def _soft(density: Image) -> Image:
-    """Without the noise of single pixels."""
+    """Densities smoothed by a Gaussian of one pixel, against noise of single pixels."""
     return np.asarray(cv2.GaussianBlur(density, (0, 0), 1.0))

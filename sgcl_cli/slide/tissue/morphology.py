@@ -1,4 +1,4 @@
-"""Shapes in a mask: discs, pieces, holes. Masks are bool (H, W), lengths pixels."""
+"""Morphology of masks by discs, connected pieces and holes. Masks are bool (H, W), lengths in pixels."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ Mask = NDArray[np.bool_]
 
 
 def close(mask: Mask, diameter: float) -> Mask:
-    """Gaps narrower than a disc filled."""
+    """Closing by a disc."""
     return _morph(mask, cv2.MORPH_CLOSE, diameter)
 
 
 def opened(mask: Mask, diameter: float) -> Mask:
-    """Only where a disc fits."""
+    """Opening by a disc."""
     return _morph(mask, cv2.MORPH_OPEN, diameter)
 
 
 def dilate(mask: Mask, radius: float) -> Mask:
-    """Grown by ``radius``."""
+    """Dilation by a disc of ``radius``."""
     return _morph(mask, cv2.MORPH_DILATE, 2 * radius)
 
 
 def pieces(mask: Mask, area: float) -> Mask:
-    """Only the 8-connected pieces of at least ``area`` pixels."""
+    """The 8-connected pieces of at least ``area`` pixels."""
     _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     keep = statistics[:, cv2.CC_STAT_AREA] >= area
     keep[0] = False
@@ -35,7 +35,7 @@ def pieces(mask: Mask, area: float) -> Mask:
 
 
 def pieces_holding(mask: Mask, marked: Mask, share: float) -> Mask:
-    """Only the 8-connected pieces of which at least ``share`` is ``marked``, and some is."""
+    """The 8-connected pieces with at least one ``marked`` pixel and a share of them of at least ``share``."""
     count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     held = np.zeros(count, np.int64)
     for rows in _strips(labels):
@@ -46,7 +46,7 @@ def pieces_holding(mask: Mask, marked: Mask, share: float) -> Mask:
 
 
 def fill_holes(mask: Mask, area: float) -> Mask:
-    """Holes of at most ``area`` pixels filled; what touches the image's edge is no hole."""
+    """The mask with holes of at most ``area`` pixels filled; background that touches the image's edge is not a hole."""
     count, labels, statistics, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
     hole = statistics[:, cv2.CC_STAT_AREA] <= area
     border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
@@ -56,7 +56,7 @@ def fill_holes(mask: Mask, area: float) -> Mask:
 
 
 def _of(labels: NDArray[np.int32], kept: Mask) -> Mask:
-    """Whether the piece of each pixel is kept; strip by strip, since numpy turns an index into one of 64 bits."""
+    """Whether the piece of each pixel is kept; computed by strips, since numpy converts indices to 64 bits."""
     found = np.empty(labels.shape, np.bool_)
     for rows in _strips(labels):
         found[rows] = kept[labels[rows]]
@@ -68,7 +68,7 @@ def _strips(image: NDArray[np.int32], rows: int = 128) -> Iterator[slice]:
 
 
 def _morph(mask: Mask, operation: int, diameter: float) -> Mask:
-    """Morphology with a disc of about ``diameter`` pixels; beyond the image's edge the image goes on."""
+    """A morphological operation by a disc of about ``diameter`` pixels; pixels at the image's edge are replicated beyond it."""
     side = max(1, round(diameter)) | 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), side, side, side, side, cv2.BORDER_REPLICATE)

@@ -1,9 +1,9 @@
-"""How large the dark blobs of a slide are, by which a resolution that was given by hand can be doubted.
+"""The size of dark blobs of a slide, nuclei as a rule, as a check of a resolution given by the user.
 
-The size is the median of a granulometry (Matheron 1975, "Random Sets and Integral Geometry"): the diameter of the disc by which
-half of the dark area can no longer be covered. Specks of noise have no area to speak of, and clumps are as wide as their nuclei,
-so neither moves it much. On 13 real slides it is 3.8 to 5.1 um at 0.25 to 0.5 um per pixel, and up to 8.7 at coarser resolutions,
-where it cannot fall below about eight pixels.
+The size is the median of a granulometry (Matheron 1975, "Random Sets and Integral Geometry"): the diameter of the disc whose
+opening removes half of the dark area. Noise has little area and clumps are as wide as their nuclei, so neither affects it much.
+On 13 real slides it is 3.8 to 5.1 µm at 0.25 to 0.5 µm per pixel, and up to 8.7 µm at coarser resolutions, where it cannot fall
+below about eight pixels.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 
 from sgcl_cli.slide.tissue.density import RED, optical_density
 
-SIDE = 512  # pixels of level 0, of the places that are looked at
-PLACES = 18  # at most; a few that show blobs are enough
+SIDE = 512  # pixels of level 0, side of a sampled place
+PLACES = 18  # at most
 
-USUAL = 4.8  # um
-MOST_OFF = 2.5  # times the usual
-_BLURRED = 12.0  # pixels; blobs of a coarse slide are up to so wide, whatever they are
+USUAL = 4.8  # µm
+MOST_OFF = 2.5  # largest plausible ratio to ``USUAL``, either way
+_BLURRED = 12.0  # pixels; on coarse slides blobs are up to that wide, whatever they are
 _DIAMETERS = (3, 5, 7, 9, 11, 13, 15, 19, 23, 27, 33, 39, 47)  # pixels
-_CONTRAST = 0.2  # of density in red, between what is dark and what is not; less is no picture of nuclei
+_CONTRAST = 0.2  # smallest difference of red density between dark and other pixels for a place with nuclei
 _LEAST_PLACES, _ENOUGH_PLACES = 3, 6
 
 
 def diameter(places: Iterable[NDArray[np.uint8]]) -> float | None:
-    """Median diameter of dark blobs over some places of a slide, pixels; None where too few places show any.
+    """Median diameter of dark blobs over some places of a slide, pixels; None if too few places have any.
 
     :param places: uint8 (H, W, 3) of level 0.
     """
@@ -41,7 +41,7 @@ def diameter(places: Iterable[NDArray[np.uint8]]) -> float | None:
 
 
 def implausible(size: float, mpp: float) -> bool:
-    """Whether nuclei ``size`` pixels wide are more than ``MOST_OFF`` times too large or too small at ``mpp`` um per pixel."""
+    """Whether nuclei of ``size`` pixels at ``mpp`` µm per pixel are too large or too small by more than ``MOST_OFF`` times."""
     too_small = size * mpp < USUAL / MOST_OFF
     return too_small or (size * mpp > USUAL * MOST_OFF and size > _BLURRED)
 

@@ -1,9 +1,9 @@
-"""Cell-scale structure under dense areas of a thumbnail, seen at a finer resolution.
+"""Cell-scale structure in dense areas of a thumbnail, measured at a finer resolution.
 
-At 8 um per pixel nuclei average out, so packed tissue is as even as ink. At 2 um it is not: most pixels of it differ from
-their surroundings by several grey levels, however dense the tissue is, while ink varies by no more than the scanner's noise.
-The measure is in grey levels, not in density, since light that ink has absorbed shows no structure any more; and it is a share
-of pixels, not a variance, so that the edge of a stroke does not count as structure.
+At 8 µm per pixel nuclei average out, and packed tissue is as uniform as ink. At 2 µm per pixel most pixels of tissue differ
+from their surroundings by several grey levels, however dense it is, while ink varies by no more than the scanner's noise. The
+measure is in grey levels, not in density, which would amplify noise where ink absorbs nearly all light; and it is a share of
+pixels, not a variance, so that the edge of a stroke does not count as structure.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from sgcl_cli.errors import SlideError
 from sgcl_cli.slide.tissue.density import Image
 from sgcl_cli.slide.tissue.morphology import Mask
 
-MPP = 2.0  # um per pixel at which cells are looked for
-COARSEST = 4.0  # where a slide has nothing finer, cells cannot be told
+MPP = 2.0  # µm per pixel at which structure is measured
+COARSEST = 4.0  # µm per pixel; at coarser resolutions cells cannot be recognised
 
-_CELL = (1.5, 5.0)  # um: standard deviations of the two Gaussians between which structure is that of cells
-_DIFFERS = 2.5  # grey levels; noise of scanners and of JPEG stays below
-_SHARE = 0.5  # of the pixels around a place; of packed tissue 0.7 to 0.9 differ, of ink less than 0.4
-_WINDOW = 40.0  # um a side
-_COLOUR_SCALE = 16.0  # um: standard deviation
-_REACH = 64.0  # um around a place on which its measure depends
-_BLOCK = 128  # pixels of the thumbnail a side that are read at once
+_CELL = (1.5, 5.0)  # µm, standard deviations of the difference of Gaussians that passes structure of the size of cells
+_DIFFERS = 2.5  # grey levels; noise of scanners and of JPEG is lower
+_SHARE = 0.5  # of the pixels in a window; 0.7 to 0.9 in packed tissue, less than 0.4 in ink
+_WINDOW = 40.0  # µm, side of the window
+_COLOUR_SCALE = 16.0  # µm, standard deviation
+_REACH = 64.0  # µm, distance up to which pixels affect the measure
+_BLOCK = 128  # thumbnail pixels, side of an area that is read at once
 
 Read = Callable[[tuple[int, int, int, int]], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class FinerLook:
-    """A slide's pixels under its thumbnail.
+    """A reader of a slide at a finer resolution than its thumbnail.
 
-    :ivar factor: pixels across that stand for one of the thumbnail.
-    :ivar read: of left, top, right, bottom in the thumbnail's pixels, uint8 (factor * height, factor * width, 3).
+    :ivar factor: finer pixels per thumbnail pixel, along each axis.
+    :ivar read: from (left, top, right, bottom) in thumbnail pixels to uint8 (factor * height, factor * width, 3).
     """
 
     factor: int
@@ -47,11 +47,9 @@ class FinerLook:
 
 
 def structured(places: Mask, mpp: float, finer: FinerLook) -> Mask:
-    """Those of ``places``, bool (H, W), that show cells.
+    """The pixels of ``places``, bool (H, W), that show cells; unreadable ones are included, as there is no evidence of ink.
 
-    Where the slide cannot be read, nothing speaks for ink, so such places count as structured.
-
-    :param mpp: um per pixel of ``places``.
+    :param mpp: µm per pixel of ``places``.
     """
     found = np.zeros_like(places)
     margin = math.ceil(_REACH / mpp)
@@ -75,10 +73,10 @@ def structured(places: Mask, mpp: float, finer: FinerLook) -> Mask:
 
 
 def share_of_cells(rgb: NDArray[np.uint8], mpp: float, size: tuple[int, int]) -> Image:
-    """Share of the pixels around each place that differ from their surroundings, in the channel that is absorbed most.
+    """Share of the pixels in a window that differ from their surroundings, in the locally darkest channel.
 
-    :param rgb: uint8 (H, W, 3) at ``mpp`` um per pixel.
-    :param size: (width, height) of the result.
+    :param rgb: uint8 (H, W, 3) at ``mpp`` µm per pixel.
+    :param size: (width, height) of the result, pixels.
     :returns: float32 (height, width), 0 to 1.
     """
     light = rgb.astype(np.float32)

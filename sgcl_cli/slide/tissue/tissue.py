@@ -1,19 +1,20 @@
-"""Where a thumbnail shows tissue. Pure functions of arrays.
+"""Segmentation of tissue on a thumbnail. Pure functions of arrays.
 
-Glass, smears of stain, scanner borders and filled-in gaps are smooth, whatever their colour; tissue is textured even where
-the stain is faint, or dense. So the decision rests on the local spread of the optical density of green light, which every
-histological stain absorbs. What else is textured is told by its colour as far as the stain allows, which the preset says:
+Glass, smears of stain, scanner borders and filled-in gaps are smooth, whatever their colour; tissue is textured even if the
+stain is faint or dense. Tissue is therefore detected by the local standard deviation of the optical density of green light,
+which every histological stain absorbs. Other textured areas are excluded by colour, as far as the stain, given by the preset,
+allows:
 
 ======  ==================================  ===============================================================
 preset  tissue is                           ink is
 ======  ==================================  ===============================================================
-he      purple to pink, at every place      what is even and dense, and any hue that H&E does not have
-ihc     of some colour, in every piece      what is even and dense, and blue or green that goes on from it
+he      purple to pink, at every pixel      uniform and dense areas, and any hue that H&E does not have
+ihc     of some colour, in every piece      uniform and dense areas, and connected blue or green ones
 faint   textured; any colour, or none       the same
 ======  ==================================  ===============================================================
 
-What is even and dense on a thumbnail may be packed tissue; a finer look tells it from ink by its cells (``structure``).
-Arrays are (row, column); lengths in um.
+Uniform and dense areas of a thumbnail may be packed tissue, which is distinguished from ink by its cells at a finer resolution
+(``structure``). Arrays are (row, column); lengths are in µm.
 """
 
 from __future__ import annotations
@@ -46,44 +47,51 @@ Preset = choices.Stain
 Choice = choices.StainChoice
 Ink = choices.Ink
 
-MIN_AREA = 20_000.0  # um^2
-MAX_HOLE = 6_000.0  # um^2
+MIN_AREA = 20_000.0  # µm²
+MAX_HOLE = 6_000.0  # µm²
 
-_SMOOTH_WIDTH = 40.0  # um; narrower smooth spots belong to the tissue around them
-_GLASS_DENSITY = 0.4  # glass is usually clearer than this
-_LEAST_GLASS = 0.01  # of the image; where less is as clear, a darker background is glass
-_DENSE = 0.35  # above glass: no smear is as dense
-_COLOURED = 0.15  # between the densities of two channels: no scanner's background is as coloured
-_ROUGHEST = (1e-3, 0.5)  # spreads between which texture is told
+_SMOOTH_WIDTH = 40.0  # µm; narrower smooth spots belong to the tissue around them
+_GLASS_DENSITY = 0.4  # usual upper limit of the density of glass
+_LEAST_GLASS = 0.01  # of the image; if less is below ``_GLASS_DENSITY``, a darker background is taken for glass
+_DENSE = 0.35  # relative to glass; no smear is as dense
+_COLOURED = 0.15  # range of the channels' densities; no scanner's background is as coloured
+_ROUGHEST = (1e-3, 0.5)  # limits of the standard deviation in the map of texture
 _HALO = 8  # pixels
-_FINE_SPREAD = 0.02  # within 3 x 3 pixels; dust out of focus stays below
-_FINE_SHARE = 0.15  # of the density; what is fainter need not vary more
-_IN_FOCUS = 0.25  # least share of a piece
-_TEXTURE_SCALE = 16.0  # um
-_CLOSING = 24.0  # um
-_OPENING = 24.0  # um
+_FINE_SPREAD = 0.02  # standard deviation within 3 x 3 pixels; that of dust out of focus is lower
+_FINE_SHARE = 0.15  # of the density; the limit of the standard deviation in faint areas
+_IN_FOCUS = 0.25  # smallest share of a piece
+_TEXTURE_SCALE = 16.0  # µm
+_CLOSING = 24.0  # µm
+_OPENING = 24.0  # µm
 
-_PINK = (1.15, 1.2)  # green over red and over blue absorption: eosin, and nothing that immunohistochemistry uses
-_LEAST_PINK = 0.15  # of stained tissue in H&E
-_FAINT = 0.12  # the usual density of the strongest channel in faint slides
-_HE_HUE = (0.03, 0.85, 0.75)  # least green over blue, difference; least green over red, ratio; the same at every place
-_STRONG_HUE = 1.2  # between channels
-_BROWN = 0.9  # blue over green absorption of brown and red chromogens
-_BLUEST = 2.0  # green over red absorption of a counterstain
-_HUE = (0.02, 0.12)  # between channels, and as a share of the strongest: has a colour
-_LEAST_HUE = 0.2  # of a piece
-_DIRT, _MOST_DIRT = 0.2, 0.1  # in faint tissue: denser and colourless; share of a piece
+_PINK = (1.15, 1.2)  # smallest ratios of green to red and to blue density: eosin, but no stain of immunohistochemistry
+_LEAST_PINK = 0.15  # smallest share of stained tissue in H&E
+_FAINT = 0.12  # upper limit of the median density of the strongest channel on faint slides
+_HE_HUE = (
+    0.03,
+    0.85,
+    0.75,
+)  # least green minus blue density; least green over red, for stain and for every pixel of tissue
+_STRONG_HUE = 1.2  # ratio between channels
+_BROWN = 0.9  # least blue over green density of brown and red chromogens
+_BLUEST = 2.0  # largest green over red density of a counterstain
+_HUE = (0.02, 0.12)  # least range of the channels, and as a share of the strongest, of a coloured pixel
+_LEAST_HUE = 0.2  # smallest share of a piece
+_DIRT, _MOST_DIRT = (
+    0.2,
+    0.1,
+)  # dirt in faint tissue: density above which colourless pixels are dirt, largest share of a piece
 
 
 @dataclass(frozen=True)
 class _Limits:
-    """What differs between presets, besides colour.
+    """Thresholds of a preset.
 
-    :ivar smooth: spread within 3 x 3 pixels; glass stays below, JPEG noise included.
-    :ivar texture: bounds of Otsu's threshold on the spread of optical density.
-    :ivar share: of the usual density of textured areas above glass: clearer spots between them are glass too.
-    :ivar density: bounds of that.
-    :ivar densest: beyond it even areas of the stain's own colour are ink.
+    :ivar smooth: upper limit of the standard deviation within 3 x 3 pixels of glass, with JPEG noise.
+    :ivar texture: bounds of Otsu's threshold on the local standard deviation of optical density.
+    :ivar share: of the median density of textured areas; pixels with less are glass.
+    :ivar density: bounds of the density that follows from ``share``.
+    :ivar densest: density above which uniform areas with a colour of the stain are ink.
     """
 
     smooth: float
@@ -102,12 +110,12 @@ _LIMITS: dict[Preset, _Limits] = {
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a thumbnail shows.
+    """Masks of a thumbnail.
 
-    :ivar tissue: bool (H, W), without pen marks and scanner borders.
+    :ivar tissue: bool (H, W), without pen marks and black borders.
     :ivar pen: bool (H, W), pen marks and black borders, with a margin for their faded edges.
-    :ivar ink: bool (H, W), the pen marks alone, with that margin; under ``he`` also what its colour alone keeps out.
-    :ivar preset: what was looked for, also where it was chosen.
+    :ivar ink: bool (H, W), pen marks only, with the same margin; under ``he`` also areas excluded by their hue.
+    :ivar preset: the preset used, also if it was chosen automatically.
     """
 
     tissue: Mask
@@ -126,15 +134,15 @@ def segment(
     ink: Ink = "auto",
     finer: FinerLook | None = None,
 ) -> Segmentation:
-    """Tell tissue from glass and from what else lies on it.
+    """Segment tissue, pen marks and black borders.
 
-    :param rgb: uint8 (H, W, 3), a whole slide reduced to about 8 um per pixel.
-    :param mpp: um per pixel of ``rgb``.
-    :param preset: the kind of stain; ``auto`` chooses by the colours of what is textured.
-    :param min_area: pieces below this area are dropped, um^2.
-    :param max_hole: holes up to this area are filled, um^2.
-    :param ink: whether pen marks are looked for; black borders and the preset's colours of tissue are so in any case.
-    :param finer: the slide's finer pixels, by which packed tissue is told from ink; without them it may be taken for ink.
+    :param rgb: uint8 (H, W, 3), a whole slide reduced to about 8 µm per pixel.
+    :param mpp: µm per pixel of ``rgb``.
+    :param preset: the kind of stain; ``auto`` chooses by the colours of textured areas.
+    :param min_area: smaller pieces are dropped, µm².
+    :param max_hole: holes up to this area are filled, µm².
+    :param ink: whether pen marks are detected; black borders, and the preset's range of colours, apply in any case.
+    :param finer: reader of finer pixels, by which packed tissue is distinguished from ink; without it, it may be taken for ink.
     """
     plain = Density(rgb)
     border, black_ink = marks.black_mask(plain, mpp, finer)
@@ -171,7 +179,7 @@ def _ink(above: Density, mpp: float, preset: Preset, finer: FinerLook | None) ->
 
 
 def _tissue(above: Density, mpp: float, preset: Preset, levels: NDArray[np.uint8], other: Mask) -> Mask:
-    """What is textured, stained and of a colour that tissue has; not the ``other``, except where it is dense."""
+    """Textured or dense pixels of a colour that the preset allows; pixels of ``other`` only if they are dense."""
     limits = _LIMITS[preset]
     textured = _textured(above, mpp, levels, limits.texture) & ~other & ~marks.line_mask(above, mpp)
     least = _least_density(_where(_soft_green, above, textured), limits)
@@ -184,7 +192,7 @@ def _tissue(above: Density, mpp: float, preset: Preset, levels: NDArray[np.uint8
 
 
 def _true_pieces(mask: Mask, above: Density, preset: Preset) -> Mask:
-    """Pieces in focus; for immunohistochemistry those of some colour, and where all is faint those without dark dirt."""
+    """Pieces in focus; under ``ihc`` those with some colour, under ``faint`` those without dark dirt."""
 
     def sharp(part: Image) -> Mask:
         green = _green(part)
@@ -200,7 +208,7 @@ def _true_pieces(mask: Mask, above: Density, preset: Preset) -> Mask:
 
 
 def _choose(above: Density, levels: NDArray[np.uint8], smooth: Mask, pen: Mask, mpp: float) -> Preset:
-    """The preset for what is textured and no ink: H&E if some of it is pink, else by its strength."""
+    """The preset by the colours of textured pixels that are not ink: faint if they are weak, H&E if some are pink, else ihc."""
     limits = _LIMITS["faint"]
     textured = _textured(above, mpp, levels, limits.texture) & ~smooth & ~pen
     textured &= in_strips(lambda part: _soft_green(part) > limits.density[1], above, _HALO)
@@ -217,7 +225,7 @@ def _pink(above: Image) -> Mask:
 
 
 def _stain_like(above: Image, preset: Preset) -> Mask:
-    """Pixels of a hue that the stain has: purple to pink in H&E, brown and blue-grey too in immunohistochemistry."""
+    """Pixels with a hue of the stain: purple to pink in H&E; brown and blue-grey, too, in immunohistochemistry."""
     red, green, blue = _channels(above)
     purple = (green > _STRONG_HUE * blue) & (green > _HE_HUE[1] * red)
     if preset == "he":
@@ -258,7 +266,7 @@ def _soft_green(density: Image) -> Image:
 
 
 def _where(local: Callable[[Image], Image], above: Density, mask: Mask, rows: int = 256) -> Image:
-    """``local`` at the pixels of ``mask``, float32 (n,); it depends on what lies within a few pixels."""
+    """``local`` at the pixels of ``mask``, float32 (n,), computed by strips; it may depend on pixels within ``_HALO``."""
     found = [np.zeros(0, np.float32)]
     for top in range(0, len(above), rows):
         begin, bottom = max(0, top - _HALO), min(len(above), top + rows)
@@ -267,13 +275,13 @@ def _where(local: Callable[[Image], Image], above: Density, mask: Mask, rows: in
 
 
 def _smooth(density: Density, mpp: float, limit: float) -> Mask:
-    """Areas without texture; the lines along which two of them meet count as smooth too."""
+    """Areas without texture, including lines along which two of them meet."""
     even = in_strips(lambda part: box_spread(_green(part)) < limit, density, _HALO)
     return morphology.close(morphology.opened(even, _SMOOTH_WIDTH / mpp), _SMOOTH_WIDTH / mpp)
 
 
 def _glass(plain: Density, smooth: Mask) -> Image:
-    """The usual density of smooth areas, of clear ones if there are any; 0 where tissue leaves no glass to be seen."""
+    """The median density of smooth areas, of clear ones if there are enough; 0 if the image shows no glass."""
     clear = smooth & in_strips(lambda part: part[..., GREEN] < _GLASS_DENSITY, plain, 0)
     if clear.mean() < _LEAST_GLASS:
         clear = smooth & in_strips(lambda part: part[..., GREEN] < marks.BLACK, plain, 0)
@@ -282,7 +290,7 @@ def _glass(plain: Density, smooth: Mask) -> Image:
 
 
 def _least_density(textured: Image, limits: _Limits) -> float:
-    """How dense stained tissue is at least, in proportion to how strongly this slide is stained."""
+    """The smallest density of stained tissue, in proportion to the median density of the slide."""
     usual = float(np.median(textured, overwrite_input=True)) if textured.size else 0.0
     return float(np.clip(limits.share * usual, *limits.density))
 
@@ -292,7 +300,7 @@ def _roughness(part: Image, mpp: float) -> Image:
 
 
 def _texture(above: Density, mpp: float) -> NDArray[np.uint8]:
-    """The logarithm of the spread around each pixel, in 256 steps, uint8 (H, W)."""
+    """The logarithm of the local standard deviation in 256 steps, uint8 (H, W)."""
     low, high = _ROUGHEST
 
     def levels(part: Image) -> NDArray[np.uint8]:
@@ -303,8 +311,8 @@ def _texture(above: Density, mpp: float) -> NDArray[np.uint8]:
 
 
 def _textured(above: Density, mpp: float, levels: NDArray[np.uint8], bounds: tuple[float, float]) -> Mask:
-    """Where the spread is beyond Otsu's threshold on its logarithm, within bounds: an image of tissue alone, or of none, has
-    no two modes."""
+    """Pixels with a local standard deviation above Otsu's threshold on its logarithm, which is kept within ``bounds``, since an
+    image with tissue everywhere or nowhere has only one mode."""
     low, high = _ROUGHEST
     otsu, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     least = float(np.clip(low * (high / low) ** (otsu / 255), *bounds))

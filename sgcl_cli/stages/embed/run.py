@@ -35,7 +35,7 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> Outcome:
     """Compute the features of every patch; finished files of the same settings are kept, unfinished ones go on by row.
 
     Under torchrun every process calls this and takes a share of the slides; rank 0 speaks and writes the tables.
-    Writes <slide_id>.h5, slides.csv, failures.csv and, last, run.json.
+    Writes ``<slide_id>.h5``, slides.csv, failures.csv and, last, run.json.
 
     :raises ConfigError: the folder holds features of another encoder or under other settings.
     :raises ArtefactError: no patches, no encoder, patches without pixels, or no slide that could be embedded.

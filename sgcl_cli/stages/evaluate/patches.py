@@ -17,7 +17,7 @@ from sgcl_cli.engine.loader import decode_jpeg
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.probe.data.cohort import Cohort
 
-_REMEDY = "give --patches DIR, the folder that they were embedded from, or embed again"
+_REMEDY = "give the folder of the embedded patches with --patches DIR, or embed again"
 
 
 @dataclass(frozen=True)

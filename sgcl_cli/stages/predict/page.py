@@ -55,6 +55,7 @@ def render(
             provenance=[*((name, value) for name, value in {**ids, **versions()}.items())],
             sections=[*_tables(card, rows, applied), *sections],
             kicker="sgcl predict",
+            scores_of="Scores of these models in their evaluation",
         )
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ _MOST_ON_PAGE = 12
 _REPORTED_SIDE = 760
 _QUALITY = 85
 _PALE = 235.0
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,12 @@ def _classes(
             small = content if suffix == "png" else overlay.reduced(content, _REPORTED_SIDE, 80)
             pictures.append(Picture(file.slide_id, f"{file.slide_id}: {said}.", small))
     places.check()
-    legend = ", ".join(f"{name} {PALETTE[i % len(PALETTE)]}" for i, name in enumerate(card["classes"]))
-    note = f"{model.name} ({key}): the predicted class of each patch, paler the less it is sure. Colours: {legend}."
-    return PredictionPictures(
-        files, [Section("Predicted class of each patch", pictures, notes=[note])] if pictures else []
+    note = (
+        f"{model.name} ({key}): patches in the colour of their predicted class, paler where the model is less certain."
     )
+    legend = [(name, class_colour(number)) for number, name in enumerate(card["classes"])]
+    section = Section("Predicted class of each patch", pictures, notes=[note], legend=legend)
+    return PredictionPictures(files, [section] if pictures else [])
 
 
 def _map(places: Places, file: FeatureFile, rgb: NDArray[np.uint8]) -> tuple[str, bytes] | None:
@@ -168,12 +171,19 @@ def _map(places: Places, file: FeatureFile, rgb: NDArray[np.uint8]) -> tuple[str
     return "png", maps.paint(file.coords / sides, rgb)
 
 
+def class_colour(number: int) -> str:
+    """The colour of a class as #rrggbb, different for each class: those of figures first, then hues a golden section apart."""
+    if number < len(PALETTE):
+        return PALETTE[number]
+    rgb = colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.5, 0.85)
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in rgb)
+
+
 def colours(probability: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Colours uint8 (n, 3) of probabilities (n, K): that of the most probable class, grey where all are equally probable."""
     classes = probability.shape[1]
-    palette = np.array(
-        [[int(PALETTE[i % len(PALETTE)][k : k + 2], 16) for k in (1, 3, 5)] for i in range(classes)], float
-    )
+    named = [class_colour(number) for number in range(classes)]
+    palette = np.array([[int(name[k : k + 2], 16) for k in (1, 3, 5)] for name in named], float)
     best = probability.argmax(1)
     sure = ((probability.max(1) - 1 / classes) / (1 - 1 / classes))[:, None]
     tinted: NDArray[np.uint8] = np.rint(_PALE + sure * (palette[best] - _PALE)).astype(np.uint8)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sgcl_cli.artefacts import reading, store
+from sgcl_cli.errors import ArtefactError
 
 
 @dataclass
@@ -48,10 +49,13 @@ class MetricsLog:
     next checkpoint.
 
     :param writes: whether anything is written at all.
+    :raises ArtefactError: metrics.jsonl is a folder, FIFO or device.
     """
 
     def __init__(self, out: Path, *, writes: bool) -> None:
         self.path = out / "metrics.jsonl"
+        if writes and self.path.exists() and not self.path.is_file():
+            raise ArtefactError(f"{self.path} is not a regular file", "remove it, or use another --out")
         self._writes = writes
         self._lines: list[str] = []
         self._written: set[tuple[str, int]] = set()

@@ -1,4 +1,4 @@
-"""Slides in, patches out: ``sgcl tile``."""
+"""Slides to patches: ``sgcl tile``."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["tile"]
 
 
 def __getattr__(name: str) -> Any:
-    """The stage, loaded where it is asked for: worker processes import this package and need what one slide needs alone."""
+    """The stage, imported on first use, since worker processes import this package and need only the modules for one slide."""
     if name != "tile":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from sgcl_cli.stages.tile.run import tile

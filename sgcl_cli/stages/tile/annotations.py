@@ -1,6 +1,6 @@
-"""What people drew on the slides of a cohort: found, checked and named before any slide is tiled.
+"""Annotations and regions of interest of a cohort, found and checked before any slide is tiled.
 
-Class names are settled over all files at once, so that every slide's labels mean the same.
+The order of classes is determined over all files, so that labels have the same meaning on every slide.
 """
 
 from __future__ import annotations
@@ -27,27 +27,33 @@ from sgcl_cli.stages.tile import coordinates
 
 _READING_TIMEOUT = 600.0  # seconds
 _SHOWN = 3
-_CORNERS = {"bounds": "the corner of the scanned part, as in QuPath", "slide": "the slide's own corner, as in ASAP"}
+_CORNERS = {"bounds": "the corner of the scanned part, as in QuPath", "slide": "the corner of the slide, as in ASAP"}
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A file, and the sha256 of its content when it was checked."""
+    """An annotation file.
+
+    :ivar path: the file.
+    :ivar sha256: of its content when it was checked.
+    """
 
     path: Path
     sha256: str
 
     def as_source(self) -> dict[str, str]:
-        """What the patches remember of it."""
+        """Name and sha256, as recorded in the file of patches."""
         return {"name": self.path.name, "sha256": self.sha256}
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was drawn on one slide.
+    """The files that belong to one slide; None for those that it does not have.
 
-    :ivar coords: not drawn, but brought along as well: a peer's coordinate file.
-    :ivar names: the cohort's classes in the order of their labels; None where nothing is annotated at all.
+    :ivar annotation: file of annotations.
+    :ivar roi: file of regions of interest.
+    :ivar coords: file of coordinates from CLAM or TRIDENT.
+    :ivar names: the cohort's classes in the order of their labels; None if the cohort has no annotations.
     """
 
     annotation: Drawing | None = None
@@ -57,7 +63,7 @@ class Drawn:
 
     @property
     def sources(self) -> list[str]:
-        """What the patches' id depends on."""
+        """The part of the patches' id that depends on these files."""
         parts: list[tuple[str, Any]] = [
             ("annotation", self.annotation and self.annotation.sha256),
             ("roi", self.roi and self.roi.sha256),
@@ -67,15 +73,15 @@ class Drawn:
         return [f"{name} {json.dumps(value)}" for name, value in parts if value is not None]
 
     def as_source(self) -> dict[str, Any]:
-        """What the patches remember of the files."""
+        """The files as recorded in the file of patches."""
         files = {"annotation": self.annotation, "roi": self.roi, "coords": self.coords}
         return {name: drawing.as_source() for name, drawing in files.items() if drawing is not None}
 
     def changes(self, source: dict[str, Any], names: Sequence[str]) -> list[str]:
-        """What differs from what patches were made with, one phrase each.
+        """Differences from the files with which existing patches were made, one phrase each.
 
-        :param source: the patches' record of their sources.
-        :param names: the patches' classes.
+        :param source: the record of files in the file of patches.
+        :param names: classes of the patches.
         """
         found = []
         for what, now in (("annotation", self.annotation), ("roi", self.roi), ("coords", self.coords)):
@@ -90,7 +96,7 @@ class Drawn:
 
 
 def renamed(before: Sequence[str], now: Sequence[str] | None) -> list[str]:
-    """The phrase for other class names, if they are other."""
+    """A phrase if the class names differ, else an empty list."""
     if tuple(before) == tuple(now or ()):
         return []
     return [f"classes were {_few(before) or 'none'}, are {_few(now or ()) or 'none'} (--label-names fixes them)"]
@@ -98,9 +104,12 @@ def renamed(before: Sequence[str], now: Sequence[str] | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Drawings:
-    """What was drawn on each slide, by slide id, and what the user should know.
+    """The files of all slides.
 
-    :ivar refused: slides that cannot be tiled, since what they need is missing or of no use.
+    :ivar names: classes in the order of their labels; None without annotations.
+    :ivar of: files of each slide that has any, by slide id.
+    :ivar notes: warnings for the user.
+    :ivar refused: errors of slides with a required file that is missing or cannot be used, by slide id.
     """
 
     names: tuple[str, ...] | None = None
@@ -109,17 +118,17 @@ class Drawings:
     refused: dict[str, SlideError] = field(default_factory=dict)
 
     def drawn(self, slide_id: str) -> Drawn:
-        """What belongs to a slide."""
+        """The files of a slide."""
         return self.of.get(slide_id, Drawn(names=self.names))
 
 
 def settle(config: TileConfig, entries: Sequence[Entry], workers: int) -> Drawings:
-    """Find and check all files of ``--annotations``, ``--roi`` and ``--from-coords``, and settle the classes.
+    """Find and check all files of ``--annotations``, ``--roi`` and ``--from-coords``, and determine the classes.
 
-    A file that cannot be read, or two files for one slide, cost that slide, not the run.
+    A slide with an unreadable file, or with two files, fails; the others are tiled.
 
-    :raises ConfigError: a folder without any file of these slides, wrong --mask-values.
-    :raises LabelError: no file that can be read, or no class at all.
+    :raises ConfigError: a folder without any file of these slides, or wrong --mask-values.
+    :raises LabelError: no file can be read, or there are no classes.
     """
     notes: list[str] = []
     refused: dict[str, SlideError] = {}
@@ -150,11 +159,11 @@ def _drawing(checked: Checked | None) -> Drawing | None:
 
 @dataclass(frozen=True)
 class OnSlide:
-    """What was drawn, as it lies on its slide: level-0 pixels of the slide.
+    """Annotation and region of interest of a slide, in its level-0 pixels.
 
-    :ivar annotation: None where the slide has none.
-    :ivar roi: the region of interest; None where the slide has none.
-    :ivar remarks: what of both does not count, or is doubtful.
+    :ivar annotation: None if the slide has none.
+    :ivar roi: polygons of the region of interest; None if the slide has none.
+    :ivar remarks: messages on objects that are ignored or doubtful.
     """
 
     annotation: Annotation | None = None
@@ -163,9 +172,9 @@ class OnSlide:
 
 
 def on_slide(drawn: Drawn, config: TileConfig, slide: Slide) -> OnSlide:
-    """Read what was drawn on a slide.
+    """Read the annotation and the region of interest of a slide.
 
-    :raises SlideError: it does not fit the slide, cannot be read any more, or has changed since it was checked.
+    :raises SlideError: a file does not fit the slide, cannot be read, or has changed since it was checked.
     """
     try:
         annotation, of_annotation = _annotation(drawn.annotation, config, slide)
@@ -198,13 +207,13 @@ def _roi(drawing: Drawing | None, config: TileConfig, slide: Slide) -> tuple[tup
 
 
 def _said_off(path: Path, count: int) -> str:
-    return f"{count} objects of {path.name} lie off the slide and do not count" if count else ""
+    return f"{count} objects of {path.name} lie outside the slide and are ignored" if count else ""
 
 
 def said_origins(drawings: Drawings, config: TileConfig, cropped: Sequence[str]) -> list[str]:
-    """From where coordinates were counted on slides of which a part was scanned, a line for each kind of file.
+    """Notes on the origin of coordinates on slides with a scanned part, one line per option and origin.
 
-    :param cropped: the ids of those slides.
+    :param cropped: ids of slides that record a scanned part.
     """
     said = []
     for what, asked in (("annotation", config.annotations_origin), ("roi", config.roi_origin)):
@@ -214,17 +223,17 @@ def said_origins(drawings: Drawings, config: TileConfig, cropped: Sequence[str])
             if drawing is not None:
                 slides.setdefault(origin_of(drawing.path, asked), []).append(slide_id)
         said += [
-            f"--{_option(what)}: on {len(names)} slides with openslide.bounds-* coordinates count from {_CORNERS[origin]}: "
-            f"{_few(names)}"
+            f"--{_option(what)}: the origin of coordinates on {len(names)} slides with openslide.bounds-* is "
+            f"{_CORNERS[origin]}: {_few(names)}"
             for origin, names in sorted(slides.items())
         ]
     return said
 
 
 def mask_reading(config: TileConfig) -> MaskReading:
-    """How the settings say that masks are read.
+    """The settings for mask images.
 
-    :raises ConfigError: --mask-values is not of its form.
+    :raises ConfigError: --mask-values cannot be parsed.
     """
     classes = None if config.mask_values is None else annotation_files.parse_mask_values(config.mask_values)
     return MaskReading(config.mask_mpp, classes)
@@ -237,7 +246,7 @@ def _check_unchanged(drawing: Drawing, sha256: str) -> None:
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found in a file when it was checked: see ``slide.annotations.files.Content``."""
+    """Result of checking a file; fields as in ``slide.annotations.files.Content``."""
 
     path: Path
     sha256: str
@@ -255,9 +264,11 @@ def _read_all(
     notes: list[str],
     refused: dict[str, SlideError],
 ) -> dict[str, Checked]:
-    """Every file of a folder that belongs to a slide, read once by a worker; slides whose file is of no use to ``refused``.
+    """Check every file of a folder that belongs to a slide in worker processes.
 
-    :raises LabelError: none can be read.
+    :param notes: warnings are appended.
+    :param refused: errors of slides with an unusable file are added.
+    :raises LabelError: no file can be read.
     """
     folder = Path(getattr(config, what))
     extensions = OUTLINES if what == "roi" else EXTENSIONS
@@ -289,21 +300,21 @@ def _read_all(
 
 
 def _said_of_files(what: str, found: Found, slide_ids: Sequence[str]) -> Iterator[str]:
-    """What the user should know of how files and slides match."""
+    """Warnings on the matching of files and slides."""
     if found.strangers:
-        yield f"--{what}: {len(found.strangers)} files belong to no slide, first {found.strangers[0]}"
+        yield f"--{what}: {len(found.strangers)} files belong to no slide, the first is {found.strangers[0]}"
     ends = {name.removeprefix(slide_id) for slide_id, name in found.loosely.items()}
     if found.loosely and not len(ends) == 1 < len(found.loosely):
         pairs = [f"{name} for slide {slide_id}" for slide_id, name in found.loosely.items()]
-        yield f"--{what}: files that are taken by the beginning of their names: {_few(pairs)}"
+        yield f"--{what}: files that match only by the beginning of their names: {_few(pairs)}"
     missing = sorted(set(slide_ids) - set(found.files) - set(found.doubled))
     if missing:
-        effect = "their tissue is found as usual" if what == "roi" else "their patches have label -1"
+        effect = "their tissue is detected as usual" if what == "roi" else "their patches have label -1"
         yield f"--{what}: {len(missing)} of {len(slide_ids)} slides have no file, {effect}: {_few(missing)}"
 
 
 def _said_of_objects(what: str, checked: Mapping[str, Checked]) -> Iterator[str]:
-    """What does not count, over all files: how many of each kind, and in which file first."""
+    """A warning on ignored objects over all files: the number of each kind, and the first file with one."""
     total: Counter[str] = Counter()
     first: dict[str, str] = {}
     for one in checked.values():
@@ -311,7 +322,7 @@ def _said_of_objects(what: str, checked: Mapping[str, Checked]) -> Iterator[str]
         first |= {reason: one.path.name for reason, count in one.passed_over.items() if count and reason not in first}
     kinds = [f"{count} {reason} (first in {first[reason]})" for reason, count in sorted(total.items()) if count]
     if kinds:
-        yield f"--{what}: objects that do not count: {', '.join(kinds)}"
+        yield f"--{what}: objects that are ignored: {', '.join(kinds)}"
 
 
 def _check(progress: Progress, path: Path, what: str, reading: MaskReading) -> Checked:
@@ -329,33 +340,33 @@ def _names(config: TileConfig, checked: Mapping[str, Checked], notes: list[str])
         if not occurring:
             raise LabelError(
                 f"no annotation in {config.annotations} has a class",
-                "classify the annotations, or leave the option out",
+                "set the class of the annotations, or leave the option out",
             )
         return annotation_files.in_order(occurring)
     names = annotation_files.split_names(config.label_names)
     if not names or len(set(names)) < len(names):
-        raise ConfigError(f"--label-names '{config.label_names}' is empty or names a class twice", "example: a,b,c")
+        raise ConfigError(f"--label-names '{config.label_names}' is empty or has a class twice", "example: a,b,c")
     if not occurring & set(names):
         raise LabelError(
             f"none of --label-names occurs in {config.annotations}; found: {_few(annotation_files.in_order(occurring))}",
             "spell them as in the annotations",
         )
-    for what, some in (("do not count", occurring - set(names)), ("do not occur", frozenset(names) - occurring)):
+    for what, some in (("are ignored", occurring - set(names)), ("do not occur", frozenset(names) - occurring)):
         if some:
             notes.append(f"classes that {what}: {_few(annotation_files.in_order(some))}")
     return tuple(names)
 
 
 def _said_of_spellings(checked: Iterable[Checked]) -> Iterator[str]:
-    """Classes that are spelled in several ways, with a file of each spelling."""
+    """Warnings on classes with several spellings, with one file for each."""
     where = {spelling: one.path.name for one in checked for spelling in one.spellings}
     for group in lookalikes(where):
         spelled = " and ".join(f"'{name}' ({where[name]})" for name in group)
         alike = len({name.strip() for name in group}) == 1
         yield (
-            f"classes that differ only in blanks are taken for one: {spelled}"
+            f"classes that differ only in blanks are treated as one: {spelled}"
             if alike
-            else f"classes that differ only in case or blanks are several classes: {spelled}; spell them alike if one is meant"
+            else f"classes that differ only in case or blanks are different classes: {spelled}; spell them alike if they are one"
         )
 
 

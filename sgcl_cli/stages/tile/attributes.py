@@ -1,4 +1,4 @@
-"""What a file of patches records about its slide and its coordinates."""
+"""Columns and attributes of a file of patches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sgcl_cli.stages.tile.reading import ReadingResult
 
 
 def finish(writer: PatchWriter, slide: Slide, job: Job, plan: PatchPlan, reading: ReadingResult) -> None:
-    """Write the columns and the attributes of a slide whose patches are written, which completes its file."""
+    """Write the columns and the attributes after the patches, which completes the file."""
     row, lattice, status = plan.row, plan.lattice, job.entry.path.stat()
     writer.finish(
         coords=lattice.coords,
@@ -58,7 +58,7 @@ def finish(writer: PatchWriter, slide: Slide, job: Job, plan: PatchPlan, reading
 
 
 def _shares(plan: PatchPlan, size: tuple[int, int], reading: ReadingResult) -> dict[str, NDArray[np.float32]]:
-    """The optional numbers of each patch: under pen as the thumbnail shows it, and what was measured on its pixels."""
+    """Optional columns: share under pen marks on the thumbnail, blur, and share of the label's class."""
     found = {"pen": shares(plan.found.pen, size, plan.geometry, plan.lattice)}
     if reading.blur is not None:
         found["blur"] = reading.blur
@@ -66,7 +66,7 @@ def _shares(plan: PatchPlan, size: tuple[int, int], reading: ReadingResult) -> d
 
 
 def _coords_attributes(slide: Slide, job: Job, row: Row, geometry: Geometry) -> dict[str, Any]:
-    """What readers of TRIDENT and CLAM look for, right or left out, and the exact resolution."""
+    """Attributes that TRIDENT and CLAM read, left out if they could not be correct, and the exact resolution."""
     config, chosen = job.config, job.drawn.coords is None
     attributes: dict[str, Any] = {
         "name": row.slide_id,

@@ -1,4 +1,4 @@
-"""Claims on slides: of several runs on one output one at a time works on a slide, and one of them finishes it."""
+"""Locks on slides, by which concurrent runs on one output share the work."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from sgcl_cli.progress import Reporter
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.stages.tile.job import Job, Row, patches_path
 
-_POLL = 1.0  # seconds between looks at the locks of others
+_POLL = 1.0  # seconds between checks of other runs' locks
 
 Work = Callable[[Progress, Job], Row]
 
 
 class Elsewhere(enum.Enum):
-    """Why a slide was not worked on here."""
+    """Why a slide was not processed: another run is processing it, or has finished it."""
 
     BUSY = enum.auto()
     DONE = enum.auto()
 
 
 def settings_of(config: TileConfig) -> str:
-    """What runs that write to one output at the same time must have in common, as text."""
+    """The settings that concurrent runs on one output must share, as JSON."""
     folders = (config.annotations, config.roi, config.from_coords)
     return json.dumps([config.affecting(), config.layout, [Path(name).name if name else None for name in folders]])
 
 
 def shard_of(entries: Sequence[Entry], shard: tuple[int, int]) -> tuple[Entry, ...]:
-    """Every n-th slide in order of ids: the split depends on the list of slides alone, not on what is done.
+    """The slides of a shard: every n-th in the order of ids, which depends only on the list of slides.
 
-    :param shard: (number from 1, of how many).
+    :param shard: (number of the shard from 1, number of shards n).
     """
     number, count = shard
     return tuple(sorted(entries, key=lambda entry: entry.slide_id)[number - 1 :: count])
 
 
 def exclusively(progress: Progress, work: Work, job: Job) -> Row | Elsewhere:
-    """Do the work on a slide, unless another process is at it or has done it since this run began."""
+    """Process a slide, unless another process is processing it or has finished it since this run began."""
     out = Path(job.config.out)
     with held(lock_path(out, job.entry.slide_id)) as mine:
         if not mine:
@@ -59,7 +59,7 @@ def claimed(
     jobs: Mapping[str, Job],
     reporter: Reporter,
 ) -> Iterator[Result[Row | Elsewhere]]:
-    """The results of all jobs; those that other processes are busy with come last, when these have let go of them."""
+    """The results of all jobs; slides locked by other processes come last, after their locks are released."""
     free, waiting = dict(jobs), dict[str, Lock]()
     while free:
         for result in run(free):
@@ -72,16 +72,16 @@ def claimed(
 
 
 def lock_path(out: Path, slide_id: str) -> Path:
-    """The lock of a slide; its name is a hash, as ids may be as long as a file's name can be."""
+    """The lock file of a slide, named by a hash, since an id may be as long as file names can be."""
     return out / f".{hashlib.sha256(slide_id.encode()).hexdigest()[:32]}.lock"
 
 
 def _released(waiting: Mapping[str, Lock], reporter: Reporter) -> list[str]:
-    """Those that nobody is busy with any more; waits for the first of them."""
+    """Wait until at least one lock is released; returns the slides of all that are."""
     owners = {owner for lock in waiting.values() if (owner := lock.owner())}
     if owners:
         more = f" and {len(owners) - 1} more" if len(owners) > 1 else ""
-        reporter.note(f"waiting for {len(waiting)} slides that another run works on ({min(owners)}{more})")
+        reporter.note(f"waiting for {len(waiting)} slides that another run is processing ({min(owners)}{more})")
     while waiting:
         released = [key for key, lock in waiting.items() if lock.take()]
         for key in released:

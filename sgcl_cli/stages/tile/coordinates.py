@@ -1,6 +1,6 @@
-"""Patches that a peer has chosen, on their slide: ``sgcl tile --from-coords``.
+"""Patches at coordinates from CLAM or TRIDENT: ``sgcl tile --from-coords``.
 
-No tissue is looked for and there is no lattice: these patches are read, in the peer's order, at the peer's field of view.
+Tissue is not detected and there is no lattice: the patches are read in the order and with the field of view of the file.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from sgcl_cli.slide.lattice import Geometry, Lattice
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.slide.open.reader import Slide
 
-FIELD_OF_VIEW = 0.1  # share by which it may differ from --patch-size at --mpp, as embed takes it of patches and encoder
-_SQUARE = 0.01  # share by which a patch's sides may differ in um
-_OVERHANG = 0.5  # level-0 pixels
+FIELD_OF_VIEW = 0.1  # largest relative difference from --patch-size at --mpp, as in embed between patches and encoder
+_SQUARE = 0.01  # largest relative difference of a patch's sides in µm
+_OVERHANG = 0.5  # level-0 pixels beyond the slide's edge that are tolerated
 
 
 @dataclass(frozen=True)
 class Supplied:
     """The coordinate files of a cohort, by slide id.
 
-    :ivar files: with the sha256 of what they tell.
-    :ivar refused: why a slide has none that can be used.
-    :ivar notes: what the user should know.
+    :ivar files: each with the sha256 of its content.
+    :ivar refused: errors of slides without a usable file.
+    :ivar notes: warnings for the user.
     """
 
     files: dict[str, tuple[Path, str]] = field(default_factory=dict)
@@ -41,9 +41,11 @@ class Supplied:
 
 @dataclass(frozen=True)
 class Placed:
-    """A peer's patches on their slide.
+    """Patches of a coordinate file on their slide.
 
-    :ivar overhanging: how many lie partly outside the slide and are left out.
+    :ivar geometry: size and resolution of the patches.
+    :ivar lattice: the patches within the slide; not on a lattice.
+    :ivar overhanging: number of patches partly outside the slide, which are left out.
     """
 
     geometry: Geometry
@@ -52,9 +54,9 @@ class Placed:
 
 
 def settle(config: TileConfig, entries: Sequence[Entry]) -> Supplied:
-    """Find and check the files of all slides.
+    """Find and check the coordinate files of all slides.
 
-    :raises ConfigError: the folder is of no use.
+    :raises ConfigError: the folder does not exist or has no file of these slides.
     """
     if config.from_coords is None:
         return Supplied()
@@ -67,22 +69,24 @@ def settle(config: TileConfig, entries: Sequence[Entry]) -> Supplied:
         if path is None:
             refused[entry.slide_id] = SlideError(
                 f"there is no coordinate file for {entry.slide_id} in {folder.name}",
-                "make one, or leave the slide out; they are called <slide_id>.h5 or <slide_id>_patches.h5",
+                "add it as <slide_id>.h5 or <slide_id>_patches.h5, or leave the slide out",
             )
             continue
         try:
             files[entry.slide_id] = path, coordinates.read(path).sha256
         except ArtefactError as error:
             refused[entry.slide_id] = _of_slide(error, path)
-    notes = [f"--from-coords: {len(strangers)} files belong to no slide, first {strangers[0]}"] if strangers else []
+    notes = (
+        [f"--from-coords: {len(strangers)} files belong to no slide, the first is {strangers[0]}"] if strangers else []
+    )
     return Supplied(files, refused, tuple(notes))
 
 
 def placed(path: Path, sha256: str, slide: Slide, config: TileConfig) -> Placed:
     """Read a slide's coordinate file and check it against the slide.
 
-    :param sha256: of what it told when it was found.
-    :raises SlideError: it has changed, belongs to another slide, or its patches have another field of view than asked for.
+    :param sha256: of its content when it was found.
+    :raises SlideError: it has changed, belongs to another slide, or has another field of view than ``--patch-size`` at ``--mpp``.
     """
     try:
         found = coordinates.read(path)
@@ -95,8 +99,8 @@ def placed(path: Path, sha256: str, slide: Slide, config: TileConfig) -> Placed:
     mpp = across / config.patch_size
     if abs(mpp / config.mpp - 1) > FIELD_OF_VIEW:
         raise SlideError(
-            f"the patches of {path.name} are {sides[0]:g} level-0 pixels wide, which are {across:.4g} um; "
-            f"{config.patch_size} pixels at {config.mpp:g} um/px are {config.patch_size * config.mpp:g}",
+            f"the patches of {path.name} are {sides[0]:g} level-0 pixels wide, which are {across:.4g} µm; "
+            f"{config.patch_size} pixels at {config.mpp:g} µm/px are {config.patch_size * config.mpp:g}",
             f"use --patch-size {found.patch_size} --mpp {across / found.patch_size:.4g}",
         )
     count = len(located.corners)
@@ -106,9 +110,11 @@ def placed(path: Path, sha256: str, slide: Slide, config: TileConfig) -> Placed:
 
 @dataclass(frozen=True)
 class Located:
-    """Where a peer's patches lie: ``corners`` int64 (N, 2) and ``sides`` (width, height) in level-0 pixels.
+    """Positions of the patches of a coordinate file.
 
-    :ivar overhanging: how many lie partly outside the slide and are left out.
+    :ivar corners: int64 (N, 2), x and y, level-0 pixels.
+    :ivar sides: (width, height) of a patch, level-0 pixels.
+    :ivar overhanging: number of patches partly outside the slide, which are left out.
     """
 
     corners: NDArray[np.int64]
@@ -117,16 +123,16 @@ class Located:
 
 
 def locate(path: Path, found: Coordinates, slide: Slide) -> Located:
-    """Check what a peer's file ``path`` tells against its slide.
+    """Check the content of coordinate file ``path`` against its slide.
 
-    :raises SlideError: it belongs to another slide, or its patches are not square in um.
+    :raises SlideError: it belongs to another slide, or its patches are not square in µm.
     """
     _check_slide(path, found, slide)
     sides = _sides(found, slide)
     across, down = sides[0] * slide.mpps[0], sides[1] * slide.mpps[1]
     if abs(across / down - 1) > _SQUARE:
         raise SlideError(
-            f"the patches of {path.name} are {across:.4g} um wide and {down:.4g} um high: {slide.path.name} has oblong pixels",
+            f"the patches of {path.name} are {across:.4g} µm wide and {down:.4g} µm high: {slide.path.name} has oblong pixels",
             "tile it without --from-coords, or give one resolution as column mpp of --list if the record is wrong",
         )
     overhangs = np.any(found.corners + sides > np.array(slide.size) + _OVERHANG, axis=1)
@@ -135,20 +141,20 @@ def locate(path: Path, found: Coordinates, slide: Slide) -> Located:
 
 
 def _of_slide(error: ArtefactError, path: Path) -> SlideError:
-    """A file that is of no use costs its slide, not the run."""
+    """The error of a coordinate file as an error of its slide, which does not stop the run."""
     return SlideError(error.message.replace(str(path), path.name), error.hint)
 
 
 def _check_slide(path: Path, found: Coordinates, slide: Slide) -> None:
     if found.level is not None and found.level >= len(slide.downsamples):
         raise SlideError(
-            f"{path.name} counts in pixels of level {found.level}, {slide.path.name} has {len(slide.downsamples)} levels",
+            f"{path.name} has sizes in pixels of level {found.level}, {slide.path.name} has {len(slide.downsamples)} levels",
             "the file belongs to another slide",
         )
     if found.level in slide.unusable:
         raise SlideError(
-            f"{path.name} counts in pixels of level {found.level} of {slide.path.name}, which is no reduced copy of level 0: "
-            f"{slide.unusable[found.level]}",
+            f"{path.name} has sizes in pixels of level {found.level} of {slide.path.name}, "
+            f"which is not a reduced copy of level 0: {slide.unusable[found.level]}",
             "choose the patches at another level",
         )
     claims = [(found.size, slide.size)]

@@ -1,4 +1,4 @@
-"""Files of patches that are there already: kept where the settings are the same, refused where they differ."""
+"""Existing files of patches: kept if they were made under the same settings, else refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sgcl_cli.stages.tile.tally import SlideTally, failure_of
 
 
 def unfinished(entries: Sequence[Entry], config: TileConfig, drawings: Drawings, tally: SlideTally) -> dict[str, Job]:
-    """The slides that are still to be done; those that are complete, or that may not be touched, go to the tally.
+    """The jobs that remain; complete slides, and those with a file that cannot be read or has changed, are added to the tally.
 
     :raises ConfigError: a file in the output was made under other settings or annotations.
     """
@@ -34,9 +34,9 @@ def unfinished(entries: Sequence[Entry], config: TileConfig, drawings: Drawings,
 
 
 def take_existing(path: Path, job: Job | None, config: TileConfig, drawings: Drawings, tally: SlideTally) -> None:
-    """Put a slide that has a file into the tally; a file of a slide that is not ours must only fit.
+    """Add a slide that has a file of patches to the tally; of slides that are not in this run only the settings are checked.
 
-    :raises ConfigError: it was made under other settings or annotations.
+    :raises ConfigError: the file was made under other settings or annotations.
     """
     try:
         made = PatchFile.open(path)
@@ -58,7 +58,7 @@ def take_existing(path: Path, job: Job | None, config: TileConfig, drawings: Dra
 
 
 def take_what_others_made(jobs: Mapping[str, Job], config: TileConfig, drawings: Drawings, tally: SlideTally) -> None:
-    """A slide that failed here counts as done where another run has done it since."""
+    """Count a slide that failed in this run as complete if another run has completed it since."""
     failed = {failure.slide_id for failure in tally.failures} & set(jobs)
     made = sorted(slide_id for slide_id in failed if patches_path(config, slide_id).exists())
     tally.failures = [failure for failure in tally.failures if failure.slide_id not in made]
@@ -67,9 +67,9 @@ def take_what_others_made(jobs: Mapping[str, Job], config: TileConfig, drawings:
 
 
 def _refuse_other_layout(config: TileConfig, folder: Path, present: Sequence[Path]) -> None:
-    """An output holds one folder of patches, so that the next stage knows which one is meant.
+    """Refuse a second folder of patches in an output, as the next stage could not choose between them.
 
-    :raises ConfigError: there are patches elsewhere in the output.
+    :raises ConfigError: there are patches in another folder of the output.
     """
     others = [path for path in present if path not in (folder, Path(config.out))]
     if others:
@@ -80,9 +80,9 @@ def _refuse_other_layout(config: TileConfig, folder: Path, present: Sequence[Pat
 
 
 def refuse_other_settings(made: PatchFile, config: TileConfig, drawings: Drawings, job: Job | None) -> None:
-    """Compare what a file of patches was made under with what is asked for.
+    """Compare the settings of a file of patches with those of this run.
 
-    :param job: of its slide; None where the slide is not one of this run's.
+    :param job: of its slide; None if the slide is not in this run.
     :raises ConfigError: they differ.
     """
     changes = differences(made.config, config.affecting())
@@ -104,9 +104,9 @@ def refuse_other_settings(made: PatchFile, config: TileConfig, drawings: Drawing
 
 
 def _check_unchanged(entry: Entry, made: PatchFile) -> None:
-    """Compare a slide with the one that was tiled; its bytes are looked at only where size or time differ.
+    """Check that a slide has not changed since it was tiled; its content is read only if size or time of modification differ.
 
-    :raises SlideError: it is another file now, or cannot be read any more.
+    :raises SlideError: it has changed, or cannot be read.
     """
     if entry.path.is_file() and not entry.further and not companions(entry.path):
         status = entry.path.stat()
@@ -117,7 +117,7 @@ def _check_unchanged(entry: Entry, made: PatchFile) -> None:
 
 
 def row_of(made: PatchFile) -> Row:
-    """The row of a slide that an earlier run tiled."""
+    """The row of a slide tiled by an earlier run."""
     mpp, mpp_y = made.geometry.get("mpp_level0_xy") or [made.geometry["mpp_level0"]] * 2
     return Row(
         slide_id=made.slide_id,
@@ -145,7 +145,7 @@ def row_of(made: PatchFile) -> Row:
 
 
 def remove_old(config: TileConfig, slide_ids: Iterable[str]) -> None:
-    """Remove the patches of slides about to be tiled again, which a failure would leave among the new ones."""
+    """Remove patches of slides that will be tiled again, so that a failure leaves no old file among the new ones."""
     for slide_id in slide_ids:
         path = patches_path(config, slide_id)
         with store.writing(path):

@@ -1,4 +1,4 @@
-"""The work on one slide, the row of slides.csv that comes of it, and where its patches lie."""
+"""The job of tiling one slide, its row in slides.csv, and the path of its patches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PICTURE_QUALITY = 85
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to tile one slide."""
+    """The arguments of a worker for one slide."""
 
     entry: Entry
     config: TileConfig
@@ -29,17 +29,31 @@ class Job:
 
 @dataclass(frozen=True)
 class Row:
-    """One slide in slides.csv: width and height in level-0 pixels, resolutions in um per pixel.
+    """One slide in slides.csv.
 
-    ``mpp`` is level 0's, across the slide, ``mpp_y`` down it: another one where pixels are oblong.
-    ``unreadable`` patches could not be decoded and are left out, as are ``overhanging`` ones of a peer's
-    coordinate file; ``path`` in the source of the patches file says how it was read.
-    ``ink_mm2`` is the area of pen marks, which is no tissue; None where they are not looked for.
-    ``tissue_preset`` is what tissue was told by, "" where a region of interest stands for it or nothing was looked for.
-    ``bounds`` is the part that was scanned, as x y width height in level-0 pixels, where the slide records one.
-    ``remarks`` is what the slide's file says of itself that does not count, or what makes it doubtful.
-    ``labels`` counts the patches of each class that occurs. ``seconds`` and ``peak_mib`` (of the worker so far) belong to the
-    run that made the file.
+    :ivar slide_id: id of the slide.
+    :ivar path: of the slide, relative to the input.
+    :ivar patches: number of patches.
+    :ivar unreadable: number of patches that could not be decoded and are left out.
+    :ivar overhanging: number of patches of a coordinate file that extend beyond the slide and are left out.
+    :ivar reason: why there are no patches; "" if there are.
+    :ivar width: of level 0, pixels.
+    :ivar height: of level 0, pixels.
+    :ivar mpp: horizontal resolution of level 0, µm per pixel.
+    :ivar mpp_y: vertical resolution of level 0, µm per pixel.
+    :ivar mpp_source: source of the resolution.
+    :ivar mpp_actual: resolution of the detail in the patches, µm per pixel.
+    :ivar level: the level that is read.
+    :ivar tissue_mm2: area of tissue; None if it was not detected.
+    :ivar identity: of the slide's files.
+    :ivar id: of the file of patches.
+    :ivar tissue_preset: preset of tissue detection; "" if a region of interest replaces it, or tissue was not detected.
+    :ivar ink_mm2: area of pen marks; None if they were not detected.
+    :ivar bounds: scanned part as x y width height, level-0 pixels; "" if the slide records none.
+    :ivar remarks: messages on records of the slide that are wrong or doubtful.
+    :ivar labels: number of patches of each class that occurs; None without annotations.
+    :ivar seconds: time of the run that made the file.
+    :ivar peak_mib: peak memory of the worker in that run.
     """
 
     slide_id: str
@@ -68,18 +82,18 @@ class Row:
 
 
 def class_counts(label: NDArray[np.int16], names: Sequence[str]) -> dict[str, int]:
-    """How many patches each class has, of those that occur; label -1 counts nowhere."""
+    """Number of patches of each class that occurs, without label -1."""
     counts = np.bincount(label[label >= 0], minlength=len(names)).tolist()
     return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
 def spoken_bounds(bounds: Sequence[int] | None) -> str:
-    """The scanned part as slides.csv has it; "" where the slide records none."""
+    """The scanned part as in slides.csv; "" if the slide records none."""
     return "" if bounds is None else " ".join(map(str, bounds))
 
 
 def patches_path(config: TileConfig, slide_id: str) -> Path:
-    """Where a slide's patches lie in the output."""
+    """The path of a slide's file of patches in the output."""
     folder = layout.patches_folder(
         Path(config.out),
         config.layout,
@@ -91,7 +105,7 @@ def patches_path(config: TileConfig, slide_id: str) -> Path:
 
 
 def workers_of(config: TileConfig) -> int:
-    """Worker processes of a run: as asked, else one a CPU."""
+    """Number of worker processes: ``--workers``, else one per CPU."""
     if config.workers is not None:
         return config.workers
     return cores()

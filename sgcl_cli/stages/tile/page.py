@@ -1,4 +1,4 @@
-"""index.html of a tiled cohort, from the rows and failures of a run."""
+"""index.html of a tiled cohort."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def write_page(
 ) -> None:
     """Write index.html.
 
-    :param warnings: of the cohort as a whole.
-    :param warned: what concerns single slides, by slide id.
+    :param warnings: on the cohort as a whole.
+    :param warned: warnings on single slides, by slide id.
     :param names: classes in the order of their labels.
-    :param artefact: the id of the output.
+    :param artefact: id of the output.
     """
     side = picture_side(len(rows))
     painted = {name: colours.hexadecimal(colours.of_class(number)) for number, name in enumerate(names)}
@@ -62,12 +62,12 @@ def _facts(config: TileConfig, rows: Sequence[Row], failures: Sequence[Failure])
     ink = sum(row.ink_mm2 or 0 for row in rows)
     empty = sum(row.patches == 0 for row in rows)
     return [
-        f"{config.patch_size} px at {config.mpp:g} um/px",
+        f"{config.patch_size} px at {config.mpp:g} µm/px",
         *([f"overlap {config.overlap} px"] if config.overlap else []),
         *(
             [f"at least {config.min_tissue:.0%} tissue", f"{tissue:,.1f} mm² of tissue"]
             if config.from_coords is None
-            else ["patches of given coordinate files"]
+            else ["patches at coordinates from files"]
         ),
         *([f"{ink:,.2f} mm² of ink"] if ink >= 0.005 else []),
         *([f"{empty} without patches"] if empty else []),
@@ -82,7 +82,7 @@ def _card(out: Path, row: Row, side: int, warning: str, painted: Mapping[str, st
         *([("Tissue", _spoken_tissue(row))] if row.tissue_mm2 is not None else []),
         *([("Ink", f"{row.ink_mm2:.2f} mm²")] if row.ink_mm2 else []),
         ("Level 0", f"{row.width:,} × {row.height:,} px"),
-        ("Resolution", f"{_spoken_mpp(row)} um/px ({row.mpp_source})"),
+        ("Resolution", f"{_spoken_mpp(row)} µm/px ({row.mpp_source})"),
         ("Read from", f"level {row.level}"),
         *([("Time", f"{row.seconds:.1f} s")] if row.seconds is not None else []),
         ("File", row.path),

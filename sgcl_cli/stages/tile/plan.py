@@ -1,4 +1,4 @@
-"""Where the patches of a slide lie and what they are called, before any of them is read."""
+"""Positions and labels of a slide's patches, determined before any of them is read."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from sgcl_cli.stages.tile.job import Job, Row, class_counts, spoken_bounds
 
 
 def open_slide(job: Job) -> Slide:
-    """The slide of a job.
+    """Open the slide of a job.
 
-    :raises SlideError: cut short, or it cannot be opened.
+    :raises SlideError: the file is cut short or cannot be opened.
     """
     check_whole(job.entry.path)
     return Slide(job.entry.path, given_mpp=job.entry.mpp, default_mpp=job.config.slide_mpp)
@@ -39,11 +39,14 @@ def open_slide(job: Job) -> Slide:
 
 @dataclass(frozen=True)
 class PatchPlan:
-    """Where the patches of a slide lie and what they are called.
+    """Positions and labels of a slide's patches.
 
-    :ivar row: the slide's row, as far as it is known before its patches are read.
+    :ivar row: the slide's row, as far as it is known before patches are read.
+    :ivar geometry: size and spacing of patches.
+    :ivar thumbnail: of the slide.
     :ivar found: tissue and marks on the thumbnail.
-    :ivar labels: the patches' classes; None where the cohort has no annotations.
+    :ivar lattice: the patches.
+    :ivar labels: of the patches; None if the cohort has no annotations.
     """
 
     row: Row
@@ -55,18 +58,18 @@ class PatchPlan:
 
     @property
     def label(self) -> NDArray[np.int16] | None:
-        """The number of each patch's class."""
+        """Index of each patch's class, int16 (N,); None if the cohort has no annotations."""
         return None if self.labels is None else self.labels.label
 
     def overlay(self, slide: Slide) -> NDArray[np.uint8]:
-        """The slide at a size that suits it, with tissue outlined, patches marked and ink hatched, uint8 (H, W, 3)."""
+        """The slide with tissue outlined, patches marked and ink hatched, uint8 (H, W, 3)."""
         base = overview.picture(slide, self.thumbnail)
         tissue, ink = self.found.tissue, self.found.ink
         return overlay.draw(base, slide.size, tissue, self.lattice, self.geometry.sides, label=self.label, ink=ink)
 
 
 def lay_out(slide: Slide, job: Job, threads: Threads) -> PatchPlan:
-    """Find the slide's patches, without reading them.
+    """Determine the patches of a slide, without reading them.
 
     :raises SlideError: the slide cannot be used.
     """
@@ -101,13 +104,13 @@ def lay_out(slide: Slide, job: Job, threads: Threads) -> PatchPlan:
 
 
 def only(plan: PatchPlan, kept: NDArray[np.bool_], job: Job) -> PatchPlan:
-    """The plan with the patches alone that ``kept``, bool (N,), marks."""
+    """The plan with only the patches for which ``kept``, bool (N,), is True."""
     labels = None if plan.labels is None else plan.labels.where(kept)
     return _counted(replace(plan, lattice=plan.lattice.where(kept), labels=labels), job)
 
 
 def _counted(plan: PatchPlan, job: Job) -> PatchPlan:
-    """The plan with the patches counted in its row, or why there are none."""
+    """The plan with the number of patches in its row, or the reason why there are none."""
     somewhere = bool(plan.found.tissue.any())
     row = replace(
         plan.row,
@@ -119,7 +122,7 @@ def _counted(plan: PatchPlan, job: Job) -> PatchPlan:
 
 
 def _foreign(slide: Slide, job: Job) -> coordinates.Placed | None:
-    """The patches that a peer has chosen, if this is so."""
+    """The patches of the slide's coordinate file; None if there is none."""
     given = job.drawn.coords
     return None if given is None else coordinates.placed(given.path, given.sha256, slide, job.config)
 
@@ -135,13 +138,14 @@ def _check_room(slide: Slide, geometry: Geometry) -> None:
 
 
 def _first_row(slide: Slide, job: Job, geometry: Geometry) -> Row:
-    """The slide's row as far as it is known before looking at pixels."""
+    """The slide's row as far as it is known before pixels are read."""
     config, entry = job.config, job.entry
     if not config.allow_upsample:
         slide.check_resolves(geometry.mpp)
     if config.layout == "clam" and not geometry.square:
         raise SlideError(
-            f"{slide.path.name}: its pixels are oblong, and CLAM reads squares of pixels", "leave out --layout clam"
+            f"{slide.path.name}: its pixels are oblong, but CLAM reads patches with equal sides in pixels",
+            "leave out --layout clam",
         )
     level = slide.best_level(geometry.mpp)
     unique = identity(entry.path, entry.further)
@@ -172,7 +176,7 @@ def _first_row(slide: Slide, job: Job, geometry: Geometry) -> Row:
 
 
 def _given(entry: Entry) -> list[str]:
-    """What the table says of a slide, as its patches' id depends on it."""
+    """Settings from the table, as part of the patches' id."""
     return [f"{name} {value}" for name, value in entry.given.items() if value is not None]
 
 
@@ -181,7 +185,7 @@ def _ink_of(job: Job) -> Ink:
 
 
 def _where(slide: Slide, thumbnail: Thumbnail, job: Job, regions: tuple[Region, ...] | None) -> Segmentation:
-    """Where patches may lie: tissue, or the region of interest, or tissue within it."""
+    """The area in which patches are placed: tissue, the region of interest, or tissue within it."""
     given, config = job.entry, job.config
     found = segment(
         thumbnail.pixels,
@@ -202,14 +206,14 @@ def _where(slide: Slide, thumbnail: Thumbnail, job: Job, regions: tuple[Region, 
 def _labels(
     annotation: Annotation | None, slide: Slide, job: Job, lattice: Lattice, geometry: Geometry
 ) -> PatchLabels | None:
-    """The patches' classes; None where the cohort has no annotations."""
+    """The labels of the patches; None if the cohort has no annotations."""
     if job.drawn.names is None:
         return None
     return label_patches(annotation, job.drawn.names, job.config.label_rule, lattice, geometry, size=slide.size)
 
 
 def _doubt_of_mpp(slide: Slide, thumbnail: Thumbnail, tissue: NDArray[np.bool_]) -> str:
-    """What speaks against a resolution that was given by hand: the size of nuclei; "" where nothing does."""
+    """A warning if nuclei would have an implausible size at the resolution that the user gave, else ""."""
     rows, columns = np.nonzero(tissue)
     side = [min(nuclei.SIDE, limit) for limit in slide.size]
 
@@ -227,15 +231,15 @@ def _doubt_of_mpp(slide: Slide, thumbnail: Thumbnail, tissue: NDArray[np.bool_])
     if size is None or not nuclei.implausible(size, slide.mpp):
         return ""
     return (
-        f"at the {slide.mpp:.4g} um/px that were given its dark blobs, nuclei as a rule, are {size * slide.mpp:.1f} um wide, "
-        f"usual are about {nuclei.USUAL:g}; check --slide-mpp or column mpp of --list"
+        f"at the given {slide.mpp:.4g} µm/px its dark blobs, nuclei as a rule, are {size * slide.mpp:.1f} µm wide, but usually "
+        f"about {nuclei.USUAL:g} µm; check --slide-mpp or column mpp of --list"
     )
 
 
 def _why_empty(somewhere: bool, job: Job, overhanging: int) -> str:
     if job.drawn.coords is not None:
         return (
-            "all patches of its coordinate file hang over its edge"
+            "all patches of its coordinate file extend beyond its edge"
             if overhanging
             else "its coordinate file has no patches"
         )
@@ -249,11 +253,11 @@ def _why_empty(somewhere: bool, job: Job, overhanging: int) -> str:
 
 
 def refuse_oblong_tiles(slide: Slide, geometry: Geometry) -> None:
-    """Native tiles are patches only where pixels are square.
+    """Check that pixels are square, as native tiles cannot be patches otherwise.
 
-    :raises SlideError: they are not.
+    :raises SlideError: they are oblong.
     """
     if not geometry.square:
         raise SlideError(
-            f"{slide.path.name}: its pixels are oblong, so its tiles are no patches", "leave out --lossless"
+            f"{slide.path.name}: its pixels are oblong, so its tiles cannot be patches", "leave out --lossless"
         )

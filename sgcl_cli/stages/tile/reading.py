@@ -1,4 +1,4 @@
-"""The patches of a slide read, encoded and written, band by band."""
+"""Reading, encoding and writing of a slide's patches, band by band."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from sgcl_cli.stages.tile.plan import PatchPlan, refuse_oblong_tiles
 
 @dataclass(frozen=True)
 class ReadingResult:
-    """How the pixels were read.
+    """The result of reading a slide's patches.
 
-    :ivar path: "direct", "openslide", "plain", or "none".
-    :ivar why: why this way was taken.
-    :ivar mpp: um per pixel of what was decoded, 0 where nothing was.
-    :ivar readable: bool (N,), the patches that could be read.
-    :ivar unreadable: x, y of the corners of those that could not, level-0 pixels.
-    :ivar blur: float32, of each patch that could be read, um; None where no pixels were.
+    :ivar path: name of the source: "direct", a library of ``Backend``, or "none".
+    :ivar why: reason for the choice of the source.
+    :ivar mpp: resolution of the decoded pixels, µm per pixel; 0 if none were decoded.
+    :ivar readable: bool (N,), True for patches that could be read.
+    :ivar unreadable: x, y of the corners of the others, level-0 pixels.
+    :ivar blur: float32, of each readable patch, µm; None if no pixels were read.
     """
 
     path: str
@@ -42,14 +42,14 @@ class ReadingResult:
 def read_patches(
     writer: PatchWriter, slide: Slide, plan: PatchPlan, *, config: TileConfig, progress: Progress, threads: Threads
 ) -> ReadingResult:
-    """Read, encode and write the patches, band by band, in the lattice's order.
+    """Read, encode and write the patches, band by band, in the order of the lattice.
 
-    :raises SlideError: none of them can be read.
+    :raises SlideError: no patch can be read.
     """
     lattice, geometry = plan.lattice, plan.geometry
     if config.coords_only or not len(lattice):
         every = np.ones(len(lattice), np.bool_)
-        return ReadingResult("none", "coordinates alone" if config.coords_only else "no patches", 0.0, every, [])
+        return ReadingResult("none", "coordinates only" if config.coords_only else "no patches", 0.0, every, [])
     if not geometry.square:
         return _read_oblong(writer, slide, plan, config, progress)
     corners, patch = lattice.coords, bands.Patch(geometry.patch_size_level0, config.patch_size)
@@ -67,9 +67,9 @@ def read_patches(
 def _read_oblong(
     writer: PatchWriter, slide: Slide, plan: PatchPlan, config: TileConfig, progress: Progress
 ) -> ReadingResult:
-    """The same for a slide with oblong pixels.
+    """``read_patches`` for a slide with oblong pixels.
 
-    :raises SlideError: none can be read, or native tiles are asked for.
+    :raises SlideError: no patch can be read, or ``--lossless`` is set.
     """
     lattice, geometry = plan.lattice, plan.geometry
     if config.lossless:
@@ -84,9 +84,10 @@ def _read_oblong(
 def _write(
     writer: PatchWriter, files: Iterable[tuple[int, focus.Encoded | SlideError]], count: int, progress: Progress
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Write the files of ``count`` patches; which of them could be read, bool (count,), and the blur of those, in pixels.
+    """Write the JPEG files of patches; returns which of them could be read, bool (count,), and the blur of these, pixels.
 
-    :raises SlideError: none.
+    :param count: number of patches.
+    :raises SlideError: no patch can be read.
     """
     readable, meter = np.ones(count, np.bool_), focus.BlurMeter()
     first: SlideError | None = None
@@ -99,7 +100,7 @@ def _write(
             writer.append(file.jpeg)
             meter.add(file)
     if first is not None and not readable.any():
-        raise SlideError(f"none of {count} patches can be read; first: {first.message}", first.hint)
+        raise SlideError(f"none of {count} patches can be read; the first error: {first.message}", first.hint)
     return readable, meter.blur()
 
 
@@ -113,7 +114,7 @@ def _encoded(
     quality: int,
     threads: Threads,
 ) -> Iterator[tuple[int, focus.Encoded | SlideError]]:
-    """The JPEG files of all patches in their order; those of a band wait for each other."""
+    """The JPEG files of all patches in their order; those of a band are held in memory until it is complete."""
 
     def encode(pixels: NDArray[np.uint8]) -> focus.Encoded:
         return focus.encode(pixels, quality)

@@ -1,8 +1,8 @@
-"""Slides in, patches out: the first stage.
+"""The command ``sgcl tile``: a cohort of slides to files of patches.
 
-Each slide is one task of the worker pool and one file of patches; ``tile_slide`` is what happens to it there. Several runs may
-write into one output at the same time, shards of one command among them: slides are locked one by one, and the tables are
-written from all files of patches and from what all runs say.
+Each slide is one task of the worker pool (``tile_slide``) and one file of patches. Several runs, such as the shards of one
+command, may write to one output at the same time: slides are locked individually, and the tables are written from all files of
+patches and the records of all runs.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def tile(config: TileConfig, reporter: Reporter | None = None, work: Work | None
     """Tile slides: patches, thumbnails, overlays, contours, slides.csv, failures.csv, index.html and run.json under ``out``.
 
     Slides that are complete under the same settings are skipped, failed ones are tried again. A slide that cannot be used is
-    recorded, and the others go on. With ``dry_run`` nothing is written. With ``shard`` only some slides are done; the tables
-    tell what all runs on this output have done.
+    recorded, and the others are tiled. With ``dry_run`` nothing is written. With ``shard`` only a part of the slides is tiled;
+    the tables cover all runs on this output.
 
-    :param work: what is done to each slide in a worker process; a function importable by name.
+    :param work: function that processes a slide in a worker process, importable by name; default ``tile_slide``.
     :raises ConfigError: no slides, ids that collide, an output made under other settings or annotations.
     :raises LabelError: an annotation that cannot be read.
     :raises SlideError: no slide gave any patch.
@@ -105,7 +105,7 @@ def _tile(config: TileConfig, reporter: Reporter, work: Work | None) -> Outcome:
 def _run(
     work: Work | None, jobs: Mapping[str, Job], config: TileConfig, reporter: Reporter
 ) -> Iterator[Result[Row | Elsewhere]]:
-    """All results as they come, with bars over slides and patches. A dry run takes no locks."""
+    """Process all jobs, with progress bars over slides and patches; yields results as they finish. A dry run takes no locks."""
     with reporter.task("slides", len(jobs), "slides") as slides, reporter.task("patches", None, "patches") as patches:
         shown = before = 0
 
@@ -133,7 +133,7 @@ def _run(
 def _execute(
     function: Callable[..., Any], tasks: Mapping[str, tuple[Any, ...]], config: TileConfig, show: Callable[..., None]
 ) -> Iterator[Result[Any]]:
-    """Tasks on the cluster where there is one, else in processes here, as those of a dry run always."""
+    """Run tasks on the dask cluster if one is given, else in local processes; a dry run is always local."""
     if config.dask is not None and not config.dry_run:
         from sgcl_cli.engine.cluster import run_on_cluster  # which workers need not load
 
@@ -142,7 +142,7 @@ def _execute(
 
 
 def _series_of(config: TileConfig) -> Callable[[list[Path]], list[str | None]]:
-    """The series of DICOM files, asked of OpenSlide in a worker: some of them might crash it."""
+    """A function that reads the series of DICOM files in worker processes, since OpenSlide might crash on some."""
 
     def ask(paths: list[Path]) -> list[str | None]:
         tasks = {str(path): (path,) for path in paths}

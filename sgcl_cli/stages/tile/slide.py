@@ -1,6 +1,6 @@
-"""What happens to one slide in a worker: laid out, read, encoded, written.
+"""Tiling of one slide in a worker process.
 
-A slide's pictures are written first, its file of patches last, so a slide whose file exists is complete.
+Pictures are written first and the file of patches last, so a slide with a file of patches is complete.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sgcl_cli.stages.tile.reading import read_patches
 
 
 def tile_slide(progress: Progress, job: Job) -> Row:
-    """Tile one slide; what ``tile`` does in each worker.
+    """Tile one slide in a worker process.
 
     :raises SlideError: the slide cannot be used.
     :raises ArtefactError: its files cannot be written.
@@ -50,7 +50,7 @@ def tile_slide(progress: Progress, job: Job) -> Row:
 
 
 def _write_pictures(plan: PatchPlan, slide: Slide, job: Job) -> None:
-    """The thumbnail, the overlay and the contours of a slide."""
+    """Write the thumbnail, the overlay and the contours of a slide."""
     config, out, slide_id = job.config, Path(job.config.out), plan.row.slide_id
     pixels = plan.thumbnail.pixels
     store.write_bytes(out / "thumbnails" / f"{slide_id}.jpg", jpeg.encode(pixels, PICTURE_QUALITY))
@@ -62,5 +62,5 @@ def _write_pictures(plan: PatchPlan, slide: Slide, job: Job) -> None:
 
 
 def _is_given(contours: Path, config: TileConfig) -> bool:
-    """Whether the folder of contours is the one of regions of interest: what is in it is the user's then."""
+    """Whether the folder of contours is the one given with ``--roi``, so that its files belong to the user."""
     return config.roi is not None and contours.exists() and contours.samefile(config.roi)

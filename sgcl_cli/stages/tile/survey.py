@@ -1,4 +1,4 @@
-"""The patches of a slide found and a few of them tried, which bounds what tiling takes: the dry run."""
+"""Dry run of one slide: the number of patches, and bounds of disk space and time from a sample of them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,13 @@ _COLUMN_BYTES = 48  # of a patch, besides its pixels
 
 @dataclass(frozen=True)
 class Survey(Row):
-    """A row with bounds on what tiling the slide will take: bytes on disk, and seconds of one worker.
+    """A row with bounds of the disk space and time to tile the slide.
 
-    ``untried`` is how many of the patches that were tried cannot be read.
+    :ivar least_bytes: on disk.
+    :ivar most_bytes: on disk.
+    :ivar least_seconds: of one worker.
+    :ivar most_seconds: of one worker.
+    :ivar untried: number of sampled patches that cannot be read.
     """
 
     least_bytes: int = 0
@@ -37,9 +41,9 @@ class Survey(Row):
 
 
 def survey_slide(progress: Progress, job: Job) -> Survey:
-    """Find the patches of one slide and try some; what ``tile`` does in each worker of a dry run.
+    """Determine the patches of a slide and read a sample of them, one by one, in a worker process of a dry run.
 
-    The bounds are those of the tried patches, read one by one, for all.
+    The bounds assume that all patches are like the smallest or largest, fastest or slowest, of the sample.
 
     :raises SlideError: the slide cannot be used.
     """
@@ -64,9 +68,9 @@ def survey_slide(progress: Progress, job: Job) -> Survey:
 
 
 def _try(slide: Slide, plan: PatchPlan, config: TileConfig) -> tuple[list[int], list[float], int]:
-    """Read and encode some patches: bytes and seconds of each, and how many cannot be read.
+    """Read and encode a sample of patches; returns bytes and seconds of each, and the number of those that cannot be read.
 
-    :raises SlideError: none of them can, or native tiles are asked for and the patches are none.
+    :raises SlideError: none can be read, or ``--lossless`` is set and patches are not native tiles.
     """
     lattice, geometry = plan.lattice, plan.geometry
     if config.coords_only or not len(lattice):

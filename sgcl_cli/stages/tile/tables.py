@@ -1,4 +1,4 @@
-"""slides.csv, failures.csv, index.html and run.json of an output, from all files of patches and what all runs say."""
+"""slides.csv, failures.csv, index.html and run.json of an output, from all files of patches and the records of all runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def close(
     outcome: Outcome,
     record: RunRecord,
 ) -> None:
-    """Write the tables and the page of the whole output, unless another run has taken this part in meanwhile."""
+    """Write the tables and the page of the whole output, unless another run has included this run's record meanwhile."""
     given = [*config.slides, "" if config.list is None else config.list]
     mine = Part(
         cohort=parts.cohort_of([[str(Path(path).absolute()) for path in given], config.id_from]),
@@ -58,7 +58,7 @@ def _write_tables(
     outcome: Outcome,
     record: RunRecord,
 ) -> None:
-    """slides.csv, failures.csv, index.html and, last, run.json, from all files of patches and what all runs say."""
+    """Write slides.csv, failures.csv, index.html and, last, run.json."""
     said = gathered.parts
     failures = sorted({each.slide_id: each for part in said for each in part.failures}.values(), key=_by_id)
     rows = _all_rows(config, drawings, tally, {failure.slide_id for failure in failures})
@@ -101,7 +101,7 @@ def _by_id(what: Row | Failure) -> str:
 
 
 def _all_rows(config: TileConfig, drawings: Drawings, tally: SlideTally, failed: Set[str]) -> list[Row]:
-    """A row for every file of patches, whoever made it; those of failed slides, and those that do not fit, left out."""
+    """A row for every file of patches, of any run; files of failed slides and of other settings are left out."""
     known = {row.slide_id: row for row in tally.rows}
     rows = []
     for path in layout.files(patches_path(config, "").parent):
@@ -128,7 +128,7 @@ def _write_slides(out: Path, rows: Sequence[Row]) -> None:
 
 
 def _with_measured(out: Path, rows: Sequence[Row], said: Iterable[Part]) -> list[Row]:
-    """The rows; those of slides that this run did not tile now with what was measured then, as slides.csv or a part has it."""
+    """The rows, with time and memory of slides that this run did not tile, from slides.csv or the records of other runs."""
     path, measured = out / "slides.csv", ("seconds", "peak_mib")
     try:
         table = store.read_table(path, ["id", *measured]) if path.exists() else []

@@ -1,4 +1,4 @@
-"""What has become of the slides of a run: rows, failures, warnings, and the closing table."""
+"""Results of a run: rows, failures, warnings, and the closing table."""
 
 from __future__ import annotations
 
@@ -19,14 +19,20 @@ from sgcl_cli.stages.tile.claims import Elsewhere
 from sgcl_cli.stages.tile.job import Job, Row, workers_of
 from sgcl_cli.stages.tile.survey import TRIED, Survey
 
-_MUCH_INK = 0.01  # of the tissue
-_NOMINAL = 0.03  # share by which resolutions of one nominal magnification differ as a rule
-_MIXED = 1.5  # between the coarsest and the finest level 0 of a cohort
+_MUCH_INK = 0.01  # of the area of tissue
+_NOMINAL = 0.03  # usual relative difference of resolutions of one nominal magnification
+_MIXED = 1.5  # largest ratio of resolutions of level 0 in a cohort without a warning
 
 
 @dataclass
 class SlideTally:
-    """What has become of the slides so far."""
+    """Results of the slides so far.
+
+    :ivar rows: of tiled slides.
+    :ivar failures: of slides that could not be tiled.
+    :ivar warnings: on slides and on the cohort.
+    :ivar skipped: number of slides that were complete before this run.
+    """
 
     rows: list[Row] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -39,9 +45,9 @@ class SlideTally:
 
 
 def count(result: Result[Row | Elsewhere], job: Job, tally: SlideTally, reporter: Reporter) -> None:
-    """Put a result where it belongs.
+    """Add a result to the tally.
 
-    :raises ArtefactError: the output cannot be written, which no other slide would survive either.
+    :raises ArtefactError: the output cannot be written, so that all other slides would fail, too.
     """
     error = result.error
     if isinstance(result.value, Row):
@@ -49,7 +55,7 @@ def count(result: Result[Row | Elsewhere], job: Job, tally: SlideTally, reporter
         warning = shortcomings_of(result.value, job.config)
     elif isinstance(error, Lost):
         remedy = "the file may be damaged; or use fewer --workers if memory was short, or a longer --slide-timeout"
-        tally.failures.append(failure_of(job, f"given up after two attempts: {error.reason}", remedy))
+        tally.failures.append(failure_of(job, f"failed twice: {error.reason}", remedy))
         warning = ""
     elif isinstance(error, SgclError) and not isinstance(error, ArtefactError):
         tally.failures.append(failure_of(job, error.message, error.hint))
@@ -67,58 +73,54 @@ def count(result: Result[Row | Elsewhere], job: Job, tally: SlideTally, reporter
 
 
 def set_refused_aside(jobs: dict[str, Job], drawings: Drawings, tally: SlideTally) -> None:
-    """Slides that lack what they need become failures."""
+    """Count slides with missing or unusable files of annotations or coordinates as failures, and remove their jobs."""
     for slide_id, error in drawings.refused.items():
         if (job := jobs.pop(slide_id, None)) is not None:
             tally.failures.append(failure_of(job, error.message, error.hint))
 
 
 def mixed_resolutions(rows: Sequence[Row]) -> str:
-    """Scans at different resolutions may look different at the same one, which a model can learn instead of tissue."""
+    """A warning if level 0 differs much in resolution between slides, else ""; a model could learn which slides are sharper."""
     found = [row.mpp for row in rows]
     if not found or max(found) <= _MIXED * min(found):
         return ""
     return (
-        f"level 0 is {min(found):.4g} um/px on some slides, {max(found):.4g} on others: patches have one resolution, "
-        "but not one sharpness"
+        f"level 0 is {min(found):.4g} µm/px on some slides, {max(found):.4g} on others: patches have the same resolution, "
+        "but not the same sharpness"
     )
 
 
 def shortcomings_of(row: Row, config: TileConfig) -> str:
-    """What a person should know about a slide that was tiled; "" where there is nothing."""
+    """A warning on a slide that was tiled; "" if there is none."""
     said = [row.remarks] if row.remarks else []
     if config.from_coords is not None:
         if abs(row.mpp_actual / config.mpp - 1) > _NOMINAL:
-            said.append(
-                f"the patches of its coordinate file are at {row.mpp_actual:.4g} um/px, asked for {config.mpp:g}"
-            )
+            said.append(f"the patches of its coordinate file are at {row.mpp_actual:.4g} µm/px, not at {config.mpp:g}")
     elif row.mpp_actual > config.mpp * LEVEL_0_UPSAMPLING:
-        said.append(
-            f"level 0 is {row.mpp_actual:.4g} um/px, so patches at {config.mpp:g} hold less detail than they could"
-        )
+        said.append(f"level 0 is {row.mpp_actual:.4g} µm/px, so patches at {config.mpp:g} are enlarged and lack detail")
     if row.tissue_mm2 is not None and (row.ink_mm2 or 0) > _MUCH_INK * row.tissue_mm2:
         said.append(
-            f"{row.ink_mm2:.2f} mm2 are taken for ink ({row.tissue_mm2:.2f} mm2 for tissue); look at its overlay, and use "
-            "--ink off, or column ink of --list, where that is tissue"
+            f"{row.ink_mm2:.2f} mm² are taken for ink ({row.tissue_mm2:.2f} mm² for tissue); check its overlay, and if that is "
+            "tissue use --ink off, or column ink of --list"
         )
     if isinstance(row, Survey) and row.untried:
-        said.append(f"{row.untried} of the patches tried cannot be read and would be left out")
+        said.append(f"{row.untried} of the sampled patches cannot be read and would be left out")
     if row.unreadable:
         said.append(f"{row.unreadable} of {row.unreadable + row.patches} patches cannot be read and are left out")
     if row.overhanging:
-        said.append(f"{row.overhanging} patches of its coordinate file hang over its edge and are left out")
+        said.append(f"{row.overhanging} patches of its coordinate file extend beyond its edge and are left out")
     return f"{row.path}: {'; '.join(said)}" if said else ""
 
 
 def failure_of(job: Job, reason: str, hint: str) -> Failure:
-    """The failure of a job's slide, its reason in one line."""
+    """The failure of a job's slide, with the reason in one line."""
     return Failure(job.entry.slide_id, job.entry.name, " ".join(reason.split()), hint)
 
 
 def outcome_of(config: TileConfig, tally: SlideTally, total: int, record: RunRecord) -> Outcome:
     """The closing table of a run, and its rows as JSON values.
 
-    :param total: slides that were to be done.
+    :param total: number of slides of the run.
     """
     patches = sum(row.patches for row in tally.rows)
     unreadable = sum(row.unreadable for row in tally.rows)
@@ -153,7 +155,7 @@ def outcome_of(config: TileConfig, tally: SlideTally, total: int, record: RunRec
 
 
 def _expected(rows: Sequence[Row], workers: int) -> list[tuple[str, str]]:
-    """Disk and time that tiling will take; slides that are complete already take none."""
+    """Expected disk space and time of tiling; slides that are complete need none."""
     surveys = [row for row in rows if isinstance(row, Survey)]
     disk = [sum(row.least_bytes for row in surveys) / 2**20, sum(row.most_bytes for row in surveys) / 2**20]
     least = sum(row.least_seconds for row in surveys) / workers
@@ -167,7 +169,7 @@ def _expected(rows: Sequence[Row], workers: int) -> list[tuple[str, str]]:
 
 
 def _spoken_labels(rows: Sequence[Row]) -> str:
-    """The patches of each class, most frequent first."""
+    """The number of patches of each class, most frequent first."""
     total: Counter[str] = Counter()
     for row in rows:
         total.update(row.labels or {})
@@ -176,7 +178,10 @@ def _spoken_labels(rows: Sequence[Row]) -> str:
 
 
 def refuse_nothing(tally: SlideTally, total: int) -> None:
-    """Where no slide gave a patch, the output is of no use."""
+    """Refuse an output without any patch.
+
+    :raises SlideError: no slide has patches.
+    """
     if any(row.patches for row in tally.rows):
         return
     if not tally.rows:
@@ -184,10 +189,10 @@ def refuse_nothing(tally: SlideTally, total: int) -> None:
         if total == 1:
             raise SlideError(first.reason, first.hint)
         raise SlideError(
-            f"none of {total} slides could be tiled; first {first.path}: {first.reason}",
+            f"none of {total} slides could be tiled; the first, {first.path}: {first.reason}",
             first.hint if len({failure.hint for failure in tally.failures}) == 1 else "failures.csv has all reasons",
         )
     raise SlideError(
-        f"none of {total} slides gave a patch; first {tally.rows[0].path}: {tally.rows[0].reason}",
-        "look at the overlays; lower --min-tissue or use smaller patches",
+        f"none of {total} slides has a patch; the first, {tally.rows[0].path}: {tally.rows[0].reason}",
+        "check the overlays; lower --min-tissue or use smaller patches",
     )

@@ -118,12 +118,12 @@ def test_lists_single_features_and_byte_order_marks(tmp_path, text):
         ("[" * 100_000, "is not JSON"),
         ("{}", "is not GeoJSON with features"),
         ('{"type": "FeatureCollection", "features": [1]}', "is not GeoJSON with features"),
-        (collection(polygon([["0", 0], [1, 1], [2, 2]])), "coordinates that are texts"),
+        (collection(polygon([["0", 0], [1, 1], [2, 2]])), "coordinates that are strings"),
         (collection(polygon([[[0], 0], [1, 1], [2, 2]])), "not pairs of numbers"),
         (collection(polygon([[True, False], [True, True], [False, True]])), "not pairs of numbers"),
-        (collection(polygon([[0, 0], [1, 1], [1e9, 2]])), "no level-0 pixels"),
-        (collection(polygon([[0, 0], [1, 1], [float("nan"), 2]])), "no level-0 pixels"),
-        (collection(polygon([[0, 0], [1, 1], ["x", 2]])), "coordinates that are texts"),
+        (collection(polygon([[0, 0], [1, 1], [1e9, 2]])), "cannot be level-0 pixels"),
+        (collection(polygon([[0, 0], [1, 1], [float("nan"), 2]])), "cannot be level-0 pixels"),
+        (collection(polygon([[0, 0], [1, 1], ["x", 2]])), "coordinates that are strings"),
         (collection(feature({"type": "Polygon"}, classification={"name": "T"})), "without coordinates"),
     ],
 )
@@ -169,7 +169,7 @@ def test_tables_of_points(tmp_path):
     assert read(write(tmp_path / "c.csv", "x,y,name,radius_px\n")).names == frozenset()
     with pytest.raises(LabelError, match="no column 'radius_px'"):
         read(write(tmp_path / "d.csv", "x,y,name\n"))
-    with pytest.raises(LabelError, match="row 3: 'far' is no number"):
+    with pytest.raises(LabelError, match="row 3: 'far' is not a number"):
         read(write(tmp_path / "e.csv", "x,y,name,radius_px\n1,2,a,3\nfar,2,a,3\n"))
 
 
@@ -347,7 +347,7 @@ def test_xml_in_odd_encodings(tmp_path: Path, encoding: str) -> None:
                     "geometry": {"type": "Polygon", "coordinates": [[[10**24, 0], [1, 1], [2, 0]]]},
                 }
             ),
-            "coordinates that are no level-0 pixels",
+            "coordinates that cannot be level-0 pixels",
         ),
     ],
 )
@@ -382,5 +382,5 @@ def test_a_class_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         "geometry": {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 0]]]},
     }
     (tmp_path / "a.geojson").write_text(json.dumps(feature))
-    with pytest.raises(LabelError, match="names a class by what is not valid text"):
+    with pytest.raises(LabelError, match="has a class name that is not valid Unicode"):
         files.read(tmp_path / "a.geojson", MaskReading())

@@ -67,7 +67,7 @@ def test_outlines_that_reach_beyond_the_scanned_part_make_its_corner_doubtful():
     found, path = frame("a.geojson"), Path("a.geojson")
     inside, beyond = [box(150, 90, 450, 390), box(150, 90, 577, 217)], [box(150, 90, 200, 100), box(400, 90, 579, 390)]
     assert found.doubt(path, inside, "--roi-origin") == "" and found.doubt(path, [], "--roi-origin") == ""
-    assert "a.geojson reaches beyond the scanned part" in found.doubt(path, beyond, "--roi-origin")
+    assert "a.geojson extends beyond the scanned part" in found.doubt(path, beyond, "--roi-origin")
     assert "use --roi-origin slide" in found.doubt(path, [box(20, 90, 300, 300)], "--roi-origin")
     assert frame("a.geojson", "bounds").doubt(path, beyond, "--roi-origin") == ""
     assert frame("a.xml").doubt(path, beyond, "") == frame("a.geojson", bounds=None).doubt(path, beyond, "") == ""

@@ -30,9 +30,9 @@ def test_one_factor_to_about_a_pixel_is_a_copy(size, reduced):
 @pytest.mark.parametrize(
     ("size", "reduced", "words"),
     [
-        ((8000, 2600), (4096, 1536), "4096 x 1536 pixels are 1.953 times fewer across and 1.693 down"),
-        ((20_000, 15_000), (1280, 431), "15.62 times fewer across and 34.8 down"),
-        ((1000, 1000), (500, 503), "2 times fewer across and 1.988 down"),
+        ((8000, 2600), (4096, 1536), "4096 x 1536 pixels are a reduction by 1.953 in width and by 1.693 in height"),
+        ((20_000, 15_000), (1280, 431), "by 15.62 in width and by 34.8 in height"),
+        ((1000, 1000), (500, 503), "by 2 in width and by 1.988 in height"),
     ],
 )
 def test_two_factors_are_no_copy(size, reduced, words):
@@ -92,7 +92,7 @@ def test_levels_padded_alike_across_and_down_are_found_by_their_content(tmp_path
     with Slide(plain) as slide:
         assert not slide.unusable and not slide.remarks and slide.best_level(1.0) == 1
     with Slide(square) as slide:
-        assert slide.unusable == {1: "it shows something else than level 0"} and slide.best_level(1.0) == 0
+        assert slide.unusable == {1: "its content differs from that of level 0"} and slide.best_level(1.0) == 0
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_far_corner_shows_no_background(write_pyramid):
 def test_upsampling_is_bounded(write_pyramid):
     with Slide(write_pyramid("coarse.tif", GREY, mpp=0.52)) as slide:
         slide.check_resolves(0.5)
-        with pytest.raises(SlideError, match=r"level 0 is 0\.52 um/px, asked for 0\.48") as caught:
+        with pytest.raises(SlideError, match=r"level 0 is 0\.52 µm/px, asked for 0\.48") as caught:
             slide.check_resolves(0.48)
     assert "--mpp >= 0.52" in caught.value.hint and "--allow-upsample" in caught.value.hint
 
@@ -132,11 +132,11 @@ def test_oblong_pixels_have_two_resolutions(write_pyramid):
     with Slide(write_pyramid("oblong.tif", GREY, mpp=(0.5, 0.52), downsamples=(4,))) as slide:
         assert slide.mpps == pytest.approx((0.5, 0.52), abs=1e-4) and slide.mpp == slide.mpps[1]
         assert (slide.best_level(2.0), slide.best_level(1.9)) == (1, 0)
-        with pytest.raises(SlideError, match=r"level 0 is 0\.52 um/px, asked for 0\.48"):
+        with pytest.raises(SlideError, match=r"level 0 is 0\.52 µm/px, asked for 0\.48"):
             slide.check_resolves(0.48)
     with Slide(write_pyramid("nearly.tif", GREY, mpp=(0.5, 0.504))) as slide:
         assert slide.mpps == pytest.approx((0.502, 0.502), abs=1e-4)
-    with pytest.raises(SlideError, match=r"pixels of 0\.25 um across and 2\.5 down"):
+    with pytest.raises(SlideError, match=r"pixels 0\.25 µm wide and 2\.5 µm high"):
         Slide(write_pyramid("absurd.tif", GREY, mpp=(0.25, 2.5)))
 
 
@@ -212,7 +212,7 @@ def test_a_mirax_slide_without_its_folder_says_so(tmp_path: Path):
 def test_the_reason_of_openslide_is_passed_on(tmp_path: Path):
     (tmp_path / "a.svs").write_bytes(b"no slide")
     with pytest.raises(
-        SlideError, match=r"a\.svs is not a slide that OpenSlide knows: Unsupported or missing image file"
+        SlideError, match=r"a\.svs is not a slide that OpenSlide recognises: Unsupported or missing image file"
     ):
         Slide(tmp_path / "a.svs")
 

@@ -48,7 +48,7 @@ def test_a_contradiction_stops_the_slide_with_both_numbers(tmp_path):
         with pytest.raises(SlideError) as caught:
             Slide(path, **settings)
         assert caught.value.message == (
-            "a.ome.tif contradicts itself: 0.635 um/px by its TIFF tags, 0.25 by its OME-XML"
+            "a.ome.tif contradicts itself: 0.635 µm/px by its TIFF tags, 0.25 by its OME-XML"
         )
         assert "column mpp of --list" in caught.value.hint
     with Slide(path, given_mpp=0.25) as slide:

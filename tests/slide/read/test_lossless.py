@@ -53,7 +53,7 @@ def test_tiles_of_a_reduced_level(write_jpeg_pyramid, tissue_like):
 def test_patches_that_are_no_tiles_are_refused(write_jpeg_pyramid, tissue_like, corners, patch):
     path = write_jpeg_pyramid("a.tif", tissue_like)
     with Slide(path) as slide, direct.opened(slide, corners, patch) as (source, _):
-        with pytest.raises(SlideError, match=r"a\.tif: its tiles are 256 x 256 pixels at 0\.25 um/px") as caught:
+        with pytest.raises(SlideError, match=r"a\.tif: its tiles are 256 x 256 pixels at 0\.25 µm/px") as caught:
             lossless.files(source, corners, patch, 90)
     assert "--mpp 0.25 --patch-size 256" in caught.value.hint
 

@@ -73,7 +73,7 @@ def test_a_pen_of_foreign_hue_is_found_with_a_margin(colour: tuple[float, float,
 
 
 def test_spots_of_a_foreign_hue_are_too_small_for_ink() -> None:
-    density = slide((np.s_[30:35], np.s_[30:35], BLUE_PEN))  # 1600 um^2
+    density = slide((np.s_[30:35], np.s_[30:35], BLUE_PEN))  # 1600 µm²
     assert not hue_mask(density, MPP).any() and not hued_mask(density, MPP).any()
 
 

@@ -12,7 +12,7 @@ Box = tuple[int, int, int, int]
 
 
 def packed(height: int, width: int, amplitude: float = 40.0) -> NDArray[np.uint8]:
-    """Dots of a few um at 2 um a pixel, all channels alike."""
+    """Dots of a few µm at 2 µm a pixel, all channels alike."""
     noise = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 1, (height, width)), (0, 0), 1.2)
     return np.clip(90 + amplitude * noise / noise.std(), 0, 255).astype(np.uint8)[..., None].repeat(3, axis=2)
 
@@ -64,7 +64,7 @@ def test_pixels_are_read_around_the_places_alone() -> None:
     places = np.zeros((300, 300), np.bool_)
     places[0:5, 2:10] = places[150:160, 280:300] = True
     assert not structured(places, 8.0, FinerLook(4, read)).any()
-    assert asked == [(0, 0, 18, 13), (272, 142, 300, 168)]  # 64 um around, within the slide
+    assert asked == [(0, 0, 18, 13), (272, 142, 300, 168)]  # 64 µm around, within the slide
 
 
 @pytest.mark.parametrize("readable", [True, False])

@@ -150,11 +150,11 @@ def test_dark_stain_is_not_pen(density, preset):
     assert found(with_tissue(glass(), disc(), density), preset=preset).pen.mean() < 0.002
 
 
-FINER = 4  # pixels at 2 um across that stand for one of the thumbnail
+FINER = 4  # pixels at 2 µm across that stand for one of the thumbnail
 
 
 def packed(density: tuple[float, float, float], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Tissue at 2 um per pixel that is nothing but cells of 6 um, evenly dense: on a thumbnail no cell is seen."""
+    """Tissue at 2 µm per pixel that is nothing but cells of 6 µm, evenly dense: on a thumbnail no cell is seen."""
     side = SIDE * FINER
     cells = cv2.GaussianBlur(np.random.default_rng(4).normal(0, 1, (side, side)), (0, 0), 1.0)
     cells -= cv2.GaussianBlur(cells, (0, 0), 2.5)

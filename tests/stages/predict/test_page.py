@@ -32,6 +32,17 @@ def page(count: int, level: str = "slide", warnings: tuple[str, ...] = (), **car
     return render(config, {**CARD, **card}, rows, applied, [], warnings=warnings, ids={"Models": "models-1"})
 
 
+def page_of_scores() -> str:
+    score = {"value": 0.9, "low": None, "high": None, "reason": "", "no_interval": "3 patients, fewer than 10"}
+    return page(2, scores={"linear": {"name": "Linear", "metrics": {"auroc": score}}})
+
+
+def test_scores_are_those_of_the_evaluation_and_no_patients_are_announced() -> None:
+    html = page_of_scores()
+    assert "<h2>Scores of these models in their evaluation</h2>" in html and "<h2>Results</h2>" not in html
+    assert "No intervals: 3 patients, fewer than 10.</p>" in html
+
+
 def test_slides_are_listed_with_their_class() -> None:
     html = page(2)
     assert "Predictions of grade" in html and "slide level" in html and "2 slides" in html and "2 folds" in html

@@ -11,7 +11,7 @@ from PIL import Image
 from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.config import PredictConfig
 from sgcl_cli.stages.predict.applied import Applied, Rows
-from sgcl_cli.stages.predict.pictures import colours, draw
+from sgcl_cli.stages.predict.pictures import class_colour, colours, draw
 
 CARD: dict[str, Any] = {"classes": ["normal", "tumour"], "task": "binary", "level": "patch"}
 CORNERS = np.array([[0, 0], [512, 0], [0, 512]])
@@ -22,6 +22,13 @@ def test_colours_are_those_of_the_likeliest_class_and_paler_in_doubt() -> None:
     found = colours(np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.75, 0.25]]))
     assert found[:3].tolist() == [[*TEAL], [*AMBER], [235] * 3]
     assert found[3].tolist() == np.rint((235 + np.array(TEAL)) / 2).tolist()
+
+
+def test_every_class_has_a_colour_of_its_own() -> None:
+    assert len({class_colour(number) for number in range(40)}) == 40
+    painted = colours(np.eye(40))
+    assert len(np.unique(painted, axis=0)) == 40
+    assert "#" + bytes(painted[39]).hex() == class_colour(39)
 
 
 def rows_of(coords: np.ndarray | None, geometry: dict[str, Any] | None) -> Rows:
@@ -43,7 +50,7 @@ def test_patches_are_painted_on_a_map_of_their_slide(tmp_path: Path) -> None:
     assert tuple(pixels[side // 2, side // 2]) == TEAL
     assert tuple(pixels[side // 2, side + side // 2]) == tuple(pixels[side + side // 2, side // 2]) == AMBER
     (section,) = drawn.sections
-    assert section.pictures[0].caption == "a: 1 normal, 2 tumour." and "tumour #b45309" in section.notes[0]
+    assert section.pictures[0].caption == "a: 1 normal, 2 tumour." and section.legend[1] == ("tumour", "#b45309")
 
 
 @pytest.mark.parametrize("coords", [None, np.array([[0, 0], [0, 0], [0, 0]])])

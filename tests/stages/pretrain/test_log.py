@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -39,3 +42,32 @@ def test_metrics_of_a_run_without_a_checkpoint_begin_anew(config: PretrainConfig
     steps = [json.loads(line) for line in (Path(config.out) / "metrics.jsonl").read_text().splitlines()]
     told = [(entry["step"], [*entry]) for entry in steps if "loss" in entry]
     assert len({step for step, _ in told}) == len(told) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [".writer.lock", "last.pt", "metrics.jsonl"])
+def test_a_fifo_in_the_output_is_refused(make_patches: Make, tmp_path: Path, name: str) -> None:
+    """In a process of its own, which would wait for ever."""
+    out = tmp_path / "run"
+    out.mkdir()
+    os.mkfifo(out / name)
+    patches = make_patches(slides={"a": (4, 4)})
+    words = [
+        "pretrain",
+        str(patches),
+        "--out",
+        str(out),
+        "--epochs",
+        "1",
+        "--batch",
+        "4",
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+    ]
+    done = subprocess.run([sys.executable, "-m", "sgcl_cli", *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert name in line and ("not a regular file" in line or "it is a FIFO" in line)
+    assert "Traceback" not in done.stderr

@@ -23,7 +23,7 @@ MakeRow = Callable[..., Row]
 
 @pytest.fixture
 def write_disc(tmp_path: Path) -> WriteDisc:
-    """A function that writes 1024 x 1024 pixels at 2 um with a disc of textured tissue, about 1.3 mm2."""
+    """A function that writes 1024 x 1024 pixels at 2 µm with a disc of textured tissue, about 1.3 mm²."""
 
     def write(slide_id: str = "a", tissue: bool = True) -> Path:
         random = np.random.default_rng(0)
@@ -43,7 +43,7 @@ def write_disc(tmp_path: Path) -> WriteDisc:
 
 @pytest.fixture
 def make_job(write_disc: WriteDisc, tmp_path: Path) -> MakeJob:
-    """A function that writes a slide and gives the job of tiling it: patches of 64 pixels at 2 um."""
+    """A function that writes a slide and gives the job of tiling it: patches of 64 pixels at 2 µm."""
 
     def make(slide_id: str = "a", *, tissue: bool = True, drawn: Drawn | None = None, **settings: Any) -> Job:
         path = write_disc(slide_id, tissue)

@@ -98,7 +98,7 @@ def test_every_file_has_the_same_names_and_slides_without_annotation_are_unknown
     values = {name: set(made.label.tolist()) for name, made in files.items()}
     assert values == {"sample_aperio_025": {0}, "sample_generic_050": {1}, "sample_pen_050": {-1}}
     assert any("1 of 3 slides have no file" in warning for warning in reporter.warnings)
-    assert any("1 files belong to no slide, first stranger.geojson" in warning for warning in reporter.warnings)
+    assert any("1 files belong to no slide, the first is stranger.geojson" in warning for warning in reporter.warnings)
 
 
 def test_label_names_fix_the_order_and_leave_others_out(tmp_path):
@@ -109,11 +109,11 @@ def test_label_names_fix_the_order_and_leave_others_out(tmp_path):
     tile(config(tmp_path / "out", SLIDES[1], **names), reporter)
     (made,) = PatchIndex.open(tmp_path / "out").files
     assert made.label_names == ("none here", "x, y") and set(made.label.tolist()) == {-1, 1}
-    assert any("classes that do not count: other" in warning for warning in reporter.warnings)
+    assert any("classes that are ignored: other" in warning for warning in reporter.warnings)
     assert any("classes that do not occur: none here" in warning for warning in reporter.warnings)
     with pytest.raises(LabelError, match="none of --label-names occurs .* found: other, x, y"):
         tile(config(tmp_path / "new", SLIDES[1], annotations=str(folder), label_names="X"), Silent())
-    with pytest.raises(ConfigError, match="names a class twice"):
+    with pytest.raises(ConfigError, match="has a class twice"):
         tile(config(tmp_path / "new", SLIDES[1], annotations=str(folder), label_names="a,a"), Silent())
 
 
@@ -181,7 +181,7 @@ def stray(text: str) -> Callable[[Path], object]:
     ("spoil", "reason", "hint"),
     [
         (stray("{"), "is not JSON", "export it again"),
-        (stray(json.dumps(square("0", "0", 9, 9))), "has coordinates that are texts", "without quotes"),
+        (stray(json.dumps(square("0", "0", 9, 9))), "has coordinates that are strings", "without quotes"),
         (lambda path: path.with_suffix(".xml").touch(), "--annotations has 2 files for it", "remove all but one"),
     ],
 )
@@ -214,20 +214,20 @@ def test_outlines_without_an_inside_and_points_off_the_slide_are_counted_and_pas
     outcome = tile(config(tmp_path / "out", *SLIDES[:2], annotations=str(folder)), reporter)
     assert all(sum(row["labels"].values()) == row["patches"] > 20 for row in outcome.data["slides"])
     assert any(
-        "objects that do not count: 1 outlines that enclose nothing (first in sample_generic_050.geojson)" in warning
+        "objects that are ignored: 1 outlines that enclose nothing (first in sample_generic_050.geojson)" in warning
         for warning in reporter.warnings
     )
-    off = "2 objects of sample_generic_050.geojson lie off the slide and do not count"
+    off = "2 objects of sample_generic_050.geojson lie outside the slide and are ignored"
     assert any(off in warning for warning in reporter.warnings) and off in outcome.data["slides"][1]["remarks"]
     spots.mkdir()
     (spots / "sample_generic_050.csv").write_text("x,y,name,radius_px\n-139,800,b,100\n1000,600,a,100\n")
     reporter = Silent()
     outcome = tile(config(tmp_path / "points", SLIDES[1], annotations=str(spots)), reporter)
     assert outcome.data["slides"][0]["labels"] == {"a": 1}
-    assert any("1 objects of sample_generic_050.csv lie off the slide" in warning for warning in reporter.warnings)
+    assert any("1 objects of sample_generic_050.csv lie outside the slide" in warning for warning in reporter.warnings)
     reporter = Silent()
     tile(config(tmp_path / "roi", *SLIDES[:2], roi=str(folder), roi_mode="replace"), reporter)
-    assert any("--roi: objects that do not count: 1 outlines" in warning for warning in reporter.warnings)
+    assert any("--roi: objects that are ignored: 1 outlines" in warning for warning in reporter.warnings)
     assert any(off in warning for warning in reporter.warnings)
 
 
@@ -239,8 +239,8 @@ def test_classes_that_look_alike_are_warned_of_with_both_spellings(tmp_path):
     tile(config(tmp_path / "out", *SLIDES[:2], annotations=str(folder)), reporter)
     assert {made.label_names for made in PatchIndex.open(tmp_path / "out").files} == {("Stroma", "Tumor", "tumor")}
     said = "\n".join(reporter.warnings)
-    assert "are several classes: 'Tumor' (sample_aperio_025.geojson) and 'tumor' (sample_generic_050.geojson)" in said
-    assert "taken for one: 'Stroma' (sample_generic_050.geojson) and 'Stroma ' (sample_aperio_025.geojson)" in said
+    assert "are different classes: 'Tumor' (sample_aperio_025.geojson) and 'tumor' (sample_generic_050.geojson)" in said
+    assert "treated as one: 'Stroma' (sample_generic_050.geojson) and 'Stroma ' (sample_aperio_025.geojson)" in said
 
 
 def test_a_file_taken_by_the_beginning_of_its_name_is_named_with_its_slide(tmp_path):
@@ -248,7 +248,7 @@ def test_a_file_taken_by_the_beginning_of_its_name_is_named_with_its_slide(tmp_p
     write(folder, SLIDES[1], square(0, 0, 4000, 4000)).rename(folder / "sample_generic_050.1.geojson")
     reporter = Silent()
     tile(config(tmp_path / "out", SLIDES[1], annotations=str(folder)), reporter)
-    said = "files that are taken by the beginning of their names: sample_generic_050.1.geojson for slide sample_generic_050"
+    said = "files that match only by the beginning of their names: sample_generic_050.1.geojson for slide sample_generic_050"
     assert any(said in warning for warning in reporter.warnings)
     (folder / "sample_generic_050.1.geojson").rename(folder / "sample_generic_050.marks.geojson")
     write(folder, SLIDES[0], square(0, 0, 9, 9)).rename(folder / "sample_aperio_025.marks.geojson")
@@ -332,7 +332,9 @@ def test_a_region_of_interest_restricts_tissue_and_its_holes_do_too(tmp_path):
     assert not [
         corner for corner in part if 836 < corner[0] + 64 < 1220 and 564 <= corner[1] + 64 <= 692 and corner[0] == 960
     ]
-    assert any("1 of 2 slides have no file, their tissue is found as usual" in warning for warning in reporter.warnings)
+    assert any(
+        "1 of 2 slides have no file, their tissue is detected as usual" in warning for warning in reporter.warnings
+    )
     write(folder, SLIDES[1]).touch()
     outcome = tile(config(tmp_path / "none", SLIDES[1], SLIDES[2], roi=str(folder)), Silent())
     assert outcome.data["slides"][0]["reason"] == "no tissue in the region of interest"

@@ -32,7 +32,7 @@ def test_coordinates_in_pixels_of_a_level_that_is_no_copy_are_refused(tmp_path, 
         data = file.create_dataset("coords", data=np.array([[0, 0]]))
         data.attrs["patch_size"], data.attrs["patch_level"] = 64, 1
     with pytest.raises(
-        SlideError, match=r"level 1 of a\.tif, which is no reduced copy of level 0: 512 x 512 pixels"
+        SlideError, match=r"level 1 of a\.tif, which is not a reduced copy of level 0: 512 x 512 pixels"
     ) as caught:
         tile(config(tmp_path / "out", path, from_coords=str(tmp_path / "clam")), Silent())
     assert caught.value.hint == "choose the patches at another level"
@@ -122,7 +122,7 @@ def test_another_field_of_view_is_refused_with_the_right_settings(tmp_path, inli
     slide = write_slide(tmp_path / "in" / "s.tif", mpp=0.51)
     write_trident(tmp_path / "job", slide, SCATTERED)
     with pytest.raises(
-        SlideError, match="128 level-0 pixels wide, which are 65.28 um; 64 pixels at 0.5 um/px are 32"
+        SlideError, match="128 level-0 pixels wide, which are 65.28 µm; 64 pixels at 0.5 µm/px are 32"
     ) as e:
         tile(config(tmp_path / "out", slide, mpp=0.5, from_coords=tmp_path / "job"), Silent())
     assert e.value.hint == "use --patch-size 64 --mpp 1.02"
@@ -131,7 +131,7 @@ def test_another_field_of_view_is_refused_with_the_right_settings(tmp_path, inli
 
 
 def test_patches_of_mixed_scanners_are_resampled_each_from_its_own_field_of_view(tmp_path, inline):
-    """128 level-0 pixels at 0.5 and at 0.545 um/px: 64 pixels at 0.5 * 2 and, by 9 %, at 1.09; 12 % are too many."""
+    """128 level-0 pixels at 0.5 and at 0.545 µm/px: 64 pixels at 0.5 * 2 and, by 9 %, at 1.09; 12 % are too many."""
     slides = [
         write_slide(tmp_path / "in" / f"{name}.tif", mpp) for name, mpp in (("a", 0.5), ("b", 0.545), ("c", 0.56))
     ]
@@ -141,9 +141,9 @@ def test_patches_of_mixed_scanners_are_resampled_each_from_its_own_field_of_view
     assert {row["slide_id"]: row["mpp_actual"] for row in outcome.data["slides"]} == pytest.approx(
         {"a": 1.0, "b": 1.09}
     )
-    assert outcome.warnings == ["b.tif: the patches of its coordinate file are at 1.09 um/px, asked for 1"]
+    assert outcome.warnings == ["b.tif: the patches of its coordinate file are at 1.09 µm/px, not at 1"]
     (failure,) = outcome.failures
-    assert failure.slide_id == "c" and "128 level-0 pixels wide, which are 71.68 um" in failure.reason
+    assert failure.slide_id == "c" and "128 level-0 pixels wide, which are 71.68 µm" in failure.reason
     index = PatchIndex.open(tmp_path / "out", pixels=True)
     assert [file.sides.tolist() for file in index.files] == [[128, 128]] * 2
     for number, slide in enumerate(slides[:2]):
@@ -169,9 +169,9 @@ def test_what_overhangs_is_counted_and_what_lies_outside_is_refused(tmp_path, in
     settings = {"from_coords": tmp_path / "clam"}
     outcome = tile(config(tmp_path / "out", slide, **settings), Silent())
     assert outcome.data["patches"] == 5 and outcome.data["slides"][0]["overhanging"] == 2
-    assert outcome.warnings == ["s.tif: 2 patches of its coordinate file hang over its edge and are left out"]
+    assert outcome.warnings == ["s.tif: 2 patches of its coordinate file extend beyond its edge and are left out"]
     write_clam(tmp_path / "clam", slide, [(SIDE - 63, 0)])
-    with pytest.raises(SlideError, match="all patches of its coordinate file hang over its edge"):
+    with pytest.raises(SlideError, match="all patches of its coordinate file extend beyond its edge"):
         tile(config(tmp_path / "none", slide, **settings), Silent())
     write_clam(tmp_path / "clam", slide, [*SCATTERED, (SIDE, 0)])
     with pytest.raises(SlideError, match="1 of 6 patches of s.h5 lie outside s.tif"):
@@ -207,7 +207,7 @@ def test_a_missing_or_damaged_file_costs_its_slide_only(tmp_path, inline):
         "(Unable to synchronously open file (file signature not found))",
         "none": "there is no coordinate file for none in clam",
     }
-    assert outcome.warnings[0] == "--from-coords: 1 files belong to no slide, first stray.h5"
+    assert outcome.warnings[0] == "--from-coords: 1 files belong to no slide, the first is stray.h5"
     assert [row["slide_id"] for row in outcome.data["slides"]] == ["good"]
 
 

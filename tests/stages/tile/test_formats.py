@@ -94,14 +94,14 @@ def test_a_slide_with_oblong_pixels_gives_square_patches(tmp_path, inline):
         "stride0",
     }
     assert not wrong & set(ours.geometry) and wrong - {"patch_level"} <= set(theirs.geometry)
-    assert "2 across, 3 down, um/px" in (tmp_path / "out" / "index.html").read_text()
+    assert "2 across, 3 down, µm/px" in (tmp_path / "out" / "index.html").read_text()
 
     again = tile(config(tmp_path / "out", square, oblong, **settings), Silent())
     assert again.data["skipped"] == 2 and rows_of(tmp_path / "out" / "slides.csv") == [*made.values()]
 
 
 def test_chosen_patches_on_oblong_pixels(tmp_path, inline):
-    """Our own coordinates tell both sides; a peer's file would have squares of pixels read, which are none in um."""
+    """Our own coordinates tell both sides; a peer's file would have squares of pixels read, which are none in µm."""
     slide = write_tiled(tmp_path / "a.tif", tissue(768, 512), (2.0, 3.0))
     settings = {"mpp": 4.0, "jpeg_quality": 95}
     tile(config(tmp_path / "whole", slide, **settings), Silent())
@@ -115,15 +115,15 @@ def test_chosen_patches_on_oblong_pixels(tmp_path, inline):
     with h5py.File(tmp_path / "coords" / "patches" / "a.h5", "r+") as file:
         del file["coords"].attrs["patch_size_level0_xy"]
         file["coords"].attrs["patch_size_level0"] = 128
-    with pytest.raises(SlideError, match=r"256 um wide and 384 um high: a\.tif has oblong pixels"):
+    with pytest.raises(SlideError, match=r"256 µm wide and 384 µm high: a\.tif has oblong pixels"):
         tile(config(tmp_path / "none", slide, from_coords=tmp_path / "coords", **settings), Silent())
 
 
 def test_native_tiles_of_oblong_pixels_are_not_copied(tmp_path, inline):
     oblong = write_tiled(tmp_path / "oblong.tif", tissue(768, 512), (2.0, 3.0))
-    with pytest.raises(SlideError, match="its pixels are oblong, so its tiles are no patches"):
+    with pytest.raises(SlideError, match="its pixels are oblong, so its tiles cannot be patches"):
         tile(config(tmp_path / "out", oblong, mpp=4.0, lossless=True), Silent())
-    with pytest.raises(SlideError, match="its pixels are oblong, and CLAM reads squares of pixels"):
+    with pytest.raises(SlideError, match="its pixels are oblong, but CLAM reads patches with equal sides"):
         tile(config(tmp_path / "out", oblong, mpp=4.0, layout="clam"), Silent())
 
 

@@ -1,4 +1,4 @@
-"""Slides of which a part was scanned: annotations and contours count from where their programs count."""
+"""Slides of which a part was scanned: annotations and contours have the origin of their programs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Listening(Silent):
 
 @pytest.fixture
 def slide(tmp_path: Path) -> Path:
-    """A Leica SCN file of 2500 x 2200 pixels at 0.5 um, of which 1024 x 1024 at (800, 350) were scanned."""
+    """A Leica SCN file of 2500 x 2200 pixels at 0.5 µm, of which 1024 x 1024 at (800, 350) were scanned."""
     with Slide(SAMPLE) as sample:
         pixels = sample.pixels(0, (300, 300), (SIDE, SIDE))
     nm = 500
@@ -109,7 +109,7 @@ def test_an_annotation_from_qupath_lies_where_it_was_drawn(tmp_path, slide):
     file = made(tmp_path / "out")
     expected = lies_in(file, CORNER)
     assert expected.sum() > 30 and (~expected).sum() > 30 and ((file.label == 0) == expected).all()
-    assert any("count from the corner of the scanned part, as in QuPath: case" in note for note in reporter.notes)
+    assert any("is the corner of the scanned part, as in QuPath: case" in note for note in reporter.notes)
     assert not reporter.warnings and file.source["bounds"] == [*CORNER, SIDE, SIDE]
     assert outcome.data["slides"][0]["bounds"] == f"{CORNER[0]} {CORNER[1]} {SIDE} {SIDE}"
     again = tile(config(slide, tmp_path / "out", annotations=str(marks)), Silent())
@@ -122,20 +122,20 @@ def test_the_origin_can_be_said_and_belongs_to_the_settings(tmp_path, slide):
     tile(config(slide, tmp_path / "out", **given), reporter)
     file = made(tmp_path / "out")
     assert ((file.label == 0) == lies_in(file, CORNER)).all() and (file.label == 0).any()
-    assert any("count from the slide's own corner" in note for note in reporter.notes) and not reporter.warnings
+    assert any("is the corner of the slide" in note for note in reporter.notes) and not reporter.warnings
     with pytest.raises(ConfigError, match="--annotations-origin was slide, is None"):
         tile(config(slide, tmp_path / "out", annotations=str(marks)), Silent())
     tile(config(slide, tmp_path / "other", annotations=str(marks)), reporter)
-    assert any("case.geojson reaches beyond the scanned part" in warning for warning in reporter.warnings)
+    assert any("case.geojson extends beyond the scanned part" in warning for warning in reporter.warnings)
     assert any("--annotations-origin slide" in warning for warning in reporter.warnings)
 
 
-def test_asap_counts_from_the_slides_own_corner(tmp_path, slide):
+def test_the_origin_of_asap_is_the_slides_corner(tmp_path, slide):
     marks, reporter = asap(tmp_path / "marks", [(x + CORNER[0], y + CORNER[1]) for x, y in SQUARE]), Listening()
     tile(config(slide, tmp_path / "out", annotations=str(marks)), reporter)
     file = made(tmp_path / "out")
     assert ((file.label == 0) == lies_in(file, CORNER)).all() and (file.label == 0).any()
-    assert any("count from the slide's own corner, as in ASAP: case" in note for note in reporter.notes)
+    assert any("is the corner of the slide, as in ASAP: case" in note for note in reporter.notes)
 
 
 def test_a_mask_of_the_scanned_part_is_recognised_by_its_size(tmp_path, slide):
@@ -167,12 +167,11 @@ def test_contours_lie_where_qupath_shows_the_tissue_and_come_back(tmp_path, slid
     one, two = made(tmp_path / "one"), made(tmp_path / "two")
     assert np.array_equal(one.coords, two.coords) and np.array_equal(one.tissue, two.tissue) and len(one) > 60
     assert (contours / "case.geojson").read_bytes() == (tmp_path / "two" / "contours" / "case.geojson").read_bytes()
-    assert (
-        any("--roi: on 1 slides with openslide.bounds-*" in note for note in reporter.notes) and not reporter.warnings
-    )
+    said = "--roi: the origin of coordinates on 1 slides with openslide.bounds-*"
+    assert any(said in note for note in reporter.notes) and not reporter.warnings
 
 
-def test_a_region_of_interest_can_count_from_the_slides_own_corner(tmp_path, slide):
+def test_the_origin_of_a_region_of_interest_can_be_the_slides_corner(tmp_path, slide):
     regions = geojson(tmp_path / "roi", [(x + CORNER[0], y + CORNER[1]) for x, y in SQUARE])
     tile(config(slide, tmp_path / "out", roi=str(regions), roi_mode="replace", roi_origin="slide"), Silent())
     file = made(tmp_path / "out")

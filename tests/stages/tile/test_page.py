@@ -23,8 +23,8 @@ def test_the_page_shows_every_slide_and_nothing_a_name_could_do(tmp_path, inline
     assert 'data-status="empty"' in page and "no tissue found" in page
     assert (
         'data-status="failed"' in page
-        and "is not a slide that OpenSlide knows: Unsupported or missing image file. What to do: " in page
+        and "is not a slide that OpenSlide recognises: Unsupported or missing image file. What to do: " in page
     )
     assert 'href="overlays/a%2520%27b%27%20%3Ci%3E%26.jpg"' in page
-    assert "level 0 is 2 um/px on some slides, 8 on others" in page
-    assert page.count("hold less detail than they could") == 1 and str(tmp_path / "in" / "a") not in page
+    assert "level 0 is 2 µm/px on some slides, 8 on others" in page
+    assert page.count("are enlarged and lack detail") == 1 and str(tmp_path / "in" / "a") not in page

@@ -96,7 +96,7 @@ def test_native_tiles_are_copied(tmp_path, inline):
         assert data[data.index(b"\xff\xda") :] in content
     assert len(made) >= 4
     for dry_run in (False, True):
-        with pytest.raises(SlideError, match=r"its tiles are 256 x 256 pixels at 2 um/px"):
+        with pytest.raises(SlideError, match=r"its tiles are 256 x 256 pixels at 2 µm/px"):
             tile(config(tmp_path / "other", jpeg, lossless=True, dry_run=dry_run), Silent())
     with pytest.raises(ConfigError, match="whole native tiles"):
         config(tmp_path / "out", jpeg, lossless=True, overlap=8)

@@ -247,7 +247,7 @@ def test_real_folder_of_vendor_files(tmp_path, real_data):
     reasons = {failure.path: failure.reason for failure in outcome.failures}
     assert len(reasons) == 19
     assert "no resolution" in reasons["tcga-cr-7395-01a-01-ts1.svs"]
-    assert "0.9872 um/px" in reasons["whole-slide-packer-example.tif"]
+    assert "0.9872 µm/px" in reasons["whole-slide-packer-example.tif"]
     assert "not a slide" in reasons["broken.svs"]
     assert "no resolution" in reasons["kidney-48-5.tif"]
     assert not any(str(real_data) in reason for reason in reasons.values())

@@ -39,6 +39,6 @@ def test_a_dry_run_goes_on_where_a_patch_that_it_tries_cannot_be_read(tmp_path, 
     outcome = tile(config(tmp_path / "out", whole, broken, **settings), Silent())
     assert outcome.failures == []
     (warning,) = outcome.warnings
-    assert "broken.tif: " in warning and "of the patches tried cannot be read and would be left out" in warning
+    assert "broken.tif: " in warning and "of the sampled patches cannot be read and would be left out" in warning
     survey = outcome.data["slides"][0]
     assert survey["slide_id"] == "broken" and 0 < survey["least_bytes"] < survey["most_bytes"]

@@ -26,7 +26,7 @@ def test_mixed_resolutions_are_a_warning_not_a_failure(tmp_path, inline):
         assert outcome.failures == outcome.warnings == []
     said = json.loads((tmp_path / "out" / "run.json").read_text())["result"]["warnings"]
     assert said == [
-        "level 0 is 0.5 um/px on some slides, 2 on others: patches have one resolution, but not one sharpness"
+        "level 0 is 0.5 µm/px on some slides, 2 on others: patches have the same resolution, but not the same sharpness"
     ]
     assert said[0] in (tmp_path / "out" / "index.html").read_text()
     reporter = Silent()
@@ -35,7 +35,9 @@ def test_mixed_resolutions_are_a_warning_not_a_failure(tmp_path, inline):
 
 def test_nothing_usable_is_an_error_and_its_files_stay(tmp_path, inline):
     blank = write_slide(tmp_path / "blank.tif", tissue=False)
-    with pytest.raises(SlideError, match=r"none of 1 slides gave a patch; first blank\.tif: no tissue found") as caught:
+    with pytest.raises(
+        SlideError, match=r"none of 1 slides has a patch; the first, blank\.tif: no tissue found"
+    ) as caught:
         tile(config(tmp_path / "out", blank), Silent())
     assert caught.value.exit_code == 1 and "--min-tissue" in caught.value.hint
     assert len(PatchFile.open(tmp_path / "out" / "patches" / "blank.h5")) == 0
@@ -45,7 +47,7 @@ def test_nothing_usable_is_an_error_and_its_files_stay(tmp_path, inline):
         path.write_text("no slide")
     with pytest.raises(SlideError, match=r"^x\.svs is not a slide"):
         tile(config(tmp_path / "single", bad[0]), Silent())
-    with pytest.raises(SlideError, match=r"none of 2 slides could be tiled; first x\.svs"):
+    with pytest.raises(SlideError, match=r"none of 2 slides could be tiled; the first, x\.svs"):
         tile(config(tmp_path / "both", *bad), Silent())
     assert len(rows_of(tmp_path / "both" / "failures.csv")) == 2
 

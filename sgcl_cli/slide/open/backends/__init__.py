@@ -1,1 +1,1 @@
-"""Sources of pixels, one module for each library or format."""
+"""Backends that decode pixels, one module per library or format."""

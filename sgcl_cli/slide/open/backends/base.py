@@ -1,4 +1,4 @@
-"""What a source of pixels offers to ``Slide``, whatever library or format is behind it."""
+"""The interface between ``Slide`` and the libraries that decode pixels."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Backend(Protocol):
 
     Sizes are (width, height), places (x, y). A backend translates the exceptions of its library into ``SlideError``.
 
-    :ivar library: what renders the pixels, as artefacts record it.
+    :ivar library: name of the library, as artefacts record it.
     :ivar size: of level 0, pixels.
     :ivar level_sizes: of each level, pixels.
     :ivar downsamples: of each level, level-0 pixels per pixel.
-    :ivar properties: what is recorded about the image under OpenSlide's names; may be empty.
+    :ivar properties: metadata under OpenSlide's names; may be empty.
     """
 
     @property
@@ -42,12 +42,13 @@ class Backend(Protocol):
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """A rectangle, uint8 (height, width, 4), RGBA; transparent outside the image.
 
-        :param location: of its corner, level-0 pixels. :param size: pixels of the level.
+        :param location: of its corner, level-0 pixels.
+        :param size: of the rectangle, pixels of the level.
         :raises SlideError: it cannot be decoded; other places can still be read.
         """
 
     def cache(self, capacity: int) -> None:
-        """Keep up to ``capacity`` bytes of decoded tiles, where the library lets one choose."""
+        """Set the size of the cache of decoded tiles, bytes; without effect in libraries that do not support it."""
 
     def close(self) -> None:
         """Close the file."""
@@ -55,7 +56,7 @@ class Backend(Protocol):
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Errors of Pillow and of the system as ``SlideError``."""
+    """Translate errors of Pillow and of the operating system into ``SlideError``."""
     try:
         yield
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, OSError) as error:

@@ -1,6 +1,6 @@
-"""Zeiss's CZI where OpenSlide does not open it: JPEG XR tiles, further dimensions of one plane. Needs pylibCZIrw.
+"""CZI files of Zeiss that OpenSlide does not open, such as those with JPEG XR tiles; needs pylibCZIrw.
 
-Source: https://zeiss.github.io/libczi/; coordinates count from the corner of all subblocks, which may be anywhere.
+Source: https://zeiss.github.io/libczi/. Coordinates are relative to the corner of all subblocks, which need not be (0, 0).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from sgcl_cli.slide.open.backends.image import unsupported
 
 EXTENSION = ".czi"
 _PIXELS = ("Bgr24", "Gray8")
-_PLANES = "TZCVHIBR"  # dimensions along which there may be one plane only
+_PLANES = "TZCVHIBR"  # dimensions that must have length 1
 _SMALLEST_LEVEL = 1024  # pixels of the longer side
 _WHITE = (1.0, 1.0, 1.0)
 
 
 class Czi:
-    """A slide read by libCZI; a ``Backend``. Each level has half the side of the one before, made from the file's own pyramid."""
+    """A slide decoded by libCZI; a ``Backend``. Each level halves the sides of the one before, using the pyramid in the file."""
 
     library: Library = "czi"
 
     def __init__(self, path: Path, refused: str = "") -> None:
         """Open ``path``.
 
-        :param refused: why OpenSlide does not, which is said where pylibCZIrw is absent.
-        :raises SlideError: pylibCZIrw is absent, damaged, a stack of planes, more than 8 bits a sample.
+        :param refused: OpenSlide's error, repeated in the message if pylibCZIrw is not installed.
+        :raises SlideError: pylibCZIrw is not installed, the file is damaged, a stack of planes, or more than 8 bits a sample.
         """
         self._name = path.name
         self._open = ExitStack()
@@ -58,7 +58,7 @@ class Czi:
         self.downsamples: tuple[float, ...] = tuple(float(1 << level) for level in range(levels))
 
     def read(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """See ``Backend``; what was not scanned is white."""
+        """See ``Backend``; areas that were not scanned are white."""
         factor, (width, height) = 1 << level, size
         x, y = (round(place / factor) for place in location)
         limits = self.level_sizes[level]
@@ -72,14 +72,14 @@ class Czi:
         with self._translated():
             bgr = self._reader.read(roi=(*corner, *extent), zoom=1 / factor, background_pixel=_WHITE)
         if bgr.shape[:2] != (bottom - top, right - left) or bgr.dtype != np.uint8:
-            raise SlideError(f"{self._name} cannot be read: libCZI gave {bgr.shape} pixels", "the file is damaged")
+            raise SlideError(f"{self._name} cannot be read: libCZI returned shape {bgr.shape}", "the file is damaged")
         place = pixels[top - y : bottom - y, left - x : right - x]
         place[..., :3] = bgr[..., ::-1]
         place[..., 3] = 255
         return pixels
 
     def cache(self, capacity: int) -> None:
-        """libCZI has a cache of its own."""
+        """Without effect: libCZI has its own cache."""
 
     def close(self) -> None:
         """See ``Backend``."""
@@ -97,22 +97,22 @@ class Czi:
 
 
 def _library(path: Path, refused: str) -> Any:
-    """pylibCZIrw, loaded only where a file needs it.
+    """pylibCZIrw, imported when a file needs it.
 
-    :raises SlideError: it is absent.
+    :raises SlideError: it is not installed.
     """
     try:
         from pylibCZIrw import czi
     except ImportError as error:
         why = refused or f"{path.name} is a CZI"
-        raise SlideError(f"{why}; pylibCZIrw reads what OpenSlide does not", "pip install 'sgcl[czi]'") from error
+        raise SlideError(f"{why}; pylibCZIrw may be able to read it", "pip install 'sgcl[czi]'") from error
     return czi
 
 
 def _check_supported(path: Path, reader: Any) -> None:
-    """Make sure that there is one plane of 8 bits.
+    """Check that the file holds one plane of 8-bit samples.
 
-    :raises SlideError: there is not.
+    :raises SlideError: a stack of planes, or other samples.
     """
     kinds = sorted({str(kind) for kind in reader.pixel_types.values()} - set(_PIXELS))
     if kinds:
@@ -121,12 +121,12 @@ def _check_supported(path: Path, reader: Any) -> None:
         if name in _PLANES and last - first > 1:
             raise SlideError(
                 f"{path.name} is a stack of {last - first} images along {name}, not a slide",
-                "save the one that is meant by itself",
+                "export the image you need as a separate file",
             )
 
 
 def _properties(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """um per pixel under OpenSlide's names; CZI records metres."""
+    """Resolution in µm per pixel under OpenSlide's names; CZI records metres."""
     scaling = metadata["ImageDocument"]["Metadata"].get("Scaling") or {}
     distances = (scaling.get("Items") or {}).get("Distance") or []
     found = {}

@@ -1,4 +1,4 @@
-"""Images that OpenSlide does not open: PNG and JPEG files, decoded as a whole, so that their size is bounded.
+"""PNG and JPEG files, which are decoded as a whole and therefore limited in size.
 
 Source: PNG (ISO/IEC 15948), section 11.2.2.
 """
@@ -20,21 +20,21 @@ from sgcl_cli.errors import SlideError
 from sgcl_cli.slide.open.backends.base import Library, translated
 
 EXTENSIONS = (".png", ".jpg", ".jpeg")
-MOST_PIXELS = 200_000_000  # decoded at once, of at most 4 bytes each
+MOST_PIXELS = 200_000_000  # decoded at once; at most 4 bytes each
 REMEDY = (
     "convert it to a tiled pyramid, for example: vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg --Q 90"
 )
 
 
 class WholeImage:
-    """A PNG or JPEG file, decoded at once; a ``Backend`` with one level."""
+    """A PNG or JPEG file, decoded into memory; a ``Backend`` with one level."""
 
     library: Library = "plain"
 
     def __init__(self, path: Path) -> None:
         """Decode ``path``.
 
-        :raises SlideError: damaged, too many pixels, more than 8 bits a sample, or colours that are not RGB or grey.
+        :raises SlideError: the file is damaged or too large, has more than 8 bits a sample, or is not RGB, grey or of a palette.
         """
         self._path = path
         with translated(path):
@@ -50,7 +50,7 @@ class WholeImage:
             return np.asarray(self._handle.read_region(location, level, size))
 
     def cache(self, capacity: int) -> None:
-        """The whole image is in memory anyway."""
+        """Without effect: the whole image is in memory."""
 
     def close(self) -> None:
         """See ``Backend``."""
@@ -88,7 +88,7 @@ def _check_supported(path: Path, image: Image.Image) -> None:
 
 
 def _sixteen_bits(path: Path, image: Image.Image) -> bool:
-    """Whether samples are of more than 8 bits; Pillow would reduce some kinds of PNG silently."""
+    """Whether samples have more than 8 bits; Pillow would silently reduce those of some PNG files."""
     if image.format == "PNG":
         with path.open("rb") as stream:
             return stream.read(25)[24] > 8
@@ -96,15 +96,15 @@ def _sixteen_bits(path: Path, image: Image.Image) -> bool:
 
 
 def unsupported(path: Path, what: str) -> SlideError:
-    """The error for samples or colours that are not read."""
+    """The error for samples or colours that are not supported."""
     return SlideError(
-        f"{path.name} has {what}; 8 bits of RGB or grey are read", "convert it, and look at the colours after"
+        f"{path.name} has {what}; supported are 8 bits of RGB or grey", "convert it, then check its colours"
     )
 
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Pillow's own limit, set to ours and made an error."""
+    """Set Pillow's limit of pixels to ``MOST_PIXELS``, and make its warning an error."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS
     try:

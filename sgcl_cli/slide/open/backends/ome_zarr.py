@@ -1,6 +1,6 @@
-"""OME-Zarr, versions 0.4 and 0.5: a folder whose arrays are the levels of one image. Needs zarr.
+"""OME-Zarr, versions 0.4 and 0.5: folders with one array per level of an image; needs zarr.
 
-Only local folders are opened, only bytes are decoded, and only by codecs that are known to do nothing else.
+Only local folders are opened, and only codecs that decode bytes and do nothing else are allowed.
 Source: https://ngff.openmicroscopy.org/0.5/.
 """
 
@@ -23,7 +23,7 @@ _CODECS = frozenset(
     {"bytes", "blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "crc32c", "transpose", "sharding_indexed"}
 )
 _UM = {"micrometer": 1.0, "millimeter": 1e3, "nanometer": 1e-3, "centimeter": 1e4, "meter": 1e6}
-_HINT = "is it an OME-Zarr image of versions 0.4 or 0.5, and complete?"
+_HINT = "check that it is a complete OME-Zarr image of version 0.4 or 0.5"
 
 
 class OmeZarr:
@@ -32,9 +32,9 @@ class OmeZarr:
     library: Library = "zarr"
 
     def __init__(self, path: Path) -> None:
-        """Read what the folder says of itself.
+        """Read the metadata.
 
-        :raises SlideError: zarr is absent, no image, a stack of planes, more than 8 bits a sample, other codecs.
+        :raises SlideError: zarr is not installed, no image, a stack of planes, more than 8 bits a sample, or other codecs.
         """
         self._path = path
         library = _library(path)
@@ -72,16 +72,16 @@ class OmeZarr:
         return pixels
 
     def cache(self, capacity: int) -> None:
-        """Nothing is kept."""
+        """Without effect: decoded chunks are not cached."""
 
     def close(self) -> None:
-        """Nothing is open between reads."""
+        """Without effect: no file stays open between reads."""
 
     def _size(self, shape: Sequence[int]) -> tuple[int, int]:
         return int(shape[self._axes.index("x")]), int(shape[self._axes.index("y")])
 
     def _tiles(self) -> dict[str, str]:
-        """Sizes of the pieces that are decoded at once, under OpenSlide's names, so that they are checked like tiles."""
+        """Sizes of the chunks or shards under OpenSlide's names of tile sizes, so that ``Slide`` checks them."""
         found: dict[str, str] = {}
         for level, array in enumerate(self._arrays):
             width, height = self._size(getattr(array, "shards", None) or array.chunks)
@@ -97,40 +97,43 @@ class OmeZarr:
                 yield
         except SlideError:
             raise
-        except Exception as error:  # zarr and its codecs raise of all kinds on damaged folders
+        except Exception as error:  # on damaged folders zarr and its codecs raise exceptions of any class
             raise SlideError(
                 f"{self._path.name} cannot be read: {type(error).__name__}: {' '.join(str(error).split())}", _HINT
             ) from error
 
 
 def _library(path: Path) -> Any:
-    """Zarr, loaded only where a folder needs it.
+    """zarr, imported when a folder needs it.
 
-    :raises SlideError: it is absent.
+    :raises SlideError: it is not installed.
     """
     try:
         import zarr
         import zarr.storage
     except ImportError as error:
-        raise SlideError(f"{path.name} is read by zarr, which is absent", "pip install 'sgcl[zarr]'") from error
+        raise SlideError(f"{path.name} needs zarr, which is not installed", "pip install 'sgcl[zarr]'") from error
     return zarr
 
 
 def _image(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The first image: version 0.5 has it under ``ome``, 0.4 at the top."""
+    """Metadata of the first image: under ``ome`` in version 0.5, at the top level in 0.4."""
     image: Mapping[str, Any] = attributes.get("ome", attributes)["multiscales"][0]
     return image
 
 
 def _inside(path: str) -> str:
-    """A path within the folder. :raises ValueError: it leads out."""
+    """Return ``path`` if it stays within the folder.
+
+    :raises ValueError: it leads out.
+    """
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise ValueError(f"the path {path} leads out of the folder")
     return path
 
 
 def _check_supported(path: Path, array: Any, axes: Sequence[str]) -> None:
-    """Make sure that an array is one plane of 8 bits, RGB or grey, in codecs that are known.
+    """Check that an array is one plane of 8-bit samples, RGB or grey, in allowed codecs.
 
     :raises SlideError: it is not.
     """
@@ -143,15 +146,18 @@ def _check_supported(path: Path, array: Any, axes: Sequence[str]) -> None:
         if lengths.get(name, 1) > 1:
             raise SlideError(
                 f"{path.name} is a stack of {lengths[name]} images along {name}, not a slide",
-                "save the one that is meant by itself",
+                "export the image you need as a separate file",
             )
     unknown = sorted(_codecs(array.metadata.to_dict()) - _CODECS)
     if unknown:
-        raise SlideError(f"{path.name} is encoded by {', '.join(unknown)}", f"known: {', '.join(sorted(_CODECS))}")
+        raise SlideError(
+            f"{path.name} uses codec {', '.join(unknown)}, which is not supported",
+            f"convert it to one of {', '.join(sorted(_CODECS))}",
+        )
 
 
 def _codecs(said: Any) -> set[str]:
-    """Names of all codecs, filters and compressors of an array, those within shards included."""
+    """Names of all codecs, filters and compressors of an array, including those within shards."""
     if isinstance(said, list | tuple):
         return set().union(*map(_codecs, said)) if said else set()
     if not isinstance(said, Mapping):
@@ -163,7 +169,7 @@ def _codecs(said: Any) -> set[str]:
 
 
 def _properties(image: Mapping[str, Any]) -> dict[str, str]:
-    """um per pixel of level 0 under OpenSlide's names, where its scale has a unit of length."""
+    """Resolution of level 0 in µm per pixel under OpenSlide's names; empty if its scale has no unit of length."""
     first = image["datasets"][0].get("coordinateTransformations") or []
     common = image.get("coordinateTransformations") or []
     found = {}

@@ -1,4 +1,4 @@
-"""Slides in the formats that OpenSlide knows.
+"""Slides that OpenSlide opens.
 
 Source: https://openslide.org/api/python/.
 """
@@ -20,7 +20,7 @@ _MIRAX_INDEX = "Slidedat.ini"
 
 
 class UnknownFormatError(SlideError):
-    """OpenSlide knows no format that the file could be of."""
+    """OpenSlide does not recognise the format of a file."""
 
 
 class OpenSlideBackend:
@@ -31,7 +31,8 @@ class OpenSlideBackend:
     def __init__(self, path: Path) -> None:
         """Open ``path``.
 
-        :raises UnknownFormatError: in no format that OpenSlide knows. :raises SlideError: damaged.
+        :raises UnknownFormatError: OpenSlide does not recognise the format.
+        :raises SlideError: the file is damaged.
         """
         self._path = path
         self._capacity: int | None = None
@@ -69,7 +70,7 @@ class OpenSlideBackend:
                 yield
         except openslide.OpenSlideUnsupportedFormatError as error:
             raise UnknownFormatError(
-                f"{name} is not a slide that OpenSlide knows: {_what_is_missing(self._path) or error}",
+                f"{name} is not a slide that OpenSlide recognises: {_what_is_missing(self._path) or error}",
                 _remedy(self._path),
             ) from error
         except openslide.OpenSlideError as error:
@@ -80,7 +81,7 @@ class OpenSlideBackend:
             ) from error
 
     def _reopen(self) -> None:
-        """Make other places readable again: after an error OpenSlide answers every call with that error."""
+        """Open the file again, so that other places can be read: after an error OpenSlide repeats it on every call."""
         if hasattr(self, "_handle"):
             with suppress(openslide.OpenSlideError, OSError):
                 fresh = openslide.OpenSlide(self._path)
@@ -91,7 +92,7 @@ class OpenSlideBackend:
 
 
 def dicom_series(path: Path) -> str | None:
-    """The SeriesInstanceUID of a DICOM slide, None where OpenSlide cannot open it; the reason comes when it is tiled."""
+    """The SeriesInstanceUID of a DICOM slide; None if OpenSlide cannot open it, which is reported when it is tiled."""
     try:
         with openslide.OpenSlide(path) as slide:
             uid = slide.properties.get("dicom.SeriesInstanceUID")
@@ -101,7 +102,7 @@ def dicom_series(path: Path) -> str | None:
 
 
 def _what_is_missing(path: Path) -> str:
-    """What a slide of several files lacks, which OpenSlide tells of none of them."""
+    """The folder that a MIRAX slide lacks, which OpenSlide does not report; "" if nothing is missing."""
     folder = path.with_suffix("")
     if path.suffix.lower() != ".mrxs" or (folder / _MIRAX_INDEX).is_file():
         return ""

@@ -1,7 +1,7 @@
-"""The largest image of a TIFF, and reduced copies of it, in strips or tiles that are decoded when they are needed.
+"""The largest image of a TIFF and its reduced copies, in strips or tiles that are decoded on demand.
 
-It stands for OpenSlide where that does not open a file, or takes another of its images for the slide: the size of what is decoded
-at once is bounded, the image's is not.
+Used for files that OpenSlide does not open, or in which it takes another image for the slide or does not render it as stored.
+Strips and tiles are limited in size, images are not.
 
 Source: TIFF 6.0, sections 2, 8, 14 and 15.
 """
@@ -29,12 +29,12 @@ from sgcl_cli.slide.open.backends.image import REMEDY, bounded, unsupported
 from sgcl_cli.slide.open.levels import mismatch
 from sgcl_cli.slide.open.tiff import largest_page
 
-_KEPT = 256 * 2**20  # bytes of decoded strips and tiles
-_ROWS = 256  # an uncompressed strip is read in pieces of so many rows
+_KEPT = 256 * 2**20  # bytes, size of the cache of decoded strips and tiles
+_ROWS = 256  # rows of an uncompressed strip that are read at once
 _UNCOMPRESSED, _CHUNKY = 1, 1
 _REDUCED = 1  # bit of NewSubfileType
 _COLOURS = {0: (1, 2), 1: (1, 2), 2: (3, 4), 3: (1,), 6: (3,)}  # photometric interpretation: samples per pixel
-_CARRIED = (258, 259, 262, 266, 277, 284, 317, 320, 338, 347, 530, 532)  # tags that a strip is decoded by
+_CARRIED = (258, 259, 262, 266, 277, 284, 317, 320, 338, 347, 530, 532)  # tags that decoding a strip depends on
 _DAMAGED = (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, TypeError, struct.error)
 
 
@@ -48,8 +48,10 @@ def is_tiff(path: Path) -> bool:
 
 
 def check_generic(path: Path, size: tuple[int, int]) -> bool:
-    """Check a TIFF that OpenSlide opens without knowing its scanner; whether what it shows, of ``size``, is the largest image.
+    """Check a TIFF that OpenSlide opens as generic-tiff.
 
+    :param size: (width, height) of OpenSlide's level 0, pixels.
+    :returns: whether that is the largest image of the file, rendered as it is stored.
     :raises SlideError: a stack of images, or samples or colours that are not supported.
     """
     try:
@@ -58,7 +60,8 @@ def check_generic(path: Path, size: tuple[int, int]) -> bool:
             if page is None:
                 return True
             _check_supported(path, tiff, page)
-            return bool(page.imagewidth * page.imagelength <= size[0] * size[1])
+            largest = page.imagewidth * page.imagelength <= size[0] * size[1]
+            return bool(largest and _is_rendered_as_stored(page))
     except _DAMAGED:
         return True
 
@@ -69,9 +72,9 @@ class _Blocks:
 
     :ivar size: (width, height) of the image, pixels.
     :ivar block: (width, height) of a block, pixels; the last strip may have fewer rows.
-    :ivar tiled: whether blocks at the edges are as large as the others.
-    :ivar places: offset and bytes of each block, row by row.
-    :ivar tags: what each block is decoded by.
+    :ivar tiled: whether blocks are tiles, which have full size at the edges too.
+    :ivar places: offset and length of each block in the file, bytes, row by row.
+    :ivar tags: code, entry and value of the tags that decoding depends on.
     """
 
     size: tuple[int, int]
@@ -85,20 +88,20 @@ class _Blocks:
         return -(-self.size[0] // self.block[0])
 
     def height(self, number: int) -> int:
-        """Rows that a block holds."""
+        """Rows of a block."""
         rows = self.block[1]
         return rows if self.tiled else min(rows, self.size[1] - number // self.across * rows)
 
 
 class PlainTiff:
-    """The largest image of a TIFF, with the reduced copies that it flags as such; a ``Backend``."""
+    """The largest image of a TIFF, with the pages that are flagged as reduced copies of it; a ``Backend``."""
 
     library: Library = "plain"
 
     def __init__(self, path: Path) -> None:
         """Read the directories.
 
-        :raises SlideError: cut short, a stack of images, samples or colours that are not supported, or blocks too large.
+        :raises SlideError: the file is cut short or a stack of images, samples or colours are not supported, or blocks too large.
         """
         self._name = path.name
         self.properties: Mapping[str, str] = {}
@@ -120,7 +123,7 @@ class PlainTiff:
 
     @property
     def downsamples(self) -> tuple[float, ...]:
-        """Level-0 pixels per pixel of each level, the mean of both sides'."""
+        """Level-0 pixels per pixel of each level, the mean over both axes."""
         (width, height), sizes = self.size, self.level_sizes
         return (1.0, *((width / size[0] + height / size[1]) / 2 for size in sizes[1:]))
 
@@ -149,7 +152,7 @@ class PlainTiff:
         return pixels
 
     def cache(self, capacity: int) -> None:
-        """What is kept is bounded already."""
+        """Without effect: the cache has a fixed size."""
 
     def close(self) -> None:
         """See ``Backend``."""
@@ -204,9 +207,10 @@ def _described(path: Path, tiff: tifffile.TiffFile) -> list[_Blocks]:
 
 
 def _blocks_of(path: Path, page: tifffile.TiffPage) -> _Blocks:
-    """Where the strips or tiles of an image lie.
+    """The strips or tiles of an image.
 
-    :raises SlideError: beyond the file's end, or too large. :raises ValueError: their number does not fit the size.
+    :raises SlideError: some lie beyond the end of the file, or are too large.
+    :raises ValueError: their number does not fit the size of the image.
     """
     width, height = page.imagewidth, page.imagelength
     tiled = page.is_tiled
@@ -233,7 +237,7 @@ def _blocks_of(path: Path, page: tifffile.TiffPage) -> _Blocks:
 
 
 def _as_file(data: bytes, size: tuple[int, int], tags: list[tuple[int, bytes, bytes]]) -> bytes:
-    """A strip or tile as a TIFF of its own: header, data, directory, and the values that do not fit into it."""
+    """A strip or tile as a complete TIFF file: header, data, directory, and the values that do not fit into its entries."""
     own = {256: size[0], 257: size[1], 273: 8, 278: size[1], 279: len(data)}
     entries = [(code, struct.pack("<HHI", code, 4, 1), struct.pack("<I", value)) for code, value in own.items()]
     entries = sorted([*entries, *tags])
@@ -257,14 +261,14 @@ def _check_supported(path: Path, tiff: tifffile.TiffFile, page: tifffile.TiffPag
     if images > 1:
         raise SlideError(
             f"{path.name} is a stack of {images} images of one size, not a slide",
-            "save the one that is meant by itself",
+            "export the image you need as a separate file",
         )
     if (obstacle := _obstacle(path, page)) is not None:
         raise obstacle
 
 
 def _obstacle(path: Path, page: tifffile.TiffPage) -> SlideError | None:
-    """Why an image's samples or colours cannot be read, if they cannot."""
+    """The error if the samples or colours of an image are not supported, else None."""
     if page.bitspersample not in (1, 8) or page.sampleformat != 1:
         return unsupported(path, f"{page.bitspersample} bits a sample")
     if page.samplesperpixel not in _COLOURS.get(page.photometric, ()):
@@ -275,14 +279,25 @@ def _obstacle(path: Path, page: tifffile.TiffPage) -> SlideError | None:
     return None
 
 
+def _is_rendered_as_stored(page: tifffile.TiffPage) -> bool:
+    """False if OpenSlide flips or rotates each tile (Orientation), or takes an unspecified fourth sample for alpha."""
+    return page.tags.valueof("Orientation", 1) == 1 and 0 not in page.extrasamples
+
+
 def _pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
     return (page for page in tiff.pages if isinstance(page, tifffile.TiffPage))
 
 
 def _cut(offsets: list[int], counts: list[int], rows: int, height: int, width: int) -> tuple[list[int], list[int], int]:
-    """Uncompressed strips of more rows than are read at once, cut into pieces; ``width`` in bytes.
+    """Cut uncompressed strips into pieces of ``_ROWS`` rows; returns offsets, lengths and rows of the pieces.
 
-    Only where all pieces but the last have the same number of rows; otherwise the strips stay as they are.
+    Strips are not changed if the pieces, apart from the last, would differ in height.
+
+    :param offsets: of the strips in the file, bytes.
+    :param counts: lengths of the strips, bytes.
+    :param rows: of a strip.
+    :param height: of the image, pixels.
+    :param width: of a row, bytes.
     """
     whole = len(offsets) == 1 or rows % _ROWS == 0
     if (
@@ -299,9 +314,9 @@ def _cut(offsets: list[int], counts: list[int], rows: int, height: int, width: i
 
 
 def _packed(tag: tifffile.TiffTag) -> tuple[int, bytes, bytes]:
-    """A tag as code, the first eight bytes of its entry, and its value, little-endian.
+    """A tag as its code, the first eight bytes of its entry, and its value, little-endian.
 
-    :raises ValueError: of a type that none of the tags that are carried has.
+    :raises ValueError: the tag has a type that no tag in ``_CARRIED`` may have.
     """
     value: Any = tag.value
     if tag.dtype in (3, 4, 16):

@@ -15,7 +15,7 @@ from sgcl_cli.slide.open.reader import Slide
 
 
 def write(path: Path, pixels: np.ndarray, *, version: int = 3, axes: str = "tczyx", unit="micrometer", **array) -> Path:
-    """An OME-Zarr of two levels at 0.5 um, in chunks of 256 pixels."""
+    """An OME-Zarr of two levels at 0.5 µm, in chunks of 256 pixels."""
     zarr = pytest.importorskip("zarr", reason="zarr is an extra")
     group = zarr.open_group(path, mode="w", zarr_format=version)
     datasets = []
@@ -94,7 +94,7 @@ def test_what_is_no_slide_is_refused_by_name(tmp_path, pixels):
     ("key", "value", "message"),
     [
         ("compressor", {"id": "pickle", "protocol": 5}, r"a\.zarr .*pickle"),
-        ("filters", [{"id": "delta", "dtype": "u1"}], r"a\.zarr is encoded by delta"),
+        ("filters", [{"id": "delta", "dtype": "u1"}], r"a\.zarr uses codec delta"),
         ("filters", [{"id": "pickle", "protocol": 5}], r"a\.zarr .*pickle"),
     ],
 )
@@ -109,6 +109,6 @@ def test_codecs_that_are_not_known_to_be_harmless_are_refused(tmp_path, pixels, 
 def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.zarr").mkdir()
     monkeypatch.setitem(sys.modules, "zarr", None)
-    with pytest.raises(SlideError, match=r"a\.zarr is read by zarr, which is absent") as caught:
+    with pytest.raises(SlideError, match=r"a\.zarr needs zarr, which is not installed") as caught:
         OmeZarr(tmp_path / "a.zarr")
     assert caught.value.hint == "pip install 'sgcl[zarr]'"

@@ -205,3 +205,27 @@ def test_real_image(real_data: Path):
         assert np.array_equal(slide.region((500, 300), (400, 400), (400, 400)), expected[300:700, 500:900])
     with pytest.raises(SlideError, match="stack of 3 images"):
         Slide(real_data / "vendor" / "small_vectra.qptiff", given_mpp=0.5)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_tiles_with_an_orientation_are_read_as_stored(tmp_path, orientation):
+    """OpenSlide rotates each tile where it is, which scrambles the slide."""
+    settings = {"photometric": "rgb", "metadata": None, "resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+    pixels = np.pad(picture(), ((0, 56), (0, 212), (0, 0)))
+    extra = [(274, 3, 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(256, 256), extratags=extra, **settings)
+    with Slide(tmp_path / "a.tif") as slide:
+        assert slide.library == ("openslide" if orientation == 1 else "plain") and slide.mpp == 0.5
+        assert np.array_equal(slide.pixels(0, (0, 0), slide.size), pixels)
+
+
+def test_an_unspecified_fourth_sample_is_no_transparency(tmp_path):
+    pixels = np.pad(picture(), ((0, 56), (0, 212), (0, 0)))
+    four = np.dstack([pixels, np.zeros_like(pixels[..., 0])])
+    settings = {"tile": (256, 256), "photometric": "rgb", "metadata": None}
+    tifffile.imwrite(tmp_path / "unknown.tif", four, extrasamples=["unspecified"], **settings)
+    tifffile.imwrite(tmp_path / "alpha.tif", four, extrasamples=["unassalpha"], **settings)
+    with Slide(tmp_path / "unknown.tif", given_mpp=0.5) as slide:
+        assert np.array_equal(slide.pixels(0, (0, 0), slide.size), pixels)
+    with Slide(tmp_path / "alpha.tif", given_mpp=0.5) as slide:
+        assert (slide.pixels(0, (0, 0), slide.size) == 255).all()
