@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md says: its map and touch points exist, tests mirror the package, subjects of commits are short."""
+"""Statements of CONTRIBUTING.md: files that it names exist, tests mirror the package, subjects of commits are short."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ PACKAGE = ROOT / "sgcl_cli"
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`([^`\n]+)`", TEXT)))
 PLACE = re.compile(r"[\w./]*/|[\w./]+\.(?:py|md|toml)(?:: (?P<names>\w+))?")
-RULE_SINCE = ("e2f97b7", "599d07a")  # commits before these had no check
+RULE_SINCE = ("e2f97b7", "599d07a")  # commits up to these were not checked
 
-# Modules without a test file of their own: why, and which.
+# Modules without a test file, by reason.
 NOT_MIRRORED = {
-    "declares types or constants alone": (
+    "declares only types or constants": (
         "config/choices.py",
         "method/bases/base.py",
         "method/objective.py",
@@ -44,7 +44,7 @@ NOT_MIRRORED = {
 
 
 def places() -> list[tuple[str, str | None]]:
-    """The files and folders that the page names, each with the name in it that a change touches; NAME is a placeholder."""
+    """Files and folders named on the page, each with the name in it, if any; paths with the placeholder NAME are skipped."""
     found = [(text.partition(":")[0], match["names"]) for text in NAMED if (match := PLACE.fullmatch(text))]
     return [(path, name) for path, name in found if "NAME" not in path]
 

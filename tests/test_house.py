@@ -282,7 +282,7 @@ def test_method_knows_torch_and_the_options_of_the_objective_alone() -> None:
                 assert name.startswith(own), f"{path.name} imports {name}"
 
 
-# What importing a module loads: read from the source here, measured in a new process by the slow test.
+# Modules loaded by an import: derived from the source here, measured in a new process by the slow test.
 
 FIGURES = {"matplotlib", "jinja2"}
 SLIDES = {"openslide", "cv2", "skimage", "tifffile"}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import peers, store
 from sgcl_cli.artefacts.features import FeatureFile, open_file
+from sgcl_cli.artefacts.spelling import listed
 from sgcl_cli.report.cohort import picture_side
 from sgcl_cli.report.maps import MapPage, Panel, SlideMap, combined, crop, paint, render, shade
 from sgcl_cli.stages.embed.sample import Sample
@@ -175,8 +176,7 @@ def _frame(file: FeatureFile, corners: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def _named(reason: str, slides: list[str]) -> list[str]:
-    more = f" and {len(slides) - _NAMED} more" if len(slides) > _NAMED else ""
-    return [f"{reason}: {', '.join(slides[:_NAMED])}{more}."] if slides else []
+    return [f"{reason}: {listed(slides, _NAMED, quoted=False)}."] if slides else []
 
 
 def places(file: FeatureFile) -> NDArray[np.float64]:

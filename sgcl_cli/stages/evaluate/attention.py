@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.artefacts.patches import PatchFile
+from sgcl_cli.artefacts.spelling import listed
 from sgcl_cli.report import attention as drawing
 from sgcl_cli.report.page import Picture, Section
 from sgcl_cli.slide import jpeg, overlay
@@ -122,7 +123,7 @@ def draw(
 
 
 def _absent(missing: Sequence[str], every: int) -> str:
-    few = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    few = listed(missing, 3, quoted=False)
     return (
         f"No pictures of {len(missing)} of {every} slides ({few}): their patches were not found with the id that the features "
         "record, or have no thumbnail. Give their folder with --patches DIR, or that of the slides with --slides DIR."
