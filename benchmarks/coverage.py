@@ -141,12 +141,12 @@ def of_tissues(patients: int, held: Sequence[float], folds: int, *, rows: int = 
         of_patients = generator.normal(size=(owner.max() + 1, classes))[owner]
         return np.sqrt(0.5) * (of_patients + generator.normal(size=(len(owner), classes)))
 
-    def told(label: NDArray[np.int64], noise: Floats) -> Floats:
+    def predicted(label: NDArray[np.int64], noise: Floats) -> Floats:
         probability: Floats = softmax(signal * (signal * np.eye(classes)[label] + noise), axis=1)
         return probability
 
     large = np.repeat(np.arange(classes), 40_000)
-    at_large = told(large, np.random.default_rng(0).normal(size=(len(large), classes)))
+    at_large = predicted(large, np.random.default_rng(0).normal(size=(len(large), classes)))
     truth = {metric: float(metrics.score(metric, large, at_large, names).value or 0) for metric in CLASSES[:2]}
 
     def make(generator: Generator) -> tuple[list[Reported], dict[str, float]]:
@@ -159,7 +159,7 @@ def of_tissues(patients: int, held: Sequence[float], folds: int, *, rows: int = 
         common = noise(generator, owner)
         models: list[Reported] = []
         for _ in range(MODELS):
-            probability = told(label, np.sqrt(0.5) * (common + noise(generator, owner)))
+            probability = predicted(label, np.sqrt(0.5) * (common + noise(generator, owner)))
             patient = np.char.add("p", owner.astype(str))
             models.append(metrics.Predictions(label, probability, fold[owner].astype(str), patient, names))
         return models, truth
@@ -266,11 +266,11 @@ def of_times(patients: int, events: float, folds: int) -> Any:
 def of_values(patients: int, folds: int) -> Any:
     """Normal measurements, predicted with normal errors of half their variance."""
     error = np.sqrt(0.5)
-    told = 1 / np.sqrt(1 + error**2)
+    correlation = 1 / np.sqrt(1 + error**2)
     truth = {
         "r2": 1 - error**2,
         "mae": error * np.sqrt(2 / np.pi),
-        "spearman": 6 / np.pi * np.arcsin(told / 2),
+        "spearman": 6 / np.pi * np.arcsin(correlation / 2),
     }
 
     def make(generator: Generator) -> tuple[list[Reported], dict[str, float]]:

@@ -145,7 +145,7 @@ def main() -> None:
         outcome = tile(config, Silent())
         seconds = time.perf_counter() - start
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    said = {
+    figures = {
         "size": list(arguments.size),
         "levels": arguments.levels,
         "tissue_mm2": outcome.data["slides"][0]["tissue_mm2"],
@@ -154,7 +154,7 @@ def main() -> None:
         "seconds": round(seconds, 1),
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
     }
-    print(json.dumps(said) if arguments.json else "   ".join(f"{name} {value}" for name, value in said.items()))
+    print(json.dumps(figures) if arguments.json else "   ".join(f"{name} {value}" for name, value in figures.items()))
 
 
 if __name__ == "__main__":

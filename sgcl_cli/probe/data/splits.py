@@ -215,7 +215,7 @@ def bins_of(values: NDArray[np.float64], patients: NDArray[np.str_], bins: int =
 
 
 def unfitted(fold: Fold, labels: NDArray[np.int64], classes: Sequence[str]) -> str | None:
-    """The first class that the fold reports and never fits, None where there is none."""
+    """The first class in the test rows that is absent from the training rows; None if there is none."""
     missing = np.setdiff1d(labels[fold.test], labels[fold.train])
     return classes[int(missing[0])] if len(missing) else None
 

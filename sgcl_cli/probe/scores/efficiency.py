@@ -57,7 +57,9 @@ def points(
             rows = fitted[np.isin(patients[fitted], chosen)]
             absent = np.setdiff1d(labels[fitted], labels[rows])
             if len(absent):
-                reason = f"{share:.3g} of {len(order)} patients holds no patient of class '{classes[int(absent[0])]}'"
+                reason = (
+                    f"{share:.3g} of {len(order)} patients includes no patient of class '{classes[int(absent[0])]}'"
+                )
                 yield Point(share, repeat, None, len(chosen), reason)
                 continue
             words = np.random.SeedSequence([seed, 4, repeat]).generate_state(1)

@@ -49,7 +49,7 @@ def test_a_share_without_a_patient_of_each_class_is_left_out_with_the_reason():
     fold, ids, label, patient = setting(patients=100, rare=0.1)
     (least, *_) = points(fold, ids, label, patient, repeats=1)
     assert least.fold is None
-    assert least.reason == "0.01 of 80 patients holds no patient of class 'b'"
+    assert least.reason == "0.01 of 80 patients includes no patient of class 'b'"
 
 
 def test_the_draw_is_repeatable_and_ignores_the_order_of_rows_and_test_labels():

@@ -25,5 +25,5 @@ def test_label_efficiency_leaves_shares_without_a_class_out(slides: Path, labels
     assert found["metric"] == "auroc"
     assert {share: len(values) for share, values in found["curves"]["simpleshot"].items()} == {"0.1": 5, "1": 1}
     assert found["left_out"] == [
-        "1 % of the patients is left out: fold 1: 0.01 of 16 patients holds no patient of class 'normal'"
+        "1 % of the patients is left out: fold 1: 0.01 of 16 patients includes no patient of class 'normal'"
     ]

@@ -159,7 +159,7 @@ def test_folds_without_validation_take_the_lowest_rate_and_the_last_epoch(data: 
         "validation_losses": [{"0.01": None, "0.1": None}],
     }
     assert result["label_efficiency"]["left_out"] == [
-        "1 % of the patients is left out: fold test: 0.01 of 1 patients holds no patient of class 'coarse'"
+        "1 % of the patients is left out: fold test: 0.01 of 1 patients includes no patient of class 'coarse'"
     ]
 
 
