@@ -105,8 +105,9 @@ def _tile(config: TileConfig, reporter: Reporter, work: Work | None) -> Outcome:
 def _run(
     work: Work | None, jobs: Mapping[str, Job], config: TileConfig, reporter: Reporter
 ) -> Iterator[Result[Row | Elsewhere]]:
-    """All results as they come, with bars over slides and patches. A dry run takes no locks."""
-    with reporter.task("slides", len(jobs), "slides") as slides, reporter.task("patches", None, "patches") as patches:
+    """All results as they come, with bars over slides and patches; a dry run reads no patches and takes no locks."""
+    reading = Silent() if config.dry_run else reporter
+    with reporter.task("slides", len(jobs), "slides") as slides, reading.task("patches", None, "patches") as patches:
         shown = before = 0
 
         def show(done: int, expected: int) -> None:
