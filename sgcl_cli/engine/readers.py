@@ -2,7 +2,7 @@
 
 A worker reads one slide at a time and puts its patches into memory shared with the main process, until that is full; then it
 waits. Each worker has its own memory and pipe, so if it dies or hangs, only the slide that it was reading fails.
-A batch may have patches of several slides; within a slide they are ordered for fast reading.
+A batch has patches of one slide, in the order in which the slide is read: batches do not depend on the other slides.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ from sgcl_cli.errors import ArtefactError, SgclError
 
 Task = TypeVar("Task")
 Pixels = NDArray[np.uint8]
+_Part = tuple[list[int], Pixels]  # global indices, and their patches
 Read = Callable[[Task, Callable[[], int]], Iterator[tuple[int, "Pixels | SgclError"]]]
 
 _PART = 16  # patches that are transferred at once
 _LEAST = 4  # fewest parts of a worker
 _AHEAD = 2  # batches that all workers together may be ahead
+_HELD = 2  # batches that remain valid: the last two returned
 _PATIENCE = 10.0  # seconds for a killed process to end; one that waits for a disk that hangs may never end
 _LONGEST_WAIT = 3600.0  # seconds; what waits for pipes takes some weeks at most
 
@@ -76,6 +78,20 @@ class _Worker(Generic[Task]):
 
 
 @dataclass
+class _Begun:
+    """The batch of a slide that is being filled.
+
+    :ivar slot: its buffer.
+    :ivar filled: number of patches in it.
+    :ivar settled: the same with the patches that cannot be read.
+    """
+
+    slot: int
+    filled: int = 0
+    settled: int = 0
+
+
+@dataclass
 class Readers(Generic[Task]):
     """Processes that read slides; a context manager.
 
@@ -83,7 +99,7 @@ class Readers(Generic[Task]):
         cannot be read. Its second argument returns how many threads it may use now. If it raises an ``SgclError``, the slide
         has failed.
     :ivar size: side of a patch in pixels.
-    :ivar batch: patches in a batch.
+    :ivar batch: patches in a batch; those that cannot be read count, and a slide's last batch may be smaller.
     :ivar workers: processes, and threads for all of them.
     :ivar pin: whether batches are placed in page-locked memory.
     :ivar timeout: seconds without a patch after which a slide is given up; None for no limit. The time in which a worker waits
@@ -101,7 +117,8 @@ class Readers(Generic[Task]):
     def __enter__(self) -> Self:
         self._left = RawValue("q", 0)
         self._parts = max(_LEAST, math.ceil(_AHEAD * self.batch / (_PART * self.workers)))
-        self._slots = Slots(2, self.batch, self.size)
+        self._slots = Slots(self.workers + _HELD, self.batch, self.size)
+        self._free = deque(range(self.workers + _HELD))
         if self.pin:
             self._slots.pin()
         return self
@@ -131,24 +148,63 @@ class Readers(Generic[Task]):
                 self._give(worker, waiting.popleft())
         for worker in self._running:
             self._top_up(worker, waiting)
-        filled, slot = 0, 0
-        index = np.zeros(self.batch, np.int64)
-        for arrived in self._arrivals(waiting):
-            if isinstance(arrived, Missing | Failed):
+        begun: dict[int, _Begun] = {}  # by the slide's start
+        held: deque[int] = deque()
+        for reading, arrived in self._arrivals(waiting):
+            if isinstance(arrived, Failed):
+                if (abandoned := begun.pop(reading.start, None)) is not None:
+                    self._free.append(abandoned.slot)
                 yield arrived
                 continue
-            indices, pixels = arrived
-            for number, patch in zip(indices, pixels, strict=False):
-                self._slots.pixels[slot, filled] = patch
-                index[filled] = number
-                filled += 1
-                if filled == self.batch:
-                    yield Batch(self._slots.tensor[slot], index.copy())
-                    filled, slot = 0, 1 - slot
-        if filled:
-            yield Batch(self._slots.tensor[slot, :filled], index[:filled].copy())
+            if isinstance(arrived, Missing):
+                yield arrived
+            for batch in self._filled(begun, reading, arrived):
+                yield Batch(self._slots.tensor[batch.slot, : batch.filled], self._index(batch))
+                held.append(batch.slot)
+                while len(held) >= _HELD:
+                    self._free.append(held.popleft())
 
-    def _arrivals(self, waiting: deque[Reading[Task]]) -> Iterator[tuple[list[int], Pixels] | Missing | Failed]:
+    def _filled(
+        self, begun: dict[int, _Begun], reading: Reading[Task], arrived: _Part | Missing | None
+    ) -> Iterator[_Begun]:
+        """Fill the batch of a slide; yields it when it is full, or when the slide has ended (None)."""
+        rows, pixels = arrived if isinstance(arrived, tuple) else ([], ())
+        for number, patch in zip(rows, pixels, strict=False):
+            batch = self._batch_of(begun, reading)
+            self._slots.pixels[batch.slot, batch.filled] = patch
+            self._slots.index[batch.slot, batch.filled] = number
+            batch.filled += 1
+            yield from self._settled(begun, reading)
+        if isinstance(arrived, Missing):
+            self._batch_of(begun, reading)
+            yield from self._settled(begun, reading)
+        if arrived is None and reading.start in begun:
+            yield from self._ended(begun, reading)
+
+    def _batch_of(self, begun: dict[int, _Begun], reading: Reading[Task]) -> _Begun:
+        if reading.start not in begun:
+            begun[reading.start] = _Begun(self._free.popleft())
+        return begun[reading.start]
+
+    def _settled(self, begun: dict[int, _Begun], reading: Reading[Task]) -> Iterator[_Begun]:
+        begun[reading.start].settled += 1
+        if begun[reading.start].settled == self.batch:
+            yield from self._ended(begun, reading)
+
+    def _ended(self, begun: dict[int, _Begun], reading: Reading[Task]) -> Iterator[_Begun]:
+        batch = begun.pop(reading.start)
+        if batch.filled:
+            yield batch
+        else:
+            self._free.append(batch.slot)
+
+    def _index(self, batch: _Begun) -> NDArray[np.int64]:
+        return self._slots.index[batch.slot, : batch.filled].copy()
+
+    def _arrivals(
+        self, waiting: deque[Reading[Task]]
+    ) -> Iterator[tuple[Reading[Task], _Part | Missing | Failed | None]]:
+        """What arrives, with its slide; None at a slide's end."""
         while busy := {worker.pipe: worker for worker in self._running if worker.given}:
             for pipe in wait([*busy], self._until_silent(busy.values())):
                 worker = busy[pipe]  # type: ignore[index]
@@ -157,27 +213,26 @@ class Readers(Generic[Task]):
             for worker in busy.values():
                 if worker in self._running and worker.given and self._silent(worker):
                     worker.process.kill()
-                    yield self._lost(worker, self._gave_nothing(), waiting)
+                    yield worker.given[0], self._lost(worker, self._gave_nothing(), waiting)
 
     def _message(
         self, worker: _Worker[Task], waiting: deque[Reading[Task]]
-    ) -> Iterator[tuple[list[int], Pixels] | Missing | Failed]:
+    ) -> Iterator[tuple[Reading[Task], _Part | Missing | Failed | None]]:
         reading = worker.given[0]
         try:
             kind, content = worker.pipe.recv()
         except (EOFError, OSError):
-            yield self._lost(worker, self._death_of(worker), waiting)
+            yield reading, self._lost(worker, self._death_of(worker), waiting)
             return
         if kind == "part":
             part, rows = content
-            yield [reading.start + row for row in rows], worker.pixels[part]
+            yield reading, ([reading.start + row for row in rows], worker.pixels[part])
             _send(worker.pipe, part)
         elif kind == "missing":
             row, error = content
-            yield Missing(reading.start + row, error)
+            yield reading, Missing(reading.start + row, error)
         else:
-            if content is not None:
-                yield self._failed(reading, content)
+            yield reading, None if content is None else self._failed(reading, content)
             self._left.value -= 1
             worker.given.popleft()
             self._top_up(worker, waiting)
@@ -296,6 +351,9 @@ class _WorkerEnd:
         rows: list[int] = []
         for row, made in patches:
             if isinstance(made, SgclError):
+                if rows:  # what comes before it is sent before it
+                    self._pipe.send(("part", (self._free.popleft(), rows)))
+                    rows = []
                 self._pipe.send(("missing", (row, made)))
                 continue
             while not self._free:

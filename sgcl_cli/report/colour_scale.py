@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,8 +32,6 @@ def viridis(shares: NDArray[np.floating]) -> NDArray[np.uint8]:
     Viridis (Smith and van der Walt, 2015) is perceptually uniform, and its lightness grows steadily, so that it is read alike
     in grey and with any kind of colour blindness: https://bids.github.io/colormap/
     """
-    import matplotlib
-
     table = matplotlib.colormaps["viridis"](np.arange(_VIRIDIS_STEPS), bytes=True)[:, :3]
     rows = np.rint(np.clip(shares, 0, 1) * (_VIRIDIS_STEPS - 1)).astype(int)
     colours: NDArray[np.uint8] = table[rows]

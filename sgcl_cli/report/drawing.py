@@ -7,22 +7,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-try:
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-except ImportError:
-    AVAILABLE = False
-else:
-    AVAILABLE = True
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 INK, MUTED, LINE, ACCENT = "#1f2933", "#66727f", "#d5dbe1", "#0f766e"
-PALETTE = ("#0f766e", "#b45309", "#4f46e5", "#be185d", "#4d7c0f", "#0369a1", "#7c2d12", "#6d28d9", "#475569")
+# Okabe and Ito (2008), "Color Universal Design": https://jfly.uni-koeln.de/color/. Yellow, the faintest on white, is last.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
+DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)))  # of the first eight series, of the next eight and of the rest
 MARKERS = "os^Dv*PX"
 SIDE = 4.4  # inches of a square panel
 _STYLE: dict[Any, Any] = {
@@ -83,8 +78,13 @@ def short(name: str, most: int = 24) -> str:
 
 
 def colour(number: int) -> str:
-    """The colour of a series; colours come again after the ninth."""
+    """The colour of a series; after the eighth colours repeat, in another ``dashes``."""
     return PALETTE[number % len(PALETTE)]
+
+
+def dashes(number: int) -> Any:
+    """The line style of a series, in matplotlib's notation."""
+    return DASHES[min(number // len(PALETTE), len(DASHES) - 1)]
 
 
 def _files(figure: Figure) -> DrawnFigure:

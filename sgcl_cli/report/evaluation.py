@@ -219,7 +219,7 @@ def _pictures_of(evaluation: Evaluation, key: str, name: str) -> dict[str, Pictu
 def page(evaluation: Evaluation, shown: Mapping[str, Picture]) -> Page:
     """The report's content.
 
-    :param shown: what ``pictures`` drew, or nothing where there is no matplotlib.
+    :param shown: the figures, as ``pictures`` draws them.
     """
     result, counts = evaluation.result, evaluation.result["counts"]
     return Page(

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import matplotlib.colors
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from sgcl_cli.report import drawing
-from sgcl_cli.report.drawing import ACCENT, INK, LINE, PALETTE, DrawnFigure, colour, sheet, short
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from sgcl_cli.report.drawing import ACCENT, INK, LINE, PALETTE, DrawnFigure, colour, dashes, sheet, short
 
 Floats = NDArray[np.float64]
-AVAILABLE = drawing.AVAILABLE
 _MOST_NAMED_CELLS = 20
 
 
@@ -72,7 +68,12 @@ def roc(title: str, curves: Sequence[Curve], *, folds: bool) -> DrawnFigure:
         else:
             for number, curve in enumerate(curves):
                 axes.plot(
-                    curve.false_rate, curve.true_rate, color=colour(number), linewidth=1.6, label=_with_area(curve)
+                    curve.false_rate,
+                    curve.true_rate,
+                    color=colour(number),
+                    linestyle=dashes(number),
+                    linewidth=1.8,
+                    label=_with_area(curve),
                 )
         _unit_square(axes, "false positive rate", "true positive rate")
         axes.legend(loc="lower right")
@@ -89,6 +90,7 @@ def precision_recall(title: str, curves: Sequence[PrecisionRecall]) -> DrawnFigu
                 curve.precision,
                 color=colour(number),
                 linewidth=1.8,
+                linestyle=dashes(number),
                 drawstyle="steps-post",
                 label=f"{curve.average:.3f}   {short(curve.name)}",
             )
@@ -99,8 +101,6 @@ def precision_recall(title: str, curves: Sequence[PrecisionRecall]) -> DrawnFigu
 
 def confusion(title: str, counts: NDArray[np.int64], classes: Sequence[str]) -> DrawnFigure:
     """Confusion matrix (K, K), rows the truth: shaded by share of the row, with counts where there is room."""
-    import matplotlib.colors
-
     number = len(classes)
     side = min(7.0, max(3.2, 1.6 + 0.62 * number))
     with sheet(title, side + 0.6, side) as made:

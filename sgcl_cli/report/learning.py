@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcl_cli.report.drawing import MARKERS, PALETTE, SIDE, DrawnFigure, colour, sheet, short
+from sgcl_cli.report.drawing import INK, MARKERS, PALETTE, SIDE, DrawnFigure, colour, sheet, short
 
 Floats = NDArray[np.float64]
 _MOST_NAMED = 12
@@ -51,8 +51,9 @@ def slide_map(title: str, places: Floats, group: Sequence[str], explained: tuple
                 24,
                 color=colour(one),
                 marker=MARKERS[one // len(PALETTE) % len(MARKERS)],
-                alpha=0.75,
-                linewidths=0,
+                alpha=0.8,
+                edgecolor=INK,
+                linewidths=0.3,
                 label=short(name, 18) if one < _MOST_NAMED else None,
             )
         made.axes.set(

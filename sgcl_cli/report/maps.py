@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -143,8 +144,6 @@ def bar_stops() -> list[tuple[float, str]]:
 
 def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib has with it, at a size in pixels; it has Latin, Greek and Cyrillic letters."""
-    import matplotlib
-
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 

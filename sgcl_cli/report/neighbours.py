@@ -1,35 +1,50 @@
-"""neighbours.png: a few anchors with their positives, negatives and nearest patches, on the slide and as pictures."""
+"""neighbours.png: anchors with their positives, negatives and nearest patches, on the slide and as pictures."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
-from sgcl_cli.report.drawing import ACCENT, INK, LINE, MUTED
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from sgcl_cli.report.drawing import INK, LINE, MUTED, PALETTE
 
 Picture = NDArray[np.uint8]
-COLOURS = (ACCENT, "#6d28d9", "#b45309", "#0369a1")
-_LEGEND = "numbers: cosine of v with the anchor's;   dashed frame: on another slide;   squares on the slide: the patches shown"
-_ANCHOR = "#dc2626"
-_WIDTH, _BLOCK, _FOOT = 11.9, 3.9, 0.3  # inches
+COLOURS = tuple(PALETTE[number] for number in (2, 3, 1, 0))
+_INTRO = (
+    "What the encoder takes for similar. Each block is an anchor patch with the patches that pull it (positives) and push it "
+    "(negatives) in the loss, and with its nearest patches of the whole corpus."
+)
+_READING = (
+    "Under each patch: cosine of its embedding v with that of the anchor (1: the same direction; 0: unrelated). "
+    "Solid frame: same slide as the anchor; dashed: another slide. Squares on the slide mark the patches that are shown.",
+    "Good: propagated positives and nearest patches show the anchor's kind of tissue and come from several slides; negatives "
+    "show other tissue and have lower cosines. If the nearest share only its slide or stain, the encoder learns the slide.",
+)
+_ANCHOR = "#000000"
+_WIDTH, _BLOCK, _HEAD, _FOOT = 11.9, 4.5, 0.6, 1.25  # inches
 _PITCH = 1.06  # pictures' widths
+_LABEL = 0.16  # pictures' heights, of the number below
 _DOT = 14.0  # points squared
 
 
 @dataclass(frozen=True)
 class NeighbourRow:
-    """Patches of one kind: ``pictures`` uint8 (H, W, 3), a caption each, and whether it lies on another slide.
+    """Patches of one kind, most similar first.
 
-    :ivar places: float64 (n, 2), centres of those that lie on the anchor's slide, level-0 pixels.
+    :ivar pictures: uint8 (H, W, 3) each.
+    :ivar captions: one a picture.
+    :ivar elsewhere: whether each lies on another slide than the anchor.
+    :ivar places: float64 (n, 2), centres of those on the slide of the anchor, level-0 pixels.
     """
 
     name: str
@@ -41,13 +56,17 @@ class NeighbourRow:
 
 @dataclass(frozen=True)
 class Anchor:
-    """One anchor: its picture, its centre on the slide, the slide, and one row a kind.
+    """One anchor with its rows of patches.
 
+    :ivar slide: the id of its slide.
+    :ivar picture: uint8 (H, W, 3).
     :ivar place: x, y of its centre, level-0 pixels.
     :ivar tissue: float64 (n, 2), centres of the slide's patches, drawn where there is no thumbnail.
-    :ivar side: of a patch, level-0 pixels.
+    :ivar side: side of a patch, level-0 pixels.
     :ivar thumbnail: uint8 (h, w, 3) of the whole slide, or None.
-    :ivar extent: (width, height) of the slide at level 0.
+    :ivar extent: (width, height) of the slide at level 0, pixels.
+    :ivar rows: one a kind of patch, at most as many as ``COLOURS``.
+    :ivar mpp: µm per level-0 pixel, for the scale bar; None where unknown.
     """
 
     slide: str
@@ -58,17 +77,12 @@ class Anchor:
     thumbnail: Picture | None
     extent: tuple[float, float]
     rows: Sequence[NeighbourRow]
+    mpp: float | None = None
 
 
 def draw_neighbours(anchors: Sequence[Anchor], path: str | Path) -> None:
-    """Draw one block an anchor: where its examples lie on its slide, and what they look like, most similar first.
-
-    :raises ImportError: matplotlib is not installed.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    height = _BLOCK * len(anchors) + _FOOT
+    """Draw one block an anchor: its slide with the patches that are shown, and the patches themselves, most similar first."""
+    height = _HEAD + _BLOCK * len(anchors) + _FOOT
     figure = Figure(figsize=(_WIDTH, height), facecolor="white")
     FigureCanvasAgg(figure)
     blocks = figure.add_gridspec(
@@ -77,8 +91,8 @@ def draw_neighbours(anchors: Sequence[Anchor], path: str | Path) -> None:
         width_ratios=(3.4, 1.5, 6.7),
         left=0.008,
         right=0.995,
-        top=1 - 0.25 / height,
-        bottom=(_FOOT + 0.05) / height,
+        top=1 - (_HEAD + 0.25) / height,
+        bottom=_FOOT / height,
         wspace=0.03,
         hspace=0.09,
     )
@@ -89,7 +103,9 @@ def draw_neighbours(anchors: Sequence[Anchor], path: str | Path) -> None:
         cells = blocks[number, 2].subgridspec(len(anchor.rows), 1, hspace=0.26)
         for line, (row, colour) in enumerate(zip(anchor.rows, COLOURS, strict=False)):
             _draw_row(figure.add_subplot(cells[line, 0]), row, most, colour)
-    figure.text(0.008, 0.08 / height, _LEGEND, fontsize=8, color=MUTED)
+    figure.text(0.008, 1 - 0.1 / height, textwrap.fill(_INTRO, 150), fontsize=9, color=INK, va="top")
+    reading = "\n".join(textwrap.fill(one, 165) for one in _READING)
+    figure.text(0.008, 0.1 / height, reading, fontsize=8.5, color=MUTED, va="bottom", linespacing=1.35)
     with store.atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
 
@@ -104,7 +120,8 @@ def _draw_slide(axis: Axes, anchor: Anchor) -> None:
         axis.scatter(
             row.places[:, 0], row.places[:, 1], s=_DOT, marker="s", facecolor="none", edgecolor=colour, linewidths=0.9
         )
-    axis.scatter(*anchor.place, s=5 * _DOT, marker="o", facecolor="none", edgecolor=_ANCHOR, linewidths=1.6)
+    for ink, line in (("white", 3.2), (_ANCHOR, 1.6)):
+        axis.scatter(*anchor.place, s=5 * _DOT, marker="o", facecolor="none", edgecolor=ink, linewidths=line)
     _fit(axis, anchor)
     axis.set_title(
         anchor.slide if len(anchor.slide) <= 40 else anchor.slide[:39] + "…",
@@ -117,36 +134,35 @@ def _draw_slide(axis: Axes, anchor: Anchor) -> None:
 
 
 def _fit(axis: Axes, anchor: Anchor) -> None:
-    """Show the part of the slide that has patches."""
+    """Show the part of the slide that has patches, with ticks in mm, or in pixels where the resolution is unknown."""
     low, high = anchor.tissue.min(0) - 2 * anchor.side, anchor.tissue.max(0) + 2 * anchor.side
     axis.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", anchor="N")
-    _bare(axis, LINE)
+    unit, scale = ("level-0 pixels", 1.0) if anchor.mpp is None else ("mm", anchor.mpp / 1000)
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.xaxis.set_major_formatter(lambda value, place: f"{value * scale:.3g}")
+    axis.set_xlabel(f"x on the slide, {unit}", fontsize=7.5, color=MUTED, labelpad=2)
+    axis.tick_params(labelsize=7, colors=MUTED, length=3)
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set(edgecolor=LINE, linewidth=1.4)
 
 
 def _draw_anchor(axis: Axes, anchor: Anchor) -> None:
     axis.imshow(anchor.picture, interpolation="bilinear")
-    axis.set(anchor="N")
-    axis.set_title("anchor", fontsize=8.5, color=_ANCHOR, loc="left", pad=4)
-    _bare(axis, _ANCHOR)
+    width = "" if anchor.mpp is None else f", {anchor.side * anchor.mpp:.0f} µm wide"
+    axis.set_title(f"anchor{width}", fontsize=8.5, color=_ANCHOR, loc="left", pad=4)
+    axis.set(anchor="N", xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set(edgecolor=_ANCHOR, linewidth=1.4)
 
 
 def _draw_row(axis: Axes, row: NeighbourRow, most: int, colour: str) -> None:
-    from matplotlib.patches import Rectangle
-
     axis.set_title(row.name, fontsize=8.5, color=colour, loc="left", pad=4)
     for place, (picture, caption, elsewhere) in enumerate(zip(row.pictures, row.captions, row.elsewhere, strict=True)):
         left = place * _PITCH
         axis.imshow(picture, extent=(left, left + 1, 1, 0), interpolation="bilinear")
         line = (0, (3, 2)) if elsewhere else "solid"
         axis.add_patch(Rectangle((left, 0), 1, 1, fill=False, edgecolor=colour, linewidth=1.5, linestyle=line))
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8}
-        axis.text(left + 0.05, 0.94, caption, fontsize=6.5, color=INK, parse_math=False, bbox=box)
-    axis.set(xlim=(-0.01, most * _PITCH), ylim=(1.01, -0.01), aspect="equal", anchor="NW")
+        axis.text(left + 0.5, 1 + _LABEL, caption, fontsize=7.5, color=INK, parse_math=False, ha="center")
+    axis.set(xlim=(-0.01, most * _PITCH), ylim=(1.01 + _LABEL, -0.01), aspect="equal", anchor="NW")
     axis.set_axis_off()
-
-
-def _bare(axis: Axes, colour: str) -> None:
-    settings: dict[str, Any] = {"xticks": [], "yticks": []}
-    axis.set(**settings)
-    for spine in axis.spines.values():
-        spine.set(edgecolor=colour, linewidth=1.4)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import store
@@ -31,12 +33,7 @@ def draw_views(rows: Sequence[ShownViews], path: str | Path, *, note: str) -> No
     """Draw one row a patch: the patch with its quarters, its global views, its corner views.
 
     :param rows: the same number of views and of corners each.
-    :param note: one line under the picture: how strong the views are.
-    :raises ImportError: matplotlib is not installed.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    :param note: one line under the picture: how strong the views are."""
     first = rows[0]
     titles = [f"view {n + 1}" for n in range(len(first.views))] + [f"corner {n + 1}" for n in range(len(first.corners))]
     columns = ["patch", *titles]

@@ -235,9 +235,10 @@ def test_a_fifo_in_place_of_a_lock_file_is_refused(tmp_path: Path) -> None:
     """In a process of its own, which would wait for ever."""
     os.mkfifo(tmp_path / ".writer.lock")
     program = (
-        "from pathlib import Path; from sgcl_cli.artefacts.lock import Lock; Lock(Path(sys.argv[1])).take(wait=True)"
+        "import sys; from pathlib import Path; from sgcl_cli.artefacts.lock import Lock\n"
+        "Lock(Path(sys.argv[1])).take(wait=True)"
     )
-    words = [sys.executable, "-c", f"import sys; {program}", str(tmp_path / ".writer.lock")]
+    words = [sys.executable, "-c", program, str(tmp_path / ".writer.lock")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     last = done.stderr.splitlines()[-1]
     assert "ArtefactError" in last and ".writer.lock cannot be a lock: it is not a regular file (remove it)" in last

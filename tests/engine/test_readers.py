@@ -74,6 +74,30 @@ def test_every_patch_of_every_slide_arrives_once_in_full_batches(workers: int) -
     assert right(found, given, 0, 1, 2, 3, 4, 5) and not told
 
 
+def batches_of(given: list[Reading[Any]], workers: int) -> dict[int, list[list[int]]]:
+    """By slide the rows of its batches, in their order."""
+    found: dict[int, list[list[int]]] = {number: [] for number in range(len(given))}
+    with Readers(read, SIZE, BATCH, workers, False) as readers:
+        for arrived in readers.batches(given):
+            if isinstance(arrived, Batch):
+                (number,) = {int(patch[0, 0, 0]) for patch in arrived.patches}
+                found[number].append((arrived.index - given[number].start).tolist())
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_batch_is_of_one_slide_in_the_order_of_reading(workers: int) -> None:
+    """A patch that cannot be read has its place in a batch: in 70 rows, read from the last, row 35 is the 35th."""
+    given = readings((70, "missing"), (5, ""), (BATCH, ""), (40, "slow"))
+    down = [*range(69, -1, -1)]
+    assert batches_of(given, workers) == {
+        0: [down[:32], down[32:34] + down[35:64], down[64:]],
+        1: [[4, 3, 2, 1, 0]],
+        2: [[*range(BATCH - 1, -1, -1)]],
+        3: [[*range(39, 7, -1)], [*range(7, -1, -1)]],
+    }
+
+
 @pytest.mark.parametrize(("event", "kind"), [("missing", Missing), ("fail", Failed), ("die", Failed)])
 def test_what_happens_to_one_slide_costs_the_others_nothing(event: str, kind: type) -> None:
     given = readings((40, ""), (20, event), (30, ""), (25, ""))

@@ -42,14 +42,29 @@ def test_each_quantity_that_was_recorded_has_a_panel(tmp_path: Path) -> None:
 def test_a_fourth_panel_starts_a_second_line(tmp_path: Path) -> None:
     records = steps(8, data_wait=0.5, images_per_second=80.0, spread=0.9)
     draw_curves(records, tmp_path / "curves.png")
-    assert size(tmp_path / "curves.png") == (1452, 638)
+    assert size(tmp_path / "curves.png") == (1452, 770)
     draw_curves([*records, {"step": 8, "summary": {"epoch": 2, "effective_rank_v": 9.0}}], tmp_path / "more.png")
     with Image.open(tmp_path / "more.png") as image:
-        middle = np.asarray(image.convert("L"))[319:, 484:968]
+        middle = np.asarray(image.convert("L"))[400:700, 484:968]
     assert middle.min() < 128
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])
 def test_a_number_that_was_never_finite_has_no_panel(tmp_path: Path, value: float | None) -> None:
     draw_curves(steps(3, data_wait=value), tmp_path / "curves.png")  # type: ignore[arg-type]
-    assert size(tmp_path / "curves.png") == (484, 319)
+    assert size(tmp_path / "curves.png") == (484, 407)
+
+
+def test_every_panel_has_a_unit_and_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib.axes
+
+    units: list[str] = []
+    sentences: list[str] = []
+    label, annotate = matplotlib.axes.Axes.set_ylabel, matplotlib.axes.Axes.annotate
+    monkeypatch.setattr(matplotlib.axes.Axes, "set_ylabel", lambda s, t, **k: (units.append(t), label(s, t, **k))[1])
+    monkeypatch.setattr(
+        matplotlib.axes.Axes, "annotate", lambda s, t, *a, **k: (sentences.append(t), annotate(s, t, *a, **k))[1]
+    )
+    draw_curves(steps(8, data_wait=0.5, images_per_second=80.0), tmp_path / "curves.png")
+    assert units == ["loss, nats", "images per second", "seconds a step"]
+    assert [sentence[:5] for sentence in sentences] == ["Good:"] * 3

@@ -4,10 +4,14 @@ import io
 from xml.etree import ElementTree
 
 import matplotlib
+import numpy as np
 import pytest
 from PIL import Image
 
-from sgcl_cli.report.drawing import PALETTE, DrawnFigure, colour, sheet, short
+from sgcl_cli.report.drawing import PALETTE, DrawnFigure, colour, dashes, sheet, short
+from tests.slide.test_colours import DEUTAN, PROTAN, least, seen
+
+Matrix = tuple[tuple[float, ...], ...]
 
 
 def drawn(title: str = "Title", **sizes: float) -> DrawnFigure:
@@ -22,9 +26,17 @@ def test_short_keeps_names_that_fit_and_ends_others_with_an_ellipsis() -> None:
     assert short("tumour", 4) == "tum…"
 
 
-def test_colours_repeat_after_the_last() -> None:
-    assert [colour(number) for number in range(9)] == list(PALETTE)
-    assert (colour(9), colour(19)) == (PALETTE[0], PALETTE[1])
+def test_colours_repeat_after_the_last_in_another_line_style() -> None:
+    assert [colour(number) for number in range(8)] == list(PALETTE)
+    assert (colour(8), colour(17)) == (PALETTE[0], PALETTE[1])
+    assert len({(colour(number), str(dashes(number))) for number in range(24)}) == 24
+
+
+@pytest.mark.parametrize(("matrix", "limit"), [(None, 20), (PROTAN, 12), (DEUTAN, 11)])
+def test_eight_series_can_be_distinguished_with_any_colour_vision(matrix: Matrix | None, limit: float) -> None:
+    """The smallest difference (CIEDE2000) between two colours, simulated after Machado et al. (2009)."""
+    rgb = np.array([[*bytes.fromhex(one[1:])] for one in PALETTE], float)
+    assert least(seen(rgb, matrix)) > limit
 
 
 def test_a_sheet_has_its_size_in_inches_in_both_files() -> None:

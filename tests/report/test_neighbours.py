@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from sgcl_cli.report.neighbours import COLOURS, Anchor, NeighbourRow, draw_neighbours
@@ -38,7 +39,7 @@ def rgb(name: str) -> tuple[int, ...]:
 
 def test_each_anchor_adds_a_block(tmp_path: Path) -> None:
     heights = [drawn(tmp_path / "n.png", *[anchor(row())] * count).shape[0] for count in (1, 2)]
-    assert heights == [round(4.2 * 110), round(8.1 * 110)]
+    assert heights == [698, 1193]  # 6.35 and 10.85 inches at 110 dots per inch
 
 
 def test_pictures_share_the_width_of_the_longest_row(tmp_path: Path) -> None:
@@ -64,9 +65,27 @@ def test_the_thumbnail_takes_the_place_of_the_patches(tmp_path: Path) -> None:
 def test_the_anchor_lies_at_its_place(tmp_path: Path) -> None:
     def centre(place: tuple[float, float]) -> tuple[float, float]:
         picture = drawn(tmp_path / "n.png", replace(anchor(row()), place=place))[:, : int(0.28 * 1309)]
-        red = np.argwhere(np.abs(picture - rgb("#dc2626")).max(-1) < 12).mean(0)
-        return float(red[1]), float(red[0])
+        ring = np.argwhere(picture[70:, :300].max(-1) < 12).mean(0)
+        return float(ring[1]), float(ring[0])
 
     left, right, low = centre((256.0, 256.0)), centre((1024.0, 256.0)), centre((256.0, 768.0))
     assert right[0] - left[0] > 100 and abs(right[1] - left[1]) < 1
     assert (low[1] - left[1]) / (right[0] - left[0]) - 512 / 768 < 0.02
+
+
+def test_the_picture_says_how_wide_an_anchor_is_and_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import matplotlib.axes
+
+    said: list[str] = []
+    for name in ("set_title", "set_xlabel"):
+        whole = getattr(matplotlib.axes.Axes, name)
+        monkeypatch.setattr(
+            matplotlib.axes.Axes, name, lambda s, text, whole=whole, **k: (said.append(text), whole(s, text, **k))[1]
+        )
+    drawn(tmp_path / "n.png", replace(anchor(row()), mpp=0.5))
+    assert "anchor, 128 µm wide" in said and "x on the slide, mm" in said
+    said.clear()
+    drawn(tmp_path / "n.png", anchor(row()))
+    assert "anchor" in said and "x on the slide, level-0 pixels" in said

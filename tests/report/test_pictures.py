@@ -78,10 +78,10 @@ def test_curves_leave_out_what_was_not_recorded(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(matplotlib.axes.Axes, "set_title", lambda s, t, **k: (titles.append(t), whole(s, t, **k))[1])
     draw_curves(_records(), tmp_path / "curves.png")
     assert titles == [
-        "Loss, by term",
-        "Spread of a batch (0: collapsed)",
+        "Loss by term",
+        "Spread of the embeddings",
         "Effective rank of the banks",
-        "Probe: kNN on labels",
+        "Probe: nearest neighbours on labels",
         "Schedule",
     ]
     assert len(_PANELS) == 9 and (tmp_path / "curves.png").stat().st_size > 10_000

@@ -117,6 +117,11 @@ class Band:
     blocks: tuple[Block, ...] = ()
     single: tuple[int, ...] = ()
 
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Positions of its patches in the order in which ``read`` gives them, int64 (stop - start,)."""
+        return np.concatenate([*(block.patches for block in self.blocks), np.array(self.single, np.int64)])
+
 
 class WindowSource(Protocol):
     """A grid of pixels from which windows are read.

@@ -61,6 +61,7 @@ class SlideJob:
     default_mpp: float | None
     identity: str | None
     done: int = 0
+    batch: int = 1
 
 
 @dataclass
@@ -80,7 +81,11 @@ class SlidePatches:
     ) -> Generator[Batch | Missing | Failed]:
         """Batches over all slides, from one set of processes."""
         readings = [
-            Reading(replace(self.jobs[each.bag.slide_id], done=each.done), each.bag.start, each.bag.count)
+            Reading(
+                replace(self.jobs[each.bag.slide_id], done=each.done, batch=config.batch),
+                each.bag.start,
+                each.bag.count,
+            )
             for each in todo
             if each.bag.count > each.done
         ]
@@ -338,17 +343,26 @@ def read_patches(job: SlideJob, share: Callable[[], int]) -> Iterator[tuple[int,
 def _in_bands(slide: Slide, job: SlideJob, threads: Threads) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
     patch = bands.Patch(job.sides[0], job.size)
     with direct.opened(slide, job.corners, patch) as (source, plan):
+        first, end = _first(np.concatenate([band.order for band in plan]), job), 0
         for band in plan:
-            if band.stop <= job.done:
+            begin, end = end, end + band.stop - band.start
+            if end <= first:
                 continue
-            for row, made in bands.read(slide, source, band, job.corners, patch, threads=threads):
-                if row >= job.done:
-                    yield row, made
+            for place, made in enumerate(bands.read(slide, source, band, job.corners, patch, threads=threads), begin):
+                if place >= first:
+                    yield made
+
+
+def _first(order: NDArray[np.int64], job: SlideJob) -> int:
+    """The place in the order of reading from which a slide is read on: the beginning of the batch of the first row that is not
+    done, since the last bits of a feature depend on the batch that it is encoded in."""
+    place = int((order >= job.done).argmax())
+    return place // job.batch * job.batch
 
 
 def _oblong(slide: Slide, job: SlideJob) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
     slide.cache(_CACHE)
-    for row in range(job.done, len(job.corners)):
+    for row in range(_first(np.arange(len(job.corners)), job), len(job.corners)):
         try:
             yield row, slide.region(tuple(job.corners[row].tolist()), job.sides, (job.size, job.size))
         except SlideError as error:

@@ -80,8 +80,11 @@ class FeatureFiles:
         for owner in np.unique(owners).tolist():
             bag, mine = self._filled[owner], owners == owner
             if bag.slide_id not in self._refused:
-                rows = (index[mine] - bag.start).tolist()
-                self._growing(bag).waiting.update(zip(rows, features[mine], strict=True))
+                growing, rows = self._growing(bag), index[mine] - bag.start
+                further = (
+                    rows >= growing.writer.position
+                )  # a batch that was begun before an interruption is encoded again
+                growing.waiting.update(zip(rows[further].tolist(), features[mine][further], strict=True))
                 self._advance(bag)
 
     def miss(self, missing: Missing) -> None:
@@ -92,8 +95,10 @@ class FeatureFiles:
         if not bag.tolerant:
             self._refuse(bag, missing.error)
             return
-        self._growing(bag).waiting[missing.index - bag.start] = missing.error
-        self._advance(bag)
+        growing, row = self._growing(bag), missing.index - bag.start
+        if row >= growing.writer.position:
+            growing.waiting[row] = missing.error
+            self._advance(bag)
 
     def fail(self, failed: Failed) -> None:
         """A bag that cannot be read; where its process died it may be tried once more."""

@@ -10,7 +10,7 @@ from sgcl_cli.artefacts.evaluations import METRIC_NAMES, Evaluated
 from sgcl_cli.artefacts.results import versions
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.scores.comparison import Difference
-from sgcl_cli.report import figures, forest, page
+from sgcl_cli.report import forest, page
 from sgcl_cli.report.forest import ForestRow
 from sgcl_cli.report.numbers import with_interval
 from sgcl_cli.report.page import Page, Picture, Section, Table
@@ -52,13 +52,13 @@ class Compared:
 
 
 def pictures(compared: Compared) -> dict[str, Picture]:
-    """The forest plot, by file name without suffix; empty without matplotlib or without a defined difference."""
+    """The forest plot, by file name without suffix; empty without a defined difference."""
     rows = [
         ForestRow(_named(compared, model, one), one.value, one.low, one.high, _told(compared, one))
         for model, one in compared.of(compared.metric)
         if one.value is not None
     ]
-    if not figures.AVAILABLE or not rows:
+    if not rows:
         return {}
     metric = METRIC_NAMES[compared.metric]
     axis = "first minus second"

@@ -43,8 +43,7 @@ def redraw(
     """
     out = Path(config.out)
     run, evaluated = read_run(out), Evaluated.open(out)
-    warnings = [text for text in run["result"]["warnings"] if text != report.WITHOUT_FIGURES]
-    warnings += report.missing()
+    warnings = [*run["result"]["warnings"]]
     said = score_columns(evaluated.result["task"], evaluated.result["classes"])
     drawn = report.write_report(
         out,

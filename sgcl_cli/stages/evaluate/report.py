@@ -18,7 +18,7 @@ from sgcl_cli.probe.data.audit import ledger_rows
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.probe.models.plane import principal_plane
-from sgcl_cli.report import evaluation, figures, learning, page
+from sgcl_cli.report import evaluation, learning, page
 from sgcl_cli.report.page import Picture, Section
 from sgcl_cli.stages.evaluate import captions, tables
 from sgcl_cli.stages.evaluate.figures import figure_data
@@ -33,7 +33,6 @@ FIGURES = (
     *(f"{folder}/*.{kind}" for folder in ("attention", "scores") for kind in ("csv", "jpg")),
     "models/*",
 )
-WITHOUT_FIGURES = "matplotlib is not installed: the figures are left out"
 _MOST_POINTS = 2000
 
 
@@ -69,11 +68,6 @@ class Finished:
     efficiency: evaluation.Efficiency | None = None
 
 
-def missing() -> list[str]:
-    """A warning if figures cannot be drawn; else none."""
-    return [] if figures.AVAILABLE else [WITHOUT_FIGURES]
-
-
 def write_report(out: Path, finished: Finished) -> list[str]:
     """Write report.html, figures/, attention/ and scores/, and return the names of the files.
 
@@ -94,16 +88,10 @@ def write_report(out: Path, finished: Finished) -> list[str]:
         ledger=ledger_rows(finished.ledger),
         efficiency=finished.efficiency,
     )
-    pictures: dict[str, Picture] = {}
-    if figures.AVAILABLE:
-        pictures = evaluation.pictures(drawn)
-        plane = _map(finished)
-        pictures |= plane
-        sections.append(
-            Section(
-                "Map of the slides" if finished.cohort.level == "slide" else "Map of the patches", list(plane.values())
-            )
-        )
+    plane = _map(finished)
+    pictures = evaluation.pictures(drawn) | plane
+    title = "Map of the slides" if finished.cohort.level == "slide" else "Map of the patches"
+    sections.append(Section(title, list(plane.values())))
     for name, picture in pictures.items():
         for file, content in picture.files(name).items():
             store.write_bytes(out / "figures" / file, content)

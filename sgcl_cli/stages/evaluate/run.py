@@ -182,9 +182,7 @@ def _write(
     """Write all files of the result, run.json last."""
     out = Path(config.out)
     _remove_former(out)
-    warnings = [*audit.warnings, *report.missing()]
-    for warning in report.missing():
-        reporter.warn(warning)
+    warnings = [*audit.warnings]
     result = tables.metrics_json(config, cohort, plan, scores, identity)
     predictions = list(tables.prediction_rows(cohort, plan, scores.models))
     files = list(tables.TABLES)

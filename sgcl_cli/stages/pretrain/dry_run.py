@@ -17,12 +17,14 @@ from sgcl_cli.engine.fit import cosine, fit
 from sgcl_cli.engine.loader import Failed, Loader
 from sgcl_cli.engine.ranks import joint_refit
 from sgcl_cli.engine.runtime import Runtime
+from sgcl_cli.progress import Reporter, Task
 from sgcl_cli.stages.pretrain.step import encoder_step, objective_step
 from sgcl_cli.stages.pretrain.training import Pretraining
 
 _STEPS = 2
 _MORE = 5  # steps, where they are cheap
 _CHEAP = 1.0  # seconds
+_MEASUREMENTS = 6  # clusters, steps, views, encoder, objective, data
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,15 @@ class Cost:
         return max(("data", "host"), key=pieces.__getitem__)
 
 
-def try_out(training: Pretraining) -> Outcome:
+def try_out(training: Pretraining, reporter: Reporter) -> Outcome:
     """Run two steps of a new training, five more if they are cheap, then its parts one by one."""
     experiment, objective = training.experiment, training.state.objective
-    clustering = 0.0
-    if objective.refits:
-        clustering = experiment.runtime.seconds_of(lambda: joint_refit(objective, experiment.ranks, 0))
-    cost, memory = measure(training), partial(_memory, experiment.runtime)
+    clustering, memory = 0.0, partial(_memory, experiment.runtime)
+    with reporter.task("dry run", _MEASUREMENTS, "measurements") as bar:
+        if objective.refits:
+            clustering = experiment.runtime.seconds_of(lambda: joint_refit(objective, experiment.ranks, 0))
+        bar.advance()
+        cost = measure(training, bar)
     seconds = cost.step * experiment.total_steps + clustering * (experiment.config.epochs - 1)
     data = {
         "patches": len(experiment.index),
@@ -100,7 +104,7 @@ def try_out(training: Pretraining) -> Outcome:
     return Outcome("pretrain", experiment.out, headline, warnings=training.warnings.messages, data=data)
 
 
-def measure(training: Pretraining) -> Cost:
+def measure(training: Pretraining, bar: Task) -> Cost:
     """Measure the cost of a step. Weights and banks of the training change; all ranks do the same."""
     experiment, runtime = training.experiment, training.experiment.runtime
     marks = [time.perf_counter()]
@@ -108,6 +112,7 @@ def measure(training: Pretraining) -> Cost:
     def enough() -> bool:
         runtime.wait()
         marks.append(time.perf_counter())
+        bar.update(note=f"{len(marks) - 1} steps")
         if len(marks) <= _STEPS:
             return False
         cheap = experiment.ranks.of_first(marks[2] - marks[1] < _CHEAP)
@@ -115,17 +120,26 @@ def measure(training: Pretraining) -> Cost:
 
     epochs, schedule = experiment.config.epochs, cosine(experiment.config.peak_lr, experiment.total_steps)
     fit(training, training.state.optimiser, epochs=epochs, lr=schedule, stop=enough, joint=experiment.ranks.mean)
+    bar.advance()
     first, *steps = [later - earlier for earlier, later in itertools.pairwise(marks)]
     repeats = 3 if len(steps) > _STEPS else 1
     step, found, batch = training.step, training.found, training.found.fed.batch
     patches = batch.patches.to(runtime.device)
-    views = runtime.spent(lambda: experiment.draw(0, patches, batch.index), repeats)
-    encoder = runtime.spent(lambda: encoder_step(step, found), repeats)
-    objective = runtime.spent(lambda: objective_step(step, found), repeats)
+    parts = []
+    for part in (
+        lambda: experiment.draw(0, patches, batch.index),
+        lambda: encoder_step(step, found),
+        lambda: objective_step(step, found),
+    ):
+        parts.append(runtime.spent(part, repeats))
+        bar.advance()
+    views, encoder, objective = parts
+    loading = _loading(training.loader, experiment.order(0))
+    bar.advance()
     return Cost(
         first=first,
         step=statistics.median(steps) if steps else first,
-        data=_loading(training.loader, experiment.order(0)),
+        data=loading,
         views=views.device,
         encoder=encoder.device,
         objective=objective.device,

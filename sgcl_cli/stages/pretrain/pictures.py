@@ -159,7 +159,14 @@ def _anchor(index: PatchIndex, examples: AnchorExamples) -> Any:
         thumbnail,
         extent,
         rows,
+        _mpp(file),
     )
+
+
+def _mpp(file: PatchFile) -> float | None:
+    """µm per level-0 pixel; None where it is not recorded."""
+    recorded = file.geometry.get("mpp_level0")
+    return None if recorded is None else float(recorded)
 
 
 def _count(name: str, shown: Shown) -> str:

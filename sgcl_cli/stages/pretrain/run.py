@@ -100,7 +100,7 @@ def _trained(
         _same_everywhere(ranks, state.position, f"the processes do not see the same checkpoint in {out}")
         training.connect()
         if config.dry_run:
-            return replace(try_out(training), told=not ranks.first)
+            return replace(try_out(training, reporter), told=not ranks.first)
         if ranks.first:
             corners = experiment.wanted_views.corners
             warnings.show(picture_views(index, experiment.views, out, seed=config.seed, corners=corners))

@@ -198,9 +198,12 @@ class Pretraining:
         then drifts towards one direction. One pass without gradient avoids that.
         """
         self.state.networks.train()
-        for fed in self._fed(self.experiment.covering_order(), self.experiment.config.epochs):
-            self.step.remember(fed)
-            self.feed.look_ahead()
+        order = self.experiment.covering_order()
+        with self._reporter.task("filling banks", len(order), "batches") as bar:
+            for fed in self._fed(order, self.experiment.config.epochs):
+                self.step.remember(fed)
+                self.feed.look_ahead()
+                bar.advance()
 
     def train(self) -> float:
         """Train to the last epoch, or until a signal; all ranks stop after the same step.

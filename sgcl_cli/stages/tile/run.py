@@ -105,8 +105,9 @@ def _tile(config: TileConfig, reporter: Reporter, work: Work | None) -> Outcome:
 def _run(
     work: Work | None, jobs: Mapping[str, Job], config: TileConfig, reporter: Reporter
 ) -> Iterator[Result[Row | Elsewhere]]:
-    """Process all jobs, with progress bars over slides and patches; yields results as they finish. A dry run takes no locks."""
-    with reporter.task("slides", len(jobs), "slides") as slides, reporter.task("patches", None, "patches") as patches:
+    """Process all jobs; yields results as they finish. A dry run has no bar of patches and takes no locks."""
+    reading = Silent() if config.dry_run else reporter
+    with reporter.task("slides", len(jobs), "slides") as slides, reading.task("patches", None, "patches") as patches:
         shown = before = 0
 
         def show(done: int, expected: int) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.progress import Silent
-from sgcl_cli.report import figures
 from sgcl_cli.stages.evaluate import evaluate
 from tests.stages.evaluate.made import FAST, bag, rows_of, run, table_of, write_slide, write_table
 
@@ -24,17 +23,6 @@ def test_warnings_are_reported_and_stand_in_the_report(slides: Path, tmp_path: P
     for warning in ("4 slides with features have no label", "1 repeated rows were merged"):
         assert any(warning in text for text in reporter.warnings)
         assert warning in page
-
-
-def test_without_matplotlib_figures_are_skipped_with_one_warning(
-    slides: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(figures, "AVAILABLE", False)
-    reporter = Silent()
-    evaluate(EvaluateConfig(features=str(slides), labels=str(labels), out=str(tmp_path / "out"), **FAST), reporter)
-    assert reporter.warnings == ["matplotlib is not installed: the figures are left out"]
-    assert not (tmp_path / "out/figures").exists()
-    assert (tmp_path / "out/report.html").exists()
 
 
 def test_names_that_look_like_code_are_shown_as_text(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,14 @@ class Small(nn.Module):
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """An encoder that costs nothing stands in for ResNet-18, in this process."""
     monkeypatch.setitem(ENCODERS, "resnet18", Small)
+
+
+@pytest.fixture
+def without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """matplotlib cannot be imported, and no module that imports it has been."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for name in [name for name in sys.modules if name.startswith("sgcl_cli.report")]:
+        monkeypatch.delitem(sys.modules, name)
 
 
 @pytest.fixture

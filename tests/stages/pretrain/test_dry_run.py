@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sgcl_cli.config import PretrainConfig
+from sgcl_cli.progress import Silent
 from sgcl_cli.stages.pretrain import pretrain
 from sgcl_cli.stages.pretrain.dry_run import Cost
 
@@ -46,3 +47,42 @@ def test_a_dry_run_of_moco(config: PretrainConfig) -> None:
     assert (
         pretrain(replace(config, base="moco", weight_inner=0.0, epochs=1, dry_run=True)).data["images_per_second"] > 0
     )
+
+
+class Recorder(Silent):
+    """Counts the units of each bar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bars: dict[str, Bar] = {}
+
+    def task(self, name: str, total: int | None, unit: str) -> Bar:
+        return self.bars.setdefault(name, Bar(total))
+
+
+class Bar:
+    def __init__(self, total: int | None) -> None:
+        self.total, self.done = total, 0
+
+    def advance(self, units: int = 1) -> None:
+        self.done += units
+
+    def update(self, *, total: int | None = None, note: str | None = None) -> None:
+        pass
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_a_dry_run_and_the_filling_of_banks_have_bars(config: PretrainConfig) -> None:
+    dry, real = Recorder(), Recorder()
+    pretrain(replace(config, dry_run=True), dry)
+    assert {name: (bar.done, bar.total) for name, bar in dry.bars.items()} == {"dry run": (6, 6)}
+    pretrain(replace(config, epochs=1), real)
+    assert {name: (bar.done, bar.total) for name, bar in real.bars.items()} == {
+        "filling banks": (4, 4),
+        "pretrain": (3, 3),
+    }

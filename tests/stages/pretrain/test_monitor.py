@@ -91,9 +91,8 @@ def test_a_run_with_a_probe_says_how_it_goes_and_keeps_the_best(config: Pretrain
 
 
 def test_the_probe_does_not_change_what_is_learned_and_comes_every_so_often(
-    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: None
+    config: PretrainConfig, tmp_path: Path, without_matplotlib: None, pictures: None
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     reporter = Silent()
     outcome = pretrain(replace(config, probe="labels", probe_every=2), reporter)
     lines = [json.loads(line) for line in (Path(config.out) / "metrics.jsonl").read_text().splitlines()]

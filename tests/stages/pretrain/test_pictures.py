@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,11 +48,8 @@ def test_neighbours_are_drawn_of_objectives_with_a_bank_of_v(
 
 
 def test_without_matplotlib_one_warning_stands_for_all_pictures(
-    make_patches: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: None
+    make_patches: Callable[..., Path], tmp_path: Path, without_matplotlib: None, pictures: None
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    for name in [name for name in sys.modules if name.startswith("sgcl_cli.report")]:
-        monkeypatch.delitem(sys.modules, name)
     index = PatchIndex.open(make_patches())
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text("")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sgcl_cli.artefacts.patches import PatchFile
-from sgcl_cli.progress import Silent
+from sgcl_cli.progress import Silent, Task
 from sgcl_cli.stages.tile import tile
 from tests.stages.tile.made import (
     config,
@@ -42,3 +42,23 @@ def test_a_dry_run_goes_on_where_a_patch_that_it_tries_cannot_be_read(tmp_path, 
     assert "broken.tif: " in warning and "of the sampled patches cannot be read and would be left out" in warning
     survey = outcome.data["slides"][0]
     assert survey["slide_id"] == "broken" and 0 < survey["least_bytes"] < survey["most_bytes"]
+
+
+class Named(Silent):
+    """Records the names of the bars."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def task(self, name: str, total: int | None, unit: str) -> Task:
+        self.names.append(f"{name} of {total}")
+        return super().task(name, total, unit)
+
+
+def test_a_dry_run_has_a_bar_of_slides_and_none_of_patches(tmp_path, inline):
+    write_slide(tmp_path / "in" / "a.tif")
+    dry, real = Named(), Named()
+    tile(config(tmp_path / "out", tmp_path / "in", dry_run=True), dry)
+    tile(config(tmp_path / "out", tmp_path / "in"), real)
+    assert dry.names == ["slides of 1"] and real.names == ["slides of 1", "patches of None"]

@@ -162,15 +162,13 @@ def write(config: EvaluateConfig, masks: Masks, content: dict[str, Any], warning
     store.write_json(out / "dense.json", content)
     store.write_csv(out / "dense.csv", _COLUMNS, list(_rows(content)))
     files = ["dense.json", "dense.csv", "report.html"]
-    pictures = []
-    if figures.AVAILABLE:
-        drawn = figures.confusion("Pixels", np.array(content["scores"]["head"]["confusion"]), content["classes"])
-        caption = "Pixels of all reported slides: rows are the truth, each row adds up to 100 %."
-        pictures.append(Picture.of("Confusion of pixels", caption, drawn))
-        for name, drawn_bytes in pictures[0].files("confusion_pixels").items():
-            store.write_bytes(out / "figures" / name, drawn_bytes)
-            files.append(f"figures/{name}")
-    store.write_text(out / "report.html", page.render(_page(config, masks, content, pictures, warnings)))
+    drawn = figures.confusion("Pixels", np.array(content["scores"]["head"]["confusion"]), content["classes"])
+    caption = "Pixels of all reported slides: rows are the truth, each row adds up to 100 %."
+    picture = Picture.of("Confusion of pixels", caption, drawn)
+    for name, drawn_bytes in picture.files("confusion_pixels").items():
+        store.write_bytes(out / "figures" / name, drawn_bytes)
+        files.append(f"figures/{name}")
+    store.write_text(out / "report.html", page.render(_page(config, masks, content, [picture], warnings)))
     data = {key: value for key, value in content.items() if key != "format"} | {"files": files}
     return Outcome("evaluate", out, closing_table(content), content["slides"], warnings=list(warnings), data=data)
 
