@@ -176,7 +176,7 @@ def test_pretrain_inputs(make_patches: Make, tmp_path: Path, capsys: pytest.Capt
         (["pretrain", str(tmp_path), "--out", out], 1, "no patches in"),
         (["pretrain", tiles, "--out", out], 1, "fewer than a batch of 128"),
         (["pretrain", str(make_patches("bare", pixels=False)), "--out", out], 1, "without pixels"),
-        (["pretrain", str(make_patches("none", {"a": (0, 0)})), "--out", out], 1, "without patches"),
+        (["pretrain", str(make_patches("none", {"a": (0, 0)})), "--out", out], 1, "no slide in"),
         (["pretrain", tiles, "--out", out, "--device", "cuda:99", "--batch", "8"], 1, "--device cuda:99"),
         (["pretrain", tiles, "--out", out, "--device", "abacus", "--batch", "8"], 2, "--device abacus"),
         (["embed", tiles, "--encoder", str(tmp_path / "absent"), "--out", out], 1, "no such encoder"),

@@ -106,9 +106,9 @@ def test_slides_that_the_model_was_fitted_on_are_named(config: EmbedConfig, resu
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     "width": ({"dim": 4}, "has features of 3 dimensions, the models were fitted on 4"),
-    "weights": ({"encoder_sha256": "another"}, "comes from another encoder"),
-    "feed": ({"encoder_feed": '{"layer": "layer4"}'}, "was embedded in another way"),
-    "resolution": ({"mpp": 1.0}, "the features are at 0.5 µm/px, the models were fitted on 1"),
+    "weights": ({"encoder_sha256": "another"}, "is from another encoder"),
+    "feed": ({"encoder_feed": '{"layer": "layer4"}'}, "was embedded with other settings"),
+    "resolution": ({"mpp": 1.0}, "the features are at 0.5 µm/px, the models were fitted at 1 µm/px"),
 }
 
 

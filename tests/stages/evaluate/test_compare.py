@@ -182,7 +182,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "out", one, one)
     with pytest.raises(ArtefactError, match="no finished evaluation"):
         run(tmp_path / "out", one, tmp_path)
-    with pytest.raises(ConfigError, match="alone"):
+    with pytest.raises(ConfigError, match="takes only finished evaluations"):
         EvaluateConfig(compare=("a", "b"), features="f", out="o")
     other = write_result(tmp_path / "b", 0.2)
     with pytest.raises(ConfigError, match="holds the output of sgcl evaluate"):
