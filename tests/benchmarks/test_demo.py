@@ -28,3 +28,20 @@ def test_each_part_of_a_command_is_timed() -> None:
 def test_a_failure_shows_what_the_command_printed() -> None:
     with pytest.raises(SystemExit, match="(?s)== one.*no such slide.*ended with 3"):
         demo.timed(["bash", "-c", "echo '== one'; echo no such slide >&2; exit 3"], dict(os.environ))
+
+
+def test_the_figures_are_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "demo.sh"
+    script.write_text('echo "== slides"\nmkdir "$1" && head -c 4000000 /dev/zero > "$1/slide"\necho "== sgcl tile"\n')
+    environment = tmp_path / "environment"
+    environment.mkdir()
+    (environment / "library").write_bytes(bytes(7_000_000))
+    monkeypatch.setattr(demo, "DEMO", script)
+    monkeypatch.setattr(demo.sys, "prefix", str(environment))
+    demo.measure(tmp_path / "out")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"environment {environment}: 7 MB" and printed[-1] == "output: 4 MB"
+    assert [line.split("s  ")[1] for line in printed[2:4]] == ["slides", "sgcl tile"]
+    assert "CPU s" in printed[4]
