@@ -11,7 +11,7 @@ import numpy as np
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.checkpoint import EncoderCard
-from sgcl_cli.artefacts.results import Outcome, versions
+from sgcl_cli.artefacts.results import Matrix, Outcome, versions
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.models import dense
 from sgcl_cli.probe.models.dense import Counts
@@ -133,15 +133,18 @@ def _difference(config: EvaluateConfig, masks: Masks, first: Counts, second: Cou
     return found
 
 
-def closing_table(content: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The rows that are printed."""
-    rows = []
-    for key, name in content["models"].items():
-        scores = content["scores"][key]
-        for metric, spoken in _SPOKEN.items():
-            parts = ", ".join(f"{one}: {_number(score['value'])}" for one, score in scores[metric].items())
-            rows.append((f"{name}: {spoken}", f"{_spoken(scores[f'mean_{metric}'])}; {parts}"))
-    return rows
+def outcome_of(out: Path, content: Mapping[str, Any], warnings: Sequence[str], data: dict[str, Any]) -> Outcome:
+    """The outcome, with a table for each metric: the mean over classes and the classes, by models."""
+    scores = [content["scores"][key] for key in content["models"]]
+    tables = []
+    for metric, spoken in _SPOKEN.items():
+        mean = ("mean", [_spoken(one[f"mean_{metric}"]).replace(" (", "\n").rstrip(")") for one in scores])
+        classes = [(name, [_number(one[metric][name]["value"]) for one in scores]) for name in scores[0][metric]]
+        tables.append(Matrix(spoken, [*content["models"].values()], [mean, *classes]))
+    first, *further = tables
+    return Outcome(
+        "evaluate", out, [], content["slides"], warnings=list(warnings), data=data, matrix=first, further=further
+    )
 
 
 def write(config: EvaluateConfig, masks: Masks, content: dict[str, Any], warnings: Sequence[str]) -> Outcome:
@@ -165,7 +168,7 @@ def write(config: EvaluateConfig, masks: Masks, content: dict[str, Any], warning
             files.append(f"figures/{name}")
     store.write_text(out / "report.html", page.render(_page(config, masks, content, pictures, warnings)))
     data = {key: value for key, value in content.items() if key != "format"} | {"files": files}
-    return Outcome("evaluate", out, closing_table(content), content["slides"], warnings=list(warnings), data=data)
+    return outcome_of(out, content, warnings, data)
 
 
 def _rows(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
