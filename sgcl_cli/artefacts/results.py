@@ -66,6 +66,7 @@ class Outcome:
     :ivar data: result as JSON values, printed by --json.
     :ivar told: whether another process of the same run has informed the user.
     :ivar matrix: table printed below the headline; None for none.
+    :ivar further: tables printed below that one.
     """
 
     stage: str
@@ -77,6 +78,7 @@ class Outcome:
     data: dict[str, Any] = field(default_factory=dict)
     told: bool = False
     matrix: Matrix | None = None
+    further: Sequence[Matrix] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The outcome as JSON values."""

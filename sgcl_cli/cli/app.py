@@ -202,7 +202,10 @@ def encoders() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit code: 0, 1, 2, 3, 130 or 143, see docs/README.md."""
+    """Run one command and return its exit code.
+
+    0: complete. 1: failed, no usable output. 2: wrong options or input. 3: finished, but slides failed. 130 or 143: interrupted.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(args=repeated(arguments, "--compare"), prog_name="sgcl", standalone_mode=False)

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sgcl_cli.progress import Task
 
 LINE_EVERY = 30.0
+_GAP = 2  # columns between those of a table
 _SPACES = "\n\t"
 _MOST_FAILURES = 20  # groups of failures that are listed
 _NAMED_FAILURES = 5  # slides named per group
@@ -170,12 +172,17 @@ class Terminal:
                 elif not self.quiet:
                     if outcome.headline:
                         self.results.print(_table(outcome))
-                    if outcome.matrix is not None:
-                        self.results.print(_matrix(outcome.matrix))
-                        for note in outcome.matrix.notes:
-                            self.results.print(Text(shown(note)))
+                    for number, matrix in enumerate(filter(None, (outcome.matrix, *outcome.further))):
+                        if number:
+                            self.results.print()
+                        self._show(matrix)
         finally:
             self._failed(outcome)
+
+    def _show(self, matrix: Matrix) -> None:
+        self.results.print(_matrix(matrix if _width(matrix) <= self.results.width else _turned(matrix)))
+        for note in matrix.notes:
+            self.results.print(Text(shown(note)))
 
     def _failed(self, outcome: Outcome) -> None:
         if not outcome.failures:
@@ -239,8 +246,23 @@ def _table(outcome: Outcome) -> Table:
     return table
 
 
+def _width(matrix: Matrix) -> int:
+    """Columns of a terminal that a matrix takes without wrapping."""
+    lines = [(matrix.corner, *matrix.columns), *((name, *cells) for name, cells in matrix.rows)]
+    longest = [max(len(line) for cell in column for line in cell.split("\n")) for column in zip(*lines, strict=True)]
+    return sum(longest) + _GAP * len(longest)
+
+
+def _turned(matrix: Matrix) -> Matrix:
+    """A matrix with rows and columns exchanged, if that makes it narrower."""
+    rows = [(name, [cells[i] for _, cells in matrix.rows]) for i, name in enumerate(matrix.columns)]
+    turned = replace(matrix, columns=[name for name, _ in matrix.rows], rows=rows)
+    return turned if _width(turned) < _width(matrix) else matrix
+
+
 def _matrix(matrix: Matrix) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0), header_style="")
+    below = any("\n" in cell for _, cells in matrix.rows for cell in cells)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, int(below), 0), header_style="")
     for name in (matrix.corner, *matrix.columns):
         table.add_column(Text(shown(name), style="dim"), overflow="fold")
     for name, cells in matrix.rows:

@@ -164,7 +164,6 @@ class TileConfig(Config):
             )
         if self.from_coords is not None:
             self._check_from_coords()
-        parse_shard(self.shard)
         failures_allowed(self.allow_failures, 100)
         parse_shard(self.shard)
 

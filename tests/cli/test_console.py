@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sgcl_cli.artefacts.results import Failure, Outcome
+from sgcl_cli.artefacts.results import Failure, Matrix, Outcome
 from sgcl_cli.cli.console import Terminal, grouped_failures
 
 RESOLUTION = "give it with --slide-mpp"
@@ -53,3 +53,36 @@ def test_a_long_list_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     failures = [Failure(f"s{n}", "", f"reason {n}") for n in range(25)]
     lines = closing(failures, capsys)
     assert lines[0] == "25 failed:" and len(lines) == 22 and lines[-1] == "  and 5 more, see failures.csv"
+
+
+def printed(matrices: list[Matrix], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("COLUMNS", "40")
+    first, *further = matrices
+    outcome = Outcome("evaluate", Path("out"), [], matrix=first, further=further)
+    Terminal().close(outcome, as_json=False)
+    return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_matrices_stand_below_each_other(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = Matrix("model", ["normal", "tumour"], [("kNN", ["3", "10"]), ("Linear", ["4", "9"])], ["of 13 slides"])
+    scores = Matrix("AUROC", ["1 %"], [("kNN", ["0.5\n0.4 to 0.6"]), ("Linear", ["–"])])
+    assert printed([counts, scores], capsys, monkeypatch) == [
+        "model   normal  tumour",
+        "kNN     3       10",
+        "Linear  4       9",
+        "of 13 slides",
+        "",
+        "AUROC   1 %",
+        "",
+        "kNN     0.5",
+        "        0.4 to 0.6",
+        "",
+        "Linear  –",
+    ]
+
+
+def test_a_wide_matrix_is_turned(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"class {number}" for number in range(6)]
+    wide = Matrix("model", names, [("kNN", [*"012345"]), ("Linear", [*"678901"])])
+    lines = printed([wide], capsys, monkeypatch)
+    assert lines[0] == "model    kNN  Linear" and lines[1] == "class 0  0    6" and len(lines) == 7

@@ -160,9 +160,16 @@ def _stored(out: Path, config: EvaluateConfig, ids: Mapping[str, str]) -> Outcom
 
 def _outcome(out: Path, data: dict[str, Any], warnings: list[str]) -> Outcome:
     """The outcome to print, from the content of metrics.json."""
-    headline, matrix = tables.closing_table(data), tables.matrix(data)
+    shares = tables.share_matrix(data)
     return Outcome(
-        "evaluate", out, headline, int(data["counts"]["slides"]), warnings=warnings, data=data, matrix=matrix
+        "evaluate",
+        out,
+        [],
+        int(data["counts"]["slides"]),
+        warnings=warnings,
+        data=data,
+        matrix=tables.matrix(data),
+        further=() if shares is None else (shares,),
     )
 
 

@@ -113,11 +113,6 @@ def _model(cohort: Cohort, plan: Plan, model: Scored, alone: bool) -> dict[str, 
     return entry
 
 
-def closing_table(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Rows of the closing table below ``matrix``, from the content of metrics.json: scores at shares of the patients."""
-    return _at_shares(data.get("label_efficiency") or {})
-
-
 def matrix(data: Mapping[str, Any]) -> Matrix:
     """Models by metrics, from the content of metrics.json.
 
@@ -125,38 +120,46 @@ def matrix(data: Mapping[str, Any]) -> Matrix:
     """
     models = list(data["models"].values())
     metrics = [metric for metric in models[0]["metrics"] if metric != "accuracy"]
+    rows = [(model["name"], [model["metrics"][metric] for metric in metrics]) for model in models]
+    return _matrix("model", [METRIC_NAMES[metric] for metric in metrics], rows)
+
+
+def share_matrix(data: Mapping[str, Any]) -> Matrix | None:
+    """Models by shares of the patients, means over the repeats; None where metrics.json has no label efficiency."""
+    found = data.get("label_efficiency") or {}
+    shares = {float(share): share for curve in found.get("curves", {}).values() for share in curve if float(share) < 1}
+    if not shares:
+        return None
+    rows = [
+        (
+            found["names"][key],
+            [
+                {"value": float(np.mean(curve[share])), **found["intervals"][key][share]} if share in curve else None
+                for _, share in sorted(shares.items())
+            ],
+        )
+        for key, curve in found["curves"].items()
+    ]
+    columns = [f"{100 * share:g} % of the patients" for share in sorted(shares)]
+    return _matrix(METRIC_NAMES[found["metric"]], columns, rows)
+
+
+def _matrix(
+    corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Mapping[str, Any] | None]]]
+) -> Matrix:
     reasons: dict[str, int] = {}
 
-    def cell(entry: Mapping[str, Any]) -> str:
+    def cell(entry: Mapping[str, Any] | None) -> str:
+        if entry is None:
+            return "–"
         if entry["value"] is not None and entry["low"] is not None:
             return with_interval(entry["value"], entry["low"], entry["high"], form="{}\n{} to {}")
         why = f"undefined: {entry['reason']}" if entry["value"] is None else f"no interval: {entry['no_interval']}"
         number = reasons.setdefault(why, len(reasons) + 1)
         return f"{'undefined' if entry['value'] is None else format(entry['value'], '.3f')} [{number}]"
 
-    rows = [(model["name"], [cell(model["metrics"][metric]) for metric in metrics]) for model in models]
-    notes = [f"[{number}] {why}" for why, number in reasons.items()]
-    return Matrix("model", [METRIC_NAMES[metric] for metric in metrics], rows, notes)
-
-
-def _at_shares(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Mean over the repeats of every model at each share below 1."""
-    return [
-        (f"{found['names'][key]}, {100 * float(share):g} % of the patients: {METRIC_NAMES[found['metric']]}",
-         spoken({"value": float(np.mean(values)), **found["intervals"][key][share]}))
-        for key, curve in found.get("curves", {}).items()
-        for share, values in curve.items()
-        if float(share) < 1
-    ]  # fmt: skip
-
-
-def spoken(entry: Mapping[str, Any]) -> str:
-    """A score as text: ``0.912 (0.870 to 0.950)``, or the reason why it, or its interval, is undefined."""
-    if entry["value"] is None:
-        return f"undefined: {entry['reason']}"
-    if entry["low"] is None:
-        return f"{entry['value']:.3f} (no interval: {entry['no_interval']})"
-    return with_interval(entry["value"], entry["low"], entry["high"])
+    cells = [(name, [cell(entry) for entry in entries]) for name, entries in rows]
+    return Matrix(corner, columns, cells, [f"[{number}] {why}" for why, number in reasons.items()])
 
 
 def prediction_columns(cohort: Cohort) -> list[str]:

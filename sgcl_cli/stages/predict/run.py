@@ -63,7 +63,7 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
         reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
         data, told = stored
         with understood(out):
-            return Outcome("predict", out, _closing(data), total=data["counts"]["slides"], warnings=told, data=data)
+            return _outcome(out, data, told)
     keys, folds = _chosen_models(card, config), _chosen_folds(card, config)
     files, empty = _with_patches(features)
     if empty:
@@ -135,7 +135,7 @@ def _write(
         "files": files,
     }
     kept = {name: value for name, value in data.items() if name != "format"}
-    outcome = Outcome("predict", out, _closing(kept), total=len(rows.files), warnings=warnings, data=kept)
+    outcome = _outcome(out, kept, warnings)
     record.write(out, artefact=identity, inputs=ids, outcome=outcome)
     return outcome
 
@@ -249,9 +249,12 @@ def _closing(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("slides", str(data["counts"]["slides"]))]
     if data["level"] == "patch":
         rows.append(("patches", str(data["counts"]["rows"])))
-    for key, summary in data["predicted"].items():
-        said = ", ".join(
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in summary.items()
-        )
-        rows.append((data["models"][key], said))
     return [*rows, ("folds", ", ".join(data["folds"]))]
+
+
+def _outcome(out: Path, data: dict[str, Any], warnings: list[str]) -> Outcome:
+    """The outcome, with a table of models by classes, or by what is lowest, median and highest of their predictions."""
+    matrix = tables.matrix(data)
+    return Outcome(
+        "predict", out, _closing(data), total=data["counts"]["slides"], warnings=warnings, data=data, matrix=matrix
+    )

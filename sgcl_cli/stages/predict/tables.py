@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgcl_cli.artefacts.results import Matrix
 from sgcl_cli.stages.predict.applied import Applied, Rows
 
 
@@ -71,6 +72,19 @@ def each(
                 seen = "yes" if fitted[number, rows.file_of[i]] else "no"
                 given = {**_named(card, values[i]), **_values(card, values[i])}
                 yield {**_place(rows, i), "model": key, "fold": fold, "fitted_on": seen, **given}
+
+
+def matrix(data: Mapping[str, Any]) -> Matrix:
+    """Models by classes, numbers of slides or patches; by lowest, median and highest prediction where there are none."""
+    predicted = data["predicted"]
+    columns = [*next(iter(predicted.values()))]
+    rows = [
+        (data["models"][key], [f"{value:.4g}" if isinstance(value, float) else f"{value:,}" for value in row.values()])
+        for key, row in predicted.items()
+    ]
+    counted = [f"{'patches' if data['level'] == 'patch' else 'slides'} by predicted class"]
+    whole = all(isinstance(value, int) for value in next(iter(predicted.values())).values())
+    return Matrix("model", columns, rows, counted if whole else [])
 
 
 def summary(card: Mapping[str, Any], applied: Mapping[str, Applied]) -> dict[str, Any]:

@@ -4,18 +4,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pytest
 
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.stages.evaluate.scores import Scored
 from sgcl_cli.stages.evaluate.tables import (
-    closing_table,
     matrix,
     patches_csv,
     prediction_columns,
     prediction_rows,
-    spoken,
+    share_matrix,
     told,
 )
 
@@ -23,18 +21,6 @@ from sgcl_cli.stages.evaluate.tables import (
 def entry(value: float | None, low: float | None = None, **why: str) -> dict[str, Any]:
     high = None if low is None else 2 * (value or 0) - low
     return {"value": value, "low": low, "high": high, "reason": "", "no_interval": "", **why}
-
-
-@pytest.mark.parametrize(
-    ("headline", "words"),
-    [
-        (entry(0.9124, 0.87), "0.912 (0.870 to 0.955)"),
-        (entry(0.5, no_interval="too few patients"), "0.500 (no interval: too few patients)"),
-        (entry(None, reason="one class"), "undefined: one class"),
-    ],
-)
-def test_a_headline_in_words(headline: dict[str, Any], words: str) -> None:
-    assert spoken(headline) == words
 
 
 def test_the_matrix_shares_a_number_for_one_reason() -> None:
@@ -51,18 +37,23 @@ def test_the_matrix_shares_a_number_for_one_reason() -> None:
     assert [*found.notes] == ["[1] no interval: few", "[2] undefined: one class"]
 
 
-def test_the_closing_table_has_shares_below_the_whole() -> None:
+def test_the_matrix_of_shares_has_models_by_shares_below_the_whole() -> None:
     none = {"low": None, "high": None, "no_interval": "few"}
     found = {
         "metric": "auroc",
-        "names": {"knn": "kNN"},
-        "curves": {"knn": {"0.25": [0.5, 0.7], "1": [0.9]}},
-        "intervals": {"knn": {"0.25": none, "1": none}},
+        "names": {"knn": "kNN", "linear": "Linear"},
+        "curves": {"knn": {"0.25": [0.5, 0.7], "1": [0.9]}, "linear": {"0.1": [0.5], "0.25": [0.8], "1": [0.9]}},
+        "intervals": {
+            "knn": {"0.25": none, "1": none},
+            "linear": {"0.1": none, "0.25": {"low": 0.7, "high": 0.9}, "1": none},
+        },
     }
-    assert closing_table({"label_efficiency": found}) == [
-        ("kNN, 25 % of the patients: AUROC", "0.600 (no interval: few)")
-    ]
-    assert closing_table({}) == []
+    shares = share_matrix({"label_efficiency": found})
+    assert shares is not None
+    assert (shares.corner, shares.columns) == ("AUROC", ["10 % of the patients", "25 % of the patients"])
+    assert shares.rows == [("kNN", ["–", "0.600 [1]"]), ("Linear", ["0.500 [1]", "0.800\n0.700 to 0.900"])]
+    assert shares.notes == ["[1] no interval: few"]
+    assert share_matrix({}) is None and share_matrix({"label_efficiency": None}) is None
 
 
 def test_predictions_are_one_row_a_model_and_reported_slide(small_cohort: Cohort, small_plan: Plan) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.stages.predict.applied import Applied, Rows
-from sgcl_cli.stages.predict.tables import columns, each, ensemble, places, spreads, summary
+from sgcl_cli.stages.predict.tables import columns, each, ensemble, matrix, places, spreads, summary
 
 CLASSES: dict[str, Any] = {"classes": ["normal", "tumour"], "task": "binary"}
 REGRESSION: dict[str, Any] = {"classes": [], "task": "regression"}
@@ -65,3 +65,14 @@ def test_the_summary_counts_classes_or_gives_the_range() -> None:
     assert summary(CLASSES, BINARY) == {"linear": {"normal": 1, "tumour": 1}}
     values = applied([[1.0], [5.0]], [[3.0], [5.0]], [[True, True]] * 2)
     assert summary(SURVIVAL, values) == {"linear": {"lowest": 2.0, "median": 3.5, "highest": 5.0}}
+
+
+def test_the_closing_table_has_models_by_classes_or_by_what_they_predict() -> None:
+    models = {"knn": "kNN", "linear": "Linear"}
+    counts = {"knn": {"normal": 3, "tumour": 1200}, "linear": {"normal": 4, "tumour": 1199}}
+    found = matrix({"level": "patch", "models": models, "predicted": counts})
+    assert (found.columns, found.notes) == (["normal", "tumour"], ["patches by predicted class"])
+    assert found.rows == [("kNN", ["3", "1,200"]), ("Linear", ["4", "1,199"])]
+    ranges = {"knn": {"lowest": -0.5, "median": 0.25, "highest": 1234.56}}
+    found = matrix({"level": "slide", "models": models, "predicted": ranges})
+    assert (found.rows, found.notes) == ([("kNN", ["-0.5", "0.25", "1235"])], [])

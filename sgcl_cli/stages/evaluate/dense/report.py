@@ -11,7 +11,7 @@ import numpy as np
 
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.checkpoint import EncoderCard
-from sgcl_cli.artefacts.results import Outcome, versions
+from sgcl_cli.artefacts.results import Matrix, Outcome, versions
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.probe.models import dense
 from sgcl_cli.probe.models.dense import Counts
@@ -140,15 +140,18 @@ def _difference(config: EvaluateConfig, masks: Masks, first: Counts, second: Cou
     return found
 
 
-def closing_table(content: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The rows of the closing table."""
-    rows = []
-    for key, name in content["models"].items():
-        scores = content["scores"][key]
-        for metric, spoken in _SPOKEN.items():
-            parts = ", ".join(f"{one}: {_number(score['value'])}" for one, score in scores[metric].items())
-            rows.append((f"{name}: {spoken}", f"{_spoken(scores[f'mean_{metric}'])}; {parts}"))
-    return rows
+def outcome_of(out: Path, content: Mapping[str, Any], warnings: Sequence[str], data: dict[str, Any]) -> Outcome:
+    """The outcome, with a table for each metric: the mean over classes and the classes, by models."""
+    scores = [content["scores"][key] for key in content["models"]]
+    tables = []
+    for metric, spoken in _SPOKEN.items():
+        mean = ("mean", [_spoken(one[f"mean_{metric}"], form="{}\n{} to {}") for one in scores])
+        classes = [(name, [_number(one[metric][name]["value"]) for one in scores]) for name in scores[0][metric]]
+        tables.append(Matrix(spoken, [*content["models"].values()], [mean, *classes]))
+    first, *further = tables
+    return Outcome(
+        "evaluate", out, [], content["slides"], warnings=list(warnings), data=data, matrix=first, further=further
+    )
 
 
 def write(config: EvaluateConfig, masks: Masks, content: dict[str, Any], warnings: Sequence[str]) -> Outcome:
@@ -170,7 +173,7 @@ def write(config: EvaluateConfig, masks: Masks, content: dict[str, Any], warning
         files.append(f"figures/{name}")
     store.write_text(out / "report.html", page.render(_page(config, masks, content, [picture], warnings)))
     data = {key: value for key, value in content.items() if key != "format"} | {"files": files}
-    return Outcome("evaluate", out, closing_table(content), content["slides"], warnings=list(warnings), data=data)
+    return outcome_of(out, content, warnings, data)
 
 
 def _rows(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -300,9 +303,11 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _spoken(score: Mapping[str, Any]) -> str:
+def _spoken(score: Mapping[str, Any], form: str = "{} ({} to {})") -> str:
     """A score as text: ``0.812 (0.765 to 0.850)``."""
-    return "–" if score["value"] is None else with_interval(score["value"], score.get("low"), score.get("high"))
+    if score["value"] is None:
+        return "–"
+    return with_interval(score["value"], score.get("low"), score.get("high"), form=form)
 
 
 def _signed(entry: Mapping[str, Any]) -> str:

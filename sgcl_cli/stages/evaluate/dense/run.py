@@ -29,7 +29,7 @@ from sgcl_cli.probe.models.dense import Counts, Head
 from sgcl_cli.progress import Reporter
 from sgcl_cli.stages.encoders import Opened, check_resolution, open_encoder, untrained
 from sgcl_cli.stages.evaluate.dense.masks import Masked, Masks, open_masks
-from sgcl_cli.stages.evaluate.dense.report import Heads, closing_table, content_of, write
+from sgcl_cli.stages.evaluate.dense.report import Heads, content_of, outcome_of, write
 from sgcl_cli.stages.evaluate.stored import stored_result
 
 FORMAT = "sgcl.dense/1"
@@ -82,7 +82,7 @@ def evaluate_dense(config: EvaluateConfig, reporter: Reporter) -> Outcome:
     if stored is not None:
         reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
         data, warnings = stored
-        return Outcome("evaluate", out, closing_table(data), len(masks.slides), warnings=warnings, data=data)
+        return outcome_of(out, data, warnings, data)
     seen = replace(opened.card, resize=opened.card.resize and opened.card.input_size)
     size = None if seen.resize is None else index.patch_size
     warnings = [*masks.warnings, *check_resolution(seen, index.mpp, size, allowed=True)]

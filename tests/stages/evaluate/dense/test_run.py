@@ -48,7 +48,11 @@ def test_pixels_are_told_apart_on_slides_that_the_head_never_saw(finished: tuple
     assert "bright<b>" not in text and "bright&lt;b&gt;" in text and f"{head['mean_dice']['value']:.3f}" in text
     assert "No interval: 3 slides, fewer than 10" in text
     assert (out / "figures/confusion_pixels.svg").exists()
-    assert outcome.headline[0][1].startswith(f"{head['mean_dice']['value']:.3f}; bright<b>: ")
+    assert outcome.matrix is not None and outcome.matrix.corner == "Dice"
+    assert [*outcome.matrix.columns] == [*outcome.data["models"].values()]
+    assert dict(outcome.matrix.rows)["mean"][0] == f"{head['mean_dice']['value']:.3f}"
+    assert dict(outcome.matrix.rows)["bright<b>"][0] == f"{head['dice']['bright<b>']['value']:.3f}"
+    assert len(outcome.further) == 1
 
 
 def test_the_commonest_class_and_random_weights_stand_beside(finished: tuple[Path, Outcome]) -> None:
@@ -71,7 +75,7 @@ def test_again_it_is_returned_and_made_anew_it_is_identical(
     out, outcome = finished
     before = (out / "run.json").stat().st_mtime_ns
     again = evaluate(settings(data, out))
-    assert again.data == outcome.data and again.headline == outcome.headline
+    assert again.data == outcome.data and again.matrix == outcome.matrix
     assert (out / "run.json").stat().st_mtime_ns == before
     with pytest.raises(ConfigError, match="holds a result of other settings: --dense-pixels was 400, is 399"):
         evaluate(settings(data, out, dense_pixels=399))
