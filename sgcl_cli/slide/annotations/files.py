@@ -165,13 +165,13 @@ def read_regions(path: Path) -> Regions:
 def parse_mask_values(text: str) -> dict[int, str]:
     """Parse ``255=tumour,0=other`` to the class of each value.
 
-    :raises ConfigError: the text is not of that form.
+    :raises ConfigError: the text is not of that form, or gives a value twice.
     """
     classes: dict[int, str] = {}
     for part in split_names(text):
         text, equals, name = part.partition("=")
         value = whole_number(text, 0, 2**32 - 1)
-        if not equals or value is None or not name.strip():
+        if not equals or value is None or not name.strip() or "=" in name or value in classes:
             raise ConfigError(f"--mask-values has '{part}'", "example: --mask-values 255=tumour,0=other")
         classes[value] = name.strip()
     return classes

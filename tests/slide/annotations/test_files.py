@@ -251,7 +251,7 @@ def test_names_between_commas_and_their_order():
     assert files.split_names('a, "b, c" ,d') == ["a", "b, c", "d"]
     assert files.parse_mask_values("255=tumour, 0=other") == {255: "tumour", 0: "other"}
     assert files.in_order(frozenset({"10", "9", "b", "A"})) == ("9", "10", "A", "b")
-    for text in ("tumour", "x=tumour", "1="):
+    for text in ("tumour", "x=tumour", "1=", "1=a,1=b", "255=tumour;0=other"):
         with pytest.raises(ConfigError, match="--mask-values"):
             files.parse_mask_values(text)
 
