@@ -81,7 +81,7 @@ def bound(path: Path, corners: np.ndarray, geometry: bands.Patch) -> dict[str, f
             return {"cpu": float("nan")}
         patches = [patch for _, patch in bands.read(slide, source, plan[0], corners, geometry)]
         patches = [np.ascontiguousarray(patch) for patch in patches]
-        needed = {tile for band in plan for block in band.blocks for tile in source._needed(block)}
+        needed = {tile for band in plan for block in band.blocks for tile in source.needed(block)}
         files = [source.tiles.jpeg(*tile) for tile in sorted(needed, key=lambda tile: tile[::-1])]
         width, height = source.tiles.side
         start = time.process_time()

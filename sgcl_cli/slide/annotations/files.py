@@ -32,6 +32,7 @@ from sgcl_cli.config import whole_number
 from sgcl_cli.errors import ConfigError, LabelError, SlideError
 from sgcl_cli.slide.annotations.frames import Frame
 from sgcl_cli.slide.annotations.outlines import Annotation, Areas, Points, Raster, Region, Ring
+from sgcl_cli.slide.numbers import decimal
 
 MASKS = (".png", ".tif", ".tiff")
 
@@ -164,13 +165,13 @@ def read_regions(path: Path) -> Regions:
 def parse_mask_values(text: str) -> dict[int, str]:
     """Parse ``255=tumour,0=other`` to the class of each value.
 
-    :raises ConfigError: the text is not of that form.
+    :raises ConfigError: the text is not of that form, or gives a value twice.
     """
     classes: dict[int, str] = {}
     for part in split_names(text):
         text, equals, name = part.partition("=")
         value = whole_number(text, 0, 2**32 - 1)
-        if not equals or value is None or not name.strip():
+        if not equals or value is None or not name.strip() or "=" in name or value in classes:
             raise ConfigError(f"--mask-values has '{part}'", "example: --mask-values 255=tumour,0=other")
         classes[value] = name.strip()
     return classes
@@ -337,8 +338,8 @@ def _ring(points: Any, path: Path) -> Ring:
 
 
 def _asap(path: Path, data: bytes, tally: _Tally) -> Areas:
-    """ASAP's XML: Annotation elements with PartOfGroup and a list of Coordinate elements."""
-    shapes: list[tuple[str, str, list[tuple[str, str]]]] = []
+    """ASAP's XML: Annotation elements with PartOfGroup and a list of Coordinate elements, sorted by Order."""
+    shapes: list[tuple[str, str, list[tuple[str, str, str]]]] = []
     root = ""
 
     def begin(tag: str, attributes: dict[str, str]) -> None:
@@ -347,7 +348,7 @@ def _asap(path: Path, data: bytes, tally: _Tally) -> Areas:
         if tag == "Annotation":
             shapes.append((attributes.get("PartOfGroup", ""), attributes.get("Type", ""), []))
         elif tag == "Coordinate" and shapes:
-            shapes[-1][2].append((attributes.get("X", ""), attributes.get("Y", "")))
+            shapes[-1][2].append((attributes.get("Order", ""), attributes.get("X", ""), attributes.get("Y", "")))
 
     def refuse(*_: Any) -> None:
         raise LabelError(f"{path} declares a DTD or entities", "such XML is refused; export it again from ASAP")
@@ -376,10 +377,15 @@ def _asap(path: Path, data: bytes, tally: _Tally) -> Areas:
     return Areas(tuple(kept), tuple(cut_out))
 
 
-def _numbers(points: Sequence[tuple[str, str]], path: Path) -> list[tuple[float, float]]:
-    """Coordinates of XML attributes as numbers; decimal commas are accepted."""
+def _numbers(points: Sequence[tuple[str, str, str]], path: Path) -> list[tuple[float, float]]:
+    """Pairs of numbers from Order, X and Y of XML attributes; in the file's order unless Order numbers all points differently.
+
+    Decimal commas are accepted.
+    """
+    order = {number: point for point in points if (number := whole_number(point[0], 0, 10**9)) is not None}
+    in_order = [order[number] for number in sorted(order)] if len(order) == len(points) else points
     try:
-        return [(float(x.replace(",", ".")), float(y.replace(",", "."))) for x, y in points]
+        return [(float(x.replace(",", ".")), float(y.replace(",", "."))) for _, x, y in in_order]
     except ValueError as error:
         raise LabelError(f"{path} has a polygon whose points are not pairs of numbers", "export it again") from error
 
@@ -387,8 +393,12 @@ def _numbers(points: Sequence[tuple[str, str]], path: Path) -> list[tuple[float,
 def _table(path: Path, data: bytes, tally: _Tally) -> Points:
     """A table with columns x, y, name, radius_px, in level-0 pixels; decimal commas are accepted."""
     rows = store.read_table(path, ["x", "y", "name", "radius_px"])
+    thousands = b"," in data.partition(b"\n")[0]
     numbers = np.array(
-        [[_number(row[key], path, line) for key in ("x", "y", "radius_px")] for line, row in enumerate(rows, 2)]
+        [
+            [_number(row[key], thousands, path, line) for key in ("x", "y", "radius_px")]
+            for line, row in enumerate(rows, 2)
+        ]
     )
     numbers = numbers.reshape(-1, 3)
     if (numbers[:, 2] < 0).any():
@@ -403,13 +413,13 @@ def _table(path: Path, data: bytes, tally: _Tally) -> Points:
     return Points(chosen[:, :2], chosen[:, 2], classes)
 
 
-def _number(text: str, path: Path, line: int) -> float:
-    try:
-        value = float(text.replace(",", "."))
-    except ValueError:
-        value = math.nan
+def _number(text: str, thousands: bool, path: Path, line: int) -> float:
+    value = decimal(text, thousands)
     if not abs(value) <= _LARGEST_COORDINATE:
-        raise LabelError(f"{path}, row {line}: '{text}' is not a number of level-0 pixels", "correct the table")
+        raise LabelError(
+            f"{path}, row {line}: '{text}' is not a number of level-0 pixels",
+            "correct the table; write no thousands separators",
+        )
     return value
 
 
@@ -440,6 +450,9 @@ def _tiff_values(path: Path, data: bytes) -> NDArray[Any]:
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page = tiff.pages.first
         _check_pixels(path, math.prod(page.shape))
+        same = sum(other.shape == page.shape for other in tiff.pages)
+        if same > 1:
+            raise ValueError(f"it has {same} images of one size")
         dtype = page.dtype
         if dtype is None or dtype.kind not in "ub" or len(page.shape) != 2:
             raise ValueError(f"it has shape {page.shape} of {dtype}")

@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sgcl_cli.artefacts import names, store
+from sgcl_cli.artefacts.spelling import listed
 from sgcl_cli.config import choices
 from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
+from sgcl_cli.slide.numbers import decimal
 from sgcl_cli.slide.open.files import is_folder
 from sgcl_cli.slide.tissue.tissue import Choice, Ink
 
 # https://openslide.org/formats/
 EXTENSIONS = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi")
+_COLUMNS = ("path", "slide_id", "mpp", "tissue", "ink", "min_area", "max_hole")  # of a table
 _SHOWN = 5
 
 IdFrom = choices.IdFrom
@@ -63,10 +66,12 @@ class FoundSlides:
     """The slides of a cohort.
 
     :ivar passed_over: one line with the number of files that were skipped, by kind; "" if there are none.
+    :ivar unused: one line with the columns of the table that have no meaning here; "" if there are none.
     """
 
     entries: tuple[Entry, ...]
     passed_over: str
+    unused: str = ""
 
 
 def discover(
@@ -82,8 +87,11 @@ def discover(
     """
     passed: Counter[str] = Counter()
     entries = [entry for given in inputs for entry in _from_path(given, id_from, passed)]
+    unused = ""
     if table is not None:
-        entries += _from_table(table, id_from)
+        rows = _rows(table)
+        entries += _from_rows(rows, table, id_from)
+        unused = _unused(rows)
     entries = _one_per_series(_once(entries, passed), series_of, passed)
     if not entries:
         raise ConfigError(
@@ -93,7 +101,7 @@ def discover(
     for entry in entries:
         _check_id(entry)
     _check_collisions(entries)
-    return FoundSlides(tuple(entries), _spoken(passed) if passed.total() else "")
+    return FoundSlides(tuple(entries), _spoken(passed) if passed.total() else "", unused)
 
 
 def _from_path(given: Path, id_from: IdFrom, passed: Counter[str]) -> Iterator[Entry]:
@@ -167,12 +175,21 @@ def _is_our_output(folder: Path) -> bool:
     return isinstance(content, dict) and str(content.get("format", "")).startswith("sgcl.")
 
 
-def _from_table(table: Path, id_from: IdFrom) -> list[Entry]:
-    """Entries of a table path[,slide_id][,mpp][,tissue][,ink][,min_area][,max_hole]; paths may be relative to its folder."""
+def _rows(table: Path) -> list[dict[str, str]]:
     try:
-        rows = store.read_table(table, ["path"])
+        return store.read_table(table, ["path"])
     except LabelError as error:
         raise ConfigError(error.message, error.hint) from error
+
+
+def _unused(rows: Sequence[Mapping[str, str]]) -> str:
+    """A line with the columns that have no meaning here, among which may be a misspelled one; "" if there are none."""
+    names = [name for name in (rows[0] if rows else ()) if name not in _COLUMNS]
+    return f"--list: unused columns {listed(names, _SHOWN)}; known are {', '.join(_COLUMNS)}" if names else ""
+
+
+def _from_rows(rows: Sequence[Mapping[str, str]], table: Path, id_from: IdFrom) -> list[Entry]:
+    """Entries of the rows of a table; paths may be relative to its folder."""
     entries: list[Entry] = []
     seen: dict[Path, int] = {}
     for number, row in enumerate(rows, 2):
@@ -210,12 +227,11 @@ def _table_number(row: Mapping[str, str], column: str, where: str, what: str, ab
     text = row.get(column, "")
     if not text:
         return None
-    try:
-        value = float(text.replace(",", "."))
-    except ValueError:
-        value = math.nan
+    value = decimal(text)
     if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
-        raise ConfigError(f"{where}: {column} is '{text}'", f"give {what}, or leave the cell empty")
+        raise ConfigError(
+            f"{where}: {column} is '{text}'", f"give {what}, without thousands separators, or leave the cell empty"
+        )
     return value
 
 

@@ -102,8 +102,9 @@ class Tiles:
 class Direct:
     """A level decoded directly from its JPEG tiles; a ``WindowSource``.
 
-    Tiles that later blocks need are cached, up to ``kept`` bytes; if that suffices, each tile is decoded once.
+    Tiles that later blocks need are cached; if ``capacity`` suffices, each tile is decoded once.
 
+    :ivar capacity: size of the cache, bytes.
     :ivar decoded: number of tiles decoded so far.
     :ivar uses: int32 (rows, columns), how many more times each tile will be used.
     """
@@ -111,7 +112,7 @@ class Direct:
     path = "direct"
     parallel = False
 
-    def __init__(self, tiles: Tiles, slide: Slide, level: int, kept: int = _KEPT) -> None:
+    def __init__(self, tiles: Tiles, slide: Slide, level: int, capacity: int = _KEPT) -> None:
         self.why = ""
         self.decoded = 0
         self.tiles, self.slide, self.level = tiles, slide, level
@@ -120,8 +121,13 @@ class Direct:
         self.size = width * tiles.eighths // _BLOCK, height * tiles.eighths // _BLOCK
         self.uses = np.zeros(tiles.level.counts.shape, np.int32)
         self._kept: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
-        self._room = kept
+        self.capacity = capacity
         self._lock = Lock()
+
+    @property
+    def held(self) -> int:
+        """Size of the cached tiles, bytes."""
+        return sum(tile.nbytes for tile in self._kept.values())
 
     def place(self, pixel: int) -> float:
         return pixel * self.pitch
@@ -129,12 +135,12 @@ class Direct:
     def expect(self, bands: Sequence[Band]) -> None:
         for band in bands:
             for block in band.blocks:
-                for column, row in self._needed(block):
+                for column, row in self.needed(block):
                     self.uses[row, column] += 1
 
     def read(self, block: Block, threads: Threads = ALONE) -> Windows:
         width, height = self.tiles.side
-        needed, windows = self._needed(block), block.windows.tolist()
+        needed, windows = self.needed(block), block.windows.tolist()
         tiles = dict(zip(needed, threads.map(self._tile, needed), strict=True))
 
         def window(number: int) -> NDArray[np.uint8]:
@@ -153,7 +159,7 @@ class Direct:
 
         return window
 
-    def _needed(self, block: Block) -> list[tuple[int, int]]:
+    def needed(self, block: Block) -> list[tuple[int, int]]:
         """(column, row) of each tile that the windows of a block overlap."""
         width, height = self.tiles.side
         first = block.windows[:, :2] // (width, height)
@@ -188,7 +194,7 @@ class Direct:
         self.uses[row, column] -= 1
         if self.uses[row, column] > 0:
             self._kept[tile] = pixels
-            while len(self._kept) * pixels.nbytes > self._room:
+            while len(self._kept) * pixels.nbytes > self.capacity:
                 self._kept.popitem(last=False)
 
     def rectangle(self, box: tuple[int, int, int, int], threads: Threads = ALONE) -> NDArray[np.uint8]:

@@ -62,8 +62,8 @@ def _tile(config: TileConfig, reporter: Reporter, work: Work | None) -> Outcome:
     out = Path(config.out)
     table = None if config.list is None else Path(config.list)
     found = discover([Path(given) for given in config.slides], table, config.id_from, _series_of(config))
-    if found.passed_over:
-        reporter.note(found.passed_over)
+    for note in filter(None, (found.passed_over, found.unused)):
+        reporter.note(note)
     drawings = settle(config, found.entries, workers_of(config))
     tally = SlideTally()
     for note in drawings.notes:

@@ -169,6 +169,9 @@ def test_tables_of_points(tmp_path):
     assert read(write(tmp_path / "c.csv", "x,y,name,radius_px\n")).names == frozenset()
     with pytest.raises(LabelError, match="no column 'radius_px'"):
         read(write(tmp_path / "d.csv", "x,y,name\n"))
+    with pytest.raises(LabelError, match="row 2: '1,000' is not a number of level-0 pixels .*thousands"):
+        read(write(tmp_path / "f.csv", 'x,y,name,radius_px\n"1,000",2,a,3\n'))
+    assert read(write(tmp_path / "g.csv", "x;y;name;radius_px\n1,125;2;a;3\n")).annotation.centres[0, 0] == 1.125
     with pytest.raises(LabelError, match="row 3: 'far' is not a number"):
         read(write(tmp_path / "e.csv", "x,y,name,radius_px\n1,2,a,3\nfar,2,a,3\n"))
 
@@ -201,6 +204,7 @@ def test_mask_images_of_every_depth_and_palettes(tmp_path):
 def test_masks_that_cannot_be_used_are_refused(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "colour.png")
     tifffile.imwrite(tmp_path / "real.tif", np.zeros((4, 4), np.float32))
+    tifffile.imwrite(tmp_path / "two.tif", np.zeros((2, 4, 4), np.uint8), photometric="minisblack")
     write(tmp_path / "text.png", "no image")
     write(tmp_path / "text.tif", "no image")
     data = io.BytesIO()
@@ -209,6 +213,7 @@ def test_masks_that_cannot_be_used_are_refused(tmp_path, monkeypatch):
     for name, message in (
         ("colour.png", r"shape \(4, 4, 3\)"),
         ("real.tif", "float32"),
+        ("two.tif", "2 images of one size"),
         ("text.png", "not a readable image"),
         ("text.tif", "not a readable image"),
         ("cut.png", "not a readable image"),
@@ -246,7 +251,7 @@ def test_names_between_commas_and_their_order():
     assert files.split_names('a, "b, c" ,d') == ["a", "b, c", "d"]
     assert files.parse_mask_values("255=tumour, 0=other") == {255: "tumour", 0: "other"}
     assert files.in_order(frozenset({"10", "9", "b", "A"})) == ("9", "10", "A", "b")
-    for text in ("tumour", "x=tumour", "1="):
+    for text in ("tumour", "x=tumour", "1=", "1=a,1=b", "255=tumour;0=other"):
         with pytest.raises(ConfigError, match="--mask-values"):
             files.parse_mask_values(text)
 
@@ -290,6 +295,8 @@ def test_asap_points_that_were_closed_as_polygons_are_counted(tmp_path):
     assert content.passed_over[files.DEGENERATE] == 1 and len(content.annotation.regions) == 3
     commas = read(write(tmp_path / "b.xml", ASAP.replace('X="10.5"', 'X="10,5"')))
     assert commas.annotation.regions[0].outline.tolist() == [[0, 0], [10.5, 0], [10, 10]]
+    last_first = read(write(tmp_path / "c.xml", ASAP.replace('Order="0" X="0"', 'Order="7" X="0"', 1)))
+    assert last_first.annotation.regions[0].outline.tolist() == [[10.5, 0], [10, 10], [0, 0]]
 
 
 def test_names_are_kept_as_they_are_written_besides(tmp_path):

@@ -140,6 +140,23 @@ def test_table_with_impossible_settings(tmp_path: Path, column, value):
     assert "leave the cell empty" in caught.value.hint
 
 
+def test_thousands_separators_are_refused(tmp_path: Path):
+    """20,000 would be read as 20, as commas are decimal otherwise."""
+    (tmp_path / "slides.csv").write_text('path,min_area\na.svs,"20,000"\n')
+    with pytest.raises(ConfigError, match="row 2: min_area is '20,000'") as caught:
+        find(table=tmp_path / "slides.csv")
+    assert "without thousands separators" in caught.value.hint
+
+
+def test_unused_columns_are_named(tmp_path: Path):
+    """A misspelled column would otherwise have no effect, unnoticed."""
+    (tmp_path / "slides.csv").write_text("path,mp,stage\na.svs,0.25,II\n")
+    unused = "--list: unused columns 'mp', 'stage'; known are path, slide_id, mpp, tissue, ink, min_area, max_hole"
+    assert find(table=tmp_path / "slides.csv").unused == unused
+    (tmp_path / "slides.csv").write_text("path,mpp\na.svs,0.25\n")
+    assert find(table=tmp_path / "slides.csv").unused == ""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -121,7 +121,7 @@ def test_each_tile_is_decoded_once(write_jpeg_pyramid, tissue_like, monkeypatch)
         assert isinstance(source, Direct) and len(plan) > 5
         needed = int((source.uses > 0).sum())
         found = {n: patch for band in plan for n, patch in bands.read(slide, source, band, corners, shape)}
-        assert source.decoded == needed == 19 * 24 and not source.uses.any() and not source._kept
+        assert source.decoded == needed == 19 * 24 and not source.uses.any() and source.held == 0
     assert len(found) == 80
 
 
@@ -156,7 +156,7 @@ def test_threads_decode_each_tile_once_too(write_jpeg_pyramid, tissue_like):
         for band in plan:
             for _ in bands.read(slide, source, band, corners, shape, finish=len, threads=threads):
                 pass
-        assert source.decoded == 19 * 24 and not source.uses.any() and not source._kept
+        assert source.decoded == 19 * 24 and not source.uses.any() and source.held == 0
 
 
 def test_tiles_kept_are_bounded(write_jpeg_pyramid, tissue_like, monkeypatch):
@@ -165,12 +165,12 @@ def test_tiles_kept_are_bounded(write_jpeg_pyramid, tissue_like, monkeypatch):
     plenty, _ = patches_of(path, corners, shape)
     with Slide(path) as slide, direct.opened(slide, corners, shape) as (source, plan):
         assert isinstance(source, Direct)
-        source._room = 5 * 64 * 64 * 3
+        source.capacity = 5 * 64 * 64 * 3
         most, scarce = 0, {}
         for band in plan:
             for position, patch in bands.read(slide, source, band, corners, shape):
                 scarce[position] = patch
-                most = max(most, sum(tile.nbytes for tile in source._kept.values()))
+                most = max(most, source.held)
     assert 0 < most <= 5 * 64 * 64 * 3
     assert all(np.array_equal(plenty[position], patch) for position, patch in scarce.items())
 

@@ -170,6 +170,7 @@ def test_a_slide_that_may_not_be_read_fails_saying_so(tmp_path, inline):
     assert failure.slide_id == "closed" and "Permission denied" in failure.reason
 
 
+@pytest.mark.slow  # waits twice for a slide that hangs
 def test_a_reader_that_crashes_or_hangs_costs_its_slide_only(tmp_path, work_module):
     for name in ("abort", "fine", "hang"):
         write_slide(tmp_path / "in" / f"{name}.tif")

@@ -89,10 +89,10 @@ def test_whoever_writes_the_tables_takes_in_all_who_wait(tmp_path, inline, monke
         if part.shard == (1, 2):
             tile(config(out, folder, shard="2/2"), Silent())
 
-    write_tables = tables._write_tables
+    write_page = tables.write_page
     monkeypatch.setattr(parts, "announce", announce_and_let_another_go_first)
     monkeypatch.setattr(
-        tables, "_write_tables", lambda *given, **named: (written.append(given), write_tables(*given, **named))
+        tables, "write_page", lambda *given, **named: (written.append(given), write_page(*given, **named))
     )
     tile(config(tmp_path / "out", folder, shard="1/2"), Silent())
     assert len(written) == 1
