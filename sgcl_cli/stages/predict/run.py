@@ -25,7 +25,7 @@ from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.evaluate import patch_scores
 from sgcl_cli.stages.evaluate.keep import REFIT, identity_of, made_by
 from sgcl_cli.stages.evaluate.stored import stored_result
-from sgcl_cli.stages.predict import page, pictures, tables
+from sgcl_cli.stages.predict import page, pictures, shift, tables
 from sgcl_cli.stages.predict.applied import Applied, Rows, apply
 
 FORMAT = "sgcl.predictions/1"
@@ -86,14 +86,19 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
         reporter.warn(warning)
     device = runtime.start(config.device, "fp32", config.threads).device
     applied: dict[str, Applied] = {}
+    used_models: dict[str, models.Kept] = {}
     scored = _scoring_model(card, keys) if rows.row is None else None
     used, outputs = unseen[:, rows.file_of], max(1, len(card["classes"]))
     with reporter.task("predicting", len(keys), "model") as bar:
         for key in keys:
             kept = models.read(result, card, key)
             kept = models.Kept(kept.name, kept.view, {fold: kept.folds[fold] for fold in folds})
+            used_models[key] = kept
             applied[key] = apply(kept, rows, used, device, outputs, patches=key == scored)
             bar.advance()
+    for warning in shift.warnings_of(rows, used_models):
+        reporter.warn(warning)
+        warnings.append(warning)
     return _write(config, card, rows, fitted, applied, warnings, ids, record)
 
 
