@@ -16,13 +16,15 @@ from sgcl_cli.artefacts.labels import Columns, read_labels
 from sgcl_cli.artefacts.lock import alone
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, understood
 from sgcl_cli.artefacts.slide_ids import plain_id
+from sgcl_cli.artefacts.spelling import lookalikes, spoken
 from sgcl_cli.config import PredictConfig, differences
 from sgcl_cli.engine import runtime
-from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
 from sgcl_cli.probe.data.audit import listed
 from sgcl_cli.probe.data.patients import alike
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.evaluate import patch_scores
+from sgcl_cli.stages.evaluate.consistency import same_numbers
 from sgcl_cli.stages.evaluate.keep import REFIT, identity_of, made_by
 from sgcl_cli.stages.evaluate.stored import stored_result
 from sgcl_cli.stages.predict import page, pictures, shift, tables
@@ -91,7 +93,7 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
     used, outputs = unseen[:, rows.file_of], max(1, len(card["classes"]))
     with reporter.task("predicting", len(keys), "model") as bar:
         for key in keys:
-            kept = models.read(result, card, key)
+            kept = _read(result, card, key)
             kept = models.Kept(kept.name, kept.view, {fold: kept.folds[fold] for fold in folds})
             used_models[key] = kept
             applied[key] = apply(kept, rows, used, device, outputs, patches=key == scored)
@@ -100,6 +102,19 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
         reporter.warn(warning)
         warnings.append(warning)
     return _write(config, card, rows, fitted, applied, warnings, ids, record)
+
+
+def _read(result: Path, card: Mapping[str, Any], key: str) -> models.Kept:
+    """A model of the result.
+
+    :raises ArtefactError: its file is missing or damaged.
+    """
+    path = result / models.FOLDER / f"{key}.safetensors"
+    if not path.is_file():
+        raise ArtefactError(
+            f"the model {path} is missing", f"evaluate again with --overwrite, or leave {key} out of --models"
+        )
+    return models.read(result, card, key)
 
 
 def _write(
@@ -248,6 +263,8 @@ def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureS
     """
     slides = [file.slide_id for file in features.files]
     known = bool(card.get("patients_known"))
+    fitted = {slide for fold in card["folds"].values() for slide in fold["slides"]}
+    warnings = _spelled_alike("slides", {*slides}, fitted)
     if config.labels is not None:
         table = read_labels(config.labels, Columns("slide_id", None), slides)
         if not table.has_patients:
@@ -256,7 +273,8 @@ def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureS
             )
         if not known:
             return {}, [
-                "patients are not compared: the evaluation had no patient_id, so each slide counted as a patient"
+                *warnings,
+                "patients are not compared: the evaluation had no patient_id, so each slide counted as a patient",
             ]
         given = {row.slide_id: row.patient_id for row in table.rows if row.slide_id not in table.without_patient}
         absent = [slide for slide in slides if slide not in given]
@@ -264,14 +282,27 @@ def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureS
         left = (
             f"the patients of {len(absent)} slides are not compared, because {config.labels} does not have them: {few}"
         )
-        return given, [left] if absent else []
-    fitted = {slide for fold in card["folds"].values() for slide in fold["slides"]}
+        patients = {patient for fold in card["folds"].values() for patient in fold["patients"]}
+        warnings += _spelled_alike("patients", {*given.values()}, patients)
+        return given, [*warnings, left] if absent else warnings
     groups = [group for group in alike({*slides, *fitted}) if not fitted.isdisjoint(group) and {*group} - fitted]
     if not groups:
-        return {}, []
+        return {}, warnings
     new = sorted({slide for group in groups for slide in group} - fitted)
     look = f"ids of {len(new)} slides look like those of patients that models were fitted on: {listed(new, _NAMED)}"
-    return {}, [f"{look}; with --labels and its column patient_id such models are not used"]
+    return {}, [*warnings, f"{look}; with --labels and its column patient_id such models are not used"]
+
+
+def _spelled_alike(what: str, new: set[str], fitted: set[str]) -> list[str]:
+    """A warning of names that differ from those fitted on only in case, blanks or the form of a number; empty without."""
+    every = new | fitted
+    groups = [group for group in (*lookalikes(every), *same_numbers(every)) if not fitted.isdisjoint(group)]
+    groups = [group for group in groups if {*group} - fitted]
+    if not groups:
+        return []
+    shown = "; ".join(spoken(group) for group in groups[:_NAMED])
+    more = f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
+    return [f"{what} spelled like those that models were fitted on count as different: {shown}{more}"]
 
 
 def _seen(fitted: NDArray[np.bool_], files: Sequence[FeatureFile], what: str = "") -> list[str]:
