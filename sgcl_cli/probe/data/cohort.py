@@ -28,6 +28,7 @@ Task = Literal["binary", "multiclass", "regression", "survival"]
 MOST_INTEGER_CLASSES = 10
 MOST_MISSING = 0.05
 _NAMED = 5
+_LARGEST_TARGET = 1e100  # its square, times the number of rows, is finite
 
 
 @dataclass(frozen=True)
@@ -267,6 +268,11 @@ def _truth(rows: Sequence[LabelRow], asked: str) -> dict[str, Any]:
 
 def _measured(row: LabelRow) -> float:
     number = _number(row.label or "")
+    if number is not None and abs(number) > _LARGEST_TARGET:
+        raise LabelError(
+            f"the target of slide '{row.slide_id}' is '{row.label}', larger than {_LARGEST_TARGET:g}",
+            "rescale the target",
+        )
     if number is None:
         raise LabelError(
             f"the target of slide '{row.slide_id}' is '{row.label}', not a number", "use --task multiclass for classes"

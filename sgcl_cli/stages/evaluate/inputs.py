@@ -24,6 +24,7 @@ from sgcl_cli.probe.data.cohort import Cohort, FeatureSource
 from sgcl_cli.probe.data.split_files import SplitFile
 from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.report import evaluation
+from sgcl_cli.stages.evaluate.consistency import audit_cohort
 
 MOST_BINS = 4
 MEASURED_IN_A_FOLD = 8
@@ -157,7 +158,11 @@ def _splits_id(path: Path) -> str:
 
 
 def cohort_of(config: EvaluateConfig, inputs: Inputs, audit: Audit) -> Cohort:
-    """The rows to evaluate, slides or patches; see ``probe.data.cohort``."""
+    """The rows to evaluate, slides or patches; see ``probe.data.cohort``.
+
+    :raises LabelError: see there.
+    :raises ArtefactError: the features of all patches are equal.
+    """
     if inputs.level == "slide":
         assert inputs.labels is not None
         cohort = cohorts.by_slide(
@@ -167,6 +172,7 @@ def cohort_of(config: EvaluateConfig, inputs: Inputs, audit: Audit) -> Cohort:
         cohort = cohorts.by_patch(inputs.sources, inputs.labels, task=inputs.task, audit=audit)
     if cohort.site is not None and cohort.classes:
         audit_sites(cohort.label, cohort.site, cohort.patient_id, audit)
+    audit_cohort(cohort, audit)
     return cohort
 
 

@@ -13,18 +13,19 @@ from sgcl_cli.artefacts import models, store
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet, open_features
 from sgcl_cli.artefacts.labels import Columns, read_labels
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, understood
-from sgcl_cli.artefacts.spelling import listed
+from sgcl_cli.artefacts.spelling import listed, lookalikes, spoken
 from sgcl_cli.config import PredictConfig
 from sgcl_cli.engine import runtime
 from sgcl_cli.engine.ranks import sole_writer
-from sgcl_cli.errors import ConfigError, LabelError
+from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
 from sgcl_cli.probe.data.patients import alike
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.evaluate import patch_scores
+from sgcl_cli.stages.evaluate.consistency import same_numbers
 from sgcl_cli.stages.evaluate.keep import REFIT, identity_of, made_by
 from sgcl_cli.stages.evaluate.stored import stored_result
 from sgcl_cli.stages.kept_models import check_same_encoder, is_fitted_on
-from sgcl_cli.stages.predict import page, pictures, tables
+from sgcl_cli.stages.predict import page, pictures, shift, tables
 from sgcl_cli.stages.predict.applied import Applied, Rows, apply
 
 FORMAT = "sgcl.predictions/1"
@@ -87,15 +88,33 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
         reporter.warn(warning)
     device = runtime.start(config.device, "fp32", config.threads).device
     applied: dict[str, Applied] = {}
+    used_models: dict[str, models.Kept] = {}
     scored = _scoring_model(card, keys) if rows.row is None else None
     used, outputs = unseen[:, rows.file_of], max(1, len(card["classes"]))
     with reporter.task("predicting", len(keys), "model") as bar:
         for key in keys:
-            kept = models.read(result, card, key)
+            kept = _read(result, card, key)
             kept = models.Kept(kept.name, kept.view, {fold: kept.folds[fold] for fold in folds})
+            used_models[key] = kept
             applied[key] = apply(kept, rows, used, device, outputs, patches=key == scored)
             bar.advance()
+    for warning in shift.warnings_of(rows, used_models):
+        reporter.warn(warning)
+        warnings.append(warning)
     return _write(config, card, rows, fitted, applied, warnings=warnings, ids=ids, record=record)
+
+
+def _read(result: Path, card: Mapping[str, Any], key: str) -> models.Kept:
+    """A model of the result.
+
+    :raises ArtefactError: its file is missing or damaged.
+    """
+    path = result / models.FOLDER / f"{key}.safetensors"
+    if not path.is_file():
+        raise ArtefactError(
+            f"the model {path} is missing", f"evaluate again with --overwrite, or leave {key} out of --models"
+        )
+    return models.read(result, card, key)
 
 
 def _write(
@@ -196,6 +215,8 @@ def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureS
     """
     slides = [file.slide_id for file in features.files]
     known = bool(card.get("patients_known"))
+    fitted = {slide for fold in card["folds"].values() for slide in fold["slides"]}
+    warnings = _spelled_alike("slides", {*slides}, fitted)
     if config.labels is not None:
         table = read_labels(config.labels, Columns("slide_id", None), slides)
         if not table.has_patients:
@@ -204,7 +225,8 @@ def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureS
             )
         if not known:
             return {}, [
-                "patients are not compared: the evaluation had no patient_id, so each slide counted as a patient"
+                *warnings,
+                "patients are not compared: the evaluation had no patient_id, so each slide counted as a patient",
             ]
         given = {row.slide_id: row.patient_id for row in table.rows if row.slide_id not in table.without_patient}
         absent = [slide for slide in slides if slide not in given]
@@ -212,14 +234,27 @@ def _patients(config: PredictConfig, card: Mapping[str, Any], features: FeatureS
         left = (
             f"the patients of {len(absent)} slides are not compared, because {config.labels} does not have them: {few}"
         )
-        return given, [left] if absent else []
-    fitted = {slide for fold in card["folds"].values() for slide in fold["slides"]}
+        patients = {patient for fold in card["folds"].values() for patient in fold["patients"]}
+        warnings += _spelled_alike("patients", {*given.values()}, patients)
+        return given, [*warnings, left] if absent else warnings
     groups = [group for group in alike({*slides, *fitted}) if not fitted.isdisjoint(group) and {*group} - fitted]
     if not groups:
-        return {}, []
+        return {}, warnings
     new = sorted({slide for group in groups for slide in group} - fitted)
     look = f"ids of {len(new)} slides look like those of patients that models were fitted on: {listed(new, _NAMED)}"
-    return {}, [f"{look}; with --labels and its column patient_id such models are not used"]
+    return {}, [*warnings, f"{look}; with --labels and its column patient_id such models are not used"]
+
+
+def _spelled_alike(what: str, new: set[str], fitted: set[str]) -> list[str]:
+    """A warning of names that differ from those fitted on only in case, blanks or the form of a number; empty without."""
+    every = new | fitted
+    groups = [group for group in (*lookalikes(every), *same_numbers(every)) if not fitted.isdisjoint(group)]
+    groups = [group for group in groups if {*group} - fitted]
+    if not groups:
+        return []
+    shown = "; ".join(spoken(group) for group in groups[:_NAMED])
+    more = f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
+    return [f"{what} spelled like those that models were fitted on count as different: {shown}{more}"]
 
 
 def _seen(fitted: NDArray[np.bool_], files: Sequence[FeatureFile], what: str = "") -> list[str]:

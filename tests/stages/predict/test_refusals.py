@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import h5py
@@ -42,6 +43,26 @@ def test_another_width_resolution_and_model_are_refused(classes: Path, tmp_path:
     write_slide(tmp_path / "empty", "s51", np.zeros((0, DIM)))
     with pytest.raises(LabelError, match="no slide of .* has patches"):
         predict(applied(classes, tmp_path / "out2", tmp_path / "empty"))
+
+
+def test_names_spelled_like_those_fitted_on_are_warned_of(classes: Path, tmp_path: Path) -> None:
+    write_slide(tmp_path / "new", "S03", np.random.default_rng(5).normal(size=(4, DIM)))
+    table = tmp_path / "patients.csv"
+    for patient, shown in (("P7", ["'P7' and 'p7'"]), ("p7", []), ("another", [])):
+        table.write_text(f"slide_id,patient_id\nS03,{patient}\n")
+        outcome = predict(
+            applied(classes, tmp_path / f"out {patient}", tmp_path / "new", labels=str(table), dry_run=True)
+        )
+        said = [text for text in outcome.warnings if "spelled like those that models were fitted on" in text]
+        assert [text.partition("different: ")[2] for text in said] == ["'S03' and 's03'", *shown]
+
+
+def test_a_missing_model_is_named_with_its_option(classes: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(classes, tmp_path / "copy")
+    (copy / "models/knn.safetensors").unlink()
+    with pytest.raises(ArtefactError, match=r"models/knn\.safetensors is missing") as caught:
+        predict(applied(copy, tmp_path / "out", classes.parent / "features"))
+    assert "leave knn out of --models" in (caught.value.hint or "")
 
 
 def test_a_result_without_models_or_with_damaged_ones_says_so(classes: Path, tmp_path: Path) -> None:
