@@ -101,9 +101,9 @@ def _tinted(base: Pixels, rgb: Floats, seen: NDArray[np.bool_]) -> Pixels:
 
 
 def legend(width: int, scale: ColourScale = ATTENTION) -> Pixels:
-    """A scale of colours with its meaning, uint8 (h, width, 3), larger where the picture is wide."""
-    zoom = max(1.0, width / 720)
-    strip = np.full((round(54 * zoom), width, 3), 255, np.uint8)
+    """A colour bar with its numbers and its name, uint8 (h, width, 3), larger where the picture is wide."""
+    zoom = max(1.0, width / 480)
+    strip = np.full((round(78 * zoom), width, 3), 255, np.uint8)
     left, right = round(12 * zoom), max(round(12 * zoom) + 1, min(width - 12, round(300 * zoom)))
     ramp = np.interp(np.linspace(-1, 1, right - left), [-1, 0, 1], [scale.low, scale.middle, scale.high])
     strip[round(10 * zoom) : round(24 * zoom), left:right] = colours(ramp, scale)
@@ -114,7 +114,7 @@ def legend(width: int, scale: ColourScale = ATTENTION) -> Pixels:
         (high, right - _width(high, 0.48 * zoom)),
     ):
         _write(strip, text, (place, round(44 * zoom)), 0.48 * zoom, _INK)
-    _write(strip, scale.meaning, (right + round(16 * zoom), round(24 * zoom)), 0.48 * zoom, _MUTED)
+    _write(strip, scale.meaning, (left, round(66 * zoom)), 0.48 * zoom, _MUTED)
     return strip
 
 

@@ -70,9 +70,9 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers: those whose first known cell is one."""
-        firsts = [next((row[i] for row in self.rows if row[i] is not None), "") for i in range(len(self.columns))]
-        return [isinstance(cell, int | float) for cell in firsts]
+        """Which columns hold numbers, by their first known cell; a column without any counts as one of numbers."""
+        firsts = [next((row[i] for row in self.rows if row[i] is not None), None) for i in range(len(self.columns))]
+        return [cell is None or isinstance(cell, int | float) for cell in firsts]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ class Section:
     """A part of the page under one heading.
 
     :ivar wide: pictures take the whole width instead of standing side by side.
-    :ivar folded: only the heading is seen until it is clicked.
+    :ivar folded: only the heading shows until it is clicked; print shows everything.
+    :ivar classes: (name, colour as #rrggbb) of the classes in the pictures, for a legend.
     """
 
     title: str
@@ -89,6 +90,7 @@ class Section:
     notes: Sequence[str] = ()
     wide: bool = False
     folded: bool = False
+    classes: Sequence[tuple[str, str]] = ()
 
     def __bool__(self) -> bool:
         return bool(self.pictures or self.tables or self.notes)

@@ -150,3 +150,24 @@ def test_pictures_are_jpeg_or_png_with_svg_beside():
 
 def test_the_same_content_gives_the_same_bytes():
     assert render(example()) == render(example())
+
+
+def test_a_legend_shows_each_class_beside_its_colour() -> None:
+    found = Parsed(
+        render(example(sections=[Section("Maps", notes=["n"], classes=[("a<b", "#00eeee"), ("c", "#ffcc00")])]))
+    )
+    assert [one["fill"] for one in found.all("rect")] == ["#00eeee", "#ffcc00"]
+    assert "a<b" in found.text and not Parsed(render(example(sections=[Section("Maps", notes=["n"])]))).all("rect")
+
+
+def test_a_column_without_any_number_is_set_like_one_of_numbers() -> None:
+    assert Table("t", ["name", "± folds", "n"], [["a", None, None], ["b", None, 2]]).numeric == [False, True, True]
+
+
+def test_print_has_a_light_page_and_opens_what_is_folded() -> None:
+    style = re.search("<style>(.*)</style>", render(example()), re.DOTALL)
+    assert style is not None
+    printed = style[1][style[1].index("@media print") :]
+    assert "color-scheme: light" in printed and "--page: #fff" in printed
+    assert "details::details-content { content-visibility: visible; block-size: auto; }" in printed
+    assert style[1].index("@media (prefers-color-scheme: dark)") < style[1].index("@media print")

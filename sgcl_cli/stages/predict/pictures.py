@@ -14,8 +14,8 @@ from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.config import PredictConfig
 from sgcl_cli.report import maps
-from sgcl_cli.report.drawing import PALETTE
 from sgcl_cli.report.page import Picture, Section
+from sgcl_cli.slide import colours as class_colours
 from sgcl_cli.slide import overlay
 from sgcl_cli.stages.evaluate.captions import Caption
 from sgcl_cli.stages.evaluate.patch_scores import ShownScores, shown
@@ -135,9 +135,10 @@ def _classes(
             small = content if suffix == "png" else overlay.reduced(content, _REPORTED_SIDE, 80)
             pictures.append(Picture(file.slide_id, f"{file.slide_id}: {said}.", small))
     places.check()
-    legend = ", ".join(f"{name} {PALETTE[i % len(PALETTE)]}" for i, name in enumerate(card["classes"]))
-    note = f"{model.name} ({key}): the predicted class of each patch, paler the less it is sure. Colours: {legend}."
-    return PredictionPictures(files, [Section("Score of each patch", pictures, notes=[note])] if pictures else [])
+    legend = [(name, class_colours.hexadecimal(class_colours.of_class(i))) for i, name in enumerate(card["classes"])]
+    note = f"{model.name} ({key}): the predicted class of each patch, paler the less certain it is."
+    shown = [Section("Class of each patch", pictures, notes=[note], classes=legend)] if pictures else []
+    return PredictionPictures(files, shown)
 
 
 def _map(places: Places, file: FeatureFile, rgb: NDArray[np.uint8]) -> tuple[str, bytes] | None:
@@ -158,9 +159,7 @@ def _map(places: Places, file: FeatureFile, rgb: NDArray[np.uint8]) -> tuple[str
 def colours(probability: NDArray[np.float64]) -> NDArray[np.uint8]:
     """uint8 (n, 3) of probabilities (n, K): the colour of the likeliest class, grey where all classes are as likely."""
     classes = probability.shape[1]
-    palette = np.array(
-        [[int(PALETTE[i % len(PALETTE)][k : k + 2], 16) for k in (1, 3, 5)] for i in range(classes)], float
-    )
+    palette = np.array([class_colours.of_class(i) for i in range(classes)], float)
     best = probability.argmax(1)
     sure = ((probability.max(1) - 1 / classes) / (1 - 1 / classes))[:, None]
     tinted: NDArray[np.uint8] = np.rint(_PALE + sure * (palette[best] - _PALE)).astype(np.uint8)
