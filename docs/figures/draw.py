@@ -35,6 +35,7 @@ from sgcl_cli.method.losses import ramp
 from sgcl_cli.method.negatives import Sampler
 from sgcl_cli.method.positives import Neighbourhood
 from sgcl_cli.method.resolve import resolve
+from sgcl_cli.report.drawing import PALETTE
 from sgcl_cli.slide import jpeg
 from sgcl_cli.slide.open.reader import Slide
 from sgcl_cli.slide.tissue.tissue import segment
@@ -124,21 +125,23 @@ def pictures(run: Path) -> None:
 
 
 def strip(demo: Path) -> None:
-    """A slide, its tissue and patches, a patch's nearest on other slides, and three encoders on patches: what the demo made."""
+    """A slide, its tissue and patches, a patch with its nearest on other slides, and three encoders on patches, from the demo."""
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.1), layout="constrained", width_ratios=[1, 1, 1.1, 1.35])
     for axis, kind in zip(axes, ("thumbnails", "overlays"), strict=False):
         axis.imshow(mpl.image.imread(demo / "tiles" / kind / f"{STRIP_SLIDE}.jpg"))
     axes[2].imshow(nearest(demo))
-    for axis, title in zip(axes, ("a slide", "sgcl tile", "sgcl pretrain, embed: nearest elsewhere"), strict=False):
+    for axis, title in zip(axes, ("a slide", "sgcl tile", "sgcl embed: a patch and its nearest"), strict=False):
         axis.set_title(title, fontsize=10)
         axis.set_axis_off()
     for place, encoder in enumerate(ENCODERS):
         model = json.loads((demo / "patches" / encoder / "metrics.json").read_text())["models"]["knn"]
         found = model["metrics"]["balanced_accuracy"]
-        axes[3].plot(found["value"], place, "o", color="#7b5ea7")
+        axes[3].plot(found["value"], place, "o", color=PALETTE[0])
+        axes[3].text(found["value"], place - 0.14, f"{found['value']:.2f}", ha="center", fontsize=9)
         if found["low"] is not None:
-            axes[3].hlines(place, found["low"], found["high"], color="#7b5ea7", lw=2)
-    axes[3].axvline(0.25, color="#999999", ls=":", lw=1)
+            axes[3].hlines(place, found["low"], found["high"], color=PALETTE[0], lw=2)
+    axes[3].axvline(0.25, color="#666666", ls=":", lw=1)
+    axes[3].text(0.26, len(ENCODERS) - 0.55, "chance", color="#666666", fontsize=8)
     axes[3].set_title("sgcl evaluate: which kind of tissue a patch is", fontsize=10)
     axes[3].set_yticks(range(len(ENCODERS)), ["trained by sgcl", "untrained", "mean colour"])
     axes[3].set(xlabel="balanced accuracy, kNN, 95 % interval", xlim=(0, 1), ylim=(len(ENCODERS) - 0.5, -0.5))
@@ -147,7 +150,7 @@ def strip(demo: Path) -> None:
 
 
 def nearest(demo: Path) -> np.ndarray:
-    """The patch of the strip's slide with most tissue, framed, and the five that are nearest to it on other slides."""
+    """A patch of the strip's slide, framed, and the five patches of other slides that are nearest to it."""
     index = PatchIndex.open(demo / "tiles")
     rows = []
     for file in index.files:
@@ -163,7 +166,7 @@ def nearest(demo: Path) -> np.ndarray:
     pictures = [
         np.pad(decode_jpeg(index.read(int(i)), ""), ((3, 3), (3, 3), (0, 0)), constant_values=255) for i in chosen
     ]
-    pictures[0][[0, 1, 2, -3, -2, -1]] = pictures[0][:, [0, 1, 2, -3, -2, -1]] = (210, 20, 20)
+    pictures[0][[0, 1, 2, -3, -2, -1]] = pictures[0][:, [0, 1, 2, -3, -2, -1]] = (0, 0, 0)
     return np.vstack([np.hstack(pictures[:3]), np.hstack(pictures[3:])])
 
 

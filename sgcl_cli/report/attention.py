@@ -1,7 +1,7 @@
 """Heatmaps over a slide's thumbnail, and montages of the patches with most and least attention. Pure functions of arrays.
 
-Attention is shown as a multiple of the mean, log2(N a_i), from 1/8 to 8: a model that looks everywhere alike gives an even
-picture, which ranks would not.
+Attention is shown as a multiple of the mean, log2(N a_i), from 1/8 to 8: uniform attention gives an even
+picture, which ranks would not do.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ def colours(values: Floats, scale: ColourScale = ATTENTION) -> Floats:
 class PlacedPatches:
     """Patches on the thumbnail of their slide.
 
-    :ivar thumbnail: uint8 (H, W, 3). :ivar coords: (N, 2), corners of patches, level-0 pixels.
-    :ivar sides: (2,), width and height of a patch, level-0 pixels. :ivar scale: (x, y), level-0 pixels per thumbnail pixel.
+    :ivar thumbnail: uint8 (H, W, 3).
+    :ivar coords: (N, 2), top-left corners of patches, level-0 pixels.
+    :ivar sides: (2,), width and height of a patch, level-0 pixels.
+    :ivar scale: (x, y), level-0 pixels per thumbnail pixel.
     """
 
     thumbnail: Pixels
@@ -59,9 +61,9 @@ class PlacedPatches:
 
 
 def overlay(placed: PlacedPatches, values: Floats, scale: ColourScale = ATTENTION) -> Pixels:
-    """The thumbnail with each patch tinted by its value, and the scale of colours below; small ones are enlarged.
+    """The thumbnail with each patch tinted by its value, above the colour bar; small thumbnails are enlarged.
 
-    :param values: (N,), finite; where patches overlap their mean shows.
+    :param values: (N,), finite; overlapping patches show their mean.
     :returns: uint8 (k H + legend, k W, 3), k a whole number.
     """
     base, mean, seen = _means(placed, values[:, None])
@@ -69,7 +71,7 @@ def overlay(placed: PlacedPatches, values: Floats, scale: ColourScale = ATTENTIO
 
 
 def painted(placed: PlacedPatches, rgb: NDArray[np.uint8]) -> Pixels:
-    """The thumbnail with each patch tinted by a colour of its own, uint8 (N, 3); small ones are enlarged.
+    """The thumbnail with each patch tinted in its colour, uint8 (N, 3); small thumbnails are enlarged.
 
     :returns: uint8 (k H, k W, 3), k a whole number.
     """
@@ -101,9 +103,9 @@ def _tinted(base: Pixels, rgb: Floats, seen: NDArray[np.bool_]) -> Pixels:
 
 
 def legend(width: int, scale: ColourScale = ATTENTION) -> Pixels:
-    """A scale of colours with its meaning, uint8 (h, width, 3), larger where the picture is wide."""
-    zoom = max(1.0, width / 720)
-    strip = np.full((round(54 * zoom), width, 3), 255, np.uint8)
+    """A colour bar with its numbers and its name, uint8 (h, width, 3), larger where the picture is wide."""
+    zoom = max(1.0, width / 480)
+    strip = np.full((round(78 * zoom), width, 3), 255, np.uint8)
     left, right = round(12 * zoom), max(round(12 * zoom) + 1, min(width - 12, round(300 * zoom)))
     ramp = np.interp(np.linspace(-1, 1, right - left), [-1, 0, 1], [scale.low, scale.middle, scale.high])
     strip[round(10 * zoom) : round(24 * zoom), left:right] = colours(ramp, scale)
@@ -114,12 +116,12 @@ def legend(width: int, scale: ColourScale = ATTENTION) -> Pixels:
         (high, right - _width(high, 0.48 * zoom)),
     ):
         _write(strip, text, (place, round(44 * zoom)), 0.48 * zoom, _INK)
-    _write(strip, scale.meaning, (right + round(16 * zoom), round(24 * zoom)), 0.48 * zoom, _MUTED)
+    _write(strip, scale.meaning, (left, round(66 * zoom)), 0.48 * zoom, _MUTED)
     return strip
 
 
 def _width(text: str, size: float) -> int:
-    """Pixels of a text."""
+    """Width of a string, pixels."""
     return int(cv2.getTextSize(text, _FONT, size, max(1, round(size * 1.6)))[0][0])
 
 
@@ -128,7 +130,7 @@ def _write(picture: Pixels, text: str, place: tuple[int, int], size: float, colo
 
 
 def montage(rows: Sequence[tuple[str, Sequence[tuple[Pixels, float]]]], side: int = 128) -> Pixels:
-    """Rows of patches under their names; below each patch its attention as a multiple of its slide's mean.
+    """Rows of patches under their names; below each patch its attention as a multiple of the mean of its slide.
 
     :param rows: (name, [(patch uint8 (H, W, 3), multiple)]).
     """

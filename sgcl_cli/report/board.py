@@ -1,4 +1,4 @@
-"""A run's numbers for TensorBoard, which is an extra: pip install 'sgcl[tensorboard]'."""
+"""The numbers of a run for TensorBoard, an optional dependency: pip install 'sgcl[tensorboard]'."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _NOT_SHOWN = ("step", "epoch")
 
 
 class Board:
-    """One file of events in a folder.
+    """A file of events in a folder.
 
-    :param step: an earlier run's events after it are hidden.
+    :param step: events of an earlier run after this step are hidden.
     :raises ConfigError: TensorBoard is not installed.
     """
 
@@ -34,16 +34,16 @@ class Board:
             self._writer.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Put on disk what was added."""
+        """Write the added numbers to disk."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the file."""
         self._writer.close()
 
 
 def scalars(numbers: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of nested mappings by their paths; texts, lists and nulls are passed over."""
+    """The numbers of nested mappings by their paths; strings, lists and nulls are skipped."""
     for name, value in numbers.items():
         if isinstance(value, Mapping):
             yield from scalars(value, f"{above}{name}/")

@@ -1,8 +1,7 @@
-"""The cohort at a glance: one HTML file with a card per slide that can be filtered and sorted.
+"""Overview of a cohort: one HTML file with a card per slide that can be filtered and sorted.
 
-Like the report of an evaluation it needs nothing else and shows every name as text. Its Content-Security-Policy allows its own
-style sheet and its own few lines of script (both by hash) and ``data:`` images. Larger pictures are links to the overlays beside
-it; everything else works where the file is moved alone.
+The file is self-contained and escapes every name. Its Content-Security-Policy allows its own style sheet and script (both by
+hash) and ``data:`` images. The cards link to the overlays beside the file; the links alone break if it is moved.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _FULL_SIDE_SLIDES = 300
 
 @dataclass(frozen=True)
 class Class:
-    """A class of the labels, or the patches without one: its colour as #rrggbb, how many patches."""
+    """A class of the labels, or the patches without a label: name, colour as #rrggbb, number of patches."""
 
     name: str
     colour: str
@@ -37,9 +36,9 @@ class SlideCard:
 
     :ivar status: words of ``STATUSES``, separated by spaces.
     :ivar picture: a small JPEG file, b"" where there is none.
-    :ivar facts: (name, value) of what is shown.
-    :ivar problems: warnings, why there are no patches, or why it failed and what to do.
-    :ivar classes: patches by class, those without one included.
+    :ivar facts: (name, value), shown on the card.
+    :ivar problems: warnings, the reason for a lack of patches, or the error with its hint.
+    :ivar classes: patches by class, including those without a label.
     """
 
     slide_id: str
@@ -75,12 +74,12 @@ class SlideCard:
 
 @dataclass(frozen=True)
 class CohortPage:
-    """All that the page says.
+    """The content of index.html.
 
     :ivar facts: short phrases under the title.
-    :ivar warnings: what concerns the cohort as a whole.
+    :ivar warnings: warnings about the cohort as a whole.
     :ivar classes: all classes with their counts over the cohort.
-    :ivar command: how to run it again.
+    :ivar command: the command line that made it.
     :ivar provenance: (name, value) of settings and ids.
     """
 
@@ -100,13 +99,13 @@ class CohortPage:
 
 
 def render(page: CohortPage) -> str:
-    """The page as HTML text."""
+    """The page as an HTML string."""
     made = environment()
     made.filters["machine"] = lambda value: "" if value is None else repr(value)
     return made.get_template("cohort.html").render(page=page)
 
 
 def picture_side(slides: int) -> int:
-    """How large pictures may be, pixels: smaller in larger cohorts, so that the page stays of bounded size."""
+    """Longer side of the pictures, pixels: smaller for large cohorts, which bounds the size of the page."""
     shrink = min(1.0, math.sqrt(_FULL_SIDE_SLIDES / max(1, slides)))
     return max(_LEAST_SIDE, round(_PICTURE_SIDE * shrink))

@@ -1,4 +1,4 @@
-"""How every figure looks and how it becomes files. Same numbers, same bytes: no dates, no global state of matplotlib."""
+"""The common style of all figures, and their files. Equal numbers give equal bytes: no dates, no global state of matplotlib."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class DrawnFigure:
 
 @dataclass
 class Sheet:
-    """A figure in the making: its axes, and its files once the ``with`` block of ``sheet`` is left."""
+    """A figure that is being drawn: its axes, and its files after the ``with`` block of ``sheet``."""
 
     figure: Figure
     axes: Axes
@@ -62,7 +62,7 @@ class Sheet:
 
 @contextmanager
 def sheet(title: str, width: float = SIDE, height: float = SIDE) -> Iterator[Sheet]:
-    """One panel in the common style with a bold title, inches; drawn when the block is left."""
+    """One panel in the common style under a bold title, drawn when the block ends; ``width`` and ``height`` in inches."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), dpi=160, layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
@@ -73,7 +73,7 @@ def sheet(title: str, width: float = SIDE, height: float = SIDE) -> Iterator[She
 
 
 def short(name: str, most: int = 24) -> str:
-    """A name of at most so many letters."""
+    """A name, cut to ``most`` letters."""
     return name if len(name) <= most else name[: most - 1] + "…"
 
 

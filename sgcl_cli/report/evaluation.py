@@ -1,4 +1,4 @@
-"""What the report of an evaluation shows and says, from the content of metrics.json and a few plain lists."""
+"""The content of the report of an evaluation, made from metrics.json and plain lists."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _JOINED = "\u2060"
 
 @dataclass(frozen=True)
 class FoldPart:
-    """One part of a fold (training, validation or test): its patients and its rows per class."""
+    """One part of a fold (training, validation or test): number of patients, rows per class."""
 
     fold: str
     name: str
@@ -34,7 +34,7 @@ class FoldPart:
 
 @dataclass(frozen=True)
 class SlideResult:
-    """A reported slide: its true class and the probability that each model (by key) gives to it."""
+    """A reported slide: its true class, and the probability of that class by model key."""
 
     slide_id: str
     truth: str
@@ -44,7 +44,7 @@ class SlideResult:
 
 @dataclass(frozen=True)
 class FigureData:
-    """What is drawn of one model; what a task does not have is empty or None.
+    """The numbers behind the figures of one model; empty or None where the task has none.
 
     :ivar roc: folds of a binary task, classes of another.
     :ivar retrieval: precision against recall, of the positive class or of each.
@@ -62,7 +62,7 @@ class FigureData:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Label efficiency: a metric's values by model name and share of patients, one a repeat, and their mean's interval."""
+    """Label efficiency: values of a metric by model name and share of patients, one a repeat; the interval of their mean."""
 
     metric: str
     curves: Mapping[str, Mapping[float, Sequence[float]]]
@@ -79,8 +79,8 @@ class Evaluation:
     :ivar inferred: (what, value, why).
     :ivar figure_data: by model key.
     :ivar slides: empty at patch level.
-    :ivar ledger: (what, how many, which) slides were labelled, embedded, matched, left out.
-    :ivar sections: what else is shown after the models: attention, a map of slides.
+    :ivar ledger: (kind, count, names) of slides that were labelled, embedded, matched, left out.
+    :ivar sections: further sections after those of the models: attention, a map of slides.
     :ivar provenance: (name, value) of ids and versions.
     """
 
@@ -110,13 +110,13 @@ class Evaluation:
 
     @property
     def classes(self) -> Sequence[str]:
-        """The classes, none for other targets."""
+        """The classes; empty for other targets."""
         classes: Sequence[str] = self.result.get("classes") or ()
         return classes
 
     @property
     def metric_names(self) -> dict[str, str]:
-        """The metrics of every model with their names."""
+        """Display names of the metrics by key."""
         first = next(iter(self.models.values()))["metrics"]
         return {metric: METRIC_NAMES.get(metric, metric) for metric in first}
 
@@ -127,7 +127,7 @@ class Evaluation:
 
     @property
     def no_interval(self) -> str:
-        """Why there are no intervals at all, "" where there are."""
+        """The reason why no metric has an interval; "" where one has."""
         return same_reason({model["name"]: model["metrics"] for model in self.models.values()})
 
 
@@ -192,32 +192,32 @@ def _pictures_of(evaluation: Evaluation, key: str, name: str) -> dict[str, Pictu
         shown[f"pr_{key}"] = Picture.of(f"Precision and recall, {name}", caption, drawn)
     if found.reliability is not None:
         caption = (
-            f"Reliability of {name}, all reported rows pooled: on the dashed line probabilities mean what they say; "
+            f"Reliability of {name}, all reported rows pooled: on the dashed line probabilities equal observed shares; "
         )
-        caption += "bars and dots show how many rows a bin has."
+        caption += "bars and the areas of dots show the number of rows in a bin."
         drawn = figures.reliability(name, found.reliability)
         shown[f"reliability_{key}"] = Picture.of(f"Reliability, {name}", caption, drawn)
     if "confusion" in evaluation.models[key]:
         counts = np.array(evaluation.models[key]["confusion"], dtype=np.int64)
-        caption = f"Confusion of {name}: rows are the truth, each row adds up to 100 %."
+        caption = f"Confusion of {name}: rows are true classes, and each row adds up to 100 %."
         drawn = figures.confusion(name, counts, evaluation.classes)
         shown[f"confusion_{key}"] = Picture.of(f"Confusion, {name}", caption, drawn)
     if found.survival:
         caption = (
             f"Kaplan-Meier curves by the risk that {name} predicts, out of fold, divided at the median of each fold; "
         )
-        caption += "bands are intervals, ticks are censored."
+        caption += "bands are intervals, ticks are censored patients."
         drawn = survival_figures.kaplan_meier(name, found.survival, p=found.p)
         shown[f"kaplan_meier_{key}"] = Picture.of(f"Kaplan-Meier, {name}", caption, drawn)
     if found.measured is not None:
-        caption = f"Predictions of {name}, out of fold, against the truth; on the dashed line they agree."
+        caption = f"Predictions of {name}, out of fold, against measured values; they agree on the dashed line."
         drawn = survival_figures.measured(name, *found.measured)
         shown[f"measured_{key}"] = Picture.of(f"Predicted and measured, {name}", caption, drawn)
     return shown
 
 
 def page(evaluation: Evaluation, shown: Mapping[str, Picture]) -> Page:
-    """The report's content.
+    """The content of the report.
 
     :param shown: the figures, as ``pictures`` draws them.
     """
@@ -271,7 +271,7 @@ def _sections(evaluation: Evaluation, shown: Mapping[str, Picture]) -> list[Sect
 
 
 def _figures(evaluation: Evaluation, shown: Mapping[str, Picture]) -> list[Section]:
-    """A section a model; one for all where none has more than one picture."""
+    """One section per model, or a single section where no model has more than one picture."""
     of_models = [
         Section(name, [picture for kind in _KINDS if (picture := shown.get(f"{kind}_{key}")) is not None], folded=True)
         for key, name in evaluation.fitted
@@ -299,9 +299,9 @@ def _calibration_tables(evaluation: Evaluation) -> list[Table]:
     if not rows:
         return []
     columns = ["Model", *_CALIBRATION.values()]
-    note = "ECE, the calibration error: how far stated probabilities lie from observed shares, root mean square over ten bins of "
-    note += "all reported rows, less what chance adds; it takes 100 rows. Brier score: mean squared error of probabilities, mean "
-    note += "over folds. Both: lower is better."
+    note = "ECE, the calibration error: distance of predicted probabilities from observed shares, root mean square over ten bins "
+    note += "of all reported rows, corrected for chance; it needs 100 rows. Brier score: mean squared error of probabilities, "
+    note += "mean over folds. Both: lower is better."
     return [Table("Calibration", columns, rows, note)]
 
 
@@ -316,14 +316,16 @@ def _threshold_tables(evaluation: Evaluation) -> list[Table]:
     if not rows:
         return []
     columns = ["Model", "Rule", "Thresholds", "Chosen on positives", *_SHARES.values()]
-    note = "Each fold's threshold was chosen on its validation rows, as told by a fit that did not see them, and applied to "
+    note = (
+        "Each fold's threshold was chosen on its validation rows, with a fit that did not include them, and applied to "
+    )
     note += "its reported rows; PPV and NPV hold "
     note += f"for the share of '{evaluation.classes[1]}' among these rows only." if evaluation.classes else ""
     return [Table("Decisions at thresholds from validation", columns, _named_once(rows), note)]
 
 
 def _span(folds: Mapping[str, Mapping[str, int]], what: str) -> str:
-    """How many rows of a kind the folds have: ``3`` or ``2 to 5``."""
+    """The number of rows of a kind in the folds: ``3`` or ``2 to 5``."""
     counts = sorted(one[what] for one in folds.values())
     if not counts:
         return "not recorded"
@@ -331,7 +333,7 @@ def _span(folds: Mapping[str, Mapping[str, int]], what: str) -> str:
 
 
 def _with_interval(entry: Mapping[str, Any]) -> str:
-    """``0.912 (0.870–0.950)``, a dash where undefined; no line ends within the interval."""
+    """``0.912 (0.870–0.950)``, a dash where undefined; no line break falls within the interval."""
     if entry["value"] is None:
         return f"– ({entry['reason']})" if entry.get("reason") else "–"
     return with_interval(entry["value"], entry["low"], entry["high"], form=f"{{}} ({{}}–{_JOINED}{{}})")
@@ -387,7 +389,7 @@ def _fold_table(evaluation: Evaluation) -> Table:
 
 
 def _named_once(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    """The same rows; a first cell that repeats the one above is blank."""
+    """The rows with a blank first cell where it repeats the one above."""
     above = ["", *(row[0] for row in rows[:-1])]
     return [["" if row[0] == former else row[0], *row[1:]] for row, former in zip(rows, above, strict=True)]
 
@@ -413,7 +415,7 @@ def _patient_table(evaluation: Evaluation) -> Table:
         for key, name in evaluation.fitted
         for row in evaluation.models[key].get("per_patient", [])
     ]
-    note = "In place of intervals. A dash: the patient does not have rows of every class, so the metric is not defined."
+    note = "Shown instead of intervals. A dash: the patient lacks rows of some class, so the metric is not defined."
     if len(rows) > _MOST_ROWS:
         note += " All patients are in metrics.json."
     columns = ["Model", "Patient", "Rows", *evaluation.metric_names.values()]
@@ -429,7 +431,7 @@ def _slide_table(evaluation: Evaluation) -> Table:
         [slide.slide_id, slide.truth, slide.fold, *(slide.probability[key] for key in keys)]
         for slide in doubtful[:_MOST_ROWS]
     ]
-    note = "The probability that each model gives to the true class, out of fold; the most doubtful slides come first."
+    note = "The probability that each model gives to the true class, out of fold; the least certain slides come first."
     if len(doubtful) > len(rows):
         note += f" {len(rows)} of {len(doubtful)} slides; all are in predictions.csv."
     return Table("Slide by slide", ["Slide", "Truth", "Fold", *(name for _, name in evaluation.fitted)], rows, note)
@@ -553,7 +555,7 @@ def _bag_method(protocol: Mapping[str, Any], epochs: Mapping[str, Sequence[int]]
 
 
 def _capped(most: int, epochs: Mapping[str, Sequence[int]]) -> str:
-    """How many fits ran for all epochs, so that training ended before it stopped by itself."""
+    """A sentence on the fits that used all epochs, so that training did not stop early; "" where there are none."""
     found = [
         f"{many} of {len(of_fits)} fits of {name}"
         for name, of_fits in epochs.items()

@@ -1,4 +1,4 @@
-"""Figures of predicted classes: ROC, precision against recall, confusion, reliability."""
+"""Figures of predicted classes: ROC, precision and recall, confusion, reliability."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_NAMED_CELLS = 20
 
 @dataclass(frozen=True)
 class Curve:
-    """One ROC curve: rates in [0, 1], what it is of, and its area where defined."""
+    """One ROC curve: its label, rates in [0, 1], and its area where defined."""
 
     name: str
     false_rate: Floats
@@ -28,7 +28,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Precision against recall, both in [0, 1], of one class; the average precision and how often the class occurs."""
+    """Precision against recall of one class, both in [0, 1], with the average precision and the prevalence of the class."""
 
     name: str
     recall: Floats
@@ -39,7 +39,7 @@ class PrecisionRecall:
 
 @dataclass(frozen=True)
 class Bins:
-    """A reliability curve: bin edges (b + 1,), rows, mean stated probability and observed share (b,), NaN where empty."""
+    """A reliability curve: bin edges (b + 1,); rows, mean predicted probability and observed share (b,), NaN where empty."""
 
     edges: Floats
     count: NDArray[np.int64]
@@ -81,7 +81,7 @@ def roc(title: str, curves: Sequence[Curve], *, folds: bool) -> DrawnFigure:
 
 
 def precision_recall(title: str, curves: Sequence[PrecisionRecall]) -> DrawnFigure:
-    """Precision against recall, one curve a class; dotted lines are what guessing would give."""
+    """Precision against recall, one curve a class; dotted lines are the precision of guessing."""
     with sheet(title) as made:
         for number, curve in enumerate(curves):
             made.axes.axhline(curve.prevalence, color=colour(number), linewidth=0.8, linestyle=(0, (1, 3)))
@@ -100,7 +100,7 @@ def precision_recall(title: str, curves: Sequence[PrecisionRecall]) -> DrawnFigu
 
 
 def confusion(title: str, counts: NDArray[np.int64], classes: Sequence[str]) -> DrawnFigure:
-    """Confusion matrix (K, K), rows the truth: shaded by share of the row, with counts where there is room."""
+    """Confusion matrix (K, K) with true classes in rows, shaded by share of the row, with counts for up to 20 classes."""
     number = len(classes)
     side = min(7.0, max(3.2, 1.6 + 0.62 * number))
     with sheet(title, side + 0.6, side) as made:
@@ -129,7 +129,7 @@ def confusion(title: str, counts: NDArray[np.int64], classes: Sequence[str]) -> 
 
 
 def reliability(title: str, bins: Bins) -> DrawnFigure:
-    """Observed share against stated probability; the area of a dot and the bar below it say how many rows a bin has."""
+    """Observed share against predicted probability; the areas of dots and the bars below show the number of rows in a bin."""
     filled = bins.count > 0
     share = bins.count / max(1, bins.count.sum())
     with sheet(title) as made:
@@ -140,7 +140,7 @@ def reliability(title: str, bins: Bins) -> DrawnFigure:
         axes.vlines(bins.stated[filled], bins.stated[filled], bins.observed[filled], color=PALETTE[1], linewidth=1.2)
         axes.plot(bins.stated[filled], bins.observed[filled], color=ACCENT, linewidth=1.2, zorder=3)
         axes.scatter(bins.stated[filled], bins.observed[filled], 12 + 240 * share[filled], color=ACCENT, zorder=4)
-        _unit_square(axes, "stated probability", "observed share")
+        _unit_square(axes, "predicted probability", "observed share")
     return made.drawn
 
 

@@ -1,4 +1,4 @@
-"""A forest plot: values with their intervals, one below the other, against chance or against no difference."""
+"""A forest plot: values with their intervals, one below the other, against chance or no difference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TALLEST = 12.0
 
 @dataclass(frozen=True)
 class ForestRow:
-    """A value: what it is of, and its interval where there is one; ``told`` where chance does not explain it."""
+    """A value with its label, and its interval where there is one; ``told``: the interval excludes chance."""
 
     name: str
     value: float
@@ -23,9 +23,9 @@ class ForestRow:
 
 
 def forest(title: str, rows: Sequence[ForestRow], axis: str, *, middle: float | None = 0.0) -> DrawnFigure:
-    """Dots with bars from the first row at the top; grey where the data cannot tell, hollow without an interval.
+    """Dots with bars, the first row at the top; grey where the interval includes chance, hollow without an interval.
 
-    :param middle: what chance, or no difference, gives: a line in the middle of the axis. None: no line.
+    :param middle: the value of chance or no difference, a line in the middle of the axis; None: no line.
     """
     height = min(_TALLEST, 1.3 + _ROW * len(rows))
     with sheet(title, 6.4, height) as made:

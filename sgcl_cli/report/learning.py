@@ -1,4 +1,4 @@
-"""Figures of what labels buy and of what the features themselves hold: label efficiency, a map of slides."""
+"""Figures of label efficiency and of slides in the plane of their principal components."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_NAMED = 12
 
 
 def label_efficiency(title: str, curves: Mapping[str, Mapping[float, Sequence[float]]], metric: str) -> DrawnFigure:
-    """A metric against the share of patients whose labels were used; dots are repeats, lines their means.
+    """A metric against the share of patients with labels; dots are repeats, lines their means.
 
     :param curves: of each model, by share (0 to 1), the values of its repeats.
     """

@@ -1,7 +1,7 @@
-"""The report: one HTML file that needs nothing else, runs no script, and shows every name as text.
+"""The report: one self-contained HTML file without scripts.
 
-Names come from the user's files, so the template escapes all of them, the data block escapes ``<`` as well, and the
-page's Content-Security-Policy allows its own style sheet (by hash) and ``data:`` images, nothing more.
+Names come from the user's files: the template escapes all of them, the data block escapes ``<`` as well, and the
+Content-Security-Policy of the page allows only its own style sheet (by hash) and ``data:`` images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TRACK = (6, 114)  # of a viewBox 120 wide
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG or JPEG picture with what it shows, and the same as SVG where it was drawn."""
+    """A PNG or JPEG picture with its title and caption, and the same as SVG where it is a figure."""
 
     title: str
     caption: str
@@ -35,7 +35,7 @@ class Picture:
 
     @classmethod
     def of(cls, title: str, caption: str, drawn: DrawnFigure) -> Picture:
-        """A figure."""
+        """A picture of a figure."""
         return cls(title, caption, drawn.png, drawn.svg)
 
     @property
@@ -50,16 +50,16 @@ class Picture:
         return f"data:image/{kind};base64," + base64.b64encode(self.content).decode("ascii")
 
     def files(self, name: str) -> dict[str, bytes]:
-        """Its files by name."""
+        """The contents of its files by name."""
         drawn = {f"{name}.svg": self.svg} if self.svg else {}
         return {f"{name}.{self.suffix}": self.content, **drawn}
 
 
 @dataclass(frozen=True)
 class Table:
-    """A plain table; cells are text or numbers, numbers are set to the right.
+    """A plain table of strings and numbers; numbers are aligned to the right.
 
-    :ivar narrow: the first column may wrap, so that the others are seen on a telephone.
+    :ivar narrow: the first column may wrap, so that a narrow screen shows the others.
     """
 
     title: str
@@ -70,9 +70,9 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers: those whose first known cell is one."""
-        firsts = [next((row[i] for row in self.rows if row[i] is not None), "") for i in range(len(self.columns))]
-        return [isinstance(cell, int | float) for cell in firsts]
+        """Which columns hold numbers, by their first known cell; a column without any counts as one of numbers."""
+        firsts = [next((row[i] for row in self.rows if row[i] is not None), None) for i in range(len(self.columns))]
+        return [cell is None or isinstance(cell, int | float) for cell in firsts]
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Section:
     """A part of the page under one heading.
 
     :ivar wide: pictures take the whole width instead of standing side by side.
-    :ivar folded: only the heading is seen until it is clicked.
-    :ivar legend: colours of the pictures, as (name, "#rrggbb").
+    :ivar folded: only the heading shows until it is clicked; print shows everything.
+    :ivar classes: (name, colour as #rrggbb) of the classes in the pictures, for a legend.
     """
 
     title: str
@@ -90,7 +90,7 @@ class Section:
     notes: Sequence[str] = ()
     wide: bool = False
     folded: bool = False
-    legend: Sequence[tuple[str, str]] = ()
+    classes: Sequence[tuple[str, str]] = ()
 
     def __bool__(self) -> bool:
         return bool(self.pictures or self.tables or self.notes)
@@ -98,19 +98,19 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """All that the page says.
+    """The content of report.html.
 
     :ivar facts: short phrases under the title, such as "20 slides".
-    :ivar inferred: (what, value, why) of each thing the tool found out by itself.
+    :ivar inferred: (what, value, why) of each setting that was inferred from the data.
     :ivar models: for each model its name and its metrics as ``probe.uncertainty.Headline.as_dict`` gives them, with the
         ``spread`` {folds, seeds} of each where known.
     :ivar confidence: coverage of the intervals.
-    :ivar folds: how many folds the headline is the mean of.
-    :ivar warnings: what the audit wants read before the numbers.
-    :ivar command: how to run it again.
+    :ivar folds: number of folds that the headline averages.
+    :ivar warnings: warnings of the audit, shown before the numbers.
+    :ivar command: the command line that made it.
     :ivar provenance: (name, value) of versions and ids.
-    :ivar data: embedded as JSON for machines.
-    :ivar lead: sentences under the title: what the page answers.
+    :ivar data: embedded in the page as JSON.
+    :ivar lead: sentences under the title that answer its question.
     :ivar scores_of: heading of the table of scores.
     :ivar patients: whether a table has the values of each patient.
     """
@@ -134,13 +134,13 @@ class Page:
 
     @property
     def metric_names(self) -> dict[str, str]:
-        """The metrics of the models, with their names."""
+        """Display names of the metrics by key."""
         known = next(iter(self.models.values()), {})
         return {metric: METRIC_NAMES.get(metric, metric) for metric in known}
 
 
 def render(page: Page) -> str:
-    """The page as HTML text."""
+    """The page as an HTML string."""
     return (
         environment()
         .get_template("report.html")
@@ -149,7 +149,7 @@ def render(page: Page) -> str:
 
 
 def line(metric: str, entry: Mapping[str, Any]) -> dict[str, float] | None:
-    """Where a value and its interval stand on a metric's line: x of middle, dot, low, high; None without a scale."""
+    """x positions of a value and its interval on the line of a metric: middle, dot, low, high; None without a scale."""
     scale = _SCALES.get(metric, (0.0, 1.0))
     if scale is None or entry["value"] is None:
         return None
@@ -166,7 +166,7 @@ def line(metric: str, entry: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def environment() -> jinja2.Environment:
-    """What every page is rendered in: names are escaped, hashes for its Content-Security-Policy can be had."""
+    """The jinja2 environment of all pages: it escapes names and has a filter for hashes of the Content-Security-Policy."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -196,7 +196,7 @@ def _number(value: Any) -> str:
 
 
 def _notes(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
-    """Reasons behind dashes in the headline table, each once."""
+    """The reasons for the dashes in the headline table."""
     notes = []
     for name, metrics in models.items():
         for metric, entry in metrics.items():
@@ -206,7 +206,7 @@ def _notes(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
 
 
 def same_reason(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """Why there is no interval at all, "" where there is one, or where the reasons differ."""
+    """The reason why no metric has an interval; "" where one has, or where the reasons differ."""
     reasons = {
         entry["no_interval"] for metrics in models.values() for entry in metrics.values() if entry["value"] is not None
     }

@@ -1,4 +1,4 @@
-"""Figures of other targets: survival curves of risk groups, and predicted against measured values."""
+"""Figures of survival and regression: survival curves of risk groups, predicted against measured values."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class SurvivalCurve:
 def kaplan_meier(
     title: str, groups: Sequence[SurvivalCurve], *, p: float | None = None, unit: str = "time"
 ) -> DrawnFigure:
-    """Survival curves with their intervals, censored rows as ticks, and below them how many are still at risk.
+    """Survival curves with their intervals, censored rows as ticks, and the numbers at risk below.
 
-    :param p: of the log-rank test, where there is one.
+    :param p: p of the log-rank test, where there is one.
     """
     last = max((float(group.followed.max(initial=0)) for group in groups), default=0) or 1.0
     with sheet(title, 5.4, 4.4 + 0.2 * len(groups)) as made:
@@ -48,7 +48,7 @@ def kaplan_meier(
             at = held[np.searchsorted(time[:-1], censored, side="right") - 1]
             axes.plot(censored, at, "|", color=colour(number), markersize=5)
         ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= last]
-        axes.set(xlim=(-0.02 * last, 1.02 * last), ylim=(-0.02, 1.03), ylabel="still without event", xlabel=unit)
+        axes.set(xlim=(-0.02 * last, 1.02 * last), ylim=(-0.02, 1.03), ylabel="share without event", xlabel=unit)
         axes.set_xticks(ticks)
         for number, group in enumerate(groups):
             for tick in ticks:
@@ -61,7 +61,7 @@ def kaplan_meier(
 
 
 def measured(title: str, truth: Floats, value: Floats, *, name: str = "measured") -> DrawnFigure:
-    """Predicted against measured values; on the dashed line they agree."""
+    """Predicted against measured values; they agree on the dashed line."""
     with sheet(title) as made:
         ends = [float(min(truth.min(), value.min())), float(max(truth.max(), value.max()))]
         made.axes.plot(ends, ends, color=LINE, linewidth=1, linestyle=(0, (4, 3)))

@@ -1,4 +1,4 @@
-"""views.png: what the model sees of a few patches."""
+"""views.png: the augmented views of a few patches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def draw_views(rows: Sequence[ShownViews], path: str | Path, *, note: str) -> No
     """Draw one row a patch: the patch with its quarters, its global views, its corner views.
 
     :param rows: the same number of views and of corners each.
-    :param note: one line under the picture: how strong the views are."""
+    :param note: text under the picture: the strengths of the augmentations."""
     first = rows[0]
     titles = [f"view {n + 1}" for n in range(len(first.views))] + [f"corner {n + 1}" for n in range(len(first.corners))]
     columns = ["patch", *titles]

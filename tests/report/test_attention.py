@@ -30,7 +30,7 @@ def test_a_patch_is_tinted_where_it_lies_and_nothing_else_is() -> None:
     thumbnail = np.full((1000, 1500, 3), 200, np.uint8)
     coords = np.array([[0, 0], [1400, 300]])
     picture = tinted(thumbnail, coords, (1.0, 1.0))
-    assert picture.shape == (1000 + 113, 1500, 3)
+    assert picture.shape == (1000 + 244, 1500, 3)
     assert picture[50, 50, 0] > picture[50, 50, 2] and picture[350, 1450, 2] > picture[350, 1450, 0]
     assert (picture[500, 500] == 200).all() and (picture[99, 101] == 200).all() and (picture[101, 99] == 200).all()
 
@@ -38,7 +38,7 @@ def test_a_patch_is_tinted_where_it_lies_and_nothing_else_is() -> None:
 def test_small_thumbnails_are_enlarged_and_scales_apply_to_both_axes() -> None:
     thumbnail = np.full((50, 100, 3), 200, np.uint8)
     picture = tinted(thumbnail, np.array([[100, 0], [0, 0]]), (10.0, 20.0))
-    assert picture.shape[:2] == (500 + 75, 1000)
+    assert picture.shape[:2] == (500 + 162, 1000)
     assert picture[25, 150, 0] > picture[25, 150, 2] and picture[25, 50, 2] > picture[25, 50, 0]
     assert (picture[60, 150] == 200).all(), "100 level-0 pixels are 5 rows of the thumbnail"
 

@@ -64,6 +64,6 @@ def test_reliability_leaves_empty_bins_out():
     nan = float("nan")
     bins = Bins(np.linspace(0, 1, 4), np.array([3, 0, 5]), np.array([0.1, nan, 0.9]), np.array([0.2, nan, 0.7]))
     drawn = figures.reliability("Model", bins)
-    assert "stated probability" in said(drawn)
+    assert "predicted probability" in said(drawn)
     everything = Bins(bins.edges, np.array([3, 1, 5]), np.array([0.1, 0.5, 0.9]), np.array([0.2, 0.5, 0.7]))
     assert figures.reliability("Model", everything).svg != drawn.svg

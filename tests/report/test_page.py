@@ -160,8 +160,22 @@ def test_values_of_patients_are_announced_only_where_they_are() -> None:
     assert "of each patient" not in render(example(models=models))
 
 
-def test_a_legend_has_a_swatch_for_each_name() -> None:
-    text = render(example(sections=[Section("Map", notes=["A note."], legend=[(EVIL, "#0f766e"), ("fat", "#b45309")])]))
-    parsed = Parsed(text)
-    assert [rect["fill"] for rect in parsed.all("rect")] == ["#0f766e", "#b45309"]
-    assert EVIL in parsed.text and EVIL not in text
+def test_a_legend_shows_each_class_beside_its_colour() -> None:
+    found = Parsed(
+        render(example(sections=[Section("Maps", notes=["n"], classes=[("a<b", "#00eeee"), ("c", "#ffcc00")])]))
+    )
+    assert [one["fill"] for one in found.all("rect")] == ["#00eeee", "#ffcc00"]
+    assert "a<b" in found.text and not Parsed(render(example(sections=[Section("Maps", notes=["n"])]))).all("rect")
+
+
+def test_a_column_without_any_number_is_set_like_one_of_numbers() -> None:
+    assert Table("t", ["name", "± folds", "n"], [["a", None, None], ["b", None, 2]]).numeric == [False, True, True]
+
+
+def test_print_has_a_light_page_and_opens_what_is_folded() -> None:
+    style = re.search("<style>(.*)</style>", render(example()), re.DOTALL)
+    assert style is not None
+    printed = style[1][style[1].index("@media print") :]
+    assert "color-scheme: light" in printed and "--page: #fff" in printed
+    assert "details::details-content { content-visibility: visible; block-size: auto; }" in printed
+    assert style[1].index("@media (prefers-color-scheme: dark)") < style[1].index("@media print")

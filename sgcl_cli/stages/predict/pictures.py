@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +14,8 @@ from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.config import PredictConfig
 from sgcl_cli.report import maps
-from sgcl_cli.report.drawing import PALETTE
 from sgcl_cli.report.page import Picture, Section
+from sgcl_cli.slide import colours as class_colours
 from sgcl_cli.slide import overlay
 from sgcl_cli.stages.evaluate.captions import Caption
 from sgcl_cli.stages.evaluate.patch_scores import ShownScores, shown
@@ -30,7 +29,6 @@ _MOST_ON_PAGE = 12
 _REPORTED_SIDE = 760
 _QUALITY = 85
 _PALE = 235.0
-_GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -148,8 +146,8 @@ def _classes(
     note = (
         f"{model.name} ({key}): patches in the colour of their predicted class, paler where the model is less certain."
     )
-    legend = [(name, class_colour(number)) for number, name in enumerate(card["classes"])]
-    section = Section("Predicted class of each patch", pictures, notes=[note], legend=legend)
+    legend = [(name, class_colours.hexadecimal(class_colours.of_class(i))) for i, name in enumerate(card["classes"])]
+    section = Section("Predicted class of each patch", pictures, notes=[note], classes=legend)
     return PredictionPictures(files, [section] if pictures else [])
 
 
@@ -171,19 +169,10 @@ def _map(places: Places, file: FeatureFile, rgb: NDArray[np.uint8]) -> tuple[str
     return "png", maps.paint(file.coords / sides, rgb)
 
 
-def class_colour(number: int) -> str:
-    """The colour of a class as #rrggbb, different for each class: those of figures first, then hues a golden section apart."""
-    if number < len(PALETTE):
-        return PALETTE[number]
-    rgb = colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.5, 0.85)
-    return "#" + "".join(f"{round(255 * channel):02x}" for channel in rgb)
-
-
 def colours(probability: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Colours uint8 (n, 3) of probabilities (n, K): that of the most probable class, grey where all are equally probable."""
     classes = probability.shape[1]
-    named = [class_colour(number) for number in range(classes)]
-    palette = np.array([[int(name[k : k + 2], 16) for k in (1, 3, 5)] for name in named], float)
+    palette = np.array([class_colours.of_class(i) for i in range(classes)], float)
     best = probability.argmax(1)
     sure = ((probability.max(1) - 1 / classes) / (1 - 1 / classes))[:, None]
     tinted: NDArray[np.uint8] = np.rint(_PALE + sure * (palette[best] - _PALE)).astype(np.uint8)

@@ -10,25 +10,19 @@ from PIL import Image
 
 from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.config import PredictConfig
+from sgcl_cli.slide import colours as colours_of
 from sgcl_cli.stages.predict.applied import Applied, Rows
-from sgcl_cli.stages.predict.pictures import class_colour, colours, draw
+from sgcl_cli.stages.predict.pictures import colours, draw
 
 CARD: dict[str, Any] = {"classes": ["normal", "tumour"], "task": "binary", "level": "patch"}
 CORNERS = np.array([[0, 0], [512, 0], [0, 512]])
-TEAL, AMBER = (0x0F, 0x76, 0x6E), (0xB4, 0x53, 0x09)
+FIRST, SECOND = colours_of.of_class(0), colours_of.of_class(1)
 
 
 def test_colours_are_those_of_the_likeliest_class_and_paler_in_doubt() -> None:
     found = colours(np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.75, 0.25]]))
-    assert found[:3].tolist() == [[*TEAL], [*AMBER], [235] * 3]
-    assert found[3].tolist() == np.rint((235 + np.array(TEAL)) / 2).tolist()
-
-
-def test_every_class_has_a_colour_of_its_own() -> None:
-    assert len({class_colour(number) for number in range(40)}) == 40
-    painted = colours(np.eye(40))
-    assert len(np.unique(painted, axis=0)) == 40
-    assert "#" + bytes(painted[39]).hex() == class_colour(39)
+    assert found[:3].tolist() == [[*FIRST], [*SECOND], [235] * 3]
+    assert found[3].tolist() == np.rint((235 + np.array(FIRST)) / 2).tolist()
 
 
 def rows_of(coords: np.ndarray | None, geometry: dict[str, Any] | None) -> Rows:
@@ -47,10 +41,11 @@ def test_patches_are_painted_on_a_map_of_their_slide(tmp_path: Path) -> None:
     assert drawn.files == ["maps/a.png"]
     pixels = np.asarray(Image.open(io.BytesIO((tmp_path / "maps" / "a.png").read_bytes())).convert("RGB"))
     side = pixels.shape[0] // 2
-    assert tuple(pixels[side // 2, side // 2]) == TEAL
-    assert tuple(pixels[side // 2, side + side // 2]) == tuple(pixels[side + side // 2, side // 2]) == AMBER
+    assert tuple(pixels[side // 2, side // 2]) == FIRST
+    assert tuple(pixels[side // 2, side + side // 2]) == tuple(pixels[side + side // 2, side // 2]) == SECOND
     (section,) = drawn.sections
-    assert section.pictures[0].caption == "a: 1 normal, 2 tumour." and section.legend[1] == ("tumour", "#b45309")
+    assert section.pictures[0].caption == "a: 1 normal, 2 tumour."
+    assert section.classes == [("normal", "#00eeee"), ("tumour", "#ffcc00")]
 
 
 @pytest.mark.parametrize("coords", [None, np.array([[0, 0], [0, 0], [0, 0]])])

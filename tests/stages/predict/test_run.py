@@ -11,7 +11,7 @@ import pytest
 
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import ConfigError, LabelError
-from sgcl_cli.report.drawing import PALETTE
+from sgcl_cli.slide.colours import CLASSES, hexadecimal
 from sgcl_cli.stages.evaluate import evaluate
 from sgcl_cli.stages.predict import predict
 from tests.stages.predict.made import DIM, FAST, applied, cohort, read, table, write_slide
@@ -189,7 +189,9 @@ def test_patches_are_predicted_one_by_one_and_painted(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "maps" / "s00.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "out" / "predictions.html").read_text()
     legend = re.findall(r'<rect [^>]*fill="(#\w+)"/></svg>(\w+)</li>', page)
-    assert legend == list(zip(PALETTE, ("normal", "tumour"), strict=False)), "a swatch and a name for each class"
+    assert legend == list(zip(map(hexadecimal, CLASSES), ("normal", "tumour"), strict=False)), (
+        "a swatch and a name for each class"
+    )
     assert "below" not in page.partition("No intervals: ")[2].partition("</p>")[0], (
         "this page has no values of patients"
     )
