@@ -168,7 +168,9 @@ def test_without_the_whole_share_there_is_a_curve_and_no_row(data: Path, tmp_pat
     outcome = evaluate(config)
     assert "finetune" not in outcome.data["models"]
     assert list(outcome.data["label_efficiency"]["curves"]["finetune"]) == ["0.5"]
-    assert any(name.startswith("Fine-tuned tiny, 50 % of the patients: AUROC") for name, _ in outcome.headline)
+    (shares,) = outcome.further
+    assert shares.corner == "AUROC" and "50 % of the patients" in shares.columns
+    assert "Fine-tuned tiny" in dict(shares.rows)
 
 
 def test_a_dry_run_says_what_it_takes_and_writes_nothing(data: Path, tmp_path: Path) -> None:
