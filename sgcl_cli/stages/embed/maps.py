@@ -1,7 +1,7 @@
 """``sgcl embed --map``: the first three principal components of the features as red, green and blue, slide by slide.
 
-Files are opened one after the other, once for the sample and once for the picture, and read in blocks, so that memory holds the
-sample and the page's small pictures whatever the number of slides.
+Features files are opened one at a time, once for the sample and once for the picture, and read in blocks. Only the page's
+small picture of a slide stays in memory.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sgcl_cli.report.cohort import picture_side
 from sgcl_cli.report.maps import MapPage, SlideMap, paint, render
 from sgcl_cli.stages.embed.sample import Sample
 
-_SAMPLE = 20_000  # patches of all slides
-_TAILS = (1.0, 99.0)  # percentiles that become black and full colour
+_SAMPLE = 20_000  # patches, over all slides
+_TAILS = (1.0, 99.0)  # percentiles, mapped to 0 and 255
 _BLOCK = 4096  # rows
 _NAMED = 5
 
@@ -31,8 +31,8 @@ _NAMED = 5
 class Palette:
     """x -> RGB: (x - mean) @ axes.T, each component scaled from ``low``..``high`` to 0..255.
 
-    :ivar axes: float64 (3, D), unit rows, of decreasing variance; rows of 0 where there are fewer components.
-    :ivar shares: of the variance, (3,).
+    :ivar axes: float64 (3, D), unit vectors in order of decreasing variance; zeros where there are fewer components.
+    :ivar shares: share of the variance of each component, (3,).
     """
 
     mean: NDArray[np.float64]
@@ -42,14 +42,14 @@ class Palette:
     shares: NDArray[np.float64]
 
     def colours(self, features: NDArray[Any]) -> NDArray[np.uint8]:
-        """uint8 (N, 3) of features (N, D)."""
+        """Colours, uint8 (N, 3), of features (N, D)."""
         spread = np.maximum(self.high - self.low, 1e-12)
         scores = _scores(features, self.mean, self.axes)
         return np.rint(255 * np.clip((scores - self.low) / spread, 0, 1)).astype(np.uint8)
 
 
 def fit(sample: NDArray[Any]) -> Palette:
-    """Principal components of a sample (N, D); signs are such that an axis' largest entry is positive."""
+    """Principal components of a sample (N, D); the largest entry of each axis is positive."""
     count, dim = sample.shape
     mean = sample.mean(axis=0, dtype=np.float64)
     covariance = np.zeros((dim, dim))
@@ -72,7 +72,7 @@ def _scores(features: NDArray[Any], mean: NDArray[np.float64], axes: NDArray[np.
 
 
 def blocks(features: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
-    """The rows (N, D) in order, some thousand at a time, float64."""
+    """The rows of (N, D) in order, in blocks of at most 4,096, float64."""
     for start in range(0, len(features), _BLOCK):
         yield features[start : start + _BLOCK].astype(np.float64)
 
@@ -80,9 +80,9 @@ def blocks(features: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
 def draw(
     home: Path, sources: Mapping[str, Path], seed: int, command: str, provenance: list[tuple[str, str]]
 ) -> list[str]:
-    """Write maps/<slide_id>.png and maps.html; the slides that have places and patches are returned.
+    """Write maps/<slide_id>.png and maps.html; returns the ids of the slides that were drawn, those with patches and coordinates.
 
-    :param sources: slide id -> its file of features.
+    :param sources: slide id -> its features file.
     """
     sample, counts = Sample(_SAMPLE, seed), dict[str, int]()
     for slide_id, path in sources.items():
@@ -104,12 +104,12 @@ def draw(
         facts=[
             f"{len(maps)} slides",
             f"{sum(counts.values()):,} patches",
-            f"three components hold {palette.shares.sum():.0%} of the variance",
+            f"three components explain {palette.shares.sum():.0%} of the variance",
         ],
         note=(
-            "Red, green and blue are the first three principal components of the features, fitted once over a sample of all "
-            f"slides ({shares} of the variance): like colours are like features, on any slide. The colours themselves mean "
-            "nothing, and what the other components hold does not show."
+            "Red, green and blue are the first three principal components of the features, fitted once to a sample of all "
+            f"slides ({shares} of the variance). Similar colours are similar features, on any slide. The colours themselves have "
+            "no meaning, and differences in other components are not visible."
         ),
         slides=maps,
         command=command,
@@ -122,11 +122,15 @@ def draw(
 
 def _not_shown(slides: list[str]) -> list[str]:
     more = f" and {len(slides) - _NAMED} more" if len(slides) > _NAMED else ""
-    return [f"No picture, for there are no patches with places: {', '.join(slides[:_NAMED])}{more}."] if slides else []
+    return (
+        [f"Not drawn, since they have no patches with coordinates: {', '.join(slides[:_NAMED])}{more}."]
+        if slides
+        else []
+    )
 
 
 def places(file: FeatureFile) -> NDArray[np.float64]:
-    """Where the patches lie, (N, 2) in patch widths: by their corners, or by the lattice where their side is unknown."""
+    """Positions of the patches, (N, 2) in patch widths: from their corners, or from the lattice where their side is unknown."""
     assert file.coords is not None
     sides = level0_sides(file)
     if sides is not None:
@@ -136,7 +140,7 @@ def places(file: FeatureFile) -> NDArray[np.float64]:
 
 
 def level0_sides(file: FeatureFile) -> NDArray[np.float64] | None:
-    """Width and height of a patch in level-0 pixels, float64 (2,); None where the file does not tell."""
+    """Width and height of a patch in level-0 pixels, float64 (2,); None where the file does not record them."""
     return peers.sides(file.geometry or {})
 
 

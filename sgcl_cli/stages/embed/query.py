@@ -1,6 +1,6 @@
-"""``sgcl embed --query``: the patches whose features are most like those of one patch, on any slide.
+"""``sgcl embed --query``: the patches, of any slide, with the features most similar to those of one patch.
 
-Files are opened one after the other and read in blocks; of each only the best are kept, and of all no more than asked for.
+Features files are opened one at a time and read in blocks; only the best ``top`` patches so far are kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Show = Callable[[str, tuple[int, int]], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Hit:
-    """A patch: its slide, its corner in level-0 pixels, and the cosine of its features with the query's."""
+    """A patch: its slide, its top-left corner in level-0 pixels, and the cosine similarity of its features to the query's."""
 
     slide_id: str
     corner: tuple[int, int]
@@ -32,10 +32,11 @@ class Hit:
 
 
 def find(sources: Mapping[str, Path], slide_id: str, x: float, y: float, top: int) -> list[Hit]:
-    """The patch at a place, then the ``top`` most like it, most similar first; those that overlap it are left out.
+    """The patch at (x, y), then the ``top`` patches most similar to it in decreasing order; patches that overlap it are left out.
 
-    :param x, y: in level-0 pixels.
-    :raises ConfigError: no such slide, or no patch there.
+    :param sources: slide id -> its features file.
+    :param x, y: level-0 pixels.
+    :raises ConfigError: there is no such slide, or no patch at this position.
     """
     if slide_id not in sources:
         raise ConfigError(f"--query: there are no features of slide {slide_id}", f"slides: {', '.join([*sources][:5])}")
@@ -62,9 +63,9 @@ def find(sources: Mapping[str, Path], slide_id: str, x: float, y: float, top: in
 
 
 def write(home: Path, hits: list[Hit], show: Show) -> Path:
-    """Write query_<slide_id>_<x>_<y>.csv and .png; the picture's path.
+    """Write query_<slide_id>_<x>_<y>.csv and .png; returns the path of the picture.
 
-    :param show: gives a patch's pixels by slide and corner.
+    :param show: slide id and corner -> the patch, uint8 (size, size, 3).
     """
     first = hits[0]
     stem = home / f"query_{first.slide_id}_{first.corner[0]}_{first.corner[1]}"
@@ -83,10 +84,10 @@ def write(home: Path, hits: list[Hit], show: Show) -> Path:
 
 
 def _at(file: FeatureFile, x: float, y: float) -> int:
-    """The row of the patch that holds a place; of several, the one whose centre is nearest."""
+    """The row of the patch that contains (x, y); if several do, of the one with the nearest centre."""
     sides = level0_sides(file)
     if file.coords is None or sides is None:
-        raise ConfigError(f"--query: the features of {file.slide_id} have no places", "embed patches of slides")
+        raise ConfigError(f"--query: the features of {file.slide_id} have no coordinates", "embed patches of slides")
     inside = ((file.coords <= (x, y)) & (file.coords + sides > (x, y))).all(axis=1)
     distance = np.linalg.norm(file.coords + sides / 2 - (x, y), axis=1)
     if not inside.any():
@@ -95,7 +96,7 @@ def _at(file: FeatureFile, x: float, y: float) -> int:
             if len(file)
             else ""
         )
-        raise ConfigError(f"--query: {file.slide_id} has no patch at {x:g},{y:g}{near}", "give a place on tissue")
+        raise ConfigError(f"--query: {file.slide_id} has no patch at {x:g},{y:g}{near}", "give a position on tissue")
     return int(np.where(inside, distance, np.inf).argmin())
 
 

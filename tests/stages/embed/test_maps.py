@@ -59,7 +59,7 @@ def test_random_weights_follow_the_seed(config: EmbedConfig, tmp_path: Path) -> 
     assert shas[0] == shas[1] != shas[2]
     with pytest.raises(ConfigError, match="made with another encoder"):
         embed(replace(random, seed=4, out=str(tmp_path / "0")))
-    with pytest.raises(ConfigError, match="random:resnet19 is no architecture"):
+    with pytest.raises(ConfigError, match="random:resnet19 is not an architecture"):
         embed(replace(config, encoder="random:resnet19"))
 
 
@@ -194,7 +194,10 @@ def test_slides_without_patches_are_named_on_the_page(config: EmbedConfig, make_
     make_patches(slides={"void & <empty>": (0, 0)})
     embed(replace(config, map=True))
     page = (Path(config.out) / "maps.html").read_text()
-    assert "there are no patches with places: void &amp; &lt;empty&gt;." in page and "2 slides</li>" in page
+    assert (
+        "Not drawn, since they have no patches with coordinates: void &amp; &lt;empty&gt;." in page
+        and "2 slides</li>" in page
+    )
 
 
 @pytest.mark.parametrize("extent", [3, 700, 5000])
