@@ -3,9 +3,11 @@
     python benchmarks/embed.py                                   # 50 synthetic slides of 64 patches, ResNet-18
     python benchmarks/embed.py --slides 50 --side 512 --patch-size 128 --repeats 3                   # minutes on one core
     python benchmarks/embed.py --slides 10 --side 1024 --patch-size 128 --encoder random:resnet50 --repeats 5 --workers 2
+    python benchmarks/embed.py --only batches --slides 200 --side 256 --patch-size 64 --repeats 7    # many tiny slides
     python benchmarks/embed.py --only memory --slides 500 --side 256 --patch-size 64 --encoder mean-colour
 
 ready   the encoder alone, on batches in memory
+split   the same in batches that begin with each slide, as `sgcl embed` encodes them; `--only batches` compares it with ready
 stored  `sgcl embed` from stored patches
 slides  `sgcl embed --slides` on coordinates only: pixels are read from the slides
 loop    for each slide a torch DataLoader over its HDF5 file (PIL decodes, numpy normalises), the encoder, one file of features
@@ -125,15 +127,18 @@ def prepared(mode: str, folder: Path, config: EmbedConfig) -> Callable[[], int]:
         return lambda: int(embed(config).data["patches"])
     index = PatchIndex.open(folder / "stored")
     runtime = engine.start(config.device, config.precision, config.threads)
-    if mode == "ready":
+    if mode in ("ready", "split"):
         opened = open_encoder(config, index.patch_size)
         read = StoredPatches(index)
         batch = torch.from_numpy(np.stack([read(row % len(index)) for row in range(config.batch)]))
         encoder = FrozenEncoder(opened.card, opened.readout, runtime)
 
+        counts = [len(index)] if mode == "ready" else [len(file) for file in index.files]
+
         def ready() -> int:
-            for start in range(0, len(index), config.batch):
-                encoder(batch[: min(config.batch, len(index) - start)])
+            for count in counts:
+                for start in range(0, count, config.batch):
+                    encoder(batch[: min(config.batch, count - start)])
             return len(index)
 
         return ready
@@ -219,20 +224,20 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
         process.join()
 
 
-def rates(folder: Path, settings: dict[str, Any], repeats: int) -> None:
-    found: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
+def rates(folder: Path, settings: dict[str, Any], repeats: int, modes: tuple[str, ...], bases: tuple[str, ...]) -> None:
+    found: dict[str, list[dict[str, float]]] = {mode: [] for mode in modes}
     for repeat in range(repeats):
-        for mode in (*MODES[repeat % len(MODES) :], *MODES[: repeat % len(MODES)]):
+        for mode in (*modes[repeat % len(modes) :], *modes[: repeat % len(modes)]):
             found[mode].append(apart(measured, mode, folder, settings))
             run = found[mode][-1]
             print(f"  {repeat + 1}/{repeats} {mode:8}{run['wall']:8.1f} s{run['cpu']:8.1f} CPU s", flush=True)
     print(f"{found['ready'][0]['patches']} patches, {settings}")
     print(f"{'':8}{'patches/s':>10}{'per CPU s':>10}", end="")
-    print("".join(f"{name:>20}" for name in ("to ready", "CPU", "to loop", "CPU")))
-    for mode in MODES:
+    print("".join(f"{name:>20}" for base in bases for name in (f"to {base}", "CPU")))
+    for mode in modes:
         cells = [statistics.median(run["patches"] / run[clock] for run in found[mode]) for clock in ("wall", "cpu")]
         line = f"{mode:8}{cells[0]:10.1f}{cells[1]:10.1f}"
-        for base in ("ready", "loop"):
+        for base in bases:
             for clock in ("wall", "cpu"):
                 pairs = zip(found[mode], found[base], strict=True)
                 ratios = sorted(other[clock] / run[clock] for run, other in pairs)
@@ -249,7 +254,7 @@ def memories(folder: Path, settings: dict[str, Any], slides: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("rates", "memory"), default="rates")
+    parser.add_argument("--only", choices=("rates", "batches", "memory"), default="rates")
     parser.add_argument("--slides", type=int, default=50)
     parser.add_argument("--side", type=int, default=2048, help="of a slide, pixels; a multiple of 256")
     parser.add_argument("--patch-size", type=int, default=256)
@@ -266,7 +271,9 @@ def main() -> None:
         apart(make, folder, given.slides, given.side, given.patch_size)
         print(f"{given.slides} slides of {given.side} pixels, patches of {given.patch_size}")
         if given.only == "rates":
-            rates(folder, settings, given.repeats)
+            rates(folder, settings, given.repeats, MODES, ("ready", "loop"))
+        elif given.only == "batches":
+            rates(folder, settings, given.repeats, ("ready", "split"), ("ready",))
         else:
             memories(folder, settings, given.slides)
 

@@ -62,7 +62,8 @@ def write(folder: Path, pooling: str, identity: str, embeddings: SlideEmbeddings
     """
     data, table, record = paths(folder, pooling)
     facts = {"format": FORMAT, "id": identity, "pooling": pooling, **embeddings.facts}
-    record.unlink(missing_ok=True)
+    with store.writing(record):
+        record.unlink(missing_ok=True)
     with store.atomic(data) as temporary, hdf5.created(temporary) as file:
         _fill(file, embeddings, facts)
     names = [str(name) for name in embeddings.dimensions["name"]]

@@ -1,4 +1,4 @@
-"""The one door to encoders: what ``--encoder``, ``--arch``, ``--weights`` and ``--init`` name becomes a network and its card."""
+"""Opening of encoders: the options ``--encoder``, ``--arch``, ``--weights`` and ``--init`` become a network and its card."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ _MPP_TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Opened:
-    """An encoder to embed with: images (B, 3, input, input), normalised as the card says, -> (B, card.embedding_size)."""
+    """An encoder to embed with.
+
+    :ivar readout: images (B, 3, input, input), normalised by the card's mean and std, -> (B, card.embedding_size).
+    :ivar notes: lines for the user.
+    """
 
     card: EncoderCard
     readout: Readout
@@ -40,11 +44,11 @@ class Opened:
 
 
 def open_encoder(config: EmbedConfig, patch_size: int | None = None) -> Opened:
-    """Open what ``--encoder`` names, in evaluation mode on the CPU, and make sure by one image that it embeds.
+    """Open the encoder that ``--encoder`` names, in evaluation mode on the CPU, and test it on one image.
 
-    :param patch_size: side of the patches in pixels, where known; decides what a baseline sees of them.
-    :raises ConfigError: it cannot be made, or not with this layer, pool or input size.
-    :raises ArtefactError: weights that are missing, damaged, or do not fit.
+    :param patch_size: side of the patches in pixels, where known; it determines the input size of a baseline.
+    :raises ConfigError: it cannot be built, or not with this layer, pooling or input size.
+    :raises ArtefactError: weights are missing, damaged, or do not fit.
     """
     if (is_baseline(config.encoder) or config.encoder.startswith(RANDOM)) and not Path(config.encoder).exists():
         opened = _baseline(config, patch_size)
@@ -52,7 +56,7 @@ def open_encoder(config: EmbedConfig, patch_size: int | None = None) -> Opened:
         opened = _from_library(config)
     elif config.weights is not None:
         raise ConfigError(
-            f"--weights {config.weights}: --encoder {config.encoder} has weights of its own",
+            f"--weights {config.weights}: --encoder {config.encoder} already names weights",
             "give the weights as --encoder and their architecture as --arch",
         )
     elif config.arch is not None:
@@ -65,16 +69,17 @@ def open_encoder(config: EmbedConfig, patch_size: int | None = None) -> Opened:
     stated = opened.card.embedding_size
     if stated not in (0, found):
         raise ArtefactError(
-            f"{config.encoder} gives {found} numbers an image, its card says {stated}", "take both files from one run"
+            f"{config.encoder} gives {found} numbers an image, its card records {stated}",
+            "take both files from one run",
         )
     return replace(opened, card=replace(opened.card, embedding_size=found))
 
 
 def embedding_of(network: nn.Module, side: int, name: str, remedy: str) -> int:
-    """How many numbers a network gives for an image of ``side`` pixels; asked by one black image, without a gradient.
+    """The dimension of the embedding of an image of ``side`` pixels, found by embedding a black one without gradient.
 
-    :param remedy: what to do where it takes no such image.
-    :raises ConfigError: it takes no such image, or gives something other than one vector.
+    :param remedy: hint for the case that the network does not accept images of this size.
+    :raises ConfigError: it does not accept them, or returns something other than one vector an image.
     """
     training = network.training
     network.eval()
@@ -94,14 +99,14 @@ def embedding_of(network: nn.Module, side: int, name: str, remedy: str) -> int:
 
 
 def _baseline(config: EmbedConfig, patch_size: int | None) -> Opened:
-    """A baseline sees of a patch what an encoder that was trained on such patches would."""
+    """A baseline; its input is the crop that an encoder trained on such patches would get."""
     name = config.encoder
     if not is_baseline(name):
-        raise ConfigError(f"--encoder {name} is no architecture of this package", f"known: {', '.join(ENCODERS)}")
+        raise ConfigError(f"--encoder {name} is not an architecture of this package", f"known: {', '.join(ENCODERS)}")
     for option, given in (("--arch", config.arch), ("--weights", config.weights)):
         if given is not None:
             raise ConfigError(
-                f"{option} does not go with --encoder {name}, which has no weights to load", "leave it out"
+                f"{option} cannot be used with --encoder {name}, which has no weights to load", "leave it out"
             )
     with seeded(config.seed):
         network = build_baseline(name)
@@ -109,7 +114,7 @@ def _baseline(config: EmbedConfig, patch_size: int | None) -> Opened:
     if name in COLOURS:
         if config.layer is not None or config.pool != "auto" or config.mean is not None or config.std is not None:
             raise ConfigError(
-                f"--encoder {name} is of colours as they are", "leave out --layer, --pool, --mean and --std"
+                f"--encoder {name} takes colours without normalisation", "leave out --layer, --pool, --mean and --std"
             )
         card = EncoderCard(name, 0, side, (0.0,) * 3, (1.0,) * 3, None, patch_size, definition_sha256(name))
         card = _fed(config, card)
@@ -125,7 +130,7 @@ def _from_library(config: EmbedConfig) -> Opened:
     if config.arch is not None or config.layer is not None:
         given = "--arch" if config.arch is not None else "--layer"
         raise ConfigError(
-            f"{given} does not go with --encoder {config.encoder}", f"leave out {given}; --pool chooses what is taken"
+            f"{given} cannot be used with --encoder {config.encoder}", f"leave out {given}; --pool chooses the pooling"
         )
     named = is_named(config.encoder)
     if named:
@@ -172,10 +177,10 @@ def _from_run(config: EmbedConfig) -> Opened:
 
 
 def untrained(opened: Opened, seed: int) -> Opened | None:
-    """The same architecture with random weights, fed and read in the same way; None where they are random already, or
-    only who made it can make it again.
+    """The same architecture with random weights, preprocessing and readout unchanged; None where its weights are random already,
+    or it cannot be built from its name.
 
-    Convolutional networks in evaluation mode divide by no statistics then, as those of ``random:``.
+    As for ``random:``, batch norm of convolutional networks then uses mean 0 and variance 1.
     """
     card = opened.card
     if card.name not in ENCODERS and not is_plain_timm(card.name):
@@ -198,12 +203,12 @@ def _read(network: nn.Module, made: Foreign | None, card: EncoderCard) -> Readou
     if made is None:
         return read_own(network, card.layer, card.pool)  # type: ignore[arg-type]
     if card.layer is not None:
-        raise ConfigError(f"{card.name} has no layers to choose from", "leave the layer out")
+        raise ConfigError(f"{card.name} has no selectable layers", "leave --layer out")
     return made.readout(card.pool)
 
 
 def _fed(config: EmbedConfig, card: EncoderCard) -> EncoderCard:
-    """The card with what the settings say otherwise; the width of another layer or pool is not known yet."""
+    """The card with the settings of the command; the embedding size of another layer or pooling is 0, not known yet."""
     size = config.input_size or card.input_size
     changed = config.layer is not None or config.pool != "auto"
     return replace(
@@ -220,11 +225,12 @@ def _fed(config: EmbedConfig, card: EncoderCard) -> EncoderCard:
 
 
 def check_resolution(card: EncoderCard, mpp: float | None, size: int | None, *, allowed: bool) -> list[str]:
-    """Compare the patches' resolution, after the encoder's resizing, with the one that it was trained at.
+    """Compare the resolution of the patches, after the encoder's resizing, with the one that the encoder was trained at.
 
-    :param mpp: of the patches, µm per pixel. :param size: their side in pixels. None where unknown.
+    :param mpp: of the patches, µm per pixel; None where unknown.
+    :param size: side of the patches in pixels; None where unknown.
     :returns: warnings.
-    :raises ConfigError: they differ by more than 10 % and that is not ``allowed``, or the patches are smaller than the input.
+    :raises ConfigError: they differ by more than 10 % and this is not ``allowed``, or the patches are smaller than the input.
     """
     if size is not None and card.resize is None and size < card.input_size:
         wanted = f"tile with --patch-size {card.patch_size or card.input_size}"
@@ -247,7 +253,7 @@ def check_resolution(card: EncoderCard, mpp: float | None, size: int | None, *, 
 
 
 def other_encoder(attributes: Mapping[str, Any], card: EncoderCard) -> str | None:
-    """How an encoder that made a features file differs from ``card``, in words; None where it does not."""
+    """The difference between the encoder of a features file and ``card``, in words; None where there is none."""
     if attributes.get("encoder_sha256") != card.sha256:
         return f"another encoder ({attributes.get('encoder')}, weights {str(attributes.get('encoder_sha256'))[:12]})"
     try:
@@ -255,7 +261,7 @@ def other_encoder(attributes: Mapping[str, Any], card: EncoderCard) -> str | Non
     except ValueError:
         fed = None
     if not isinstance(fed, dict):
-        return "an encoder that was fed in an unknown way"
+        return "an encoder with unknown preprocessing"
     return "; ".join(differences(fed, card.feed())) or None
 
 
@@ -264,19 +270,19 @@ def other_encoder(attributes: Mapping[str, Any], card: EncoderCard) -> str | Non
 
 @dataclass(frozen=True)
 class Start:
-    """What training starts from: an architecture, and weights or None for random ones."""
+    """The encoder that training starts from: an architecture, and weights or None for random ones."""
 
     arch: str
     weights: Weights | None
 
     @property
     def settings(self) -> dict[str, str]:
-        """What enters the run's identity besides its options."""
+        """What is part of the run's identity besides its options."""
         return {} if self.weights is None else {"init": self.weights.sha256}
 
     @property
     def slides(self) -> tuple[str, ...]:
-        """Identities of the slides that the weights have seen already."""
+        """Identities of the slides that the weights were trained on."""
         card = None if self.weights is None else self.weights.card
         return () if card is None else card.pretrain_slides
 
@@ -293,7 +299,7 @@ def open_ours(setting: str, path: str) -> tuple[Start, EncoderCard]:
     """An encoder that ``sgcl pretrain`` wrote, to be trained further, and its card.
 
     :param setting: the option that names it, for messages.
-    :raises ConfigError: it is a baseline or another's, or not fed as ours are.
+    :raises ConfigError: it is a baseline or comes from elsewhere, or has another preprocessing than that of ``sgcl pretrain``.
     :raises ArtefactError: it is missing or damaged.
     """
     wanted = "give a folder that sgcl pretrain wrote, its encoder.safetensors or a checkpoint"
@@ -304,21 +310,21 @@ def open_ours(setting: str, path: str) -> tuple[Start, EncoderCard]:
     weights = read_weights(path)
     card = weights.card
     if card is None:
-        raise ConfigError(f"{setting} {path} holds another's weights, not an encoder of sgcl pretrain", wanted)
+        raise ConfigError(f"{setting} {path} holds weights without a card, not an encoder of sgcl pretrain", wanted)
     if card.name not in ENCODERS and not is_plain_timm(card.name):
-        raise ConfigError(f"{setting} {path}: encoder '{card.name}' cannot be made from its name alone", wanted)
+        raise ConfigError(f"{setting} {path}: encoder '{card.name}' cannot be built from its name alone", wanted)
     if (card.mean, card.std, card.resize) != (MEAN, STD, None):
-        raise ConfigError(f"{setting} {path} is not fed as sgcl pretrain feeds encoders", wanted)
+        raise ConfigError(f"{setting} {path} has another preprocessing than encoders of sgcl pretrain", wanted)
     return Start(card.name, weights), card
 
 
 def build_start(start: Start, sides: tuple[int, ...]) -> tuple[nn.Module, int, WeightsFit | None]:
-    """The encoder to train, its embedding size (also its attribute ``embedding_size``), and how ``--init`` fitted.
+    """The encoder to train, its embedding size (also its attribute ``embedding_size``), and which tensors of ``--init`` matched.
 
-    Random weights come from torch's generator.
+    Random weights are drawn from torch's generator.
 
-    :param sides: of the square images that it must take, pixels.
-    :raises ConfigError: it cannot be made, or does not take images of these sizes.
+    :param sides: sides of the square images that it must accept, pixels.
+    :raises ConfigError: it cannot be built, or does not accept images of these sizes.
     :raises ArtefactError: the weights do not fit.
     """
     network, _ = _build(start.arch)
@@ -334,13 +340,13 @@ def build_start(start: Start, sides: tuple[int, ...]) -> tuple[nn.Module, int, W
 
 
 def input_side(network: nn.Module, patch_size: int) -> int:
-    """Side of the centre crop that a trained encoder embeds: 7/8 of the patch, as near as the encoder can take it."""
+    """Side of the centre crop that a trained encoder embeds: 7/8 of the patch, rounded to a size that the encoder accepts."""
     step = _step(network)
     return min(max(1, round(patch_size * 7 / 8 / step)), max(1, patch_size // step)) * step
 
 
 def _step(network: nn.Module) -> int:
-    """The sides of images must be multiples of this: the patch of a vision transformer of ours or timm's, else 1 pixel."""
+    """The number of pixels that sides of images must be multiples of: the patch size of a vision transformer, else 1."""
     if isinstance(network, VisionTransformer):
         return network.patch
     size = getattr(getattr(network, "patch_embed", None), "patch_size", 1)

@@ -98,3 +98,11 @@ def test_a_full_disk_leaves_no_record(
     with pytest.raises(WriteError, match=r"slides_mean\.csv"):
         slide_embeddings.write(tmp_path, "mean", "two", embeddings)
     assert not (tmp_path / "slides_mean.json").exists() and not [*tmp_path.glob(".*")]
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".csv", ".json"])
+def test_a_folder_where_a_file_should_be(tmp_path: Path, embeddings: SlideEmbeddings, suffix: str) -> None:
+    (tmp_path / f"slides_mean{suffix}").mkdir()
+    assert not is_current(tmp_path, "mean", "one")
+    with pytest.raises(WriteError, match=rf"cannot write .*slides_mean\{suffix}"):
+        write(tmp_path, "mean", "one", embeddings)

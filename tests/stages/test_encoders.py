@@ -227,11 +227,11 @@ def test_two_ways_of_embedding_with_equal_dimensions_in_one_folder(config: Embed
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layer": "layer2"}, "--layer does not go with --encoder timm:small"),
-        ({"arch": "resnet18"}, "--arch does not go with --encoder timm:small"),
+        ({"layer": "layer2"}, "--layer cannot be used with --encoder timm:small"),
+        ({"arch": "resnet18"}, "--arch cannot be used with --encoder timm:small"),
         ({"pool": "mean"}, "timm:small cannot take images of 28 x 28 pixels: .*forward_features"),
         ({"encoder": "brought:scalar"}, r"--pool auto: the encoder gives an array \(150528,\)"),
-        ({"encoder": "RUN", "weights": "w.pth"}, "--weights w.pth: --encoder .* has weights of its own"),
+        ({"encoder": "RUN", "weights": "w.pth"}, "--weights w.pth: --encoder .* already names weights"),
         ({"encoder": "RUN", "input_size": 40}, "vit_tiny cannot take images of 40 x 40 .*patches of 16 .*--input-size"),
         ({"encoder": "RUN", "layer": "layer1"}, "the encoder has no layer 'layer1' .*block1 to block12"),
         ({"encoder": "RUN", "input_size": 48}, "the patches are 32 pixels, the encoder's input is 48"),
@@ -294,7 +294,7 @@ def test_an_artefact_names_no_code(config: EmbedConfig, own: str, timm: list, tm
 def test_a_card_that_states_another_width(config: EmbedConfig, tmp_path: Path) -> None:
     state = ENCODERS["resnet18"]().state_dict()
     save_encoder(tmp_path / "encoder", EncoderCard("resnet18", 500, 32, MEAN, STD, 0.5, 32), state)
-    with pytest.raises(ArtefactError, match="gives 512 numbers an image, its card says 500"):
+    with pytest.raises(ArtefactError, match="gives 512 numbers an image, its card records 500"):
         embed(replace(config, encoder=str(tmp_path / "encoder")))
 
 

@@ -1,4 +1,4 @@
-"""Patches and an encoder in, features out: ``sgcl embed``."""
+"""``sgcl embed``: from patches and an encoder to features."""
 
 from sgcl_cli.stages.embed.run import embed
 

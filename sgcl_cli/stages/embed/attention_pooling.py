@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sgcl_cli.artefacts import models, store
+from sgcl_cli.artefacts import models, names, store
 from sgcl_cli.artefacts.checkpoint import EncoderCard
 from sgcl_cli.artefacts.models import Fitted
 from sgcl_cli.artefacts.reading import LONGEST_REASON, MISTAKEN
@@ -45,13 +45,13 @@ def planned(config: EmbedConfig, card: EncoderCard, bags: Sequence[Bag], identit
     warnings = check_same_encoder(models_card, _found(card, bags), config.patches, allow_mpp=config.allow_mpp)
     kept = models.read(result, models_card, key)
     blocks = tuple(
-        PooledBlock(_pool(one, f"{kept.name}, fold {fold}"), fold, seed)
+        PooledBlock(_pool(one, f"{kept.name}, fold {fold}"), names.shown(fold), seed)
         for fold in folds
         for seed, one in enumerate(kept.folds[fold])
     )
     by_slide = {
         bag.slide_id: [
-            fold
+            names.shown(fold)
             for fold in folds
             if is_fitted_on(models_card["folds"][fold], bag.slide_id, _identity(bag, identities[bag.slide_id]))
         ]
@@ -116,7 +116,9 @@ def _chosen(card: Mapping[str, Any], result: Path, wanted: str | None) -> str:
             f"{result} keeps no attention model of slides", "evaluate slides with --models abmil, or use mean"
         )
     if wanted is not None and wanted not in able:
-        raise ArtefactError(f"{result}: '{wanted}' is no attention model of slides", f"there are {', '.join(able)}")
+        raise ArtefactError(
+            f"{result}: '{names.shown(wanted)}' is no attention model of slides", f"there are {', '.join(able)}"
+        )
     return wanted or able[0]
 
 

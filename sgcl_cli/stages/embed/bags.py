@@ -1,4 +1,4 @@
-"""Bags of patches, one file of features each, and what a source of them offers."""
+"""Bags of patches, one features file each, and the protocol of a source of patches."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ from sgcl_cli.errors import ArtefactError
 
 @dataclass(frozen=True)
 class Bag:
-    """What becomes one file of features: the global indices ``start`` .. ``start + count - 1``.
+    """The patches of one features file: the global indices ``start`` .. ``start + count - 1``.
 
-    :ivar columns: of the features file, a value a row, or None.
-    :ivar tolerant: whether rows that cannot be read are left out; else the first of them costs the bag.
+    :ivar source_id: id of the patches.
+    :ivar path: file or folder of the patches.
+    :ivar columns: further columns of the features file, a value a row, or None.
+    :ivar attributes: further attributes of the features file.
+    :ivar geometry: attributes of ``coords``; None where there are no coordinates.
+    :ivar tolerant: whether patches that cannot be read are left out; otherwise one of them fails the whole bag.
     """
 
     slide_id: str
@@ -42,7 +46,7 @@ class Bag:
 
 @dataclass(frozen=True)
 class Todo:
-    """A bag of which ``done`` rows are there already."""
+    """A bag, the first ``done`` rows of which are finished."""
 
     bag: Bag
     done: int
@@ -50,7 +54,12 @@ class Todo:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is common to all patches, where it is known: um per pixel, side in pixels, and the overlap in pixels of a patch."""
+    """Properties that all patches share.
+
+    :ivar mpp: µm per pixel; None where unknown.
+    :ivar patch_size: side of a patch, pixels; None where unknown.
+    :ivar overlap: of neighbouring patches, pixels.
+    """
 
     mpp: float | None = None
     patch_size: int | None = None
@@ -58,17 +67,17 @@ class Kind:
 
     @property
     def tree(self) -> str | None:
-        """TRIDENT's name for it."""
+        """TRIDENT's name of a folder of such patches; None where resolution or size is unknown."""
         if self.mpp is None or self.patch_size is None:
             return None
         return layout.tree_name(mpp=self.mpp, patch_size=self.patch_size, overlap=self.overlap)
 
 
 class PatchSource(Protocol):
-    """Bags, and a way to their pixels.
+    """Bags and access to their pixels.
 
-    :ivar failures: of bags that cannot even be begun.
-    :ivar settings: what besides the command's settings decides the result.
+    :ivar failures: bags that cannot be opened.
+    :ivar settings: settings of the source that affect the features.
     """
 
     id: str
@@ -81,30 +90,30 @@ class PatchSource(Protocol):
     def arrivals(
         self, todo: Sequence[Todo], config: EmbedConfig, runtime: Runtime, sharers: int
     ) -> Generator[Batch | Missing | Failed]:
-        """Batches of what is to be done, in the bags' order; each is valid until the next but one is asked for.
+        """Batches of the remaining patches, bag by bag; a batch is valid until two more were requested.
 
-        Closing it ends the processes that decode or read.
+        A batch has patches of one bag, and which ones does not depend on ``done``. Closing the generator ends its processes.
 
-        :param sharers: processes of this machine that divide its cores.
+        :param sharers: processes on this machine that share its cores.
         """
 
     def show(self, slide_id: str, corner: tuple[int, int]) -> NDArray[np.uint8]:
-        """One patch, uint8 (size, size, 3), by its level-0 corner.
+        """The patch with this top-left corner (level-0 pixels), uint8 (size, size, 3).
 
         :raises SgclError: it cannot be read.
         """
 
     def picture(self, slide_id: str) -> NDArray[np.uint8] | None:
-        """The whole slide, reduced, uint8 (H, W, 3); None where there is no picture of it."""
+        """A thumbnail of the slide, uint8 (H, W, 3); None where there is none."""
 
 
 def kind_of(index: PatchIndex) -> Kind:
-    """What all patches of an index have in common."""
+    """The properties that all patches of an index share."""
     return Kind(index.mpp, index.patch_size, index.patch_size - index.stride)
 
 
 def bag_of(file: PatchFile, start: int, *, tolerant: bool = False) -> Bag:
-    """What a file of patches of ours says of its slide."""
+    """The bag of a patches file that ``sgcl tile`` wrote."""
     columns = {"coords": file.coords, "grid": file.grid, "label": file.label}
     attributes: dict[str, Any] = {"source_identity": file.source.get("identity")}
     if file.label is not None:
@@ -115,7 +124,7 @@ def bag_of(file: PatchFile, start: int, *, tolerant: bool = False) -> Bag:
 
 
 def stored_picture(file: Path) -> NDArray[np.uint8] | None:
-    """The picture that ``sgcl tile`` left of the slide of a file of patches, uint8 (H, W, 3); None where it is not there."""
+    """The thumbnail that ``sgcl tile`` wrote beside a patches file, uint8 (H, W, 3); None where it is missing or damaged."""
     path = layout.thumbnail(file)
     with contextlib.suppress(ArtefactError, OSError):
         return None if path is None else decode_jpeg(path.read_bytes(), str(path))
@@ -123,7 +132,7 @@ def stored_picture(file: Path) -> NDArray[np.uint8] | None:
 
 
 def failed(damaged: dict[Path, ArtefactError], root: Path) -> list[Failure]:
-    """Files of patches that could not be opened."""
+    """Failures of patches files that could not be opened."""
     return [
         Failure(layout.slide_id(path), path.relative_to(root).as_posix(), error.message, error.hint)
         for path, error in damaged.items()

@@ -1,4 +1,4 @@
-"""sgcl embed: patches, slides under coordinates, or images, and an encoder in; one file of features a slide out."""
+"""sgcl embed: from stored patches, slides with coordinates, or images, and an encoder to one features file a slide."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from sgcl_cli.stages.encoders import Opened, check_resolution, open_encoder, oth
 
 
 def embed(config: EmbedConfig, reporter: Reporter | None = None) -> Outcome:
-    """Compute the features of every patch; finished files of the same settings are kept, unfinished ones go on by row.
+    """Compute the features of all patches; finished files of the same settings are kept, unfinished ones are continued.
 
-    Under torchrun every process calls this and takes a share of the slides; rank 0 speaks and writes the tables.
+    Under torchrun every process calls this and embeds a share of the slides; rank 0 reports and writes the tables.
     Writes ``<slide_id>.h5``, slides.csv, failures.csv and, last, run.json.
 
-    :raises ConfigError: the folder holds features of another encoder or under other settings.
-    :raises ArtefactError: no patches, no encoder, patches without pixels, or no slide that could be embedded.
+    :raises ConfigError: the folder holds features of another encoder or of other settings.
+    :raises ArtefactError: there are no patches, no encoder or no pixels, or no slide could be embedded.
     """
     with joined(config.device) as ranks:
         voice = reporter if reporter is not None and ranks.first else Silent()
@@ -47,10 +47,11 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> Outcome:
 
 @dataclass(frozen=True)
 class _Work:
-    """What is to be done: the settings, the encoder, the source, and where which file goes.
+    """The plan of a run.
 
-    :ivar home: the folder of the tables. :ivar folder: the folder of the files of features.
-    :ivar identities: the id that each bag's file will carry.
+    :ivar home: folder of the tables.
+    :ivar folder: folder of the features files.
+    :ivar identities: slide id -> the id of its features file.
     :ivar pooling: of ``--slide-embedding``.
     """
 
@@ -65,20 +66,20 @@ class _Work:
 
     @cached_property
     def settings(self) -> str:
-        """The command's settings that affect the result, JSON."""
+        """The settings that affect the features, JSON."""
         return json.dumps(self.config.affecting(), sort_keys=True)
 
     @property
     def card(self) -> EncoderCard:
-        """What the encoder says about itself."""
+        """The encoder's card."""
         return self.opened.card
 
     def path(self, bag: Bag) -> Path:
-        """A bag's file of features."""
+        """The features file of a bag."""
         return self.folder / f"{bag.slide_id}.h5"
 
     def writer(self, bag: Bag) -> FeatureWriter:
-        """The writer of a bag's file."""
+        """The writer of a bag's features file."""
         identity, dim = self.identities[bag.slide_id], self.card.embedding_size
         return FeatureWriter(self.path(bag), identity, dim, self.config.dtype)
 
@@ -102,7 +103,7 @@ def _embed(config: EmbedConfig, reporter: Reporter, ranks: Ranks) -> Outcome:
 
 
 def _embedded(work: _Work, record: RunRecord, reporter: Reporter, ranks: Ranks) -> Outcome:
-    """The work itself, whose output nobody else writes to."""
+    """Embed, holding the lock of the output."""
     config = work.config
     with ranks.together():
         done = _finished(work) if ranks.first else set()
@@ -120,7 +121,7 @@ def _embedded(work: _Work, record: RunRecord, reporter: Reporter, ranks: Ranks) 
 
 
 def _planned(config: EmbedConfig, reporter: Reporter) -> _Work:
-    """Open the source and the encoder, and compare their resolutions."""
+    """Open the patches and the encoder, and check that they fit together."""
     source: PatchSource
     if ImageFolder.is_one(config.patches):
         opened = open_encoder(config)
@@ -166,9 +167,9 @@ def _forecast(work: _Work) -> Outcome:
 
 
 def _finished(work: _Work) -> set[str]:
-    """The slides whose files are complete under the same settings.
+    """Ids of the slides with a finished features file of the same settings.
 
-    :raises ConfigError: a file of other settings stands in the way.
+    :raises ConfigError: there is a features file of other settings.
     """
     config, done = work.config, set()
     for bag in work.source.bags:
@@ -195,7 +196,7 @@ def _finished(work: _Work) -> set[str]:
 
 
 def shared(bags: Sequence[Bag], ranks: Ranks) -> list[Bag]:
-    """This rank's bags: the largest first, each to the rank that has the fewest patches so far."""
+    """The bags of this rank: from the largest on, each bag goes to the rank with the fewest patches so far."""
     loads = [0] * ranks.count
     mine = []
     for bag in sorted(bags, key=lambda bag: (-bag.count, bag.slide_id)):
@@ -207,7 +208,7 @@ def shared(bags: Sequence[Bag], ranks: Ranks) -> list[Bag]:
 
 
 def _run(work: _Work, bags: Sequence[Bag], runtime: engine.Runtime, reporter: Reporter, sharers: int) -> list[Failure]:
-    """Embed bags; those that could not be are returned."""
+    """Embed bags; returns those that failed."""
     encoder = FrozenEncoder(work.card, work.opened.readout, runtime)
     config, root = work.config, Path(work.config.patches)
     todo = [Todo(bag, work.writer(bag).kept()) for bag in bags]
@@ -226,7 +227,7 @@ def _run(work: _Work, bags: Sequence[Bag], runtime: engine.Runtime, reporter: Re
 
 
 def _encode_batches(arrivals: Iterable[Batch | Missing | Failed], encoder: FrozenEncoder, files: FeatureFiles) -> None:
-    """Encode what arrives; the features of a batch are fetched when the next one has been begun."""
+    """Encode batches; the features of a batch are fetched after the next one was started, so that a GPU is never idle."""
     begun: tuple[Any, Callable[[], Rows]] | None = None
     for arrived in arrivals:
         if isinstance(arrived, Missing):
@@ -262,10 +263,10 @@ def _attributes(work: _Work, bag: Bag) -> dict[str, Any]:
 
 
 def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[str], reporter: Reporter) -> Outcome:
-    """Write the further forms, the pictures, the tables and, last, run.json.
+    """Write the exports, the slide embeddings, the pictures, the tables and, last, run.json.
 
-    :raises ArtefactError: nothing could be embedded.
-    :raises ConfigError: --query names a place without a patch; everything else has been written.
+    :raises ArtefactError: no slide could be embedded.
+    :raises ConfigError: there is no patch where --query points; everything else has been written.
     """
     config, card, bags = work.config, work.card, work.source.bags
     failed = {failure.slide_id for failure in failures}
@@ -309,7 +310,7 @@ def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[st
         ("patches", f"{data['patches']:,}"),
         *([("images left out", str(len(lost)))] if lost else []),
         ("features", f"{card.embedding_size} dimensions, {config.dtype}, {card.name} {card.sha256[:12]}"),
-        ("lost by storage", f"at most {rounding.largest:.2g}, {rounding.mean:.2g} on average"),
+        ("rounding", f"at most {rounding.largest:.2g}, {rounding.mean:.2g} on average"),
         ("patches per second", f"{rate:.1f}"),
         *written,
         ("written to", str(work.folder)),
@@ -325,9 +326,10 @@ def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[st
 
 
 def _further(work: _Work, made: Sequence[Bag], warnings: list[str], reporter: Reporter) -> list[tuple[str, str]]:
-    """The forms of ``--also``, the slide embeddings, the pictures of ``--map`` and ``--query``; lines of the closing table.
+    """Write the exports of ``--also``, slide embeddings, and the pictures of ``--map`` and ``--query``; returns lines of the
+    closing table.
 
-    :param warnings: to which further ones are added.
+    :param warnings: list to which warnings are appended.
     """
     config, said = work.config, []
     paths = {bag.slide_id: work.path(bag) for bag in made}
@@ -347,7 +349,7 @@ def _further(work: _Work, made: Sequence[Bag], warnings: list[str], reporter: Re
         provenance = [("encoder", f"{work.card.name} {work.card.sha256}"), ("patches", work.source.id)]
         drawn = maps.draw(work.home, paths, config.seed, config.command_line(), provenance, picture=work.source.picture)
         if not drawn:
-            reporter.warn("--map: there are no patches with places to draw")
+            reporter.warn("--map: there are no patches with coordinates to draw")
         said.append(("map", str(work.home / "maps.html") if drawn else "nothing to draw"))
     if config.query is not None:
         from sgcl_cli.stages.embed import query

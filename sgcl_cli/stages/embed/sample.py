@@ -1,4 +1,4 @@
-"""A sample of the features of a cohort, drawn while its files pass one by one."""
+"""A random sample of the features of a cohort, drawn in one pass over its files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 
 class Sample:
-    """Uniform and without replacement, over the rows of all files: each row has a random key, and the smallest keys stay.
+    """A uniform sample of the rows of all files without replacement: each row gets a random key, and the smallest keys are kept.
 
-    :param size: rows at most; room for them is taken once.
+    :param size: rows at most; memory for them is allocated once.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -20,7 +20,7 @@ class Sample:
         self._kept: NDArray[Any] | None = None
 
     def add(self, features: NDArray[Any]) -> None:
-        """Let the rows (N, D) of one more file take part."""
+        """Add the rows (N, D) of a file to the population."""
         if self._kept is None:
             self._kept = np.empty((len(self._keys), features.shape[1]), features.dtype)
         keys = self._random.random(len(features))

@@ -15,7 +15,7 @@ from sgcl_cli.artefacts.checkpoint import EncoderCard
 from sgcl_cli.artefacts.features import open_file
 from sgcl_cli.artefacts.slide_embeddings import SlideEmbeddings
 from sgcl_cli.config import EmbedConfig
-from sgcl_cli.errors import ConfigError
+from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.stages.embed.bags import Bag
 from sgcl_cli.stages.embed.pooling import PooledBlock, Pooling, mean_of_patches, resolution
 
@@ -70,6 +70,11 @@ def write(
         if not len(file):
             empty.append(slide_id)
             continue
+        if file.features.shape[1] != card.embedding_size:
+            raise ArtefactError(
+                f"{path} has features of {file.features.shape[1]} dimensions, the encoder {card.embedding_size}",
+                "remove the file and embed this slide again",
+            )
         vectors.append(pooling(file))
         counts[slide_id] = len(file)
         mpps.append(resolution(file.geometry))

@@ -1,7 +1,6 @@
-"""Patches straight from slides, at the places that files of coordinates tell; ``sgcl embed --slides`` alone loads this.
+"""Patches read from slides at given coordinates, for ``sgcl embed --slides``, the only command that loads this module.
 
-Pixels are read as ``sgcl tile`` reads them, by the same bands of the whole slide also where a run goes on in the middle, so that
-a patch does not depend on when it was read.
+Pixels are read as ``sgcl tile`` reads them, and in the same bands and batches where a run is continued in the middle of a slide.
 """
 
 from __future__ import annotations
@@ -40,17 +39,20 @@ from sgcl_cli.stages.tile.coordinates import locate
 
 _MIXED = 0.05  # share by which resolutions of one run may differ
 _CACHE = 128 * 2**20  # bytes
-_TIMEOUT = 120.0  # seconds, to look at a DICOM file
+_TIMEOUT = 120.0  # seconds, to open a DICOM file
 _PEERS = "sgcl.coordinates/1"
 
 
 @dataclass(frozen=True)
 class SlideJob:
-    """What a worker needs to read a slide.
+    """The task of a worker that reads a slide.
 
-    :ivar corners: int64 (N, 2), level-0 pixels; those before ``done`` are not wanted any more.
-    :ivar sides: (width, height) of a patch, level-0 pixels. :ivar size: its side in pixels.
-    :ivar identity: of the slide for which the corners were chosen, where it is recorded.
+    :ivar corners: int64 (N, 2), level-0 pixels.
+    :ivar sides: (width, height) of a patch, level-0 pixels.
+    :ivar size: side of a patch in pixels.
+    :ivar identity: identity of the slide that the coordinates belong to; None where it is not recorded.
+    :ivar done: number of rows that are finished.
+    :ivar batch: patches that are encoded together.
     """
 
     entry: Entry
@@ -66,7 +68,7 @@ class SlideJob:
 
 @dataclass
 class SlidePatches:
-    """Pixels that are read from the slides; a ``PatchSource``."""
+    """Patches whose pixels are read from the slides; a ``PatchSource``."""
 
     id: str
     kind: Kind
@@ -79,7 +81,7 @@ class SlidePatches:
     def arrivals(
         self, todo: Sequence[Todo], config: EmbedConfig, runtime: Runtime, sharers: int
     ) -> Generator[Batch | Missing | Failed]:
-        """Batches over all slides, from one set of processes."""
+        """Batches of all slides, read by one set of processes."""
         readings = [
             Reading(
                 replace(self.jobs[each.bag.slide_id], done=each.done, batch=config.batch),
@@ -97,7 +99,7 @@ class SlidePatches:
             yield from readers.batches(readings)
 
     def show(self, slide_id: str, corner: tuple[int, int]) -> NDArray[np.uint8]:
-        """One patch by its level-0 corner, read here."""
+        """One patch, read in this process."""
         job = replace(self.jobs[slide_id], corners=np.array([corner], np.int64), done=0)
         (_, made), *_ = read_patches(job, lambda: 1)
         if isinstance(made, SgclError):
@@ -105,7 +107,7 @@ class SlidePatches:
         return made
 
     def picture(self, slide_id: str) -> NDArray[np.uint8] | None:
-        """The whole slide as ``sgcl tile`` left it, else read here; None where it cannot be."""
+        """The thumbnail that ``sgcl tile`` wrote, else one that is read here; None where the slide cannot be read."""
         stored = stored_picture(next(bag for bag in self.bags if bag.slide_id == slide_id).path)
         if stored is not None or slide_id not in self.jobs:
             return stored
@@ -120,16 +122,16 @@ class SlidePatches:
 
 
 def _workers(config: EmbedConfig, runtime: Runtime, sharers: int) -> int:
-    """As asked, else enough for a GPU, and a few beside a CPU that computes as well; a process of its own in any case."""
+    """Processes that read: ``--workers``, else as for decoding on a GPU, and a quarter of the cores on a CPU; one at least."""
     given = engine.loading_workers(config.workers, runtime, sharers)
     return max(1, given if config.workers is not None or runtime.on_cuda else cores() // sharers // 4)
 
 
 def of_ours(config: EmbedConfig) -> SlidePatches:
-    """What ``sgcl tile`` chose, with or without pixels; slides are found by their recorded paths, else by their ids.
+    """Patches of ``sgcl tile``, with or without stored pixels; slides are found by their recorded names, else by their ids.
 
-    :raises ConfigError: no such folder of slides.
-    :raises ArtefactError: no patches, or mixed settings.
+    :raises ConfigError: there is no such folder of slides.
+    :raises ArtefactError: there are no patches, or their settings differ.
     """
     folder, damaged = Path(config.patches), dict[Path, ArtefactError]()
     index = PatchIndex.open(folder, damaged=damaged)
@@ -180,7 +182,7 @@ def _discovered(root: Path) -> tuple[Entry, ...]:
 
 
 def _series(paths: list[Path]) -> list[str | None]:
-    """Of DICOM files, asked in worker processes: some might crash OpenSlide."""
+    """The series of DICOM files, read in worker processes, since some files crash OpenSlide."""
     tasks = {str(path): (path,) for path in paths}
     series = {result.key: result.value for result in run_tasks(_series_of, tasks, workers=1, timeout=_TIMEOUT)}
     return [series[str(path)] for path in paths]
@@ -192,13 +194,24 @@ def _series_of(progress: Progress, path: Path) -> str | None:
 
 def _without_slide(slide_id: str, path: Path, config: EmbedConfig) -> Failure:
     return Failure(
-        slide_id, path.name, f"there is no slide for it in {Path(config.slides or '').name}", "add the slide"
+        slide_id, path.name, f"{Path(config.slides or '').name} holds no slide of this name", "add the slide"
     )
 
 
 @dataclass(frozen=True)
 class LocatedPatches:
-    """A peer's patches on an opened slide: what the run and the features file need to know."""
+    """Patches of CLAM or TRIDENT on an opened slide.
+
+    :ivar corners: int64 (N, 2), level-0 pixels.
+    :ivar sides: (width, height) of a patch, level-0 pixels.
+    :ivar size: side of a patch in pixels.
+    :ivar overhanging: number of patches that extend beyond the slide and are left out.
+    :ivar mpp: µm per pixel of the patches.
+    :ivar identity: of the slide.
+    :ivar sha256: of the file of coordinates.
+    :ivar geometry: attributes of ``coords``.
+    :ivar remarks: warnings about the slide.
+    """
 
     corners: NDArray[np.int64]
     sides: tuple[float, float]
@@ -212,9 +225,10 @@ class LocatedPatches:
 
 
 def of_peers(config: EmbedConfig) -> SlidePatches:
-    """What CLAM or TRIDENT chose. Slides are opened to learn the resolution, each in a process that may crash.
+    """Patches of CLAM or TRIDENT. Slides are opened for their resolution, in worker processes, since some crash OpenSlide.
 
-    :raises ConfigError: no slides, no file of any slide, or patches of several resolutions or sizes.
+    :raises ConfigError: there are no slides, no coordinates of any slide, or patches of several resolutions or sizes.
+    :raises ArtefactError: no slide can be used.
     """
     root, folder = Path(config.slides or ""), Path(config.patches)
     entries = {entry.slide_id: entry for entry in _discovered(root)}
@@ -231,7 +245,7 @@ def of_peers(config: EmbedConfig) -> SlidePatches:
                     result.key,
                     files[result.key].name,
                     result.error.reason,
-                    "the slide may be damaged, or its disk slow: a longer --slide-timeout waits longer",
+                    "the slide may be damaged, or its disk slow: try a longer --slide-timeout",
                 )
             )
         elif isinstance(result.error, SgclError):
@@ -256,14 +270,16 @@ def of_peers(config: EmbedConfig) -> SlidePatches:
         )
         start += len(one.corners)
     overhanging = {slide_id: one.overhanging for slide_id, one in found.items() if one.overhanging}
-    warnings = [f"{name}: {count} patches hang over its edge and are left out" for name, count in overhanging.items()]
+    warnings = [
+        f"{name}: {count} patches extend beyond the slide and are left out" for name, count in overhanging.items()
+    ]
     warnings += [f"{slide_id}: {remark}" for slide_id, one in found.items() for remark in one.remarks]
     source = store.artefact_id("folder", {}, sorted(bag.source_id for bag in bags))
     return SlidePatches(source, kind, bags, jobs, failures, warnings)
 
 
 def _common(found: dict[str, LocatedPatches]) -> Kind:
-    """Resolution and size of all.
+    """Resolution and size of the patches of all slides.
 
     :raises ConfigError: they differ.
     """
@@ -271,21 +287,21 @@ def _common(found: dict[str, LocatedPatches]) -> Kind:
     for slide_id, one in others:
         if one.size != first[1].size:
             raise ConfigError(
-                f"patches of {slide_id} are {one.size} pixels, of {first[0]} {first[1].size}", "embed them apart"
+                f"patches of {slide_id} are {one.size} pixels, of {first[0]} {first[1].size}", "embed them separately"
             )
         if abs(one.mpp / first[1].mpp - 1) > _MIXED:
             raise ConfigError(
-                f"patches of {slide_id} are at {one.mpp:.4g} um/px, of {first[0]} at {first[1].mpp:.4g}",
-                "embed them apart: features of mixed resolutions cannot be compared",
+                f"patches of {slide_id} are at {one.mpp:.4g} µm/px, of {first[0]} at {first[1].mpp:.4g}",
+                "embed them separately: features at different resolutions cannot be compared",
             )
     return Kind(round(statistics.median(one.mpp for one in found.values()), 4), first[1].size)
 
 
 def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None) -> LocatedPatches:
-    """Open a slide and place a peer's patches on it; runs in a worker.
+    """Open a slide and locate the patches of CLAM or TRIDENT on it; runs in a worker.
 
-    :raises SlideError: the slide cannot be opened, has no resolution, or the file belongs to another one.
-    :raises ArtefactError: the file is damaged or no coordinate file.
+    :raises SlideError: the slide cannot be opened, has no resolution, or the coordinates belong to another slide.
+    :raises ArtefactError: the file of coordinates is damaged, or of another kind.
     """
     told = coordinates.read(path)
     check_whole(entry.path)
@@ -319,17 +335,15 @@ def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None
 
 
 def read_patches(job: SlideJob, share: Callable[[], int]) -> Iterator[tuple[int, NDArray[np.uint8] | SgclError]]:
-    """The patches of a slide, uint8 (size, size, 3), each with its place among the corners; what ``Readers`` calls.
+    """The patches of a slide, uint8 (size, size, 3), each with its row in ``corners``; called by ``Readers``.
 
-    :raises SlideError: the slide cannot be opened, or is another one than that for which the corners were chosen.
+    :raises SlideError: the slide cannot be opened, or is not the one that the coordinates belong to.
     """
     cv2.setNumThreads(1)
     try:
         check_whole(job.entry.path)
         if job.identity is not None and identity(job.entry.path, job.entry.further) != job.identity:
-            raise SlideError(
-                f"{job.entry.path.name} is not the slide for which these patches were chosen", "tile it again"
-            )
+            raise SlideError(f"{job.entry.path.name} is not the slide that was tiled", "tile it again")
         mpp = job.given_mpp if job.given_mpp is not None else job.entry.mpp
         with Slide(job.entry.path, given_mpp=mpp, default_mpp=job.default_mpp) as slide, Threads(share) as threads:
             if job.sides[0] == job.sides[1] and slide.mpps[0] == slide.mpps[1]:
@@ -354,8 +368,10 @@ def _in_bands(slide: Slide, job: SlideJob, threads: Threads) -> Iterator[tuple[i
 
 
 def _first(order: NDArray[np.int64], job: SlideJob) -> int:
-    """The place in the order of reading from which a slide is read on: the beginning of the batch of the first row that is not
-    done, since the last bits of a feature depend on the batch that it is encoded in."""
+    """The position in the reading order at which reading is continued: the beginning of the batch with the first unfinished row.
+
+    The last bits of a feature depend on the batch that it is encoded in, so this batch is encoded as a whole.
+    """
     place = int((order >= job.done).argmax())
     return place // job.batch * job.batch
 

@@ -1,4 +1,4 @@
-"""What is embedded, and where its pixels come from: stored patches, a folder of images, or slides under coordinates."""
+"""Sources of patches: stored patches, a folder of images, or slides with the coordinates of patches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sgcl_cli.stages.embed.bags import Bag, Kind, PatchSource, Todo, bag_of, fai
 
 @dataclass
 class Decoded:
-    """Pixels that the loader decodes: of stored patches, or of images."""
+    """Stored patches or images, which the loader decodes; a ``PatchSource``."""
 
     id: str
     kind: Kind
@@ -62,10 +62,10 @@ class Decoded:
 
 
 def _batches(todo: Todo, size: int) -> Iterator[NDArray[np.int64]]:
-    """Global indices of the rows of a bag that are not done, batch by batch.
+    """Global indices of the remaining rows of a bag, batch by batch.
 
-    Batches begin at multiples of ``size`` within the bag. The last bits of a feature depend on how many rows are encoded at
-    once, and so on neither the other bags nor on interruptions.
+    Batches begin at multiples of ``size`` within the bag: the last bits of a feature depend on how many rows are encoded at once,
+    and this way not on the other bags or on interruptions.
     """
     for begin in range(todo.done // size * size, todo.bag.count, size):
         first, end = max(begin, todo.done), min(begin + size, todo.bag.count)
@@ -73,9 +73,9 @@ def _batches(todo: Todo, size: int) -> Iterator[NDArray[np.int64]]:
 
 
 def images(config: EmbedConfig, card: EncoderCard) -> Decoded:
-    """A folder of class folders of images, prepared as an encoder wants them.
+    """A folder of class folders of images, resized and cropped for an encoder.
 
-    :raises ConfigError: settings that are for slides.
+    :raises ConfigError: a setting that is for slides only.
     """
     if config.slides is not None:
         raise ConfigError("--slides is for patches of slides", f"{config.patches} holds images; leave it out")
@@ -89,14 +89,15 @@ def images(config: EmbedConfig, card: EncoderCard) -> Decoded:
 
 
 def patches(config: EmbedConfig) -> PatchSource:
-    """Stored patches, or with ``--slides`` the places of patches on slides.
+    """Stored patches, or with ``--slides`` the slides with the coordinates of patches.
 
-    :raises ConfigError: settings that do not go together, or mixed resolutions.
-    :raises ArtefactError: no patches, or none with pixels.
+    :raises ConfigError: settings that exclude each other, or patches of several resolutions.
+    :raises ArtefactError: there are no patches, or only coordinates without pixels.
     """
     if config.groups:
         raise ConfigError(
-            "--groups is for a folder of class folders of images", "patches of slides stand in labels.csv"
+            "--groups is for a folder of class folders of images",
+            "for slides give patients in labels.csv to sgcl evaluate",
         )
     folder = Path(config.patches)
     ours = _of_ours(folder)
@@ -106,7 +107,8 @@ def patches(config: EmbedConfig) -> PatchSource:
         return slide_source.of_ours(config) if ours else slide_source.of_peers(config)
     if not ours:
         raise ConfigError(
-            f"{folder} holds a peer's coordinates, and no pixels", "add --slides FOLDER, where the slides are"
+            f"{folder} holds coordinates of CLAM or TRIDENT without pixels",
+            "add --slides FOLDER, the folder of the slides",
         )
     damaged: dict[Path, ArtefactError] = {}
     index = PatchIndex.open(folder, pixels=True, damaged=damaged)
@@ -115,7 +117,7 @@ def patches(config: EmbedConfig) -> PatchSource:
 
 
 def _of_ours(folder: Path) -> bool:
-    """Whether the first file that can be opened is one of ``sgcl tile``; so it is said where there is none."""
+    """Whether the first file that can be opened was written by ``sgcl tile``; True where there is none."""
     for path in (path for tree in layout.trees(folder) for path in layout.files(tree)):
         with contextlib.suppress(ArtefactError):
             return of_ours(path)

@@ -1,4 +1,4 @@
-"""Features on their way into files: rows come in any order and from several bags, and are written in each bag's own."""
+"""Writing of features files: rows arrive in any order and from several bags, and are written in the order of each bag."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _CHECKPOINT_SECONDS = 30.0
 
 
 class FeatureFiles:
-    """The features files of a run while they are written; a context manager.
+    """The unfinished features files of a run; a context manager.
 
-    :param writer: makes the writer of a bag's file.
-    :param attributes: the root attributes of a bag's file, besides what its rows decide.
-    :param root: paths of failures are told relative to it.
+    :param writer: creates the writer of a bag's file.
+    :param attributes: attributes of a bag's file, besides those that its rows determine.
+    :param root: folder to which the paths of failures are relative.
     :ivar failures: bags that could not be embedded.
-    :ivar interrupted: bags whose reading process died and which may be tried once more.
+    :ivar interrupted: bags whose reading process died; they may be tried once more.
     """
 
     def __init__(
@@ -68,27 +68,25 @@ class FeatureFiles:
             growing.writer.__exit__(kind, error, trace)
 
     def wanted(self, index: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which patches belong to bags that go on, bool (B,)."""
+        """Which patches belong to bags that have not failed, bool (B,)."""
         if not self._refused:
             return np.ones(len(index), np.bool_)
         gone = np.array([bag.slide_id in self._refused for bag in self._filled])
         return ~gone[self._of(index)]
 
     def take(self, index: NDArray[np.int64], features: Rows) -> None:
-        """Take the features (B, D) of patches."""
+        """Add the features (B, D) of patches; rows that are written already are ignored."""
         owners = self._of(index)
         for owner in np.unique(owners).tolist():
             bag, mine = self._filled[owner], owners == owner
             if bag.slide_id not in self._refused:
                 growing, rows = self._growing(bag), index[mine] - bag.start
-                further = (
-                    rows >= growing.writer.position
-                )  # a batch that was begun before an interruption is encoded again
+                further = rows >= growing.writer.position  # after an interruption the first batch is encoded as a whole
                 growing.waiting.update(zip(rows[further].tolist(), features[mine][further], strict=True))
                 self._advance(bag)
 
     def miss(self, missing: Missing) -> None:
-        """A patch that could not be read is left out, or costs its bag."""
+        """Leave out a patch that could not be read, or fail its bag."""
         bag = self._filled[int(self._of(np.array([missing.index]))[0])]
         if bag.slide_id in self._refused:
             return
@@ -101,7 +99,7 @@ class FeatureFiles:
             self._advance(bag)
 
     def fail(self, failed: Failed) -> None:
-        """A bag that cannot be read; where its process died it may be tried once more."""
+        """Fail a bag that cannot be read; where its process died it may be tried once more."""
         bag = self._filled[int(self._of(failed.index[:1])[0])]
         if isinstance(failed.error, WorkerLostError) and bag not in self.interrupted:
             self.interrupted.append(bag)
@@ -109,7 +107,7 @@ class FeatureFiles:
             self._refuse(bag, failed.error)
 
     def position(self, bag: Bag) -> int:
-        """How many rows of a bag are settled."""
+        """Number of rows of a bag that are written or left out."""
         return self._open[bag.slide_id].writer.position if bag.slide_id in self._open else 0
 
     def _of(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -121,9 +119,9 @@ class FeatureFiles:
         return self._open[bag.slide_id]
 
     def _advance(self, bag: Bag) -> None:
-        """Write what is in turn, and finish the file where that was all.
+        """Write the rows that come next, and finish the file after the last one.
 
-        :raises WriteError: the disk is full or cannot be written to, which no other bag would survive either.
+        :raises WriteError: the disk is full or cannot be written to, which ends the run.
         """
         growing = self._growing(bag)
         try:
@@ -162,7 +160,7 @@ class FeatureFiles:
 
 
 class _Growing:
-    """A file in the making, and rows that wait for those before them: features (D,), or why there are none."""
+    """An unfinished file, and rows that wait for earlier ones: features (D,), or the error of a patch that cannot be read."""
 
     def __init__(self, writer: FeatureWriter) -> None:
         self.writer = writer
@@ -171,7 +169,7 @@ class _Growing:
         self._unsaved, self._saved_at = 0, time.monotonic()
 
     def write(self) -> int:
-        """Write the rows whose turn it is; how many."""
+        """Write the rows that come next; returns their number."""
         before = self.writer.position
         run: list[Rows] = []
         while (row := self.waiting.pop(self.writer.position + len(run), None)) is not None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -186,3 +187,20 @@ def test_a_link_to_a_result_is_followed_from_where_it_points(config: EmbedConfig
     (tmp_path / "link").symlink_to(result)
     embed(pooled(config, tmp_path / "link" / "models"))
     assert found(config)[0][0] == "1/0/0"
+
+
+def test_names_of_folds_that_no_file_can_hold(config: EmbedConfig, tmp_path: Path) -> None:
+    result = keep(tmp_path / "forged", features_of(config), ["abmil"], {"\0\n": ["a"], "\ud800": ["a"]})
+    embed(pooled(config, result))
+    assert found(config)[0][:: 2 * HIDDEN] == ["\\x00\\n/0/0", "\\ud800/0/0"]
+
+
+def test_a_pipe_in_the_place_of_a_result_or_its_weights(config: EmbedConfig, result: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ArtefactError, match="pipe holds no finished evaluation"):
+        embed(pooled(config, tmp_path / "pipe"))
+    weights = result / "models" / "abmil.safetensors"
+    weights.unlink()
+    os.mkfifo(weights)
+    with pytest.raises(ArtefactError, match=r"abmil\.safetensors cannot be read: it is a FIFO"):
+        embed(pooled(config, result))

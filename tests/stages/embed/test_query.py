@@ -53,7 +53,7 @@ def test_of_several_patches_the_one_with_the_nearest_centre_is_meant(sources: di
 def test_a_place_without_a_patch_is_refused_with_the_nearest(sources: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="a has no patch at 5000,20; the nearest begins at 768,0") as caught:
         find(sources, "a", 5000, 20, 1)
-    assert caught.value.hint == "give a place on tissue"
+    assert caught.value.hint == "give a position on tissue"
 
 
 def test_an_unknown_slide_is_refused(sources: dict[str, Path]) -> None:

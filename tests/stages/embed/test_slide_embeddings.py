@@ -13,7 +13,7 @@ import pytest
 from sgcl_cli.artefacts.features import open_features
 from sgcl_cli.config import EmbedConfig
 from sgcl_cli.engine import encode
-from sgcl_cli.errors import ConfigError
+from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.stages.embed.run import embed
 from tests.stages.embed.pooled import SLIDES
 
@@ -101,3 +101,13 @@ def test_what_is_neither_mean_nor_a_result(config: EmbedConfig, text: str) -> No
     with pytest.raises(ConfigError, match="--slide-embedding"):
         embed(replace(config, slide_embedding=text))
     assert not Path(config.out).exists()
+
+
+def test_a_file_of_features_of_another_width(config: EmbedConfig) -> None:
+    embed(replace(config, slide_embedding=None))
+    with h5py.File(Path(config.out) / "b.h5", "r+") as file:
+        del file["features"]
+        file["features"] = np.zeros((15, 2), np.float16)
+    with pytest.raises(ArtefactError, match=r"b\.h5 has features of 2 dimensions, the encoder 3"):
+        embed(config)
+    assert not [*Path(config.out).glob("slides_*")]

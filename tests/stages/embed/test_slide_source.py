@@ -185,7 +185,7 @@ def test_tridents_coordinates_at_half_resolution(tmp_path, slides, inline):
 def test_mixed_resolutions_are_refused(tmp_path, slides, inline):
     clam_coords(tmp_path / "clam" / "a.h5", [(0, 0)])
     trident_coords(tmp_path / "clam" / "b_patches.h5", [(0, 0)], TILE)
-    with pytest.raises(ConfigError, match="patches of b are at 4 um/px, of a at 2"):
+    with pytest.raises(ConfigError, match="patches of b are at 4 µm/px, of a at 2"):
         embed(config(tmp_path / "clam", slides, tmp_path / "f"))
     trident_coords(tmp_path / "clam" / "b_patches.h5", [(0, 0)], 32)
     with pytest.raises(ConfigError, match="patches of b are 32 pixels, of a 64"):
@@ -228,7 +228,7 @@ def test_one_bad_slide_costs_itself_only(tmp_path, slides):
     (slides / "b.tif").write_bytes(b"no slide")
     outcome = embed(config(coords, slides, tmp_path / "f"))
     assert [(failure.slide_id, failure.reason) for failure in outcome.failures] == [
-        ("b", "b.tif is not the slide for which these patches were chosen")
+        ("b", "b.tif is not the slide that was tiled")
     ]
     assert "c: 2 of 64 patches cannot be read and are left out" in outcome.warnings
     assert [*read_header(tmp_path / "f" / "c.h5").unreadable] == [3, 4]

@@ -60,7 +60,7 @@ def test_a_patch_is_shown_by_its_corner(make_patches: Callable[..., Path]) -> No
 def test_groups_are_for_images(make_patches: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match="--groups is for a folder of class folders of images") as caught:
         opened(make_patches(), groups="groups.csv")
-    assert caught.value.hint == "patches of slides stand in labels.csv"
+    assert caught.value.hint == "for slides give patients in labels.csv to sgcl evaluate"
 
 
 def test_a_peers_coordinates_need_slides(tmp_path: Path) -> None:
@@ -68,9 +68,9 @@ def test_a_peers_coordinates_need_slides(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "patches" / "a.h5", "w") as file:
         file["coords"] = np.zeros((1, 2), np.int64)
         file["coords"].attrs.update({"patch_size": 64, "patch_level": 0})
-    with pytest.raises(ConfigError, match="holds a peer's coordinates, and no pixels") as caught:
+    with pytest.raises(ConfigError, match="holds coordinates of CLAM or TRIDENT without pixels") as caught:
         opened(tmp_path)
-    assert caught.value.hint == "add --slides FOLDER, where the slides are"
+    assert caught.value.hint == "add --slides FOLDER, the folder of the slides"
 
 
 def test_patches_without_pixels_are_refused(make_patches: Callable[..., Path]) -> None:

@@ -70,7 +70,7 @@ def test_features_of_another_encoder_are_refused(data: Path, tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="features of another encoder than --finetune"):
         evaluate(settings(data, tmp_path / "out", finetune=str(tmp_path / "run")))
     torch.save(Tiny().state_dict(), tmp_path / "plain.pt")
-    with pytest.raises(ConfigError, match="holds another's weights"):
+    with pytest.raises(ConfigError, match="holds weights without a card"):
         evaluate(settings(data, tmp_path / "out", finetune=str(tmp_path / "plain.pt")))
     with pytest.raises(ArtefactError, match="no such encoder"):
         evaluate(settings(data, tmp_path / "out", finetune=str(tmp_path / "absent")))
