@@ -24,9 +24,16 @@ from tests.test_docs import PAGES, ROOT
 TINY = {
     "tile": "--mpp 2 --patch-size 64 --workers 1",
     "pretrain": "--epochs 1 --batch 16 --view 32 --corner 16 --negatives 64 --device cpu --threads 1",
-    "embed": "--input-size 32 --device cpu --threads 1",
+    "embed": "--device cpu --threads 1",
     "evaluate": "--bootstrap 20 --mil-epochs 1 --seeds 1 --device cpu",
     "predict": "--device cpu",
+}
+
+# Further ones of commands with a word.
+TINY_WITH = {
+    ("embed", "resnet50.pth"): "--input-size 32",
+    ("embed", "my_encoders:make"): "--input-size 32",
+    ("evaluate", "--finetune"): "--finetune-epochs 1 --finetune-shares 100 --folds 2",
 }
 
 # What a page leaves to its reader, or takes from elsewhere: what the test puts in its place.
@@ -129,6 +136,8 @@ def execute(words: list[str], allowed: tuple[int, ...] = (0,)) -> None:
         if words.count(out) == 1:
             shutil.rmtree(out, ignore_errors=True)
     tiny = [] if "--compare" in words else TINY.get(words[0], "").split()
+    for (command, word), more in TINY_WITH.items():
+        tiny += more.split() if command == words[0] and word in words else []
     code = run([*words, *tiny])
     assert code in allowed, f"sgcl {shlex.join([*words, *tiny])} ended with exit code {code}"
 
