@@ -24,9 +24,16 @@ from tests.test_docs import PAGES, ROOT
 TINY = {
     "tile": "--mpp 2 --patch-size 64 --workers 1",
     "pretrain": "--epochs 1 --batch 16 --view 32 --corner 16 --negatives 64 --device cpu --threads 1",
-    "embed": "--input-size 32 --device cpu --threads 1",
+    "embed": "--device cpu --threads 1",
     "evaluate": "--bootstrap 20 --mil-epochs 1 --seeds 1 --device cpu",
     "predict": "--device cpu",
+}
+
+# Further ones of commands with a word.
+TINY_WITH = {
+    ("embed", "resnet50.pth"): "--input-size 32",
+    ("embed", "my_encoders:make"): "--input-size 32",
+    ("evaluate", "--finetune"): "--finetune-epochs 1 --finetune-shares 100 --folds 2",
 }
 
 # What a page leaves to its reader, or takes from elsewhere: what the test puts in its place.
@@ -36,6 +43,8 @@ PLACEHOLDERS = {
     "trident_job/20x_256px_0px_overlap/features_uni_v1/": "trident_features/",
     "../shared/data/labelled/her2st_*.tif": "slides/",
     "kinds/": "annotations/",
+    "features_a/": "features/",
+    "features_b/": "trident_features/",
     "../shared/data/crc5/train": "images/train",
     "../shared/data/crc5/test": "images/test",
 }
@@ -102,7 +111,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     for part, kind, number in [(p, k, n) for p in ("train", "test") for k in ("fat", "stroma") for n in range(8)]:
         (folder / "images" / part / kind).mkdir(parents=True, exist_ok=True)
-        image = rng.integers(90 if kind == "fat" else 0, 250, (64, 64, 3), np.uint8)
+        image = rng.integers(90 if kind == "fat" else 0, 250, (224, 224, 3), np.uint8)
         (folder / "images" / part / kind / f"{number}.jpg").write_bytes(simplejpeg.encode_jpeg(image))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -129,6 +138,8 @@ def execute(words: list[str], allowed: tuple[int, ...] = (0,)) -> None:
         if words.count(out) == 1:
             shutil.rmtree(out, ignore_errors=True)
     tiny = [] if "--compare" in words else TINY.get(words[0], "").split()
+    for (command, word), more in TINY_WITH.items():
+        tiny += more.split() if command == words[0] and word in words else []
     code = run([*words, *tiny])
     assert code in allowed, f"sgcl {shlex.join([*words, *tiny])} ended with exit code {code}"
 
@@ -177,6 +188,12 @@ def test_the_code_of_the_python_page_runs(given: Path, tmp_path: Path, monkeypat
 def test_each_line_is_run_or_listed(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert [line for line in lines(text) if line and runnable(line) is None and not left_out(line)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_block_has_a_language(page: Path) -> None:
+    fences = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("```")]
+    assert [fence for fence in fences[::2] if fence not in ("```sh", "```text", "```python")] == []
 
 
 def test_what_is_listed_is_in_a_page() -> None:
