@@ -64,7 +64,7 @@ NOT_RUN = {
     ),
     "several machines": ("sgcl tile /data/slides --out /data/tiles --dask", "dask "),
     "a job script of SLURM": ("#!/bin/bash", "#SBATCH", "head=$(scontrol", "srun ", "exec sgcl tile /data/slides"),
-    "a container; tests/test_docker.py": ("docker ", "apptainer "),
+    "a container; tests/test_container.py": ("docker ", "apptainer "),
     "installation, which CI does with make": ("python3 -m venv .venv", "pip install ", "make demo"),
     "another program": ("vips ",),
     "measurements of minutes to hours": ("python -m benchmarks.",),
