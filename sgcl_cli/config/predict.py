@@ -32,6 +32,7 @@ class PredictConfig(Config):
     allow_mpp: bool = option(
         False, "Go on where features differ in resolution by more than 10 % from those that were fitted on."
     )
+    scores: bool = option(True, "Score each patch of a slide by itself, for scores/ and its heatmaps.")
     patches: str | None = option(
         None, "Folder of the patches, for heatmaps; default: where the features say.", affects=False
     )
