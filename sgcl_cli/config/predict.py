@@ -31,6 +31,7 @@ class PredictConfig(Config):
     allow_mpp: bool = option(
         False, "Continue if these features differ in resolution by more than 10 % from those of the evaluation."
     )
+    scores: bool = option(True, "Score each patch of a slide by itself, for scores/ and its heatmaps.")
     patches: str | None = option(
         None, "Folder of the patches, for heatmaps; default: as recorded in the features.", affects=False
     )

@@ -89,7 +89,7 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
     device = runtime.start(config.device, "fp32", config.threads).device
     applied: dict[str, Applied] = {}
     used_models: dict[str, models.Kept] = {}
-    scored = _scoring_model(card, keys) if rows.row is None else None
+    scored = _scoring_model(card, keys) if rows.row is None and config.scores else None
     used, outputs = unseen[:, rows.file_of], max(1, len(card["classes"]))
     with reporter.task("predicting", len(keys), "model") as bar:
         for key in keys:

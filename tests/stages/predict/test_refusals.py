@@ -57,6 +57,13 @@ def test_names_spelled_like_those_fitted_on_are_warned_of(classes: Path, tmp_pat
         assert [text.partition("different: ")[2] for text in said] == ["'S03' and 's03'", *shown]
 
 
+def test_scores_of_patches_can_be_left_out(classes: Path, tmp_path: Path) -> None:
+    features = classes.parent / "features"
+    files = predict(applied(classes, tmp_path / "out", features, models="abmil", scores=False)).data["files"]
+    assert any(name.startswith("attention/") for name in files) and not (tmp_path / "out/scores").exists()
+    assert not any(name.startswith("scores/") for name in files)
+
+
 def test_a_missing_model_is_named_with_its_option(classes: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(classes, tmp_path / "copy")
     (copy / "models/knn.safetensors").unlink()
