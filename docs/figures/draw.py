@@ -120,7 +120,7 @@ def pictures(run: Path) -> None:
     for name, target in (("views.png", "views.jpg"), ("neighbours.png", "examples.jpg")):
         with Image.open(run / name) as image:
             width, height = image.size
-            small = image.convert("RGB").resize((1000, round(1000 * height / width)), Image.Resampling.LANCZOS)
+            small = image.convert("RGB").resize((1200, round(1200 * height / width)), Image.Resampling.LANCZOS)
         small.save(HERE / target, quality=80, optimize=True)
 
 

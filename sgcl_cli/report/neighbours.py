@@ -138,8 +138,9 @@ def _fit(axis: Axes, anchor: Anchor) -> None:
     low, high = anchor.tissue.min(0) - 2 * anchor.side, anchor.tissue.max(0) + 2 * anchor.side
     axis.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", anchor="N")
     unit, scale = ("level-0 pixels", 1.0) if anchor.mpp is None else ("mm", anchor.mpp / 1000)
-    axis.xaxis.set_major_locator(MaxNLocator(4))
-    axis.xaxis.set_major_formatter(lambda value, place: f"{value * scale:.3g}")
+    ends = low[0] * scale, high[0] * scale
+    ticks = [tick for tick in MaxNLocator(4).tick_values(*ends) if ends[0] <= tick <= ends[1]]
+    axis.set_xticks([tick / scale for tick in ticks], [f"{tick:.4g}" for tick in ticks])
     axis.set_xlabel(f"x on the slide, {unit}", fontsize=7.5, color=MUTED, labelpad=2)
     axis.tick_params(labelsize=7, colors=MUTED, length=3)
     axis.set_yticks([])

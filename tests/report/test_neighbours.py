@@ -89,3 +89,17 @@ def test_the_picture_says_how_wide_an_anchor_is_and_where_it_lies(
     said.clear()
     drawn(tmp_path / "n.png", anchor(row()))
     assert "anchor" in said and "x on the slide, level-0 pixels" in said
+
+
+def test_ticks_are_round_numbers_of_mm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib.axes
+
+    found: list[list[str]] = []
+    whole = matplotlib.axes.Axes.set_xticks
+    monkeypatch.setattr(
+        matplotlib.axes.Axes,
+        "set_xticks",
+        lambda s, places, labels=None: (found.append(labels), whole(s, places, labels))[1],
+    )
+    drawn(tmp_path / "n.png", replace(anchor(row()), mpp=2.63))
+    assert found == [["0", "1.5", "3"], None]  # the slide, and the anchor without any
