@@ -38,7 +38,7 @@ class Preprocessing:
     :ivar std: by channel.
     :ivar resize: length of the shorter side before the crop, pixels; None for no resizing.
     :ivar interpolation: of the resizing.
-    :ivar mpp: resolution that the encoder was trained at, um per pixel, if known.
+    :ivar mpp: resolution that the encoder was trained at, µm per pixel, if known.
     """
 
     input_size: int = 224
