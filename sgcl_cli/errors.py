@@ -88,10 +88,10 @@ class ElsewhereError(SgclError):
 class Interrupted(BaseException):
     """A signal requested the process to stop; the exit code is 128 + signum.
 
-    :param told: whether another process of the same run has informed the user.
+    :param reported: whether another process of the same run has informed the user.
     """
 
-    def __init__(self, signum: int, told: bool = False) -> None:
+    def __init__(self, signum: int, reported: bool = False) -> None:
         super().__init__(signum)
         self.signum = signum
-        self.told = told
+        self.reported = reported

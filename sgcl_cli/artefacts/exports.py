@@ -134,11 +134,11 @@ def _anndata(file: FeatureFile, path: Path, picture: Callable[[], Picture | None
                 data.uns["spatial"] = {file.slide_id: _spatial(shown, geometry, float(sides.mean()))}
         kept = ("mpp_level0", "mpp_target", "patch_size_level0", "patch_size")
         data.uns["mpp"] = float(geometry.get("mpp_level0", np.nan))
-        said: dict[str, Any] = {name: float(geometry[name]) for name in kept if name in geometry}
+        metadata: dict[str, Any] = {name: float(geometry[name]) for name in kept if name in geometry}
         if sides is not None:
-            said[peers.EXACT] = sides
-        told = [name for name in ("id", "encoder", "encoder_sha256") if name in attributes]
-        data.uns["sgcl"] = said | {name: str(attributes[name]) for name in told}
+            metadata[peers.EXACT] = sides
+        recorded = [name for name in ("id", "encoder", "encoder_sha256") if name in attributes]
+        data.uns["sgcl"] = metadata | {name: str(attributes[name]) for name in recorded}
         data.write_h5ad(path)
 
 
@@ -170,10 +170,10 @@ def _parquet(file: FeatureFile, path: Path, picture: Callable[[], Picture | None
     columns = {"slide_id": [file.slide_id] * len(file), **_columns(file)}
     table = pyarrow.table({**columns, "features": pyarrow.FixedSizeListArray.from_arrays(flat, dim)})
     kept = ("id", "encoder", "encoder_sha256", "encoder_feed")
-    said = {name: str((file.attributes or {}).get(name, "")) for name in kept}
+    metadata = {name: str((file.attributes or {}).get(name, "")) for name in kept}
     geometry = {name: np.asarray(value).tolist() for name, value in (file.geometry or {}).items()}
-    said["coords"] = json.dumps(geometry, default=str)
-    pyarrow.parquet.write_table(table.replace_schema_metadata(said), path)
+    metadata["coords"] = json.dumps(geometry, default=str)
+    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), path)
 
 
 _Write = Callable[[FeatureFile, Path, Callable[[], Picture | None]], None]

@@ -324,13 +324,13 @@ def _open_h5(path: Path, mapped: bool = False) -> FeatureFile:
             if key in file and file[key].shape == (len(array),):
                 columns[key] = tuple(store.texts_of(file[key], path))
         geometry = peers.read_geometry(file["coords"], path) if columns["coords"] is not None else None
-    told = {key: value for key, value in attributes.items() if key not in _TEXTS or isinstance(value, str)}
+    kept = {key: value for key, value in attributes.items() if key not in _TEXTS or isinstance(value, str)}
     return FeatureFile(
         path=path,
         slide_id=names.checked(attributes["slide_id"], path) if "slide_id" in attributes else names.of_file(path),
         features=array,
         label_names=reading.texts_in(attributes, "label_names", path),
-        attributes=told,
+        attributes=kept,
         geometry=geometry,
         **columns,
     )

@@ -69,8 +69,8 @@ def code_of(error: BaseException) -> int | None:
         return number
     if "No space left" in str(error):
         return errno.ENOSPC
-    told = re.search(r"errno = (\d+)", str(error))
-    return None if told is None else int(told[1])
+    found = re.search(r"errno = (\d+)", str(error))
+    return None if found is None else int(found[1])
 
 
 def unreadable(path: str | Path, error: BaseException, what: str, remedy: str) -> ArtefactError:
@@ -89,8 +89,8 @@ def unreadable(path: str | Path, error: BaseException, what: str, remedy: str) -
         return ArtefactError(f"{path} cannot be read: {error.strerror}", "give a file")
     if code is not None:
         return UnavailableError(f"{path} cannot be read: {os.strerror(code)}", _DRIVE)
-    said = f" ({str(error)[:LONGEST_REASON]})" if str(error) else ""
-    return ArtefactError(f"{path} cannot be opened as {what}: damaged, cut off, or another format{said}", remedy)
+    reason = f" ({str(error)[:LONGEST_REASON]})" if str(error) else ""
+    return ArtefactError(f"{path} cannot be opened as {what}: damaged, cut off, or another format{reason}", remedy)
 
 
 @contextlib.contextmanager
@@ -201,14 +201,14 @@ def typed(
     :raises ArtefactError: not a table, or an entry is missing or does not meet its condition.
     """
     if not isinstance(value, dict):
-        raise ArtefactError(f"{where} is {_spoken(value)}, not a table of values", remedy)
+        raise ArtefactError(f"{where} is {_described(value)}, not a table of values", remedy)
     for name in needed:
         if value.get(name) is None:
             raise ArtefactError(f"{where} has no {name}", remedy)
     for name, kind in kinds.items():
         entry = value.get(name)
         if entry is not None and not kind.holds(entry):
-            raise ArtefactError(f"{where}: {name} is {_spoken(entry)}, not {kind.words}", remedy)
+            raise ArtefactError(f"{where}: {name} is {_described(entry)}, not {kind.words}", remedy)
     return value
 
 
@@ -227,7 +227,7 @@ def texts(value: Any, where: str, remedy: str) -> tuple[str, ...]:
     :raises ArtefactError: not such a list.
     """
     if not TEXTS.holds(value) or not all(map(is_valid_text, value)):
-        raise ArtefactError(f"{where} is {_spoken(value)}, not a list of strings", remedy)
+        raise ArtefactError(f"{where} is {_described(value)}, not a list of strings", remedy)
     return tuple(value)
 
 
@@ -253,9 +253,9 @@ def texts_in(attributes: Mapping[str, Any], name: str, path: Path) -> tuple[str,
     return texts(json_in(attributes, name, path), f"{path}: '{name}'", DAMAGED)
 
 
-def _spoken(value: Any) -> str:
+def _described(value: Any) -> str:
     try:
-        said = repr(value)
+        shown = repr(value)
     except (RecursionError, ValueError):
-        said = type(value).__name__
-    return said if len(said) <= 60 else f"{said[:57]}..."
+        shown = type(value).__name__
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."

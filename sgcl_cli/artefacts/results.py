@@ -64,7 +64,7 @@ class Outcome:
     :ivar failures: slides that failed.
     :ivar warnings: messages of the run.
     :ivar data: result as JSON values, printed by --json.
-    :ivar told: whether another process of the same run has informed the user.
+    :ivar reported: whether another process of the same run has informed the user.
     :ivar matrix: table printed below the headline; None for none.
     :ivar further: tables printed below that one.
     """
@@ -76,7 +76,7 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
-    told: bool = False
+    reported: bool = False
     matrix: Matrix | None = None
     further: Sequence[Matrix] = ()
 

@@ -15,7 +15,7 @@ def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
 
 
-def spoken(group: Iterable[str]) -> str:
+def in_quotes(group: Iterable[str]) -> str:
     """The names of a group in quotes, which show spaces: ``'Tumor ' and 'tumor'``."""
     return " and ".join(f"'{name}'" for name in group)
 

@@ -177,8 +177,8 @@ def opened(path: str | Path, schema: Schema | None = None) -> Iterator[h5py.File
         except (OSError, RuntimeError, *reading.MISTAKEN) as error:
             if reading.code_of(error) is not None:
                 raise reading.unreadable(path, error, "HDF5", MAKE_AGAIN) from error
-            said = str(error)[: reading.LONGEST_REASON]
-            raise ArtefactError(f"{path} is damaged: {said}", MAKE_AGAIN) from error
+            reason = str(error)[: reading.LONGEST_REASON]
+            raise ArtefactError(f"{path} is damaged: {reason}", MAKE_AGAIN) from error
 
 
 def _refuse_endless(path: Path) -> None:

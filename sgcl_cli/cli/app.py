@@ -130,7 +130,7 @@ def _finish(stage: Stage[Given], config: Given, *, json: bool, quiet: bool) -> N
         outcome = stage(config, terminal)
     except KeyboardInterrupt:  # typer would turn it into a silent exit
         raise Interrupted(signal.SIGINT) from None
-    if not outcome.told:
+    if not outcome.reported:
         terminal.close(outcome, as_json=json)
     allowed = failures_allowed(getattr(config, "allow_failures", "0"), outcome.total)
     if len(outcome.failures) > allowed:
@@ -223,7 +223,7 @@ def run(arguments: list[str]) -> int:
         Terminal().error(SgclError(message, "see sgcl --help, or sgcl COMMAND --help"))
         return 2
     except Interrupted as stop:
-        if not stop.told:
+        if not stop.reported:
             Terminal().note("interrupted; run the same command again to continue")
         return 128 + stop.signum
     return code if isinstance(code, int) else 0

@@ -246,11 +246,11 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
     if base is str and isinstance(value, Path):
         return str(value)
     if not isinstance(value, base) or (isinstance(value, bool) and base is not bool):
-        raise ConfigError(f"{flag(name)} takes {_spoken(base)}, not {_shown(value)}")
+        raise ConfigError(f"{flag(name)} takes {_described(base)}, not {_shown(value)}")
     return value
 
 
-def _spoken(base: Any) -> str:
+def _described(base: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}[base]
 
 

@@ -67,14 +67,14 @@ class _Worker(Generic[Task]):
 
     :ivar pixels: its shared memory, (parts, _PART, size, size, 3).
     :ivar given: its slides, the current one first.
-    :ivar heard: time of its last message, or of its first slide.
+    :ivar last_message: time of its last message, or of its first slide.
     """
 
     process: Any
     pipe: Connection
     pixels: Pixels
     given: deque[Reading[Task]] = field(default_factory=deque)
-    heard: float = 0.0
+    last_message: float = 0.0
 
 
 @dataclass
@@ -209,7 +209,7 @@ class Readers(Generic[Task]):
             for pipe in wait([*busy], self._until_silent(busy.values())):
                 worker = busy[pipe]  # type: ignore[index]
                 yield from self._message(worker, waiting)
-                worker.heard = time.monotonic()
+                worker.last_message = time.monotonic()
             for worker in busy.values():
                 if worker in self._running and worker.given and self._silent(worker):
                     worker.process.kill()
@@ -241,12 +241,16 @@ class Readers(Generic[Task]):
         """Seconds until the first worker times out, at most an hour."""
         if self.timeout is None:
             return None
-        left = min(worker.heard for worker in workers) + self.timeout - time.monotonic()
+        left = min(worker.last_message for worker in workers) + self.timeout - time.monotonic()
         return min(max(0.0, left), _LONGEST_WAIT)
 
     def _silent(self, worker: _Worker[Task]) -> bool:
         """Whether a worker has timed out, and no message of it waits in its pipe."""
-        return self.timeout is not None and time.monotonic() - worker.heard >= self.timeout and not worker.pipe.poll()
+        return (
+            self.timeout is not None
+            and time.monotonic() - worker.last_message >= self.timeout
+            and not worker.pipe.poll()
+        )
 
     def _lost(self, worker: _Worker[Task], error: WorkerLostError, waiting: deque[Reading[Task]]) -> Failed:
         """Fail the slide that a lost worker was reading, and give its other slides to other workers."""
@@ -266,7 +270,7 @@ class Readers(Generic[Task]):
 
     def _give(self, worker: _Worker[Task], reading: Reading[Task]) -> None:
         if not worker.given:
-            worker.heard = time.monotonic()
+            worker.last_message = time.monotonic()
         worker.given.append(reading)
         _send(worker.pipe, ("read", reading.task))
 

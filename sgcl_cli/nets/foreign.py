@@ -202,8 +202,8 @@ def _side(size: Any) -> int:
     """The side of a square size: ``{"shortest_edge": n}``, ``{"height": n, "width": n}`` or n."""
     if isinstance(size, int):
         return size
-    said: Mapping[str, Any] = size if isinstance(size, Mapping) else vars(size)
-    edge, height, width = (said.get(key) for key in ("shortest_edge", "height", "width"))
+    sides: Mapping[str, Any] = size if isinstance(size, Mapping) else vars(size)
+    edge, height, width = (sides.get(key) for key in ("shortest_edge", "height", "width"))
     if edge is not None:
         return int(edge)
     if height is None or height != width:
@@ -243,14 +243,16 @@ def _own(name: str) -> Foreign:
             f"{name} cannot be called: {type(error).__name__}: {error}",
             "PACKAGE.MODULE:FUNCTION names a function without arguments that returns a torch module",
         ) from error
-    network, said = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
+    network, properties = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
     known = {field.name for field in fields(Preprocessing)}
-    if not isinstance(network, nn.Module) or not isinstance(said, Mapping) or not known >= said.keys():
+    if not isinstance(network, nn.Module) or not isinstance(properties, Mapping) or not known >= properties.keys():
         raise ConfigError(
-            f"{name} returned {_spoken(made)}",
+            f"{name} returned {_described(made)}",
             f"return a torch module, or one and a dict of: {', '.join(sorted(known))}",
         )
-    values: dict[str, Any] = {key: _triple(said[key]) if key in ("mean", "std") else said[key] for key in said}
+    values: dict[str, Any] = {
+        key: _triple(properties[key]) if key in ("mean", "std") else properties[key] for key in properties
+    }
     feed = Preprocessing(**values)
     return Foreign(network, feed, lambda pool: Readout(network, network, pool))
 
@@ -265,7 +267,7 @@ def _working_folder_importable() -> Iterator[None]:
         sys.path.remove(folder)
 
 
-def _spoken(made: Any) -> str:
+def _described(made: Any) -> str:
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping):
         return f"a {type(made[0]).__name__} with {', '.join(map(str, made[1]))}"
     return f"a {type(made).__name__}"

@@ -146,21 +146,21 @@ def pictures(evaluation: Evaluation) -> dict[str, Picture]:
 
 def _overview(evaluation: Evaluation) -> dict[str, Picture]:
     """All models in one figure: the headline with its interval, and for two classes their ROC curves."""
-    metric, spoken = next(iter(evaluation.metric_names.items()))
+    metric, metric_name = next(iter(evaluation.metric_names.items()))
     chance = _CHANCE.get(metric)
     rows = []
     for key, name in evaluation.fitted:
         entry = evaluation.models[key]["metrics"][metric]
         value, low, high = (entry[part] for part in ("value", "low", "high"))
         if value is not None:
-            told = low is not None and (chance is None or not low <= chance <= high)
-            rows.append(ForestRow(name, value, low, high, told))
+            significant = low is not None and (chance is None or not low <= chance <= high)
+            rows.append(ForestRow(name, value, low, high, significant))
     shown = {}
     if any(row.low is not None for row in rows):
-        caption = f"{spoken} of every model with its {100 * evaluation.result['confidence']:g} % interval"
+        caption = f"{metric_name} of every model with its {100 * evaluation.result['confidence']:g} % interval"
         caption += "; grey: the interval holds chance." if chance is not None else "."
-        drawn = forest(spoken, rows, spoken, middle=chance)
-        shown["overview"] = Picture.of(f"{spoken} of every model", caption, drawn)
+        drawn = forest(metric_name, rows, metric_name, middle=chance)
+        shown["overview"] = Picture.of(f"{metric_name} of every model", caption, drawn)
     curves = _mean_curves(evaluation) if len(evaluation.classes) == 2 else []
     if len(curves) > 1:
         caption = "ROC of every model, the mean of its folds; numbers are AUROC."

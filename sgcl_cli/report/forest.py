@@ -13,13 +13,13 @@ _TALLEST = 12.0
 
 @dataclass(frozen=True)
 class ForestRow:
-    """A value with its label, and its interval where there is one; ``told``: the interval excludes chance."""
+    """A value with its label, and its interval where there is one; ``significant``: the interval excludes chance."""
 
     name: str
     value: float
     low: float | None = None
     high: float | None = None
-    told: bool = False
+    significant: bool = False
 
 
 def forest(title: str, rows: Sequence[ForestRow], axis: str, *, middle: float | None = 0.0) -> DrawnFigure:
@@ -31,7 +31,7 @@ def forest(title: str, rows: Sequence[ForestRow], axis: str, *, middle: float | 
     with sheet(title, 6.4, height) as made:
         axes = made.axes
         for place, row in enumerate(rows):
-            colour = ACCENT if row.told else MUTED
+            colour = ACCENT if row.significant else MUTED
             if row.low is not None and row.high is not None:
                 axes.plot(
                     [row.low, row.high], [place, place], color=colour, linewidth=2.4, solid_capstyle="butt", zorder=2

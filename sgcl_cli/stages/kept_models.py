@@ -43,8 +43,8 @@ def check_same_encoder(
             "embed with the settings of the evaluation",
         )
     unknown = [name for name in ("encoder_sha256", "mpp") if found[name] is None or known[name] is None]
-    said = {"encoder_sha256": "the encoder", "mpp": "the resolution"}
-    warnings = [f"{said[name]} cannot be compared: one side does not record it" for name in unknown]
+    names = {"encoder_sha256": "the encoder", "mpp": "the resolution"}
+    warnings = [f"{names[name]} cannot be compared: one side does not record it" for name in unknown]
     if "mpp" not in unknown and abs(found["mpp"] / known["mpp"] - 1) > _RESOLUTION:
         message = f"the features are at {found['mpp']:g} µm/px, the models were fitted at {known['mpp']:g} µm/px"
         if not allow_mpp:

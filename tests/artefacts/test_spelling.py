@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sgcl_cli.artefacts.spelling import listed, lookalikes, spoken
+from sgcl_cli.artefacts.spelling import in_quotes, listed, lookalikes
 
 
 def test_names_that_differ_only_in_case_blanks_or_encoding_are_grouped():
@@ -10,7 +10,7 @@ def test_names_that_differ_only_in_case_blanks_or_encoding_are_grouped():
 
 
 def test_blanks_show():
-    assert spoken(("Tumor", "Tumor ")) == "'Tumor' and 'Tumor '"
+    assert in_quotes(("Tumor", "Tumor ")) == "'Tumor' and 'Tumor '"
 
 
 def test_long_lists_of_names_are_cut():

@@ -122,7 +122,7 @@ def test_signals_become_exit_codes(
 
 @pytest.mark.parametrize(
     ("ending", "code"),
-    [(ElsewhereError(), 1), (Interrupted(15, told=True), 143), (Outcome("pretrain", Path(), [], told=True), 0)],
+    [(ElsewhereError(), 1), (Interrupted(15, reported=True), 143), (Outcome("pretrain", Path(), [], reported=True), 0)],
 )
 def test_only_one_process_of_a_run_speaks(
     ending: object, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

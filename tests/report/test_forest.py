@@ -10,7 +10,7 @@ from PIL import Image
 from sgcl_cli.report.drawing import ACCENT, MUTED, DrawnFigure
 from sgcl_cli.report.forest import ForestRow, forest
 
-CERTAIN = ForestRow("linear", 0.2, 0.1, 0.3, told=True)
+CERTAIN = ForestRow("linear", 0.2, 0.1, 0.3, significant=True)
 UNCERTAIN = ForestRow("knn", 0.05, -0.1, 0.2)
 
 

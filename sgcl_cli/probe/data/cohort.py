@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sgcl_cli.artefacts import reading
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet
 from sgcl_cli.artefacts.labels import LabelRow, Labels
-from sgcl_cli.artefacts.spelling import listed, lookalikes, spoken
+from sgcl_cli.artefacts.spelling import in_quotes, listed, lookalikes
 from sgcl_cli.errors import ConfigError, LabelError
 from sgcl_cli.probe.data.audit import Audit
 from sgcl_cli.probe.data.duplicates import audit_duplicates
@@ -490,7 +490,7 @@ def _audit_class_names(texts: NDArray[np.str_], split: NDArray[np.str_], audit: 
             f"classes of --test that --train does not have: {listed(sorted(test - train), _NAMED)}; "
             f"--train has {listed(sorted(train), _NAMED)}",
             "class names must be the same on both sides"
-            + "".join(f"; {spoken(group)} differ only in case or blanks" for group in lookalikes(train | test)),
+            + "".join(f"; {in_quotes(group)} differ only in case or blanks" for group in lookalikes(train | test)),
         )
     if train - test:
         audit.warn("classes", f"classes of --train that --test does not have: {listed(sorted(train - test), _NAMED)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sgcl_cli.artefacts.spelling import lookalikes, spoken
+from sgcl_cli.artefacts.spelling import in_quotes, lookalikes
 from sgcl_cli.probe.data.audit import Audit
 
 _SHOWN = 3
@@ -23,7 +23,7 @@ def audit_spelling(what: str, names: Iterable[str], audit: Audit) -> None:
     groups = lookalikes(names)
     if groups:
         more = f"; and {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else ""
-        shown = "; ".join(spoken(group) for group in groups[:_SHOWN])
+        shown = "; ".join(in_quotes(group) for group in groups[:_SHOWN])
         audit.warn(
             "spelling", f"{what} that differ only in case or blanks: {shown}{more}; {_HARM[what]}, spell them alike"
         )

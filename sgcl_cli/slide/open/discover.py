@@ -95,13 +95,13 @@ def discover(
     entries = _one_per_series(_once(entries, passed), series_of, passed)
     if not entries:
         raise ConfigError(
-            "no slides found" + (f"; {_spoken(passed)}" if passed.total() else ""),
+            "no slides found" + (f"; {_summary(passed)}" if passed.total() else ""),
             "give slide files, folders that hold some, or --list; looked for " + " ".join(EXTENSIONS),
         )
     for entry in entries:
         _check_id(entry)
     _check_collisions(entries)
-    return FoundSlides(tuple(entries), _spoken(passed) if passed.total() else "", unused)
+    return FoundSlides(tuple(entries), _summary(passed) if passed.total() else "", unused)
 
 
 def _from_path(given: Path, id_from: IdFrom, passed: Counter[str]) -> Iterator[Entry]:
@@ -309,6 +309,6 @@ def _check_collisions(entries: Sequence[Entry]) -> None:
         )
 
 
-def _spoken(passed: Counter[str]) -> str:
+def _summary(passed: Counter[str]) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(passed.items()) if count)
     return f"passed over {passed.total()} ({kinds})"

@@ -354,14 +354,14 @@ def _check(source: Direct) -> _Check:
     if not differences:
         return _Check(False, failure or "there are no tiles to check")
     worst = max(differences)
-    said = f"{len(differences)} tiles differ from OpenSlide's by at most {worst} grey levels"
+    finding = f"{len(differences)} tiles differ from OpenSlide's by at most {worst} grey levels"
     if worst > MOST_DIFFERENCE:
-        return _Check(False, said)
+        return _Check(False, finding)
     if not reduced:
-        return _Check(True, said)
+        return _Check(True, finding)
     psnr = 10 * math.log10(255**2 / max(float(np.mean(errors)), 1e-6))
-    said += f", and at {source.tiles.eighths}/8 are {psnr:.1f} dB from their area average"
-    return _Check(psnr >= LEAST_PSNR, said)
+    finding += f", and at {source.tiles.eighths}/8 are {psnr:.1f} dB from their area average"
+    return _Check(psnr >= LEAST_PSNR, finding)
 
 
 def _some_tiles(source: Direct) -> list[tuple[int, int]]:

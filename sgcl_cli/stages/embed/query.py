@@ -112,7 +112,7 @@ def _at(file: FeatureFile, x: float, y: float) -> int:
             if len(file)
             else ""
         )
-        raise ConfigError(f"--query: {file.slide_id} has no patch at {x:g},{y:g}{near}", "give a place on tissue")
+        raise ConfigError(f"--query: {file.slide_id} has no patch at {x:g},{y:g}{near}", "give a position on tissue")
     return int(np.where(inside, distance, np.inf).argmin())
 
 

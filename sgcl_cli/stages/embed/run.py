@@ -97,7 +97,7 @@ def _embed(config: EmbedConfig, reporter: Reporter, ranks: Ranks) -> Outcome:
             )
         )
     if config.dry_run:
-        return replace(_forecast(work), told=not ranks.first)
+        return replace(_forecast(work), reported=not ranks.first)
     with sole_writer(work.home, ranks):
         return _embedded(work, record, reporter, ranks)
 
@@ -116,7 +116,7 @@ def _embedded(work: _Work, record: RunRecord, reporter: Reporter, ranks: Ranks) 
     failures = [*work.source.failures, *(failure for part in ranks.all_of(failures) for failure in part)]
     with ranks.together():
         if not ranks.first:
-            return Outcome("embed", work.home, [], told=True)
+            return Outcome("embed", work.home, [], reported=True)
         return _close(work, record, failures, done, reporter)
 
 
@@ -331,15 +331,15 @@ def _further(work: _Work, made: Sequence[Bag], warnings: list[str], reporter: Re
 
     :param warnings: list to which warnings are appended.
     """
-    config, said = work.config, []
+    config, lines = work.config, []
     paths = {bag.slide_id: work.path(bag) for bag in made}
     for form in further_forms(config.also):
         sources = {slide_id: (path, work.identities[slide_id]) for slide_id, path in paths.items()}
         written = exports.export(form, work.home, sources, work.source.picture)
-        said.append((f"also {form}", f"{written} of {len(paths)} files written"))
+        lines.append((f"also {form}", f"{written} of {len(paths)} files written"))
     if work.pooling is not None:
         line, remarks = slide_embeddings.write(work.pooling, work.home, paths, work.identities, work.card)
-        said.append(("slide embeddings", line))
+        lines.append(("slide embeddings", line))
         warnings += remarks
         for remark in remarks:
             reporter.warn(remark)
@@ -350,13 +350,13 @@ def _further(work: _Work, made: Sequence[Bag], warnings: list[str], reporter: Re
         drawn = maps.draw(work.home, paths, config.seed, config.command_line(), provenance, picture=work.source.picture)
         if not drawn:
             reporter.warn("--map: there are no patches with coordinates to draw")
-        said.append(("map", str(work.home / "maps.html") if drawn else "nothing to draw"))
+        lines.append(("map", str(work.home / "maps.html") if drawn else "nothing to draw"))
     if config.query is not None:
         from sgcl_cli.stages.embed import query
 
         hits = query.find(paths, *parse_query(config.query), config.query_top)
-        said.append(("query", str(query.write(work.home, hits, work.source.show))))
-    return said
+        lines.append(("query", str(query.write(work.home, hits, work.source.show))))
+    return lines
 
 
 def _lost_images(bag: Bag, header: Header) -> list[Failure]:

@@ -36,8 +36,8 @@ def planned(config: EmbedConfig, card: EncoderCard, bags: Sequence[Bag], identit
             f"--slide-embedding is for slides, and {config.patches} holds images", "leave --slide-embedding out"
         )
     if config.slide_embedding == MEAN:
-        said = "mean of the patches' features as stored, neither standardised nor normalised"
-        return Pooling(MEAN, (PooledBlock(mean_of_patches),), {"vector": said})
+        vector = "mean of the patches' features as stored, neither standardised nor normalised"
+        return Pooling(MEAN, (PooledBlock(mean_of_patches),), {"vector": vector})
     from sgcl_cli.stages.embed import attention_pooling  # scikit-learn comes with it
 
     return attention_pooling.planned(config, card, bags, identities)

@@ -303,11 +303,11 @@ def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None
     :raises SlideError: the slide cannot be opened, has no resolution, or the coordinates belong to another slide.
     :raises ArtefactError: the file of coordinates is damaged, or of another kind.
     """
-    told = coordinates.read(path)
+    recorded = coordinates.read(path)
     check_whole(entry.path)
     with Slide(entry.path, given_mpp=entry.mpp, default_mpp=default_mpp) as slide:
-        located = locate(path, told, slide)
-        mpp = located.sides[0] * slide.mpps[0] / told.patch_size
+        located = locate(path, recorded, slide)
+        mpp = located.sides[0] * slide.mpps[0] / recorded.patch_size
         geometry: dict[str, Any] = {
             "level0_width": slide.size[0],
             "level0_height": slide.size[1],
@@ -315,20 +315,20 @@ def look(progress: Progress, path: Path, entry: Entry, default_mpp: float | None
             "name": entry.slide_id,
         }
         if slide.mpps[0] == slide.mpps[1]:
-            geometry |= peers.trident(located.sides[0], told.patch_size, slide.mpp) | {"mpp_level0": slide.mpp}
+            geometry |= peers.trident(located.sides[0], recorded.patch_size, slide.mpp) | {"mpp_level0": slide.mpp}
         else:
             oblong = {peers.EXACT: np.array(located.sides), "mpp_level0_xy": np.array(slide.mpps)}
-            geometry |= {"patch_size": told.patch_size, **oblong}
+            geometry |= {"patch_size": recorded.patch_size, **oblong}
         unique = identity(entry.path, entry.further)
         remarks = tuple(slide.remarks)
     return LocatedPatches(
         located.corners,
         located.sides,
-        told.patch_size,
+        recorded.patch_size,
         located.overhanging,
         mpp,
         unique,
-        told.sha256,
+        recorded.sha256,
         geometry,
         remarks,
     )

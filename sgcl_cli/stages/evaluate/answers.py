@@ -30,7 +30,7 @@ def answers(found: Found, titles: Mapping[str, str], metric: str, alpha: float) 
     ]
 
 
-def told_apart(one: Difference, alpha: float) -> bool:
+def differs(one: Difference, alpha: float) -> bool:
     """Whether the two results differ significantly: p after Holm is below ``alpha``."""
     return one.adjusted is not None and one.adjusted < alpha
 
@@ -42,7 +42,7 @@ def _sentence(metric: str, pair: tuple[str, str], models: Sequence[tuple[str, Di
     for name, one in models:
         if one.value is None or one.adjusted is None:
             unknown.setdefault(one.reason, []).append(name)
-        elif not told_apart(one, alpha):
+        elif not differs(one, alpha):
             kinds["open"].append(name)
         else:
             kinds["first" if one.value > 0 else "second"].append(name)
@@ -68,14 +68,14 @@ def _all(names: Sequence[str], models: Sequence[object]) -> str:
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 
-def spoken_p(one: Difference, resamples: int) -> str:
+def p_text(one: Difference, resamples: int) -> str:
     """p as text; ``< 1/2001`` at the smallest p that 2,000 resamples can give."""
     if one.p is None:
         return "–"
     return f"< 1/{resamples + 1}" if _at_least(one, resamples) else f"{one.p:.2g}"
 
 
-def spoken_holm(one: Difference, resamples: int) -> str:
+def holm_text(one: Difference, resamples: int) -> str:
     """p after Holm as text; an upper bound where p itself is one."""
     if one.adjusted is None:
         return "–"
@@ -97,7 +97,7 @@ def matrix(found: Found, titles: Mapping[str, str], resamples: int) -> Matrix:
         if one.value is None or one.low is None or one.p is None:
             number = reasons.setdefault(one.reason, len(reasons) + 1)
             return f"{'undefined' if one.value is None else f'{one.value:+.3f}'} [{number}]"
-        holm = f"Holm p {spoken_holm(one, resamples)}"
+        holm = f"Holm p {holm_text(one, resamples)}"
         return with_interval(one.value, one.low, one.high, sign="+", form="{}\n{} to {}") + f"\n{holm}"
 
     shown = {key: [one for one in differences if one.metric != "accuracy"] for key, differences in found.items()}

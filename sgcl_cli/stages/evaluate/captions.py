@@ -44,8 +44,8 @@ def captions(result: Mapping[str, Any], predictions: Rows) -> dict[str, Caption]
 
 def _of_class(row: Mapping[str, Any]) -> Caption:
     probability = float(row[f"p_{row['label']}"])
-    said = f"{row['label']}, predicted with a probability of {100 * probability:.0f}\u00a0%"
-    return Caption(f"{row['label']} slides", probability, said)
+    text = f"{row['label']}, predicted with a probability of {100 * probability:.0f}\u00a0%"
+    return Caption(f"{row['label']} slides", probability, text)
 
 
 def _measured(rows: Rows) -> dict[str, Caption]:
@@ -54,8 +54,8 @@ def _measured(rows: Rows) -> dict[str, Caption]:
     for row in rows:
         predicted = float(row["predicted"])
         group = f"slides of {'high' if predicted > middle else 'low'} predicted values"
-        said = f"measured {float(row['label']):.4g}, predicted {predicted:.4g}"
-        found[row["slide_id"]] = Caption(group, abs(predicted - middle), said)
+        text = f"measured {float(row['label']):.4g}, predicted {predicted:.4g}"
+        found[row["slide_id"]] = Caption(group, abs(predicted - middle), text)
     return found
 
 
@@ -68,6 +68,6 @@ def _survival(rows: Rows) -> dict[str, Caption]:
         above = float(row["risk"]) - float(np.median(of_fold[row["fold"]]))
         risk = "high" if above > 0 else "low"
         happened = "event" if int(row["event"]) else "censored"
-        said = f"{risk} predicted risk, {happened} at {float(row['time']):.4g}"
-        found[row["slide_id"]] = Caption(f"slides of {risk} predicted risk", abs(above), said)
+        text = f"{risk} predicted risk, {happened} at {float(row['time']):.4g}"
+        found[row["slide_id"]] = Caption(f"slides of {risk} predicted risk", abs(above), text)
     return found

@@ -22,20 +22,20 @@ def check_scores(scored: Sequence[Scored], task: str, audit: Audit) -> list[str]
     """
     before = len(audit.findings)
     metric = HEADLINES[task]
-    spoken = METRIC_NAMES[metric]
+    metric_name = METRIC_NAMES[metric]
     values = {model.key: model.headlines[metric].value for model in scored}
     names = {model.key: model.name for model in scored}
     fitted = {key: value for key, value in values.items() if key != BASELINE and value is not None}
     for key, value in fitted.items():
         if metric in ("auroc", "c_index") and value < INVERTED and key != PATCH_COUNT:
-            audit.warn("inverted", f"{names[key]}: {spoken} {value:.3f} is below {INVERTED}: are labels inverted?")
+            audit.warn("inverted", f"{names[key]}: {metric_name} {value:.3f} is below {INVERTED}: are labels inverted?")
     count = fitted.pop(PATCH_COUNT, None)
     if count is not None and fitted:
         best = max(fitted, key=lambda key: fitted[key])
         if count > _CHANCE[metric] + INFORMATIVE and count > fitted[best] - NEARLY:
             audit.warn(
                 "patch_count",
-                f"the number of patches alone reaches {spoken} {count:.3f}, the best model ({names[best]}) "
+                f"the number of patches alone reaches {metric_name} {count:.3f}, the best model ({names[best]}) "
                 f"{fitted[best]:.3f}: models may predict from the size of the tissue alone",
             )
     for model in scored:

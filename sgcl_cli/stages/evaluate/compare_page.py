@@ -54,7 +54,7 @@ class Compared:
 def pictures(compared: Compared) -> dict[str, Picture]:
     """The forest plot, by file name without suffix; empty without a defined difference."""
     rows = [
-        ForestRow(_named(compared, model, one), one.value, one.low, one.high, _told(compared, one))
+        ForestRow(_named(compared, model, one), one.value, one.low, one.high, _differs(compared, one))
         for model, one in compared.of(compared.metric)
         if one.value is not None
     ]
@@ -118,8 +118,8 @@ def _named(compared: Compared, model: str, one: Difference) -> str:
     return model if len(compared.names) == 2 else f"{model}: {one.first} - {one.second}"
 
 
-def _told(compared: Compared, one: Difference) -> bool:
-    return answers.told_apart(one, 1 - compared.config.confidence)
+def _differs(compared: Compared, one: Difference) -> bool:
+    return answers.differs(one, 1 - compared.config.confidence)
 
 
 def _table(compared: Compared, metric: str) -> Table:
@@ -129,8 +129,8 @@ def _table(compared: Compared, metric: str) -> Table:
         [
             _named(compared, model, one),
             _difference(one),
-            answers.spoken_p(one, resamples),
-            answers.spoken_holm(one, resamples),
+            answers.p_text(one, resamples),
+            answers.holm_text(one, resamples),
         ]
         for model, one in compared.of(metric)
     ]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from sgcl_cli.artefacts.spelling import listed, spoken
+from sgcl_cli.artefacts.spelling import in_quotes, listed
 from sgcl_cli.errors import ArtefactError
 from sgcl_cli.probe.data.audit import Audit
 from sgcl_cli.probe.data.cohort import Cohort
@@ -32,7 +32,7 @@ def audit_cohort(cohort: Cohort, audit: Audit) -> None:
     for what, given in names.items():
         groups = same_numbers(given)
         if groups:
-            shown = "; ".join(spoken(group) for group in groups[:_NAMED])
+            shown = "; ".join(in_quotes(group) for group in groups[:_NAMED])
             more = f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
             audit.warn("spelling", f"{what} that are the same number: {shown}{more}; {_HARM[what]}, spell them alike")
     _audit_times(cohort, audit)

@@ -57,8 +57,8 @@ def _fold_curves(
     for name, score in folds.items():
         mine = fold_of == name
         if len(np.unique(truth[mine])) == 2:
-            said = f"fold {name}" if len(folds) > 1 else "test"
-            curves.append(figures.Curve(said, *metrics.roc(truth[mine], probability[mine], 1), score["value"]))
+            curve_name = f"fold {name}" if len(folds) > 1 else "test"
+            curves.append(figures.Curve(curve_name, *metrics.roc(truth[mine], probability[mine], 1), score["value"]))
     return curves
 
 

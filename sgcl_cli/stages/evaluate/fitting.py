@@ -170,7 +170,7 @@ def _few(cohort: Cohort, fold: Fold, rows: int) -> Fold:
     return Fold(fold.name, np.sort(by_class[:rows]), fold.validation[:few], fold.test[:few])
 
 
-def spoken_seconds(seconds: float) -> str:
+def rough_duration(seconds: float) -> str:
     """A duration as text, in minutes or hours: ``at most about 12 minutes``."""
     if seconds < 60:
         return "under a minute"

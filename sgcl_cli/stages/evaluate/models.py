@@ -190,28 +190,28 @@ def recipe_of(config: EvaluateConfig, key: str) -> mil.MilRecipe:
 def _constant(cohort: Cohort, fold: Fold) -> FoldFit:
     """The prediction without features: class shares, the mean, or equal risks."""
     if cohort.value is not None:
-        told = np.array([cohort.value[fold.fitted].mean()])
+        constant = np.array([cohort.value[fold.fitted].mean()])
     elif cohort.event is not None:
-        told = np.zeros(1)
+        constant = np.zeros(1)
     else:
-        told = np.bincount(cohort.label[fold.fitted], minlength=len(cohort.classes)) / len(fold.fitted)
-    return _single(np.tile(told, (len(fold.test), 1)), {}, fitted.constant(told))
+        constant = np.bincount(cohort.label[fold.fitted], minlength=len(cohort.classes)) / len(fold.fitted)
+    return _single(np.tile(constant, (len(fold.test), 1)), {}, fitted.constant(constant))
 
 
 def _linear(features: NDArray[np.floating], cohort: Cohort, fold: Fold) -> FoldFit:
     """Logistic, ridge or Cox regression; the penalty is chosen on the validation rows."""
     if cohort.value is not None:
         measured = ridge.fit(features, cohort.value, fold.train, fold.validation)
-        details = {"alpha": measured.alpha, "validation_loss": _spoken(measured.path)}
+        details = {"alpha": measured.alpha, "validation_loss": _as_text(measured.path)}
         return _single(measured(features[fold.test])[:, None], details, fitted.ridge(measured))
     if cohort.event is not None and cohort.time is not None:
         risk = linear_cox.fit(features, cohort.time, cohort.event, fold.train, fold.validation)
-        details = {"c": risk.c, "converged": risk.converged, "validation_loss": _spoken(risk.path)}
+        details = {"c": risk.c, "converged": risk.converged, "validation_loss": _as_text(risk.path)}
         return _single(risk(features[fold.test])[:, None], details, fitted.cox(risk))
     probe = linear.fit(
         features, cohort.label, fold.train, fold.validation, classes=len(cohort.classes), path=linear.C_PATH
     )
-    details = {"c": probe.c, "converged": probe.converged, "validation_loss": _spoken(probe.path)}
+    details = {"c": probe.c, "converged": probe.converged, "validation_loss": _as_text(probe.path)}
     return _single(probe(features[fold.test]), details, fitted.logistic(probe), probe.validation)
 
 
@@ -223,7 +223,7 @@ def _nearest(config: EvaluateConfig, features: NDArray[np.floating], cohort: Coh
     def votes(known: NDArray[np.int64], asked: NDArray[np.int64]) -> Floats:
         return knn.votes(features[known], cohort.label[known], features[asked], ks=(k,), **arguments)[k]
 
-    details = {"k": min(k, len(fold.fitted)), "validation_brier": _spoken(scores)}
+    details = {"k": min(k, len(fold.fitted)), "validation_brier": _as_text(scores)}
     kept = fitted.neighbours(fold.fitted, cohort.label[fold.fitted], k=k, **arguments)
     return _single(votes(fold.fitted, fold.test), details, kept, votes(fold.train, fold.validation))
 
@@ -257,5 +257,5 @@ def _single(test: Floats, details: dict[str, Any], kept: Fitted, validation: Flo
     return FoldFit(test[None], chosen[None], details, fitted=[kept])
 
 
-def _spoken(path: Mapping[float, float] | Mapping[int, float]) -> dict[str, float]:
+def _as_text(path: Mapping[float, float] | Mapping[int, float]) -> dict[str, float]:
     return {f"{setting:g}": value for setting, value in path.items()}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.stages.evaluate.scores import Scored, reported_rows
-from sgcl_cli.stages.evaluate.tables import prediction_columns, told
+from sgcl_cli.stages.evaluate.tables import prediction_cells, prediction_columns
 
 
 def columns(cohort: Cohort) -> list[str]:
@@ -36,7 +36,7 @@ def rows(cohort: Cohort, plan: Plan, models: Sequence[Scored]) -> Iterator[dict[
                 "rows": len(mine),
                 "fold": fold,
                 "model": model.key,
-                **_told(cohort, mine, model.prediction[places].mean(0)),
+                **_cells(cohort, mine, model.prediction[places].mean(0)),
             }
 
 
@@ -53,8 +53,8 @@ def _groups(patient: NDArray[np.str_], fold: NDArray[np.str_]) -> list[tuple[str
     ]
 
 
-def _told(cohort: Cohort, mine: NDArray[np.int64], prediction: NDArray[np.float64]) -> dict[str, Any]:
-    row = told(cohort, int(mine[0]), prediction)
+def _cells(cohort: Cohort, mine: NDArray[np.int64], prediction: NDArray[np.float64]) -> dict[str, Any]:
+    row = prediction_cells(cohort, int(mine[0]), prediction)
     if cohort.value is not None:
         return row | {"label": f"{cohort.value[mine].mean():.8g}"}
     truths = {"label": cohort.label} if cohort.classes else {"time": cohort.time, "event": cohort.event}

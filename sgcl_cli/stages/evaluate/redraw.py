@@ -44,7 +44,7 @@ def redraw(
     out = Path(config.out)
     run, evaluated = read_run(out), Evaluated.open(out)
     warnings = [*run["result"]["warnings"]]
-    said = score_columns(evaluated.result["task"], evaluated.result["classes"])
+    columns_of_scores = score_columns(evaluated.result["task"], evaluated.result["classes"])
     drawn = report.write_report(
         out,
         report.Finished(
@@ -57,7 +57,7 @@ def redraw(
                 slide: columns[0].astype(np.float32)
                 for slide, columns in _read(out, "attention", ["attention"], cohort)
             },
-            patches={slide: np.stack(columns, 1) for slide, columns in _read(out, "scores", said, cohort)},
+            patches={slide: np.stack(columns, 1) for slide, columns in _read(out, "scores", columns_of_scores, cohort)},
             inferred=described,
             ledger=store.read_json(out / "audit.json")["ledger"],
             warnings=warnings,

@@ -127,14 +127,14 @@ def _seen(finished: Finished) -> list[Seen]:
 
     cohort, result = finished.cohort, finished.result
     of_model = result.get("attention_model") or result.get("patch_model")
-    said = captions.captions({**result, "attention_model": of_model}, finished.predictions)
+    texts = captions.captions({**result, "attention_model": of_model}, finished.predictions)
     mine = [row for row in finished.predictions if row["model"] == result.get("patch_model")]
     called = {row["slide_id"]: result["classes"].index(row["predicted"]) for row in mine} if result["classes"] else {}
     folds = {row["slide_id"]: row["fold"] for row in mine}
     kinds = {"task": result["task"], "classes": result["classes"], "called": called, "groups": folds}
     scores = shown(finished.patches, **kinds)
     return [
-        Seen(slide, file, said[slide], finished.attention.get(slide), scores.get(slide))
+        Seen(slide, file, texts[slide], finished.attention.get(slide), scores.get(slide))
         for file, slide in zip(cohort.files, cohort.slide_id.tolist(), strict=True)
         if slide in finished.attention or slide in finished.patches
     ]

@@ -27,7 +27,7 @@ from sgcl_cli.stages.evaluate.cache import Fits
 from sgcl_cli.stages.evaluate.compare import compare
 from sgcl_cli.stages.evaluate.dense.run import evaluate_dense
 from sgcl_cli.stages.evaluate.finetune import Tuner, open_checkpoint
-from sgcl_cli.stages.evaluate.fitting import Scores, expected_seconds, fit, spoken_seconds
+from sgcl_cli.stages.evaluate.fitting import Scores, expected_seconds, fit, rough_duration
 from sgcl_cli.stages.evaluate.inputs import Inputs, cohort_of, describe, open_inputs, plan_of
 from sgcl_cli.stages.evaluate.keep import keep, refit_fold
 from sgcl_cli.stages.evaluate.stored import stored_result
@@ -125,10 +125,10 @@ def _planned(
     found = [(what.lower(), value) for what, value, _ in described]
     data = {"plan": dict(found), "ledger": audit.ledger, "expected_seconds": round(seconds, 1)}
     counted = [(what, f"{many}: {first}" if first else str(many)) for what, many, first in ledger_rows(audit.ledger)]
-    headline = [*found, *counted, ("expected time", spoken_seconds(seconds))]
+    headline = [*found, *counted, ("expected time", rough_duration(seconds))]
     if tuner is not None:
         data["expected_seconds_finetune"] = round(tuning, 1)
-        headline.append(("of it fine-tuning", spoken_seconds(tuning)))
+        headline.append(("of it fine-tuning", rough_duration(tuning)))
     return Outcome("evaluate", Path(config.out), headline, cohort.slides, warnings=audit.warnings, data=data)
 
 

@@ -103,12 +103,12 @@ def _model(cohort: Cohort, plan: Plan, model: Scored, alone: bool) -> dict[str, 
         }
     if cohort.classes:
         rows, fold_of = reported_rows(cohort, plan)
-        told = model.prediction
-        entry["confusion"] = metrics.confusion(cohort.label[rows], told, len(cohort.classes)).tolist()
+        predicted = model.prediction
+        entry["confusion"] = metrics.confusion(cohort.label[rows], predicted, len(cohort.classes)).tolist()
         if alone:
             patient = cohort.patient_id[rows]
             entry["per_patient"] = metrics.per_patient(
-                metrics.Predictions(cohort.label[rows], told, fold_of, patient, cohort.classes)
+                metrics.Predictions(cohort.label[rows], predicted, fold_of, patient, cohort.classes)
             )
     return entry
 
@@ -167,10 +167,10 @@ def prediction_columns(cohort: Cohort) -> list[str]:
     time, event and risk."""
     place = [] if cohort.row is None else ["row"]
     if cohort.task == "survival":
-        told = ["time", "event", "fold", "model", "risk"]
+        values = ["time", "event", "fold", "model", "risk"]
     else:
-        told = ["label", "fold", "model", "predicted", *_probability_columns(cohort)]
-    return ["slide_id", *place, "patient_id", *told]
+        values = ["label", "fold", "model", "predicted", *_probability_columns(cohort)]
+    return ["slide_id", *place, "patient_id", *values]
 
 
 def _probability_columns(cohort: Cohort) -> list[str]:
@@ -188,11 +188,11 @@ def prediction_rows(cohort: Cohort, plan: Plan, models: Sequence[Scored]) -> Ite
                 "patient_id": str(cohort.patient_id[index]),
                 "fold": fold,
                 "model": model.key,
-                **told(cohort, index, model.prediction[place]),
+                **prediction_cells(cohort, index, model.prediction[place]),
             }
 
 
-def told(cohort: Cohort, index: int, prediction: NDArray[np.float64]) -> dict[str, Any]:
+def prediction_cells(cohort: Cohort, index: int, prediction: NDArray[np.float64]) -> dict[str, Any]:
     """Truth and prediction, (K,), of a row, by the columns of predictions.csv."""
     if cohort.value is not None:
         return {"label": f"{cohort.value[index]:.8g}", "predicted": f"{prediction[0]:.8g}"}
@@ -221,8 +221,8 @@ def tidy_metrics(models: Sequence[Scored]) -> list[dict[str, Any]]:
                 ]
         for rule in model.rules:
             for fold, value in rule.values.items():
-                told = {"metric": f"threshold by {rule.name}", "scope": f"fold {fold}", "value": value}
-                rows.append({"model": model.key, **told})
+                threshold = {"metric": f"threshold by {rule.name}", "scope": f"fold {fold}", "value": value}
+                rows.append({"model": model.key, **threshold})
             for metric, headline in rule.headlines.items():
                 rows += _tidy(model.key, f"{metric} at {rule.name}", headline)
     return rows

@@ -172,9 +172,9 @@ def _predicted(
         if not np.isfinite(values).all():
             raise ValueError("its predictions are not finite")
     except (RuntimeError, *MISTAKEN) as error:
-        said = str(error)[:LONGEST_REASON]
+        reason = str(error)[:LONGEST_REASON]
         raise ArtefactError(
-            f"the model {where} cannot be applied: {said}", "evaluate again with --overwrite"
+            f"the model {where} cannot be applied: {reason}", "evaluate again with --overwrite"
         ) from error
     return values, weights
 

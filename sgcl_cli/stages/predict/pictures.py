@@ -65,15 +65,15 @@ def _heatmaps(
 ) -> PredictionPictures:
     from sgcl_cli.stages.evaluate import attention as heatmaps  # OpenCV comes with it
 
-    said = looked or scored
-    if said is None:
+    probable = looked or scored
+    if probable is None:
         return PredictionPictures()
     scores = _scores(card, rows, scored)
     seen = [
         heatmaps.Seen(
             file.slide_id,
             file,
-            _caption(card, said.mean[i]),
+            _caption(card, probable.mean[i]),
             None if looked is None or looked.attention is None else looked.attention[i],
             scores.get(file.slide_id),
         )
@@ -137,11 +137,11 @@ def _classes(
         store.write_bytes(out / files[-1], content)
         if len(pictures) < _MOST_ON_PAGE:
             counts = np.bincount(own.argmax(1), minlength=len(card["classes"]))
-            said = ", ".join(
+            summary = ", ".join(
                 f"{count} {label}" for label, count in zip(card["classes"], counts.tolist(), strict=True) if count
             )
             small = content if suffix == "png" else overlay.reduced(content, _REPORTED_SIDE, 80)
-            pictures.append(Picture(file.slide_id, f"{file.slide_id}: {said}.", small))
+            pictures.append(Picture(file.slide_id, f"{file.slide_id}: {summary}.", small))
     places.check()
     note = (
         f"{model.name} ({key}): patches in the colour of their predicted class, paler where the model is less certain."

@@ -13,7 +13,7 @@ from sgcl_cli.artefacts import models, store
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet, open_features
 from sgcl_cli.artefacts.labels import Columns, read_labels
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, understood
-from sgcl_cli.artefacts.spelling import listed, lookalikes, spoken
+from sgcl_cli.artefacts.spelling import in_quotes, listed, lookalikes
 from sgcl_cli.config import PredictConfig
 from sgcl_cli.engine import runtime
 from sgcl_cli.engine.ranks import sole_writer
@@ -62,9 +62,9 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
     stored = stored_result(out, config, ids)
     if stored is not None:
         reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
-        data, told = stored
+        data, warnings = stored
         with understood(out):
-            return _outcome(out, data, told)
+            return _outcome(out, data, warnings)
     keys, folds = _chosen_models(card, config), _chosen_folds(card, config)
     files, empty = _with_patches(features)
     if empty:
@@ -131,10 +131,10 @@ def _write(
     out = Path(config.out)
     with store.writing(out):
         (out / "run.json").unlink(missing_ok=True)
-    place, told = tables.places(rows), tables.columns(card)
-    columns = [*place, "model", *told, *tables.spreads(card), "folds"]
+    place, values = tables.places(rows), tables.columns(card)
+    columns = [*place, "model", *values, *tables.spreads(card), "folds"]
     store.write_csv(out / "predictions.csv", columns, list(tables.ensemble(card, rows, applied)))
-    columns = [*place, "model", "fold", "fitted_on", *told]
+    columns = [*place, "model", "fold", "fitted_on", *values]
     store.write_csv(out / "folds.csv", columns, list(tables.each(card, rows, fitted, applied)))
     drawn = pictures.draw(config, card, rows, applied)
     html = page.render(config, card, rows, applied, drawn.sections, warnings=warnings, ids=ids)
@@ -252,7 +252,7 @@ def _spelled_alike(what: str, new: set[str], fitted: set[str]) -> list[str]:
     groups = [group for group in groups if {*group} - fitted]
     if not groups:
         return []
-    shown = "; ".join(spoken(group) for group in groups[:_NAMED])
+    shown = "; ".join(in_quotes(group) for group in groups[:_NAMED])
     more = f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
     return [f"{what} spelled like those that models were fitted on count as different: {shown}{more}"]
 

@@ -141,7 +141,7 @@ def plan(
     """
     ranks.share(config.batch)
     settings, clamped = resolve(config, len(index), config.epochs, config.batch)
-    warnings.show(TrainingWarning(WarningKind.CLAMPED, said, subject=name) for name, said in clamped.items())
+    warnings.show(TrainingWarning(WarningKind.CLAMPED, message, subject=name) for name, message in clamped.items())
     return Experiment(
         config=config,
         index=index,

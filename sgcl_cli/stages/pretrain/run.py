@@ -85,7 +85,7 @@ def _trained(
     stored = ranks.of_first(stored)
     if stored is not None:
         reporter.note(f"{out} is complete under these settings; nothing to do")
-        return replace(stored, told=not ranks.first)
+        return replace(stored, reported=not ranks.first)
     with ExitStack() as opened:
         with ranks.together():
             runtime = engine.start(config.device, config.precision, config.threads, ranks.own_device)
@@ -100,13 +100,13 @@ def _trained(
         _same_everywhere(ranks, state.position, f"the processes do not see the same checkpoint in {out}")
         training.connect()
         if config.dry_run:
-            return replace(try_out(training, reporter), told=not ranks.first)
+            return replace(try_out(training, reporter), reported=not ranks.first)
         if ranks.first:
             corners = experiment.wanted_views.corners
             warnings.show(picture_views(index, experiment.views, out, seed=config.seed, corners=corners))
         seconds = training.train()
     with ranks.together():
-        return close(training, record, seconds=seconds) if ranks.first else Outcome("pretrain", out, [], told=True)
+        return close(training, record, seconds=seconds) if ranks.first else Outcome("pretrain", out, [], reported=True)
 
 
 def _same_everywhere(ranks: Ranks, value: object, otherwise: str) -> None:

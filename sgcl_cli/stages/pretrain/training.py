@@ -229,7 +229,7 @@ class Pretraining:
                 if self.checkpoints.took <= config.grace:
                     self.save()
                 experiment.ranks.agree()
-                raise Interrupted(signum, told=not experiment.ranks.first)
+                raise Interrupted(signum, reported=not experiment.ranks.first)
         return self._seconds()
 
     def _fit(self, stop: StopRequest) -> int:

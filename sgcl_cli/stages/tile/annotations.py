@@ -193,7 +193,7 @@ def _annotation(drawing: Drawing | None, config: TileConfig, slide: Slide) -> tu
     frame = Frame.of(path, slide.size, slide.bounds, config.annotations_origin)
     annotation, off = annotation_files.placed(content, path, reading, frame, slide.mpps)
     areas = annotation.regions if isinstance(annotation, Areas) else ()
-    return annotation, [_said_off(path, off), frame.doubt(path, areas, "--annotations-origin")]
+    return annotation, [_off_slide_note(path, off), frame.doubt(path, areas, "--annotations-origin")]
 
 
 def _roi(drawing: Drawing | None, config: TileConfig, slide: Slide) -> tuple[tuple[Region, ...] | None, list[str]]:
@@ -203,31 +203,31 @@ def _roi(drawing: Drawing | None, config: TileConfig, slide: Slide) -> tuple[tup
     _check_unchanged(drawing, found.sha256)
     frame = Frame.of(drawing.path, slide.size, slide.bounds, config.roi_origin)
     kept, off = frame.regions(found.regions)
-    return kept, [_said_off(drawing.path, off), frame.doubt(drawing.path, kept, "--roi-origin")]
+    return kept, [_off_slide_note(drawing.path, off), frame.doubt(drawing.path, kept, "--roi-origin")]
 
 
-def _said_off(path: Path, count: int) -> str:
+def _off_slide_note(path: Path, count: int) -> str:
     return f"{count} objects of {path.name} lie outside the slide and are ignored" if count else ""
 
 
-def said_origins(drawings: Drawings, config: TileConfig, cropped: Sequence[str]) -> list[str]:
+def origin_notes(drawings: Drawings, config: TileConfig, cropped: Sequence[str]) -> list[str]:
     """Notes on the origin of coordinates on slides with a scanned part, one line per option and origin.
 
     :param cropped: ids of slides that record a scanned part.
     """
-    said = []
+    notes = []
     for what, asked in (("annotation", config.annotations_origin), ("roi", config.roi_origin)):
         slides: dict[str, list[str]] = {}
         for slide_id in cropped:
             drawing: Drawing | None = getattr(drawings.drawn(slide_id), what)
             if drawing is not None:
                 slides.setdefault(origin_of(drawing.path, asked), []).append(slide_id)
-        said += [
+        notes += [
             f"--{_option(what)}: the origin of coordinates on {len(names)} slides with openslide.bounds-* is "
             f"{_CORNERS[origin]}: {_few(names)}"
             for origin, names in sorted(slides.items())
         ]
-    return said
+    return notes
 
 
 def mask_reading(config: TileConfig) -> MaskReading:
@@ -294,12 +294,12 @@ def _read_all(
         first = next(iter(unusable.values()))
         raise LabelError(first.message, first.hint)
     refused |= unusable
-    notes += _said_of_files(what, found, [entry.slide_id for entry in entries])
-    notes += _said_of_objects(what, checked)
+    notes += _file_notes(what, found, [entry.slide_id for entry in entries])
+    notes += _object_notes(what, checked)
     return checked
 
 
-def _said_of_files(what: str, found: Found, slide_ids: Sequence[str]) -> Iterator[str]:
+def _file_notes(what: str, found: Found, slide_ids: Sequence[str]) -> Iterator[str]:
     """Warnings on the matching of files and slides."""
     if found.strangers:
         yield f"--{what}: {len(found.strangers)} files belong to no slide, the first is {found.strangers[0]}"
@@ -313,7 +313,7 @@ def _said_of_files(what: str, found: Found, slide_ids: Sequence[str]) -> Iterato
         yield f"--{what}: {len(missing)} of {len(slide_ids)} slides have no file, {effect}: {_few(missing)}"
 
 
-def _said_of_objects(what: str, checked: Mapping[str, Checked]) -> Iterator[str]:
+def _object_notes(what: str, checked: Mapping[str, Checked]) -> Iterator[str]:
     """A warning on ignored objects over all files: the number of each kind, and the first file with one."""
     total: Counter[str] = Counter()
     first: dict[str, str] = {}
@@ -335,7 +335,7 @@ def _check(progress: Progress, path: Path, what: str, reading: MaskReading) -> C
 
 def _names(config: TileConfig, checked: Mapping[str, Checked], notes: list[str]) -> tuple[str, ...]:
     occurring = frozenset[str]().union(*(one.names for one in checked.values()))
-    notes += _said_of_spellings(checked.values())
+    notes += _spelling_notes(checked.values())
     if config.label_names is None:
         if not occurring:
             raise LabelError(
@@ -357,7 +357,7 @@ def _names(config: TileConfig, checked: Mapping[str, Checked], notes: list[str])
     return tuple(names)
 
 
-def _said_of_spellings(checked: Iterable[Checked]) -> Iterator[str]:
+def _spelling_notes(checked: Iterable[Checked]) -> Iterator[str]:
     """Warnings on classes with several spellings, with one file for each."""
     where = {spelling: one.path.name for one in checked for spelling in one.spellings}
     for group in lookalikes(where):

@@ -12,7 +12,7 @@ from sgcl_cli.errors import ArtefactError, ConfigError, SlideError, UnavailableE
 from sgcl_cli.slide.open.discover import Entry
 from sgcl_cli.slide.open.files import companions, identity
 from sgcl_cli.stages.tile.annotations import Drawings, renamed
-from sgcl_cli.stages.tile.job import Job, Row, class_counts, patches_path, spoken_bounds
+from sgcl_cli.stages.tile.job import Job, Row, bounds_text, class_counts, patches_path
 from sgcl_cli.stages.tile.tally import SlideTally, failure_of
 
 
@@ -138,7 +138,7 @@ def row_of(made: PatchFile) -> Row:
         id=made.id,
         tissue_preset=made.source.get("tissue_preset", ""),
         ink_mm2=made.source.get("ink_mm2"),
-        bounds=spoken_bounds(made.source.get("bounds")),
+        bounds=bounds_text(made.source.get("bounds")),
         remarks=made.source.get("remarks", ""),
         labels=None if made.label is None else class_counts(made.label, made.label_names),
     )

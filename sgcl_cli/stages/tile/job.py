@@ -87,7 +87,7 @@ def class_counts(label: NDArray[np.int16], names: Sequence[str]) -> dict[str, in
     return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
-def spoken_bounds(bounds: Sequence[int] | None) -> str:
+def bounds_text(bounds: Sequence[int] | None) -> str:
     """The scanned part as in slides.csv; "" if the slide records none."""
     return "" if bounds is None else " ".join(map(str, bounds))
 

@@ -79,10 +79,10 @@ def _facts(config: TileConfig, rows: Sequence[Row], failures: Sequence[Failure])
 def _card(out: Path, row: Row, side: int, warning: str, painted: Mapping[str, str]) -> SlideCard:
     facts = [
         ("Patches", f"{row.patches:,}"),
-        *([("Tissue", _spoken_tissue(row))] if row.tissue_mm2 is not None else []),
+        *([("Tissue", _tissue_text(row))] if row.tissue_mm2 is not None else []),
         *([("Ink", f"{row.ink_mm2:.2f} mm²")] if row.ink_mm2 else []),
         ("Level 0", f"{row.width:,} × {row.height:,} px"),
-        ("Resolution", f"{_spoken_mpp(row)} µm/px ({row.mpp_source})"),
+        ("Resolution", f"{_mpp_text(row)} µm/px ({row.mpp_source})"),
         ("Read from", f"level {row.level}"),
         *([("Time", f"{row.seconds:.1f} s")] if row.seconds is not None else []),
         ("File", row.path),
@@ -101,11 +101,11 @@ def _card(out: Path, row: Row, side: int, warning: str, painted: Mapping[str, st
     )
 
 
-def _spoken_tissue(row: Row) -> str:
+def _tissue_text(row: Row) -> str:
     return f"{row.tissue_mm2:.2f} mm²" + (f" ({row.tissue_preset})" if row.tissue_preset else "")
 
 
-def _spoken_mpp(row: Row) -> str:
+def _mpp_text(row: Row) -> str:
     return f"{row.mpp:.4g}" if row.mpp == row.mpp_y else f"{row.mpp:.4g} across, {row.mpp_y:.4g} down,"
 
 

@@ -25,7 +25,7 @@ from sgcl_cli.slide.tissue import nuclei
 from sgcl_cli.slide.tissue.tissue import Ink, Segmentation, segment
 from sgcl_cli.stages.tile import coordinates
 from sgcl_cli.stages.tile.annotations import on_slide
-from sgcl_cli.stages.tile.job import Job, Row, class_counts, spoken_bounds
+from sgcl_cli.stages.tile.job import Job, Row, bounds_text, class_counts
 
 
 def open_slide(job: Job) -> Slide:
@@ -163,7 +163,7 @@ def _first_row(slide: Slide, job: Job, geometry: Geometry) -> Row:
         mpp_source=slide.mpp_source,
         mpp_actual=max(geometry.mpp, slide.mpp * slide.downsamples[level]),
         level=level,
-        bounds=spoken_bounds(slide.bounds),
+        bounds=bounds_text(slide.bounds),
         tissue_mm2=None,
         identity=unique,
         remarks="; ".join(slide.remarks),

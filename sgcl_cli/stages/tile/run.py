@@ -20,7 +20,7 @@ from sgcl_cli.engine.pool import Progress, Result, run_tasks
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.slide.open.backends.openslide import dicom_series
 from sgcl_cli.slide.open.discover import discover
-from sgcl_cli.stages.tile.annotations import said_origins, settle
+from sgcl_cli.stages.tile.annotations import origin_notes, settle
 from sgcl_cli.stages.tile.claims import Elsewhere, Work, claimed, exclusively, settings_of, shard_of
 from sgcl_cli.stages.tile.existing import remove_old, take_existing, take_what_others_made, unfinished
 from sgcl_cli.stages.tile.job import Job, Row, patches_path, workers_of
@@ -91,7 +91,7 @@ def _tile(config: TileConfig, reporter: Reporter, work: Work | None) -> Outcome:
     mixture = mixed_resolutions(tally.rows)
     if mixture:
         reporter.warn(mixture)
-    for note in said_origins(drawings, config, [row.slide_id for row in tally.rows if row.bounds]):
+    for note in origin_notes(drawings, config, [row.slide_id for row in tally.rows if row.bounds]):
         reporter.note(note)
     outcome = outcome_of(config, tally, len(entries), record)
     if not config.dry_run:

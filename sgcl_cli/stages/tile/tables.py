@@ -59,13 +59,13 @@ def _write_tables(
     record: RunRecord,
 ) -> None:
     """Write slides.csv, failures.csv, index.html and, last, run.json."""
-    said = gathered.parts
-    failures = sorted({each.slide_id: each for part in said for each in part.failures}.values(), key=_by_id)
+    parts = gathered.parts
+    failures = sorted({each.slide_id: each for part in parts for each in part.failures}.values(), key=_by_id)
     rows = _all_rows(config, drawings, tally, {failure.slide_id for failure in failures})
-    rows = _with_measured(out, rows, said)
+    rows = _with_measured(out, rows, parts)
     warned = {row.slide_id: shortcomings_of(row, config) for row in rows}
-    heard = dict.fromkeys([*(warning for part in said for warning in part.warnings), mixed_resolutions(rows)])
-    warnings = [warning for warning in heard if warning]
+    messages = dict.fromkeys([*(warning for part in parts for warning in part.warnings), mixed_resolutions(rows)])
+    warnings = [warning for warning in messages if warning]
     artefact = folder_id([row.id for row in rows])
     _write_slides(out, rows)
     write_failures(out, failures)
@@ -91,7 +91,7 @@ def _write_tables(
         artefact=artefact,
         inputs={row.path: row.identity for row in rows},
         outcome=whole,
-        parts=[part.as_record() for part in said],
+        parts=[part.as_record() for part in parts],
     )
     gathered.clear()
 
@@ -127,7 +127,7 @@ def _write_slides(out: Path, rows: Sequence[Row]) -> None:
     store.write_csv(out / "slides.csv", [column.name for column in fields(Row)], cells)
 
 
-def _with_measured(out: Path, rows: Sequence[Row], said: Iterable[Part]) -> list[Row]:
+def _with_measured(out: Path, rows: Sequence[Row], parts: Iterable[Part]) -> list[Row]:
     """The rows, with time and memory of slides that this run did not tile, from slides.csv or the records of other runs."""
     path, measured = out / "slides.csv", ("seconds", "peak_mib")
     try:
@@ -135,7 +135,7 @@ def _with_measured(out: Path, rows: Sequence[Row], said: Iterable[Part]) -> list
         before = {row["id"]: [float(row[name]) if row[name] else None for name in measured] for row in table}
     except (SgclError, ValueError):
         before = {}
-    for part in said:
+    for part in parts:
         before |= part.measured
     kept = []
     for row in rows:

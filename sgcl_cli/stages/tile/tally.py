@@ -92,24 +92,26 @@ def mixed_resolutions(rows: Sequence[Row]) -> str:
 
 def shortcomings_of(row: Row, config: TileConfig) -> str:
     """A warning on a slide that was tiled; "" if there is none."""
-    said = [row.remarks] if row.remarks else []
+    notes = [row.remarks] if row.remarks else []
     if config.from_coords is not None:
         if abs(row.mpp_actual / config.mpp - 1) > _NOMINAL:
-            said.append(f"the patches of its coordinate file are at {row.mpp_actual:.4g} µm/px, not at {config.mpp:g}")
+            notes.append(f"the patches of its coordinate file are at {row.mpp_actual:.4g} µm/px, not at {config.mpp:g}")
     elif row.mpp_actual > config.mpp * LEVEL_0_UPSAMPLING:
-        said.append(f"level 0 is {row.mpp_actual:.4g} µm/px, so patches at {config.mpp:g} are enlarged and lack detail")
+        notes.append(
+            f"level 0 is {row.mpp_actual:.4g} µm/px, so patches at {config.mpp:g} are enlarged and lack detail"
+        )
     if row.tissue_mm2 is not None and (row.ink_mm2 or 0) > _MUCH_INK * row.tissue_mm2:
-        said.append(
+        notes.append(
             f"{row.ink_mm2:.2f} mm² are taken for ink ({row.tissue_mm2:.2f} mm² for tissue); check its overlay, and if that is "
             "tissue use --ink off, or column ink of --list"
         )
     if isinstance(row, Survey) and row.untried:
-        said.append(f"{row.untried} of the sampled patches cannot be read and would be left out")
+        notes.append(f"{row.untried} of the sampled patches cannot be read and would be left out")
     if row.unreadable:
-        said.append(f"{row.unreadable} of {row.unreadable + row.patches} patches cannot be read and are left out")
+        notes.append(f"{row.unreadable} of {row.unreadable + row.patches} patches cannot be read and are left out")
     if row.overhanging:
-        said.append(f"{row.overhanging} patches of its coordinate file extend beyond its edge and are left out")
-    return f"{row.path}: {'; '.join(said)}" if said else ""
+        notes.append(f"{row.overhanging} patches of its coordinate file extend beyond its edge and are left out")
+    return f"{row.path}: {'; '.join(notes)}" if notes else ""
 
 
 def failure_of(job: Job, reason: str, hint: str) -> Failure:
@@ -130,7 +132,7 @@ def outcome_of(config: TileConfig, tally: SlideTally, total: int, record: RunRec
         ("slides", f"{len(tally.rows)} of {total}" + (f", {tally.skipped} from before" if tally.skipped else "")),
         ("patches", f"{patches:,}"),
         *([("unreadable patches", f"{unreadable:,}")] if unreadable else []),
-        *([] if config.annotations is None else [("labels", _spoken_labels(tally.rows))]),
+        *([] if config.annotations is None else [("labels", _labels_text(tally.rows))]),
         *(_expected(tally.rows, workers_of(config)) if config.dry_run else []),
         ("without patches", str(empty)),
         ("failed", str(len(tally.failures))),
@@ -168,7 +170,7 @@ def _expected(rows: Sequence[Row], workers: int) -> list[tuple[str, str]]:
     ]
 
 
-def _spoken_labels(rows: Sequence[Row]) -> str:
+def _labels_text(rows: Sequence[Row]) -> str:
     """The number of patches of each class, most frequent first."""
     total: Counter[str] = Counter()
     for row in rows:

@@ -61,7 +61,7 @@ def test_random_weights_follow_the_seed(config: EmbedConfig, tmp_path: Path) -> 
     assert shas[0] == shas[1] != shas[2]
     with pytest.raises(ConfigError, match="made with another encoder"):
         embed(replace(random, seed=4, out=str(tmp_path / "0")))
-    with pytest.raises(ConfigError, match="random:resnet19 is no architecture"):
+    with pytest.raises(ConfigError, match="random:resnet19 is not an architecture"):
         embed(replace(config, encoder="random:resnet19"))
 
 

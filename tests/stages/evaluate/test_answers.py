@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sgcl_cli.probe.scores.comparison import Difference
-from sgcl_cli.stages.evaluate.answers import answers, matrix, spoken_holm, spoken_p, told_apart
+from sgcl_cli.stages.evaluate.answers import answers, differs, holm_text, matrix, p_text
 
 TITLES = {"linear": "Linear", "knn": "kNN", "abmil": "ABMIL"}
 
@@ -18,7 +18,7 @@ def said(**found: Difference) -> list[str]:
 
 
 def test_a_difference_is_told_below_alpha_only() -> None:
-    assert [told_apart(difference(0.1, p), 0.05) for p in (0.049, 0.05, None)] == [True, False, False]
+    assert [differs(difference(0.1, p), 0.05) for p in (0.049, 0.05, None)] == [True, False, False]
 
 
 def test_the_better_result_is_named_with_its_models() -> None:
@@ -46,11 +46,11 @@ def test_other_metrics_do_not_answer() -> None:
 
 def test_p_is_a_bound_where_resamples_can_tell_no_less() -> None:
     least = Difference("x", "y", "auroc", 0.1, 0.0, 0.2, 1 / 2001, 3 / 2001)
-    assert (spoken_p(least, 2000), spoken_holm(least, 2000)) == ("< 1/2001", "< 0.0015")
+    assert (p_text(least, 2000), holm_text(least, 2000)) == ("< 1/2001", "< 0.0015")
     other = Difference("x", "y", "auroc", 0.1, 0.0, 0.2, 0.0123, 0.0369)
-    assert (spoken_p(other, 2000), spoken_holm(other, 2000)) == ("0.012", "0.037")
+    assert (p_text(other, 2000), holm_text(other, 2000)) == ("0.012", "0.037")
     none = difference(None, None)
-    assert (spoken_p(none, 2000), spoken_holm(none, 2000)) == ("–", "–")
+    assert (p_text(none, 2000), holm_text(none, 2000)) == ("–", "–")
 
 
 @pytest.mark.parametrize("value", [None, 0.25])

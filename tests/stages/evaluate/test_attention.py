@@ -9,6 +9,7 @@ import simplejpeg
 from sgcl_cli.artefacts.features import FeatureFile
 from sgcl_cli.artefacts.patches import PatchFile
 from sgcl_cli.errors import ConfigError
+from sgcl_cli.report.attention import legend
 from sgcl_cli.stages.evaluate import attention
 from sgcl_cli.stages.evaluate.attention import Seen
 from sgcl_cli.stages.evaluate.captions import Caption
@@ -54,7 +55,7 @@ def test_overlays_and_montages_are_drawn_where_the_features_say(tmp_path: Path, 
     files, sections = attention.draw(tmp_path / "out", slides, None)
     assert files == ["attention/a.jpg", "attention/b.jpg", "figures/montage_1.jpg", "figures/montage_2.jpg"]
     picture = simplejpeg.decode_jpeg((tmp_path / "out/attention/a.jpg").read_bytes(), colorspace="RGB")
-    assert picture.shape == (500 + 75, 1000, 3)
+    assert picture.shape == (500 + len(legend(1000)), 1000, 3)
     first = picture[40, 40].astype(int)
     assert first[0] > first[2] + 40, "the first patch, which got most, is red"
     assert np.abs(picture[450, 900].astype(int) - 220).max() < 8, "where there is no patch nothing is tinted"

@@ -11,7 +11,7 @@ from sgcl_cli.probe.data.cohort import Cohort
 from sgcl_cli.probe.data.splits import Plan
 from sgcl_cli.progress import Silent
 from sgcl_cli.stages.evaluate.cache import Fits
-from sgcl_cli.stages.evaluate.fitting import Scores, expected_seconds, fit, spoken_seconds
+from sgcl_cli.stages.evaluate.fitting import Scores, expected_seconds, fit, rough_duration
 
 CONFIG = EvaluateConfig(
     out="o", features="f", device="cpu", threads=1, mil_epochs=1, mil_hidden=8, seeds=1, knn_k=1, bootstrap=0
@@ -28,7 +28,7 @@ CONFIG = EvaluateConfig(
     ],
 )
 def test_seconds_in_words(seconds: float, words: str) -> None:
-    assert spoken_seconds(seconds) == words
+    assert rough_duration(seconds) == words
 
 
 def fitted(out: Path, cohort: Cohort, plan: Plan, **settings: object) -> tuple[Scores, Fits]:

@@ -11,10 +11,10 @@ from sgcl_cli.stages.evaluate.scores import Scored
 from sgcl_cli.stages.evaluate.tables import (
     matrix,
     patches_csv,
+    prediction_cells,
     prediction_columns,
     prediction_rows,
     share_matrix,
-    told,
 )
 
 
@@ -76,8 +76,8 @@ def test_other_targets_have_other_columns(small_cohort: Cohort) -> None:
     plain = replace(small_cohort, classes=())
     measured = replace(plain, task="regression", value=np.full(12, 1.5))
     survival = replace(plain, task="survival", time=np.full(12, 24.0), event=np.ones(12, np.int64))
-    assert told(measured, 0, np.array([2.25])) == {"label": "1.5", "predicted": "2.25"}
-    assert told(survival, 0, np.array([-0.5])) == {"time": "24", "event": 1, "risk": "-0.5"}
+    assert prediction_cells(measured, 0, np.array([2.25])) == {"label": "1.5", "predicted": "2.25"}
+    assert prediction_cells(survival, 0, np.array([-0.5])) == {"time": "24", "event": 1, "risk": "-0.5"}
     assert prediction_columns(survival)[-5:] == ["time", "event", "fold", "model", "risk"]
 
 

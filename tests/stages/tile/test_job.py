@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sgcl_cli.config import TileConfig
-from sgcl_cli.stages.tile.job import class_counts, patches_path, spoken_bounds, workers_of
+from sgcl_cli.stages.tile.job import bounds_text, class_counts, patches_path, workers_of
 
 
 def config(**settings: object) -> TileConfig:
@@ -21,8 +21,8 @@ def test_classes_are_counted_where_they_occur() -> None:
 
 
 def test_bounds_are_four_numbers_or_nothing() -> None:
-    assert spoken_bounds([10, 20, 300, 400]) == "10 20 300 400"
-    assert spoken_bounds(None) == ""
+    assert bounds_text([10, 20, 300, 400]) == "10 20 300 400"
+    assert bounds_text(None) == ""
 
 
 @pytest.mark.parametrize(

@@ -156,13 +156,13 @@ def _check_supported(path: Path, array: Any, axes: Sequence[str]) -> None:
         )
 
 
-def _codecs(said: Any) -> set[str]:
+def _codecs(metadata: Any) -> set[str]:
     """Names of all codecs, filters and compressors of an array, including those within shards."""
-    if isinstance(said, list | tuple):
-        return set().union(*map(_codecs, said)) if said else set()
-    if not isinstance(said, Mapping):
+    if isinstance(metadata, list | tuple):
+        return set().union(*map(_codecs, metadata)) if metadata else set()
+    if not isinstance(metadata, Mapping):
         return set()
-    listed = [said.get(key) for key in ("codecs", "index_codecs", "filters", "compressor")]
+    listed = [metadata.get(key) for key in ("codecs", "index_codecs", "filters", "compressor")]
     given = [one for part in listed for one in (part if isinstance(part, list | tuple) else [part]) if one is not None]
     names = {str(one.get("name", one.get("id"))) for one in given}
     return names.union(*(_codecs(one.get("configuration")) for one in given))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts.labels import Columns, LabelRow, Labels, read_labels
 from sgcl_cli.artefacts.patches import PatchFile, PatchIndex
-from sgcl_cli.artefacts.spelling import listed, lookalikes, spoken
+from sgcl_cli.artefacts.spelling import in_quotes, listed, lookalikes
 from sgcl_cli.config import EvaluateConfig
 from sgcl_cli.errors import LabelError
 from sgcl_cli.slide.annotations import files
@@ -237,15 +237,15 @@ def _warnings(
     absent = [f"{value}={name}" for value, name in kinds.items() if value not in pixels]
     bare = sorted(set(index.slide_ids) - set(found.files))
     unlisted = [] if table is None else sorted(set(found.files) - set(table.by_slide()))
-    said = {
+    left_out = {
         "masks match no slide with patches": found.strangers,
         "slides have no mask and are left out": bare,
         "slides with a mask have no patches": lone,
         "values of --mask-values occur in no mask": absent,
         f"slides with a mask are not in {table.path.name if table else ''}, each counts as a patient of its own": unlisted,
     }
-    alike = [f"classes differ only in case or blanks: {spoken(group)}" for group in lookalikes(kinds.values())]
+    alike = [f"classes differ only in case or blanks: {in_quotes(group)}" for group in lookalikes(kinds.values())]
     return [
-        *(f"{len(names)} {what}: {listed(names, _NAMED, quoted=False)}" for what, names in said.items() if names),
+        *(f"{len(names)} {what}: {listed(names, _NAMED, quoted=False)}" for what, names in left_out.items() if names),
         *alike,
     ]

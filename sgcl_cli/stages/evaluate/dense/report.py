@@ -23,7 +23,7 @@ from sgcl_cli.stages.evaluate.dense.masks import Masks
 
 _COLUMNS = ("scope", "slide_id", "group", "class", "pixels", "dice", "dice_low", "dice_high", "iou", "iou_low", "iou_high",
             "reason", "no_interval")  # fmt: skip
-_SPOKEN = {"dice": "Dice", "iou": "IoU"}
+_METRIC_NAMES = {"dice": "Dice", "iou": "IoU"}
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,10 @@ def outcome_of(out: Path, content: Mapping[str, Any], warnings: Sequence[str], d
     """The outcome, with a table for each metric: the mean over classes and the classes, by models."""
     scores = [content["scores"][key] for key in content["models"]]
     tables = []
-    for metric, spoken in _SPOKEN.items():
-        mean = ("mean", [_spoken(one[f"mean_{metric}"], form="{}\n{} to {}") for one in scores])
+    for metric, metric_name in _METRIC_NAMES.items():
+        mean = ("mean", [_score_text(one[f"mean_{metric}"], form="{}\n{} to {}") for one in scores])
         classes = [(name, [_number(one[metric][name]["value"]) for one in scores]) for name in scores[0][metric]]
-        tables.append(Matrix(spoken, [*content["models"].values()], [mean, *classes]))
+        tables.append(Matrix(metric_name, [*content["models"].values()], [mean, *classes]))
     first, *further = tables
     return Outcome(
         "evaluate", out, [], content["slides"], warnings=list(warnings), data=data, matrix=first, further=further
@@ -265,35 +265,35 @@ def _methods(config: EvaluateConfig, content: Mapping[str, Any]) -> str:
 def _whole(content: Mapping[str, Any]) -> list[Table]:
     """For each metric a table of models by classes."""
     tables = []
-    for metric, spoken in _SPOKEN.items():
+    for metric, metric_name in _METRIC_NAMES.items():
         rows = []
         for key, name in content["models"].items():
             scores = content["scores"][key]
-            rows.append([name, _spoken(scores[f"mean_{metric}"]), *map(_spoken, scores[metric].values())])
+            rows.append([name, _score_text(scores[f"mean_{metric}"]), *map(_score_text, scores[metric].values())])
         first = content["scores"]["head"]
         none = dict.fromkeys(s["no_interval"] for s in (*first[metric].values(), first[f"mean_{metric}"]))
         why = "; ".join(filter(None, none))
         note = "All pixels together. “Commonest class” predicts the commonest training class everywhere."
         note += f" No interval: {why}." if why else ""
-        tables.append(Table(spoken, ["Model", "Mean", *content["classes"]], rows, note))
+        tables.append(Table(metric_name, ["Model", "Mean", *content["classes"]], rows, note))
     return tables
 
 
 def _differences(content: Mapping[str, Any]) -> Table:
     rows = [
-        [f"minus {content['models'][key]}", *(_signed(found[f"mean_{metric}"]) for metric in _SPOKEN)]
+        [f"minus {content['models'][key]}", *(_signed(found[f"mean_{metric}"]) for metric in _METRIC_NAMES)]
         for key, found in content["differences"].items()
     ]
-    columns = [content["models"]["head"], *(f"{spoken}, mean" for spoken in _SPOKEN.values())]
+    columns = [content["models"]["head"], *(f"{metric_name}, mean" for metric_name in _METRIC_NAMES.values())]
     return Table("Difference", columns, rows, "Paired: both models are scored on the same pixels.")
 
 
 def _single(content: Mapping[str, Any]) -> Table:
     classes = content["classes"]
-    columns = [f"{spoken}, {name}" for spoken in _SPOKEN.values() for name in (*classes, "mean")]
+    columns = [f"{metric_name}, {name}" for metric_name in _METRIC_NAMES.values() for name in (*classes, "mean")]
     rows = [
         [one["slide_id"], one["group"], one["pixels"]]
-        + [s["value"] for m in _SPOKEN for s in (*one[m].values(), one[f"mean_{m}"])]
+        + [s["value"] for m in _METRIC_NAMES for s in (*one[m].values(), one[f"mean_{m}"])]
         for one in content["per_slide"]
     ]
     return Table("", ["Slide", "Left out with", "Pixels", *columns], rows, "Single slides have no intervals.")
@@ -303,7 +303,7 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _spoken(score: Mapping[str, Any], form: str = "{} ({} to {})") -> str:
+def _score_text(score: Mapping[str, Any], form: str = "{} ({} to {})") -> str:
     """A score as text: ``0.812 (0.765 to 0.850)``."""
     if score["value"] is None:
         return "–"

@@ -45,14 +45,14 @@ class DenseWork:
     :ivar index: the patches.
     :ivar masks: the masks.
     :ivar network: the encoder up to its feature map.
-    :ivar spoken: name of the encoder for progress bars.
+    :ivar encoder_name: name of the encoder for progress bars.
     """
 
     config: EvaluateConfig
     index: PatchIndex
     masks: Masks
     network: maps.FeatureMaps
-    spoken: str
+    encoder_name: str
 
 
 def evaluate_dense(config: EvaluateConfig, reporter: Reporter) -> Outcome:
@@ -165,7 +165,7 @@ def _samples(work: DenseWork, reporter: Reporter) -> tuple[list[NDArray[np.float
     drawn."""
     size = work.index.patch_size
     found = []
-    with reporter.task(f"sampling pixels, {work.spoken}", len(work.masks.slides), "slide") as task:
+    with reporter.task(f"sampling pixels, {work.encoder_name}", len(work.masks.slides), "slide") as task:
         for slide in work.masks.slides:
             each = max(1, work.config.dense_pixels // len(slide.file))
             rows, labels = [], []
@@ -191,7 +191,7 @@ def _heads(work: DenseWork, parts: Sequence[NDArray[np.int64]], reporter: Report
     slides, classes = work.masks.slides, len(work.masks.classes)
     rows, labels = _samples(work, reporter)
     found = Heads({}, {}, [])
-    with reporter.task(f"reporting, {work.spoken}", len(slides), "slide") as task:
+    with reporter.task(f"reporting, {work.encoder_name}", len(slides), "slide") as task:
         for part in parts:
             training = [slide for slide in slides if slide.number not in part]
             probe = _fit(rows, labels, training, classes)

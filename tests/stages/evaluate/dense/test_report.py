@@ -12,7 +12,6 @@ import pytest
 
 from sgcl_cli.artefacts.checkpoint import EncoderCard
 from sgcl_cli.config import EvaluateConfig
-from sgcl_cli.report import figures
 from sgcl_cli.slide.annotations.outlines import Raster
 from sgcl_cli.stages.evaluate.dense import report
 from sgcl_cli.stages.evaluate.dense.masks import Masked, Masks
@@ -108,10 +107,7 @@ def test_files_and_page_hold_the_same_numbers(tmp_path: Path, content: dict) -> 
     assert "Random weights" not in page and "did not converge" not in page
 
 
-def test_heads_that_did_not_converge_and_random_weights_are_on_the_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(figures, "AVAILABLE", False)
+def test_heads_that_did_not_converge_and_random_weights_are_on_the_page(tmp_path: Path) -> None:
     found = {"head": heads(converged=False), "random": heads(EVEN)}
     content = content_with(tmp_path, found)
     assert content["models"]["random"] == "Linear head, random weights" and set(content["differences"]) == {
@@ -121,4 +117,4 @@ def test_heads_that_did_not_converge_and_random_weights_are_on_the_page(
     outcome = report.write(settings(tmp_path), masks(), content, [])
     page = (tmp_path / "report.html").read_text()
     assert "the head tested on a, b did not converge" in page and "Random weights" in page
-    assert outcome.data["files"] == ["dense.json", "dense.csv", "report.html"]
+    assert outcome.data["files"][:3] == ["dense.json", "dense.csv", "report.html"]
