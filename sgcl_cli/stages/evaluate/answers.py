@@ -52,12 +52,17 @@ def _sentence(metric: str, pair: tuple[str, str], models: Sequence[tuple[str, Di
     if kinds["second"]:
         parts.append(f"{second} is better than {first} with {_all(kinds['second'], models)}")
     if kinds["open"]:
-        names = "any model" if 1 < len(kinds["open"]) == len(models) else _all(kinds["open"], models)
+        names = _any(kinds["open"], models)
         between = "" if parts else f" between {first} and {second}"
         parts.append(f"the difference{between} is not significant with {names}")
     for reason, lacking in unknown.items():
-        parts.append(f"with {_all(lacking, models)} there is no interval ({reason})")
+        parts.append(f"the difference has no interval with {_any(lacking, models)} ({reason})")
     return f"By {metric}, {'; '.join(parts)}."
+
+
+def _any(names: Sequence[str], models: Sequence[object]) -> str:
+    """Names as text after a negation; ``any model`` for all of several."""
+    return "any model" if 1 < len(names) == len(models) else _all(names, models)
 
 
 def _all(names: Sequence[str], models: Sequence[object]) -> str:

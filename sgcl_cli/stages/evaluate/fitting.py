@@ -174,6 +174,8 @@ def rough_duration(seconds: float) -> str:
     """A duration as text, in minutes or hours: ``at most about 12 minutes``."""
     if seconds < 60:
         return "under a minute"
+    if seconds < 90:
+        return "at most about a minute"
     return (
         f"at most about {seconds / 60:.0f} minutes" if seconds < 5400 else f"at most about {seconds / 3600:.1f} hours"
     )

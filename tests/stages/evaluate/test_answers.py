@@ -36,7 +36,7 @@ def test_all_models_alike_are_every_model() -> None:
 
 def test_a_missing_interval_has_its_reason() -> None:
     assert said(linear=difference(None, None, "one class"), knn=difference(0.1, None, "one class")) == [
-        "By AUROC, with every model there is no interval (one class)."
+        "By AUROC, the difference has no interval with any model (one class)."
     ]
 
 

@@ -235,7 +235,7 @@ def test_a_missing_interval_is_explained_and_the_forest_is_drawn(tmp_path: Path)
         tmp_path / "out", *(write_result(tmp_path / name, noise, rows=8) for name, noise in (("a", 0), ("b", 2)))
     )
     reason = "8 patients, fewer than 10"
-    assert outcome.headline[0][1] == f"By AUROC, with “Linear” there is no interval ({reason})."
+    assert outcome.headline[0][1] == f"By AUROC, the difference has no interval with “Linear” ({reason})."
     assert outcome.matrix.rows[0][1][0].endswith("[1]") and outcome.matrix.notes == [f"[1] no interval: {reason}"]
     page = (tmp_path / "out/compare.html").read_text()
     assert page.count(f"no interval: {reason}") == 4

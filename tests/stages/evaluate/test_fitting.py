@@ -22,7 +22,8 @@ CONFIG = EvaluateConfig(
     ("seconds", "words"),
     [
         (59.9, "under a minute"),
-        (60, "at most about 1 minutes"),
+        (60, "at most about a minute"),
+        (91, "at most about 2 minutes"),
         (5399, "at most about 90 minutes"),
         (5400, "at most about 1.5 hours"),
     ],
