@@ -40,6 +40,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import h5py
@@ -213,7 +214,7 @@ def epochs(slides: int, patches: int, dim: int, repeats: int, bag_sample: int | 
     return statistics.median(run["ours"][1] for run in runs) / count
 
 
-def whole(slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: mil.MilRecipe) -> None:
+def whole(slides: int, patches: int, dim: int, *, folds: int, seeds: int, recipe: mil.MilRecipe) -> None:
     """All folds and seeds."""
     start = peak()
     building = time.perf_counter()
@@ -381,7 +382,7 @@ def pictured(folder: Path, slides: int, patches: int) -> Path:
 
 
 def scores(
-    out: Path, slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: mil.MilRecipe, repeats: int
+    out: Path, slides: int, patches: int, dim: int, *, folds: int, seeds: int, recipe: mil.MilRecipe, repeats: int
 ) -> None:
     """`sgcl evaluate` and `sgcl predict` with and without scores of single patches, in turn."""
     features = stored(out, slides, patches, dim, side=SHOWN)
@@ -421,7 +422,7 @@ def scores(
 
 
 def suite(
-    out: Path, slides: int, patches: int, dim: int, folds: int, seeds: int, recipe: mil.MilRecipe, few: int
+    out: Path, slides: int, patches: int, dim: int, *, folds: int, seeds: int, recipe: mil.MilRecipe, few: int
 ) -> None:
     """The whole command, then one epoch on a few bags, from memory and by the plain loop."""
     building = time.perf_counter()
@@ -502,6 +503,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the start, {arguments.threads} threads")
     recipe = replace(mil.MilRecipe(), epochs=arguments.epochs, bag_sample=arguments.bag_sample)
+    fits: dict[str, Any] = {"folds": arguments.folds, "seeds": arguments.seeds, "recipe": recipe}
     if arguments.only in (None, "epoch"):
         epochs(arguments.small_bags, SMALL_BAG, arguments.dim, arguments.repeats, None)
         per_bag = epochs(40, FULL[1], arguments.dim, arguments.repeats, arguments.bag_sample)
@@ -509,7 +511,7 @@ def main() -> None:
             estimate(per_bag, arguments.folds, arguments.seeds, recipe)
     if arguments.only in (None, "whole"):
         size = FULL if arguments.full else (arguments.slides, arguments.patches, arguments.dim)
-        whole(*size, arguments.folds, arguments.seeds, recipe)
+        whole(*size, **fits)
     if arguments.only in (None, "path"):
         print("\nlogistic regression at eight C")
         for rows, dim, classes in settings():
@@ -518,12 +520,11 @@ def main() -> None:
     if arguments.only == "cohort":
         size = FULL if arguments.full else (arguments.slides, arguments.patches, arguments.dim)
         with tempfile.TemporaryDirectory() as folder:
-            suite(arguments.out or Path(folder), *size, arguments.folds, arguments.seeds, recipe, arguments.few)
+            suite(arguments.out or Path(folder), *size, **fits, few=arguments.few)
     if arguments.only == "scores":
         size = FULL if arguments.full else (arguments.slides, arguments.patches, arguments.dim)
-        fits = (arguments.folds, arguments.seeds, recipe)
         with tempfile.TemporaryDirectory() as folder:
-            scores(arguments.out or Path(folder), *size, *fits, arguments.repeats)
+            scores(arguments.out or Path(folder), *size, **fits, repeats=arguments.repeats)
     print(f"\nload {os.getloadavg()[0]:.1f} at the end")
 
 
