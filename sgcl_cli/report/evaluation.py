@@ -262,9 +262,7 @@ def _sections(evaluation: Evaluation, shown: Mapping[str, Picture]) -> list[Sect
     sections += evaluation.sections
     sections.append(Section("Fold by fold" if several else "Patient by patient", tables=folds, folded=several))
     tables = [_ledger_table(evaluation)] if evaluation.ledger else []
-    sections.append(
-        Section("Who was fitted, who was reported", tables=[*tables, _division_table(evaluation)], folded=True)
-    )
+    sections.append(Section("Division into folds", tables=[*tables, _division_table(evaluation)], folded=True))
     if evaluation.slides:
         sections.append(Section("Slide by slide", tables=[_slide_table(evaluation)], folded=True))
     return sections
@@ -360,7 +358,7 @@ def _efficiency_table(efficiency: Efficiency) -> Table:
 
 def _ledger_table(evaluation: Evaluation) -> Table:
     rows = [list(row) for row in evaluation.ledger]
-    return Table("The ledger", ["Which", "How many", "First of them"], rows, "All are named in audit.json.")
+    return Table("Slides found and left out", ["", "Number", "First names"], rows, "All names are in audit.json.")
 
 
 def counted(number: int, singular: str, plural: str = "") -> str:
@@ -401,7 +399,7 @@ def _division_table(evaluation: Evaluation) -> Table:
         for part in evaluation.parts
     ]
     return Table(
-        "Who was fitted, who was reported",
+        "Division into folds",
         ["Fold", "Part", "Patients", unit, *evaluation.classes],
         rows,
         "No patient is in two parts of a fold"

@@ -129,11 +129,11 @@ def test_what_a_page_holds_depends_on_the_evaluation():
         "Model linear",
         "Model abmil",
         "Fold by fold",
-        "Who was fitted, who was reported",
+        "Division into folds",
         "Slide by slide",
     ]
     single = evaluation.page(finished(folds=1, level="patch", no_interval="2 patients, fewer than 10"), {})
-    assert titles(single) == ["Patient by patient", "Who was fitted, who was reported"]
+    assert titles(single) == ["Patient by patient", "Division into folds"]
     assert [row[:2] for row in tables(single)["Patient by patient"].rows] == [["Model linear", "p1"], ["", "p2"]]
 
 
@@ -212,7 +212,7 @@ def test_label_efficiency_is_a_figure_and_a_table():
 def test_the_ledger_and_given_sections_are_shown():
     told = replace(finished(), ledger=[("labelled", 12, "a, b")], sections=[Section("Attention", notes=["no patches"])])
     page = evaluation.page(told, {})
-    assert tables(page)["The ledger"].rows == [["labelled", 12, "a, b"]]
+    assert tables(page)["Slides found and left out"].rows == [["labelled", 12, "a, b"]]
     assert "Attention" in titles(page)
 
 
