@@ -18,7 +18,7 @@ from pathlib import Path
 BLOCK = re.compile(
     r"```sh\n(?P<commands>.*?)```(?P<printed>\n\n<!-- printed -->\n```text\n(?P<output>.*?)```)?", re.DOTALL
 )
-PROGRESS = re.compile(r"\w+: \d+(/\d+)? \w+, \d+ s\b.*")
+PROGRESS = re.compile(r"\w[\w ]*: \d+(/\d+)? \w+, \d+ s\b.*")
 USABLE = (0, 3)  # exit codes after which the page goes on
 
 

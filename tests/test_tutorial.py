@@ -64,7 +64,7 @@ def test_recording_a_page(tmp_path: Path) -> None:
     new = page.replace("old", "b\nwarning: c")
     assert record.record(page, lambda commands: record.run(commands, tmp_path)) == new
     assert [shown for _, shown in record.steps(new)] == ["b\nwarning: c\n", None]
-    bars = "embed: 3/9 patches, 2 s\npretrain: 4/9 steps, 40 s, epoch 1/2 loss 14.4\n"
+    bars = "embed: 3/9 patches, 2 s\npretrain: 4/9 steps, 40 s, epoch 1/2 loss 14.4\nfilling banks: 4/8 batches, 3 s\n"
     assert record.without_progress(f"{bars}slides   2  \n\n") == "slides   2\n"
     with pytest.raises(record.subprocess.CalledProcessError):
         record.run("exit 2", tmp_path)
