@@ -33,6 +33,7 @@ from sgcl_cli.errors import ConfigError, LabelError, SlideError
 from sgcl_cli.slide.annotations.frames import Frame
 from sgcl_cli.slide.annotations.outlines import Annotation, Areas, Points, Raster, Region, Ring
 from sgcl_cli.slide.numbers import decimal
+from sgcl_cli.slide.open.tiff import image_pages
 
 MASKS = (".png", ".tif", ".tiff")
 
@@ -450,7 +451,7 @@ def _tiff_values(path: Path, data: bytes) -> NDArray[Any]:
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page = tiff.pages.first
         _check_pixels(path, math.prod(page.shape))
-        same = sum(other.shape == page.shape for other in tiff.pages)
+        same = sum(other.shape == page.shape for other in image_pages(tiff))
         if same > 1:
             raise ValueError(f"it has {same} images of one size")
         dtype = page.dtype

@@ -6,6 +6,7 @@ ITU-T T.871 (JFIF) and T.872, section 6.5.3 (the Adobe marker).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from sgcl_cli.artefacts import reading
 from sgcl_cli.errors import SlideError
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # damage is reported by the errors of this package
 
 _JPEG, _RGB, _YCBCR = 7, 2, 6
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
@@ -67,15 +70,25 @@ def tiled_levels(path: Path) -> list[TiledLevel]:
     """The tiled directories of a TIFF, in the file's order; empty for other files."""
     try:
         with tifffile.TiffFile(reading.plain(path)) as tiff:
-            return [_level(page) for page in tiff.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
+            return [_level(page) for page in image_pages(tiff) if page.is_tiled]
     except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, TypeError):
         return []
 
 
+def image_pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
+    """The directories of a TIFF, in the file's order, up to one that was seen before: damaged files may chain them in a loop."""
+    seen = set()
+    for page in tiff.pages:
+        if page.offset in seen:
+            return
+        seen.add(page.offset)
+        if isinstance(page, tifffile.TiffPage):
+            yield page
+
+
 def largest_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage | None:
     """The page with the most pixels, which is taken for the slide; None if there is no image."""
-    pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
-    return max(pages, key=lambda page: page.imagewidth * page.imagelength, default=None)
+    return max(image_pages(tiff), key=lambda page: page.imagewidth * page.imagelength, default=None)
 
 
 def check_whole(path: Path) -> None:

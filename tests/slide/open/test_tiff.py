@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
+import tifffile
 from PIL import Image
 
 from sgcl_cli.errors import SlideError
-from sgcl_cli.slide.open.tiff import check_whole, tiled_levels
+from sgcl_cli.slide.open.tiff import check_whole, image_pages, largest_page, tiled_levels
 
 
 @pytest.mark.parametrize("rgb", [False, True])
@@ -72,3 +73,18 @@ def test_a_file_cut_short_is_refused(write_jpeg_pyramid, tissue_like):
 def test_a_fifo_has_no_levels(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.tif")
     assert tiled_levels(tmp_path / "a.tif") == []
+
+
+def test_a_loop_of_directories_ends_at_the_first_one_seen_before(tmp_path: Path) -> None:
+    path = tmp_path / "loop.tif"
+    tifffile.imwrite(path, np.zeros((64, 64), np.uint8), tile=(16, 16))
+    data = bytearray(path.read_bytes())
+    first = int.from_bytes(data[4:8], "little")
+    end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
+    assert data[end : end + 4] == bytes(4), "the position of the next directory"
+    data[end : end + 4] = data[4:8]
+    path.write_bytes(data)
+    with tifffile.TiffFile(path) as tiff:
+        assert [page.offset for page in image_pages(tiff)] == [first]
+        assert largest_page(tiff) is not None
+    assert len(tiled_levels(path)) == 1

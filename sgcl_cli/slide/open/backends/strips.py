@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +27,7 @@ from sgcl_cli.slide.open.backends import image as plain
 from sgcl_cli.slide.open.backends.base import Library, translated
 from sgcl_cli.slide.open.backends.image import REMEDY, bounded, unsupported
 from sgcl_cli.slide.open.levels import mismatch
-from sgcl_cli.slide.open.tiff import largest_page
+from sgcl_cli.slide.open.tiff import image_pages, largest_page
 
 _KEPT = 256 * 2**20  # bytes, size of the cache of decoded strips and tiles
 _ROWS = 256  # rows of an uncompressed strip that are read at once
@@ -197,7 +197,7 @@ def _described(path: Path, tiff: tifffile.TiffFile) -> list[_Blocks]:
     _check_supported(path, tiff, page)
     levels = [_blocks_of(path, page)]
     size = levels[0].size
-    for other in sorted(_pages(tiff), key=lambda other: -other.imagewidth):
+    for other in sorted(image_pages(tiff), key=lambda other: -other.imagewidth):
         reduced = other.imagewidth, other.imagelength
         if not other.subfiletype & _REDUCED or max(reduced) >= max(size) or mismatch(size, reduced):
             continue
@@ -256,7 +256,7 @@ def _as_file(data: bytes, size: tuple[int, int], tags: list[tuple[int, bytes, by
 
 def _check_supported(path: Path, tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> None:
     size = page.imagewidth, page.imagelength
-    same = sum((other.imagewidth, other.imagelength) == size and not other.subfiletype for other in _pages(tiff))
+    same = sum((other.imagewidth, other.imagelength) == size and not other.subfiletype for other in image_pages(tiff))
     images = max(same, int((tiff.imagej_metadata or {}).get("images", 1)))
     if images > 1:
         raise SlideError(
@@ -282,10 +282,6 @@ def _obstacle(path: Path, page: tifffile.TiffPage) -> SlideError | None:
 def _is_rendered_as_stored(page: tifffile.TiffPage) -> bool:
     """False if OpenSlide flips or rotates each tile (Orientation), or takes an unspecified fourth sample for alpha."""
     return page.tags.valueof("Orientation", 1) == 1 and 0 not in page.extrasamples
-
-
-def _pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
-    return (page for page in tiff.pages if isinstance(page, tifffile.TiffPage))
 
 
 def _cut(offsets: list[int], counts: list[int], rows: int, height: int, width: int) -> tuple[list[int], list[int], int]:
