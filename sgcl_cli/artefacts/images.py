@@ -90,7 +90,7 @@ class ImageFolder:
 
         :raises ArtefactError: unreadable, larger than 16,384 pixels a side, or smaller than the crop.
         """
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
 
         path = self.folder / self.names[row]
         try:
@@ -115,6 +115,8 @@ class ImageFolder:
                 return np.asarray(colour.crop((left, top, left + self.crop, top + self.crop)))
         except ArtefactError:
             raise
+        except UnidentifiedImageError as error:
+            raise ArtefactError(f"{path} is not an image of a known format", "replace or remove it") from error
         except Exception as error:  # Pillow's decoders can raise anything on damaged images
             raise ArtefactError(f"{path} is not a readable image: {error}", "replace or remove it") from error
 

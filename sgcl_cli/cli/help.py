@@ -43,6 +43,7 @@ _NAMES = {
     "ID:X,Y": ("query",),
     "RUN": ("finetune",),
     "labels|FOLDER": ("probe",),
+    "mean|FOLDER": ("slide_embedding",),
     "FOLDER ...": ("compare",),
 }
 PLACEHOLDERS = {name: metavar for metavar, names in _NAMES.items() for name in names} | {"slides": "FOLDER"}

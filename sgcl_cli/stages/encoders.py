@@ -262,7 +262,8 @@ def other_encoder(attributes: Mapping[str, Any], card: EncoderCard) -> str | Non
         fed = None
     if not isinstance(fed, dict):
         return "an encoder with unknown preprocessing"
-    return "; ".join(differences(fed, card.feed())) or None
+    changed = "; ".join(differences(fed, card.feed()))
+    return f"other settings: {changed}" if changed else None
 
 
 # For training.

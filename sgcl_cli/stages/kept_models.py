@@ -40,7 +40,7 @@ def check_same_encoder(
         changed = differences(*(_feed(one["encoder_feed"]) for one in (known, found)))
         raise ConfigError(
             f"{features} was embedded with other settings: {'; '.join(changed)}",
-            "embed with the settings of the evaluation",
+            "tile (--mpp, --patch-size) and embed with the settings of the evaluation",
         )
     unknown = [name for name in ("encoder_sha256", "mpp") if found[name] is None or known[name] is None]
     names = {"encoder_sha256": "the encoder", "mpp": "the resolution"}

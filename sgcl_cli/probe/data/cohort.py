@@ -5,6 +5,7 @@ Rows are sorted by slide id, patches by their row in the file, so the order of t
 
 from __future__ import annotations
 
+import difflib
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -210,7 +211,9 @@ def by_slide(
         )
     if missing:
         share = len(missing) / len(table)
+        alike = difflib.get_close_matches(missing[0], unlabelled, n=1, cutoff=0.8)
         what = f"{len(missing)} of {len(table)} labelled slides have no features: {listed(missing, _NAMED)}"
+        what += f"; is '{missing[0]}' spelled '{alike[0]}' in the features?" if alike else ""
         if matched and share > MOST_MISSING and not allow_missing:
             audit.error("missing_features", what, "embed them, remove them from the table, or use --allow-missing")
         else:
@@ -511,7 +514,8 @@ def _audit_transductive(cohort: Cohort, audit: Audit) -> None:
         audit.warn(
             "transductive",
             f"transductive: the encoder was pretrained, without labels, on {len(seen)} of these "
-            f"{len(cohort.files)} slides, of {len(patients)} of {cohort.patients} patients: {listed(sorted(seen), _NAMED)}",
+            f"{len(cohort.files)} slides, of {len(patients)} of {cohort.patients} patients: {listed(sorted(seen), _NAMED)}; "
+            "scores on slides that it has not seen may be lower",
         )
 
 

@@ -22,7 +22,7 @@ from sgcl_cli.engine import runtime as engine
 from sgcl_cli.engine.encode import FrozenEncoder
 from sgcl_cli.engine.loader import Batch, Failed, Missing
 from sgcl_cli.engine.ranks import Ranks, joined, sole_writer
-from sgcl_cli.errors import ArtefactError, ConfigError
+from sgcl_cli.errors import ArtefactError, ConfigError, WriteError
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.embed import slide_embeddings, sources
 from sgcl_cli.stages.embed.bags import Bag, PatchSource, Todo
@@ -106,10 +106,10 @@ def _embedded(work: _Work, record: RunRecord, reporter: Reporter, ranks: Ranks) 
     """Embed, holding the lock of the output."""
     config = work.config
     with ranks.together():
+        runtime = engine.start(config.device, config.precision, config.threads, ranks.own_device)
         done = _finished(work) if ranks.first else set()
     done = ranks.of_first(done)
     with ranks.together():
-        runtime = engine.start(config.device, config.precision, config.threads, ranks.own_device)
         reporter.note(f"device: {runtime.describe()}" + (f", {ranks.count} processes" if ranks.count > 1 else ""))
         mine = shared([bag for bag in work.source.bags if bag.slide_id not in done], ranks)
         failures = _run(work, mine, runtime, reporter, ranks.local_count)
@@ -265,7 +265,7 @@ def _attributes(work: _Work, bag: Bag) -> dict[str, Any]:
 def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[str], reporter: Reporter) -> Outcome:
     """Write the exports, the slide embeddings, the pictures, the tables and, last, run.json.
 
-    :raises ArtefactError: no slide could be embedded.
+    :raises ArtefactError: no slide could be embedded; or a slide embedding is not finite, when everything else has been written.
     :raises ConfigError: there is no patch where --query points; everything else has been written.
     """
     config, card, bags = work.config, work.card, work.source.bags
@@ -286,7 +286,9 @@ def _close(work: _Work, record: RunRecord, failures: list[Failure], done: set[st
     written, nowhere = list[tuple[str, str]](), None
     try:
         written = _further(work, made, warnings, reporter)
-    except ConfigError as error:
+    except WriteError:
+        raise
+    except (ConfigError, ArtefactError) as error:
         nowhere = error
     _write_tables(work, made, headers, failures)
     rounding = Rounding()

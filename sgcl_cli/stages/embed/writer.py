@@ -177,7 +177,7 @@ class _Growing:
                 self._append(run)
                 run = []
                 self.writer.lose(row.message)
-                self.hint = row.hint
+                self.hint = self.hint or row.hint
             else:
                 run.append(row)
         self._append(run)

@@ -44,7 +44,7 @@ def captions(result: Mapping[str, Any], predictions: Rows) -> dict[str, Caption]
 
 def _of_class(row: Mapping[str, Any]) -> Caption:
     probability = float(row[f"p_{row['label']}"])
-    text = f"{row['label']}, predicted with a probability of {100 * probability:.0f}\u00a0%"
+    text = f"{row['label']}, to which the model gives a probability of {100 * probability:.0f}\u00a0%"
     return Caption(f"{row['label']} slides", probability, text)
 
 

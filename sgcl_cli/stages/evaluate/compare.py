@@ -79,7 +79,7 @@ def compare(config: EvaluateConfig, reporter: Reporter) -> Outcome:
     outcome = Outcome(
         "evaluate",
         out,
-        [("answer", sentence) for sentence in compared.answers],
+        [*(("answer", sentence) for sentence in compared.answers), ("report", str(out / "compare.html"))],
         len(opened),
         warnings=list(compared.warnings),
         data={k: v for k, v in content.items() if k not in ("format", "warnings")},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from decimal import Decimal
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from sgcl_cli.probe.data.audit import Audit
 from sgcl_cli.probe.data.cohort import Cohort
 
 _NAMED = 3
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 _HARM = {
     "classes": "they count as different",
     "patients": "they count as different patients, so the slides of one may be on both sides of a split",
@@ -41,12 +44,10 @@ def audit_cohort(cohort: Cohort, audit: Audit) -> None:
 
 def same_numbers(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Groups of different names that are the same number, such as ``1`` and ``1.0``; each sorted."""
-    groups: dict[float, set[str]] = {}
+    groups: dict[Decimal, set[str]] = {}
     for name in names:
-        try:
-            groups.setdefault(float(name), set()).add(name)
-        except ValueError:
-            continue
+        if _NUMBER.fullmatch(name):
+            groups.setdefault(Decimal(name), set()).add(name)
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
 
 

@@ -70,6 +70,8 @@ def _evaluate(config: EvaluateConfig, reporter: Reporter, opened: ExitStack) -> 
         stored = _stored(out, config, inputs.ids)
         if stored is not None and not _redraws(config, out):
             reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
+            for warning in stored.warnings:
+                reporter.warn(warning)
             return stored
         cohort = cohort_of(config, inputs, audit)
         plan = plan_of(config, inputs, cohort, audit)
@@ -164,7 +166,7 @@ def _outcome(out: Path, data: dict[str, Any], warnings: list[str]) -> Outcome:
     return Outcome(
         "evaluate",
         out,
-        [],
+        [("report", str(out / "report.html"))],
         int(data["counts"]["slides"]),
         warnings=warnings,
         data=data,

@@ -25,6 +25,13 @@ from sgcl_cli.stages.predict.applied import Applied, Rows
 if TYPE_CHECKING:
     from sgcl_cli.stages.evaluate.places import Places
 
+FILES = (  # of a former prediction, as glob patterns
+    "maps/*.png",
+    "maps/*.jpg",
+    "figures/montage_*.jpg",
+    *(f"{folder}/*.{kind}" for folder in ("attention", "scores") for kind in ("csv", "jpg")),
+)
+
 _MOST_ON_PAGE = 12
 _REPORTED_SIDE = 760
 _QUALITY = 85

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
     if stored is not None:
         reporter.note(f"{out} is complete under the same settings and inputs; nothing to do")
         data, warnings = stored
+        for warning in warnings:
+            reporter.warn(warning)
         with understood(out):
             return _outcome(out, data, warnings)
     keys, folds = _chosen_models(card, config), _chosen_folds(card, config)
@@ -98,10 +101,23 @@ def _predict(config: PredictConfig, reporter: Reporter) -> Outcome:
             used_models[key] = kept
             applied[key] = apply(kept, rows, used, device, outputs, patches=key == scored)
             bar.advance()
-    for warning in shift.warnings_of(rows, used_models):
+    for warning in shift.warnings_of(rows, {**used_models, **_further_references(result, card, used_models)}):
         reporter.warn(warning)
         warnings.append(warning)
     return _write(config, card, rows, fitted, applied, warnings=warnings, ids=ids, record=record)
+
+
+def _further_references(
+    result: Path, card: Mapping[str, Any], used: Mapping[str, models.Kept]
+) -> dict[str, models.Kept]:
+    """A linear model of the result to compare the features with, if none of the used models is one; empty if none can be read."""
+    if any(shift.is_reference(kept) for kept in used.values()):
+        return {}
+    for key in card["models"].keys() - used.keys():
+        with suppress(ArtefactError):
+            if shift.is_reference(kept := _read(result, card, key)):
+                return {key: kept}
+    return {}
 
 
 def _read(result: Path, card: Mapping[str, Any], key: str) -> models.Kept:
@@ -131,6 +147,8 @@ def _write(
     out = Path(config.out)
     with store.writing(out):
         (out / "run.json").unlink(missing_ok=True)
+        for path in [path for pattern in pictures.FILES for path in out.glob(pattern)]:
+            path.unlink()
     place, values = tables.places(rows), tables.columns(card)
     columns = [*place, "model", *values, *tables.spreads(card), "folds"]
     store.write_csv(out / "predictions.csv", columns, list(tables.ensemble(card, rows, applied)))
@@ -291,5 +309,11 @@ def _outcome(out: Path, data: dict[str, Any], warnings: list[str]) -> Outcome:
     """The outcome, with a table of models by classes, or by what is lowest, median and highest of their predictions."""
     matrix = tables.matrix(data)
     return Outcome(
-        "predict", out, _closing(data), total=data["counts"]["slides"], warnings=warnings, data=data, matrix=matrix
+        "predict",
+        out,
+        [*_closing(data), ("report", str(out / "predictions.html"))],
+        total=data["counts"]["slides"],
+        warnings=warnings,
+        data=data,
+        matrix=matrix,
     )

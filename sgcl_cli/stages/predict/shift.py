@@ -25,9 +25,9 @@ def warnings_of(rows: Rows, models: Mapping[str, Kept]) -> list[str]:
             "the features of all patches are equal, so predictions do not depend on the slides: check the encoder"
         )
     for kept in models.values():
-        arrays = next(iter(kept.folds.values()))[0].arrays
-        if kept.view not in _NAMES or not {"mean", "scale"} <= {*arrays}:
+        if not is_reference(kept):
             continue
+        arrays = next(iter(kept.folds.values()))[0].arrays
         distance = float(np.median(np.abs(rows.view(kept.view) - arrays["mean"]) / arrays["scale"]))
         if distance > FAR:
             found.append(
@@ -36,3 +36,8 @@ def warnings_of(rows: Rows, models: Mapping[str, Kept]) -> list[str]:
             )
         break
     return found
+
+
+def is_reference(kept: Kept) -> bool:
+    """Whether a model records mean and standard deviation of its training rows."""
+    return kept.view in _NAMES and {"mean", "scale"} <= {*next(iter(kept.folds.values()))[0].arrays}

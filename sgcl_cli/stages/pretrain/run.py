@@ -85,6 +85,8 @@ def _trained(
     stored = ranks.of_first(stored)
     if stored is not None:
         reporter.note(f"{out} is complete under these settings; nothing to do")
+        for warning in stored.warnings:
+            reporter.warn(warning)
         return replace(stored, reported=not ranks.first)
     with ExitStack() as opened:
         with ranks.together():
@@ -95,7 +97,11 @@ def _trained(
             loader = opened.enter_context(experiment.loader())
             state = first_state(experiment, reporter)
             training = Pretraining(experiment, state, loader, reporter=reporter, warnings=warnings)
-            if not config.dry_run:
+        if not config.dry_run:
+            with ranks.together():
+                if config.overwrite and ranks.first:
+                    _clear(out)
+            with ranks.together():
                 training.resume()
         _same_everywhere(ranks, state.position, f"the processes do not see the same checkpoint in {out}")
         training.connect()
@@ -130,16 +136,15 @@ def _corpus(config: PretrainConfig) -> PatchIndex:
 
 
 def _clear(out: Path) -> None:
+    """Remove the former run, after everything that can refuse the new one was checked."""
     for path in [*(out / name for name in _OWN_FILES), *epochs_kept(out), *(out / "tensorboard").glob("events.out.*")]:
         path.unlink(missing_ok=True)
 
 
 def _stored(config: PretrainConfig, out: Path, run_id: str) -> Outcome | None:
     """The outcome if the same run is complete; None if it has to be started or resumed."""
-    if config.dry_run:
+    if config.dry_run or config.overwrite:
         return None
-    if config.overwrite:
-        _clear(out)
     if not (out / "run.json").exists() or not (out / "encoder.safetensors").exists():
         return None
     written = read_run(out)

@@ -149,7 +149,8 @@ def test_slides_seen_in_pretraining_are_transductive():
     assert audit.ledger["seen_in_pretraining"] == ["a"]
     assert audit.ledger["patients_seen_in_pretraining"] == ["a"]
     assert audit.warnings[1:] == [
-        "transductive: the encoder was pretrained, without labels, on 1 of these 2 slides, of 1 of 2 patients: 'a'"
+        "transductive: the encoder was pretrained, without labels, on 1 of these 2 slides, of 1 of 2 patients: 'a'; "
+        "scores on slides that it has not seen may be lower"
     ]
 
 

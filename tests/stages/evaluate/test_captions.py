@@ -17,8 +17,8 @@ def test_classes_are_grouped_by_truth() -> None:
         {"task": "binary", "attention_model": "abmil"}, rows(label=["a", "b"], p_a=[0.75, 0.6], p_b=[0.25, 0.4])
     )
     assert found == {
-        "s0": Caption("a slides", 0.75, "a, predicted with a probability of 75\u00a0%"),
-        "s1": Caption("b slides", 0.4, "b, predicted with a probability of 40\u00a0%"),
+        "s0": Caption("a slides", 0.75, "a, to which the model gives a probability of 75\u00a0%"),
+        "s1": Caption("b slides", 0.4, "b, to which the model gives a probability of 40\u00a0%"),
     }
 
 
