@@ -57,7 +57,7 @@ def test_an_image_smaller_than_the_crop(folder: Path) -> None:
 
 def test_a_damaged_image(folder: Path) -> None:
     (folder / "tumour" / "a.png").write_bytes(b"not an image")
-    with pytest.raises(ArtefactError, match=r"a\.png is not a readable image") as caught:
+    with pytest.raises(ArtefactError, match=r"a\.png is not an image of a known format") as caught:
         ImageFolder.open(folder, crop=4).read(1)
     assert caught.value.hint == "replace or remove it"
 

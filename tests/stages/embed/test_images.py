@@ -56,7 +56,7 @@ def test_images_that_cannot_be_used(config: EmbedConfig, images: Path, tmp_path:
             ("normal/b.png", "images"),
             ("normal/d.png", "images"),
         ]
-        assert "b.png is not a readable image" in outcome.failures[0].reason
+        assert "b.png is not an image of a known format" in outcome.failures[0].reason
         assert "d.png is 20 x 20 pixels" in outcome.failures[1].reason and outcome.total == 5
         assert "normal/d.png" in (out / "failures.csv").read_text()
         file, whole = (open_features(folder).by_slide()["images"] for folder in (out, tmp_path / "whole"))

@@ -23,7 +23,7 @@ from sgcl_cli.engine import encode
 from sgcl_cli.engine.loader import StoredPatches
 from sgcl_cli.engine.ranks import Ranks
 from sgcl_cli.engine.views import MEAN, STD
-from sgcl_cli.errors import ArtefactError, ConfigError
+from sgcl_cli.errors import ArtefactError, ConfigError, TrainingError
 from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.nets.readout import Readout
 from sgcl_cli.stages.embed.bags import Bag
@@ -78,6 +78,14 @@ def test_a_folder_never_mixes_encoders(config: EmbedConfig, tmp_path: Path) -> N
         embed(replace(config, dtype="float16"))
     embed(replace(other, overwrite=True))
     assert len({f.attributes["encoder_sha256"] for f in open_features(config.out).files}) == 1
+
+
+def test_features_are_replaced_only_when_nothing_refuses_the_command(config: EmbedConfig) -> None:
+    embed(config)
+    before = {path.name: path.read_bytes() for path in Path(config.out).glob("*.h5")}
+    with pytest.raises(TrainingError, match="cuda:99"):
+        embed(replace(config, device="cuda:99", overwrite=True))
+    assert {path.name: path.read_bytes() for path in Path(config.out).glob("*.h5")} == before
 
 
 def test_one_damaged_slide_does_not_stop_the_rest(config: EmbedConfig) -> None:

@@ -24,6 +24,7 @@ def warnings(cohort: Cohort) -> list[str]:
 def test_names_of_one_number_are_grouped() -> None:
     assert same_numbers(["1", "1.0", "01", "2", "b", "a", "nan", "1a"]) == [("01", "1", "1.0")]
     assert same_numbers(["0", "1", "10"]) == []
+    assert same_numbers(["12345678901234567800", "12345678901234567801", "01E0400", "11E0401", "1_000", "1000"]) == []
 
 
 def test_classes_and_patients_of_one_number_are_warned_of(small_cohort: Cohort) -> None:

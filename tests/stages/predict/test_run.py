@@ -123,11 +123,15 @@ def test_again_it_is_there_already_and_other_settings_are_refused(classes: Path,
     written = (tmp_path / "out" / "run.json").read_bytes()
     assert predict(applied(classes, tmp_path / "out", new)).data == first.data
     assert (tmp_path / "out" / "run.json").read_bytes() == written
+    former = tmp_path / "out" / "attention" / "gone.csv"
+    former.parent.mkdir(exist_ok=True)
+    former.touch()
     with pytest.raises(ConfigError, match="holds a result of other settings: --models"):
         predict(applied(classes, tmp_path / "out", new, models="knn"))
     assert predict(applied(classes, tmp_path / "out", new, models="knn", overwrite=True)).data["models"] == {
         "knn": "Mean pool, weighted kNN"
     }
+    assert not former.exists(), "heatmaps of a former result"
 
 
 def test_peers_features_are_predicted_on(classes: Path, tmp_path: Path) -> None:

@@ -52,3 +52,10 @@ def test_the_command_warns(classes: Path, tmp_path: Path) -> None:
     outcome = predict(applied(classes, tmp_path / "out", tmp_path / "new"))
     assert any("standard deviations from those that the models were fitted on" in text for text in outcome.warnings)
     assert "standard deviations from those" in (tmp_path / "out/predictions.html").read_text()
+
+
+def test_the_command_compares_with_a_linear_model_that_is_not_applied(result: Path, tmp_path: Path) -> None:
+    for number in (40, 41):
+        write_slide(tmp_path / "new", f"s{number}", 1000 * np.random.default_rng(number).normal(size=(3, DIM)))
+    outcome = predict(applied(result, tmp_path / "out", tmp_path / "new", models="abmil"))
+    assert any("standard deviations from those that the models were fitted on" in text for text in outcome.warnings)

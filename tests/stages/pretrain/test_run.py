@@ -14,7 +14,7 @@ import torch
 from sgcl_cli.artefacts import store
 from sgcl_cli.artefacts.checkpoint import load_checkpoint, load_encoder
 from sgcl_cli.config import PretrainConfig
-from sgcl_cli.errors import ArtefactError, TrainingError
+from sgcl_cli.errors import ArtefactError, SgclError, TrainingError
 from sgcl_cli.nets.encoders import ENCODERS
 from sgcl_cli.nets.resnet import RESNETS, ResNet
 from sgcl_cli.stages.pretrain import pretrain
@@ -50,6 +50,16 @@ def test_a_run_leaves_what_the_design_says(config: PretrainConfig, pictures: Non
     assert outcome.data["steps"] == 9
     run = store.read_json(out / "run.json")
     assert run["config"]["batch"] == 8 and run["inputs"]["patches"] and run["peak_memory_mib"]["process"] > 0
+
+
+def test_a_run_is_replaced_only_when_nothing_refuses_the_command(config: PretrainConfig) -> None:
+    pretrain(replace(config, epochs=1))
+    before = {path.name: path.read_bytes() for path in Path(config.out).iterdir() if path.is_file()}
+    with pytest.raises(SgclError):
+        pretrain(replace(config, epochs=1, device="cuda:99", overwrite=True))
+    with pytest.raises(SgclError):
+        pretrain(replace(config, epochs=1, probe="nowhere", overwrite=True))
+    assert {path.name: path.read_bytes() for path in Path(config.out).iterdir() if path.is_file()} == before
 
 
 def test_the_same_command_again_does_nothing(config: PretrainConfig) -> None:
