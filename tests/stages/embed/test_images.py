@@ -67,7 +67,7 @@ def test_images_that_cannot_be_used(config: EmbedConfig, images: Path, tmp_path:
     for path in images.glob("*/*"):
         path.write_bytes(b"no image")
     with pytest.raises(
-        ArtefactError, match="none of 5 patches or images can be read; first: .*b.png is not a readable"
+        ArtefactError, match="none of 5 patches or images can be read; first: .*b.png is not an image of a known"
     ):
         embed(replace(config, patches=str(images), out=str(tmp_path / "none")))
 
