@@ -199,7 +199,7 @@ def test_layer_and_pool_are_recorded_and_never_mixed(config: EmbedConfig, tmp_pa
     config = replace(config, encoder=str(tmp_path / "encoder"), layer="layer3")
     embed(config)
     assert open_features(config.out).dim == 256
-    with pytest.raises(ConfigError, match="a.h5 was made with --layer was layer3, is None"):
+    with pytest.raises(ConfigError, match="a.h5 was made with other settings: --layer was layer3, is None"):
         embed(replace(config, layer=None))
     other = replace(config, layer="layer2", out=str(tmp_path / "other"))
     embed(other)

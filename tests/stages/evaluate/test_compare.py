@@ -119,7 +119,7 @@ def test_the_table_says_what_the_pure_function_says(tmp_path: Path) -> None:
     assert by_hand["difference"] == pytest.approx(areas[0] - areas[1]), "the first less the second, in the order asked"
     assert (
         content["answers"]
-        == [text for _, text in outcome.headline]
+        == [text for name, text in outcome.headline if name == "answer"]
         == [
             "By AUROC, the difference between a and b is not significant with “Linear”.",
             "By AUROC, a is better than worse with “Linear”.",
