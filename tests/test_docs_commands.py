@@ -54,6 +54,7 @@ NOT_RUN = {
     "weights from the hub": (
         "sgcl embed tiles/ --encoder timm:hf-hub:ORG/NAME",
         "sgcl embed tiles/ --encoder uni2 ",
+        "sgcl embed tiles/ --encoder conch:make ",
     ),
     "extras that tests do without": ("sgcl embed tiles/ --encoder run/ --out features/ --also anndata,parquet",),
     "masks as large as slides, which are not synthesised": (
