@@ -14,6 +14,7 @@ from sgcl_cli.artefacts import slide_embeddings, store
 from sgcl_cli.artefacts.checkpoint import EncoderCard
 from sgcl_cli.artefacts.features import open_file
 from sgcl_cli.artefacts.slide_embeddings import SlideEmbeddings
+from sgcl_cli.artefacts.spelling import listed
 from sgcl_cli.config import EmbedConfig
 from sgcl_cli.errors import ArtefactError, ConfigError
 from sgcl_cli.stages.embed.bags import Bag
@@ -80,9 +81,8 @@ def write(
         mpps.append(resolution(file.geometry))
     warnings = []
     if empty:
-        more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
-        named = ", ".join(empty[:_NAMED])
-        warnings.append(f"{len(empty)} slides have no patches and no slide embedding: {named}{more}")
+        named = listed(empty, _NAMED, quoted=False)
+        warnings.append(f"{len(empty)} slides have no patches and no slide embedding: {named}")
     if not vectors:
         return "no slide has patches", warnings
     slides: dict[str, Any] = {"slide_id": [*counts], "n_patches": np.array([*counts.values()]), "mpp": np.array(mpps)}

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from decimal import Decimal
 
 import numpy as np
 
-from sgcl_cli.artefacts.spelling import in_quotes, listed
+from sgcl_cli.artefacts.spelling import groups_in_quotes, listed, same_numbers
 from sgcl_cli.errors import ArtefactError
 from sgcl_cli.probe.data.audit import Audit
 from sgcl_cli.probe.data.cohort import Cohort
 
 _NAMED = 3
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 _HARM = {
     "classes": "they count as different",
     "patients": "they count as different patients, so the slides of one may be on both sides of a split",
@@ -35,20 +32,10 @@ def audit_cohort(cohort: Cohort, audit: Audit) -> None:
     for what, given in names.items():
         groups = same_numbers(given)
         if groups:
-            shown = "; ".join(in_quotes(group) for group in groups[:_NAMED])
-            more = f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
-            audit.warn("spelling", f"{what} that are the same number: {shown}{more}; {_HARM[what]}, spell them alike")
+            shown = groups_in_quotes(groups, _NAMED)
+            audit.warn("spelling", f"{what} that are the same number: {shown}; {_HARM[what]}, spell them alike")
     _audit_times(cohort, audit)
     _check_features(cohort)
-
-
-def same_numbers(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Groups of different names that are the same number, such as ``1`` and ``1.0``; each sorted."""
-    groups: dict[Decimal, set[str]] = {}
-    for name in names:
-        if _NUMBER.fullmatch(name):
-            groups.setdefault(Decimal(name), set()).add(name)
-    return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
 
 
 def _audit_times(cohort: Cohort, audit: Audit) -> None:

@@ -14,7 +14,7 @@ from sgcl_cli.artefacts import models, store
 from sgcl_cli.artefacts.features import FeatureFile, FeatureSet, open_features
 from sgcl_cli.artefacts.labels import Columns, read_labels
 from sgcl_cli.artefacts.results import Outcome, RunRecord, check_free, understood
-from sgcl_cli.artefacts.spelling import in_quotes, listed, lookalikes
+from sgcl_cli.artefacts.spelling import groups_in_quotes, listed, lookalikes, same_numbers
 from sgcl_cli.config import PredictConfig
 from sgcl_cli.engine import runtime
 from sgcl_cli.engine.ranks import sole_writer
@@ -22,7 +22,6 @@ from sgcl_cli.errors import ArtefactError, ConfigError, LabelError
 from sgcl_cli.probe.data.patients import alike
 from sgcl_cli.progress import Reporter, Silent
 from sgcl_cli.stages.evaluate import patch_scores
-from sgcl_cli.stages.evaluate.consistency import same_numbers
 from sgcl_cli.stages.evaluate.keep import REFIT, identity_of, made_by
 from sgcl_cli.stages.evaluate.stored import stored_result
 from sgcl_cli.stages.kept_models import check_same_encoder, is_fitted_on
@@ -270,9 +269,8 @@ def _spelled_alike(what: str, new: set[str], fitted: set[str]) -> list[str]:
     groups = [group for group in groups if {*group} - fitted]
     if not groups:
         return []
-    shown = "; ".join(in_quotes(group) for group in groups[:_NAMED])
-    more = f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
-    return [f"{what} spelled like those that models were fitted on count as different: {shown}{more}"]
+    shown = groups_in_quotes(groups, _NAMED)
+    return [f"{what} spelled like those that models were fitted on count as different: {shown}"]
 
 
 def _seen(fitted: NDArray[np.bool_], files: Sequence[FeatureFile], what: str = "") -> list[str]:

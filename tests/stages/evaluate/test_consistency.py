@@ -11,7 +11,7 @@ import pytest
 from sgcl_cli.errors import ArtefactError, LabelError
 from sgcl_cli.probe.data.audit import Audit
 from sgcl_cli.probe.data.cohort import Cohort
-from sgcl_cli.stages.evaluate.consistency import audit_cohort, same_numbers
+from sgcl_cli.stages.evaluate.consistency import audit_cohort
 from tests.stages.evaluate.made import planned, table_of, write_table
 
 
@@ -19,12 +19,6 @@ def warnings(cohort: Cohort) -> list[str]:
     audit = Audit()
     audit_cohort(cohort, audit)
     return audit.warnings
-
-
-def test_names_of_one_number_are_grouped() -> None:
-    assert same_numbers(["1", "1.0", "01", "2", "b", "a", "nan", "1a"]) == [("01", "1", "1.0")]
-    assert same_numbers(["0", "1", "10"]) == []
-    assert same_numbers(["12345678901234567800", "12345678901234567801", "01E0400", "11E0401", "1_000", "1000"]) == []
 
 
 def test_classes_and_patients_of_one_number_are_warned_of(small_cohort: Cohort) -> None:
